@@ -1,0 +1,71 @@
+/**
+ * The edit: one statement of new knowledge, "PROMPT TARGET_NEW", about one subject.
+ * Vocabulary of ROME/MEMIT (Meng et al. 2022, 2023) and EasyEdit; camelCase inside, snake_case on the wire and in files.
+ */
+export interface Edit {
+  /** Client-supplied, or `e_` and 16 hex digits of a hash over tenant, subject, prompt and target. */
+  readonly id: string
+  readonly subject: string
+  /** Other names of the subject. */
+  readonly aliases: readonly string[]
+  /** A cloze ("The capital of France is") or a question ("Who leads X?"), the subject written out: never with a `{}`. */
+  readonly prompt: string
+  readonly targetNew: string
+  readonly targetTrue?: string
+  /** Relation label or id ("P36", "capital"). Absent: the relation is what is left of the prompt once the subject is masked. */
+  readonly relation?: string
+  readonly paraphrases: readonly string[]
+  readonly tags: readonly string[]
+  readonly tenant: string
+  /** Milliseconds since the epoch; absent: from when it landed. */
+  readonly validFrom?: number
+  /** Milliseconds since the epoch, exclusive; absent: until superseded or withdrawn. */
+  readonly validTo?: number
+  /** Where the user got it: a URL, a ticket, a file. */
+  readonly source?: string
+}
+
+/** Limits on one edit, so that no record can starve the others. */
+export const LIMITS = {
+  idChars: 128,
+  subjectChars: 512,
+  promptChars: 4_096,
+  targetChars: 4_096,
+  aliases: 64,
+  paraphrases: 64,
+  tags: 32,
+  tagChars: 64,
+  tenantChars: 64,
+  sourceChars: 2_048,
+  batchEdits: 200_000,
+} as const
+
+/** The subject's place in text from which it was cut out; a word the embedder knows as neutral. */
+export const MASK = 'someone or something'
+
+/** A word; in scripts written without spaces, one character. */
+export const WORD =
+  /[\p{sc=Han}\p{sc=Hira}\p{sc=Kana}\p{sc=Thai}]|(?:(?![\p{sc=Han}\p{sc=Hira}\p{sc=Kana}\p{sc=Thai}])[\p{L}\p{N}\p{M}])+/gu
+
+/** Lower-cased words, accents folded (NFKD, marks dropped): how subjects are compared. */
+export function words(text: string): string[] {
+  return text.normalize('NFKD').replace(/\p{M}/gu, '').toLowerCase().match(WORD) ?? []
+}
+
+/** Replace every occurrence of `subject` (case-insensitive, whole words) in `text` by `mask`; text unchanged when it does not occur. */
+export function maskSubject(text: string, subject: string, mask: string = MASK): string {
+  const pattern = subject.trim().replace(/[.*+?^${}()|[\]\\]/g, '\\$&').replace(/\s+/g, '\\s+')
+  if (pattern === '') return text
+  return text.replace(new RegExp(`(?<![\\p{L}\\p{N}])${pattern}(?![\\p{L}\\p{N}])`, 'giu'), mask)
+}
+
+/** What supersession compares: later beats earlier on an equal key. Relation by label when given, else by the masked prompt's words. */
+export function supersessionKey(edit: Pick<Edit, 'subject' | 'relation' | 'prompt' | 'tenant'>): string {
+  const relation = edit.relation === undefined ? words(maskSubject(edit.prompt, edit.subject, ' ')).join(' ') : `=${edit.relation.trim().toLowerCase()}`
+  return `${edit.tenant}\u0000${words(edit.subject).join(' ')}\u0000${relation}`
+}
+
+/** The statement as a reader would see it: question and answer, or cloze completed. */
+export function statement(edit: Pick<Edit, 'prompt' | 'targetNew'>): string {
+  return `${edit.prompt.trimEnd()} ${edit.targetNew.trim()}`
+}

@@ -1,0 +1,47 @@
+/** Our own form of a chat request. `src/openai/chat.ts` makes it from the wire, once; nothing after that sees a wire name. */
+
+export type Role = 'system' | 'user' | 'assistant'
+
+export interface Message {
+  readonly role: Role
+  readonly content: string
+}
+
+/** What the model name asks for. Adapters and further arms join this union when they exist. */
+export type Arm = 'base' | 'edited'
+
+/** Which of the memory's edits may be selected: those the gate finds, none, or these ids (the gate is then not asked). */
+export type EditsChoice = { readonly kind: 'on' } | { readonly kind: 'off' } | { readonly kind: 'only'; readonly ids: readonly string[] }
+
+export interface Sampling {
+  /** 0 is greedy. */
+  readonly temperature: number
+  /** Nucleus mass in (0, 1]. */
+  readonly topP: number
+  /** Fixes sampling, and makes the engine reuse cached tokens only where that cannot change a logit. */
+  readonly seed?: number
+  /** Upper bound on generated tokens; absent: what the context still holds. */
+  readonly maxTokens?: number
+  readonly stop: readonly string[]
+}
+
+export interface ChatRequest {
+  /** Served model name without the arm suffix. */
+  readonly model: string
+  readonly messages: readonly Message[]
+  readonly arm: Arm
+  readonly tenant: string
+  readonly edits: EditsChoice
+  /** Template by name; absent: the default of the model's family. */
+  readonly template?: string
+  /** Only edits that carry at least one of these tags; empty: all. */
+  readonly tags: readonly string[]
+  /** Answer with what was held true then (milliseconds since the epoch); absent: now. */
+  readonly asOf?: number
+  /** Put the whole trace in the response. */
+  readonly explain: boolean
+  readonly sampling: Sampling
+}
+
+/** What a question selects edits by, cut from a ChatRequest; `POST /v1/edits/explain` makes one directly. */
+export type SelectionQuery = Pick<ChatRequest, 'messages' | 'tenant' | 'edits' | 'tags' | 'asOf'>

@@ -1,0 +1,85 @@
+import type { Arm } from './request.ts'
+
+/** Stages of a request, in order; `Server-Timing` prints them under these names. */
+export type Stage = 'retrieve' | 'gate' | 'render' | 'queue' | 'prefill' | 'decode'
+
+/** Why a candidate was taken or refused. */
+export type Reason =
+  | 'selected'
+  | 'requested' // named by id in the request
+  | 'no_subject' // nothing in the text stands for the subject
+  | 'part_of_longer_name' // the match lies inside another name
+  | 'other_relation' // the subject is meant, but something else is asked of it
+  | 'below_threshold'
+  | 'outranked' // another edit of the same subject fits better
+  | 'over_limit' // more edits applied than one prompt takes
+  | 'budget' // dropped to fit the context
+
+/** One edit considered for one turn. */
+export interface Considered {
+  readonly id: string
+  readonly subject: string
+  readonly statement: string
+  /** Calibrated probability in [0, 1] that the turn needs this edit. */
+  readonly score: number
+  /** Cosine of the whole texts, in [-1, 1]; null where the vector index did not return it. */
+  readonly similarity: number | null
+  readonly reason: Reason
+  /** The gate's evidence by name, for explain. */
+  readonly evidence: Readonly<Record<string, number>>
+}
+
+/** What selection decided for the user turn at `messages[turn]`. */
+export interface TurnTrace {
+  readonly turn: number
+  readonly considered: readonly Considered[]
+  readonly cached: boolean
+}
+
+/** An edit that was put in front of the model. */
+export interface Applied {
+  readonly id: string
+  readonly subject: string
+  readonly score: number
+  readonly turn: number
+}
+
+/**
+ * What happened to one request, filled in by every stage as it passes. The response's provenance, `explain`, `Server-Timing` and
+ * the log line are all cut from it.
+ */
+export class Trace {
+  readonly id: string
+  readonly stagesMs: Partial<Record<Stage, number>> = {}
+  arm: Arm = 'edited'
+  memoryVersion = 0
+  turns: readonly TurnTrace[] = []
+  applied: readonly Applied[] = []
+  /** Name and content hash of the template that rendered the edits; null when none was rendered. */
+  template: { readonly name: string; readonly hash: string } | null = null
+  /** Prompt tokens that edits added to this request. */
+  tokensAdded = 0
+  /** Prompt tokens found in the slot's cache. */
+  tokensCached = 0
+  promptTokens = 0
+  readonly #now: () => number
+
+  constructor(id: string, now: () => number) {
+    this.id = id
+    this.#now = now
+  }
+
+  /** Run `work`, adding its milliseconds to `stage`. */
+  async time<T>(stage: Stage, work: () => T | Promise<T>): Promise<T> {
+    const start = this.#now()
+    try {
+      return await work()
+    } finally {
+      this.add(stage, this.#now() - start)
+    }
+  }
+
+  add(stage: Stage, ms: number): void {
+    this.stagesMs[stage] = (this.stagesMs[stage] ?? 0) + ms
+  }
+}
