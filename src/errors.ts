@@ -18,6 +18,7 @@ export type ErrorCode =
   | 'batch_not_found'
   | 'route_not_found'
   | 'method_not_allowed'
+  | 'origin_refused'
   | 'invalid_batch'
   | 'template_broken'
   | 'queue_full'
@@ -49,6 +50,7 @@ const STATUS: Readonly<Record<ErrorCode, number>> = {
   batch_not_found: 404,
   route_not_found: 404,
   method_not_allowed: 405,
+  origin_refused: 403,
   invalid_batch: 400,
   template_broken: 500,
   queue_full: 429,

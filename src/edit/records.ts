@@ -1,0 +1,216 @@
+/** From text to records with their lines, for each notation that batches and edit files come in. Nothing here knows what an edit is, but for CSV's columns. */
+import { type CsvError, parse as parseCsvText } from 'csv-parse/sync'
+import { isMap, isSeq, LineCounter, parseDocument } from 'yaml'
+import type { Problem } from '../errors.ts'
+import { linesAt, outline } from './json-outline.ts'
+import { LIST_FIELDS, OWN_FIELDS } from './own.ts'
+import { unknownField } from './spelling.ts'
+import { show } from './values.ts'
+
+export type Kind = 'json' | 'ndjson' | 'yaml' | 'csv'
+
+export interface Located {
+  readonly value: unknown
+  /** 0-based position among the records, unreadable ones counted. */
+  readonly index: number
+  /** 1-based line on which the record begins. */
+  readonly line: number
+}
+
+/** What stands around the records: `{tenant?, tags?, edits: [...]}`. Absent when the records stand alone. */
+export type Envelope = Readonly<Record<string, unknown>>
+
+export interface Records {
+  readonly records: readonly Located[]
+  readonly envelope?: Envelope
+  /** Faults of the notation itself; where there are some, `records` holds what could still be read, for their own problems. */
+  readonly problems: readonly Problem[]
+}
+
+/** Whether the object is one record by itself although it has a field `edits`. */
+export type IsRecord = (value: Envelope) => boolean
+
+export function readRecords(text: string, kind: Kind, isRecord: IsRecord): Records {
+  switch (kind) {
+    case 'json':
+      return fromJson(text, isRecord)
+    case 'ndjson':
+      return fromNdjson(text)
+    case 'yaml':
+      return fromYaml(text, isRecord)
+    case 'csv':
+      return fromCsv(text)
+    default:
+      return kind satisfies never
+  }
+}
+
+/** The notation of text that does not come with a name for it. */
+export function guessKind(text: string): Kind {
+  const start = /\S/.exec(text)?.[0]
+  if (start === '[') return 'json'
+  if (start === '{') return looksLikeLines(text) && parseJson(text) === undefined ? 'ndjson' : 'json'
+  return isHeader(firstLine(text)) ? 'csv' : 'yaml'
+}
+
+/** Several lines that each begin an object, one of the first whole by itself: NDJSON, be it with broken lines. */
+function looksLikeLines(text: string): boolean {
+  const begun = text.split('\n', PEEK_LINES).filter((line) => line.startsWith('{'))
+  return (
+    begun.length > 1 &&
+    !/^\s*\{\s*"edits"\s*:/.test(text) &&
+    begun.some((line) => /\}\s*$/.test(line) && parseJson(line) !== undefined)
+  )
+}
+
+const PEEK_LINES = 50
+
+function isHeader(line: string): boolean {
+  const columns = line.split(',').map((column) => column.trim().replace(/^"(.*)"$/, '$1'))
+  return columns.length > 1 && columns.filter((column) => (OWN_FIELDS as readonly string[]).includes(column)).length > 1
+}
+
+function firstLine(text: string): string {
+  return text.trimStart().split('\n', 1)[0] ?? ''
+}
+
+function fromJson(text: string, isRecord: IsRecord): Records {
+  const parsed = parseJson(text)
+  const { root, elements, fault } = outline(text)
+  if (parsed === undefined) return { records: [], problems: [jsonFault(text, fault ?? { at: text.length, expected: 'JSON' })] }
+  return unwrap(parsed.value, isRecord, linesAt(text, [root])[0] ?? 1, linesAt(text, elements))
+}
+
+function parseJson(text: string): { value: unknown } | undefined {
+  try {
+    return { value: JSON.parse(text) }
+  } catch {
+    return undefined
+  }
+}
+
+/** A list is its elements, an envelope its `edits`, anything else one record. */
+function unwrap(value: unknown, isRecord: IsRecord, line: number, lines: readonly number[]): Records {
+  const locate = (values: readonly unknown[]): Located[] =>
+    values.map((element, index) => ({ value: element, index, line: lines[index] ?? line }))
+  if (Array.isArray(value)) return { records: locate(value), problems: [] }
+  if (typeof value === 'object' && value !== null && Object.hasOwn(value, 'edits') && !isRecord(value as Envelope)) {
+    const { edits, ...envelope } = value as Envelope
+    if (Array.isArray(edits)) return { records: locate(edits), envelope, problems: [] }
+    return { records: [], problems: [{ line, field: 'edits', message: `expected a list of edits, got ${show(edits)}` }] }
+  }
+  return { records: [{ value, index: 0, line }], problems: [] }
+}
+
+function jsonFault(text: string, fault: { at: number; expected: string }): Problem {
+  const line = linesAt(text, [fault.at])[0] ?? 1
+  const column = fault.at - text.lastIndexOf('\n', fault.at - 1)
+  const found = fault.at >= text.length ? 'the text ends' : `there is ${show([...text.slice(fault.at, fault.at + 2)][0])}`
+  return { line, field: null, message: `not JSON: at column ${column} expected ${fault.expected}, but ${found}` }
+}
+
+/** One object a line; blank lines are passed over. */
+function fromNdjson(text: string): Records {
+  const records: Located[] = []
+  const problems: Problem[] = []
+  let index = 0
+  for (const [above, written] of text.split('\n').entries()) {
+    if (written.trim() === '') continue
+    const line = above + 1
+    const parsed = parseJson(written)
+    if (parsed !== undefined) records.push({ value: parsed.value, index, line })
+    else problems.push({ ...jsonFault(written, outline(written).fault ?? { at: 0, expected: 'JSON' }), index, line })
+    index++
+  }
+  return { records, problems }
+}
+
+/**
+ * YAML 1.2 with the failsafe schema: every plain scalar is text, so `target_new: 3.10` keeps its zero and `yes` stays a word.
+ * All our fields are texts or lists of texts.
+ */
+function fromYaml(text: string, isRecord: IsRecord): Records {
+  const lineCounter = new LineCounter()
+  const lineOf = (node: unknown): number =>
+    lineCounter.linePos((node as { range?: number[] | null } | null)?.range?.[0] ?? 0).line
+  try {
+    const document = parseDocument(text, { schema: 'failsafe', lineCounter, logLevel: 'silent', prettyErrors: false })
+    if (document.errors.length > 0) {
+      const at = document.errors.map((error) => ({
+        line: lineCounter.linePos(error.pos[0]).line,
+        field: null,
+        message: `not YAML: ${error.message}`,
+      }))
+      return { records: [], problems: at }
+    }
+    const { contents } = document
+    const edits = isMap(contents) ? contents.get('edits') : contents
+    if (contents === null || (isMap(contents) && contents.items.length === 0)) return { records: [], problems: [] }
+    return unwrap(document.toJS(), isRecord, lineOf(contents), isSeq(edits) ? edits.items.map(lineOf) : [])
+  } catch (error) {
+    // Aliases without end, and nesting deeper than the call stack.
+    return {
+      records: [],
+      problems: [{ line: 1, field: null, message: `not YAML that can be read: ${(error as Error).message}` }],
+    }
+  }
+}
+
+/** RFC 4180 with a header row of our own field names; lists are split at `|`. */
+function fromCsv(text: string): Records {
+  try {
+    const rows = parseCsvText(text.replaceAll('\r\n', '\n'), {
+      relax_column_count: true,
+      skip_empty_lines: true,
+      info: true,
+    }) as unknown as Row[]
+    const [head, ...body] = rows
+    const columns = (head?.record ?? []).map((column) => column.trim())
+    const problems = headerFaults(columns, lineOfRow(head))
+    if (problems.length > 0) return { records: [], problems }
+    for (const row of body) if (row.record.length !== columns.length) problems.push(countFault(row, columns.length))
+    return { records: body.map((row, index) => ({ value: toRecord(columns, row.record), index, line: lineOfRow(row) })), problems }
+  } catch (error) {
+    const { lines, message } = error as CsvError & { lines?: number }
+    return {
+      records: [],
+      problems: [{ ...(lines !== undefined && { line: lines }), field: null, message: `not CSV: ${message}` }],
+    }
+  }
+}
+
+interface Row {
+  readonly record: readonly string[]
+  /** `lines`: those read so far, that is the row's last line. */
+  readonly info: { readonly lines: number }
+}
+
+function lineOfRow(row: Row | undefined): number {
+  return row === undefined ? 1 : row.info.lines - row.record.join('').split('\n').length + 1
+}
+
+function headerFaults(columns: readonly string[], line: number): Problem[] {
+  const unknown = columns.filter((column) => !(OWN_FIELDS as readonly string[]).includes(column))
+  const twice = columns.filter((column, index) => columns.indexOf(column) !== index && !unknown.includes(column))
+  return [
+    ...unknown.map((column) => ({ line, field: column, message: `the header row names an ${unknownField(column, OWN_FIELDS)}` })),
+    ...twice.map((column) => ({ line, field: column, message: 'the header row names this field twice' })),
+  ]
+}
+
+function countFault(row: Row, columns: number): Problem {
+  return {
+    line: lineOfRow(row),
+    field: null,
+    message: `has ${row.record.length} cells, but the header row names ${columns}; quote cells that hold a comma`,
+  }
+}
+
+function toRecord(columns: readonly string[], cells: readonly string[]): Record<string, unknown> {
+  const filled = columns.map((column, index) => [column, cells[index] ?? ''] as const).filter(([, cell]) => cell.trim() !== '')
+  return Object.fromEntries(filled.map(([column, cell]) => [column, LIST_FIELDS.has(column) ? splitCell(cell) : cell]))
+}
+
+function splitCell(cell: string): string[] {
+  return cell.split('|').filter((entry) => entry.trim() !== '')
+}

@@ -1,0 +1,53 @@
+/** Names that were nearly right. */
+import { show } from './values.ts'
+
+/** A sentence on a field that does not exist: the known field it was most likely meant for, else all of them. */
+export function unknownField(key: string, known: readonly string[]): string {
+  const near = nearest(key, known)
+  const hint = near === undefined ? `the fields are ${known.join(', ')}` : `did you mean \`${near}\`?`
+  return `unknown field \`${show(key).slice(1, -1)}\`; ${hint}`
+}
+
+/** What people call our fields elsewhere, where spelling alone does not lead there. */
+const ELSEWHERE: Readonly<Record<string, string>> = {
+  groundtruth: 'target_true',
+  old: 'target_true',
+  answer: 'target_new',
+  new: 'target_new',
+  rephrase: 'paraphrases',
+  rephraseprompt: 'paraphrases',
+  question: 'prompt',
+  text: 'prompt',
+  entity: 'subject',
+}
+
+/** Nothing longer is a slip of the pen in one of our names. */
+const LONGEST_CHARS = 24
+
+function nearest(key: string, known: readonly string[]): string | undefined {
+  const plain = bare(key)
+  const elsewhere = Object.hasOwn(ELSEWHERE, plain) ? ELSEWHERE[plain] : undefined
+  if (elsewhere !== undefined && known.includes(elsewhere)) return elsewhere
+  if (plain.length < 2 || plain.length > LONGEST_CHARS) return undefined
+  const ranked = known.map((field) => ({ field, far: distance(plain, bare(field)), begins: bare(field).startsWith(plain) }))
+  ranked.sort((a, b) => a.far - b.far)
+  const [best] = ranked
+  if (best !== undefined && best.far <= Math.min(2, plain.length - 1)) return best.field
+  return ranked.find(({ begins }) => begins)?.field
+}
+
+const bare = (field: string): string => field.toLowerCase().replace(/[^a-z]/g, '')
+
+/** Levenshtein distance, one row at a time. */
+function distance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j)
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i]
+    for (let j = 1; j <= b.length; j++) {
+      const change = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1)
+      next.push(Math.min(change, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1))
+    }
+    row = next
+  }
+  return row[b.length] ?? 0
+}

@@ -1,0 +1,143 @@
+import type { Message, Sampling } from '../request.ts'
+import type { Trace } from '../trace.ts'
+import { PalimpsestError } from '../errors.ts'
+import type { Engine, Finish, Inspection, Load, ModelInfo, Prompt } from './engine.ts'
+import { contextExceeded } from './limits.ts'
+import { SlotQueue, shuttingDown } from './queue.ts'
+import { append, type Cached, chooseSlot, empty, pieces, reusable, truncate } from './slots.ts'
+import { TextStream } from './text-stream.ts'
+
+export interface ScriptedOptions {
+  readonly name: string
+  /** The answer: cut into tokens, or an array whose entries are one token each. */
+  readonly reply: (prompt: Prompt, sampling: Sampling) => string | readonly string[]
+  readonly contextTokens?: number
+  readonly slots?: number
+  readonly queueLimit?: number
+  /** Wait before each token of the answer, in milliseconds. */
+  readonly delayMs?: number
+  readonly tokensPerChar?: number
+  readonly now?: () => number
+}
+
+const DEFAULTS = { contextTokens: 4096, slots: 4, queueLimit: 64, delayMs: 0, tokensPerChar: 0.25 }
+
+/** An engine without a model: it answers what `reply` says, and otherwise keeps the whole contract. For tests. */
+export function openScripted(options: ScriptedOptions): Engine {
+  return new ScriptedEngine(options)
+}
+
+class ScriptedEngine implements Engine {
+  readonly model: ModelInfo
+  readonly #options: ScriptedOptions & typeof DEFAULTS
+  readonly #slots: SlotQueue<Cached>
+  readonly #now: () => number
+  readonly #closing = new AbortController()
+  #uses = 0
+
+  constructor(options: ScriptedOptions) {
+    this.#options = { ...DEFAULTS, ...options }
+    this.#now = options.now ?? (() => performance.now())
+    const { slots, queueLimit, name, contextTokens } = this.#options
+    this.#slots = new SlotQueue(Array.from({ length: slots }, empty), queueLimit, this.#now)
+    this.model = { name, family: 'scripted', contextTokens, device: 'cpu', threads: 1, sha256: null }
+  }
+
+  async *generate(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<string, Finish> {
+    const { tokens } = this.inspect(prompt)
+    trace.promptTokens = tokens.length
+    if (tokens.length >= this.model.contextTokens) throw contextExceeded(tokens.length, this.model.contextTokens)
+    const lease = await trace.time('queue', () => this.#slots.acquire((free) => chooseSlot(free, tokens), signal))
+    try {
+      trace.tokensCached = await trace.time('prefill', () => prefill(lease.slot, tokens, sampling.seed !== undefined))
+      return yield* this.#speak(prompt, sampling, trace, signal)
+    } finally {
+      lease.slot.lastUsed = ++this.#uses
+      lease.release()
+    }
+  }
+
+  async *#speak(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<string, Finish> {
+    const text = new TextStream(sampling.stop)
+    const limit = Math.min(sampling.maxTokens ?? Number.POSITIVE_INFINITY, this.model.contextTokens - trace.promptTokens)
+    const finish = (reason: Finish['reason']): Finish => ({
+      reason,
+      promptTokens: trace.promptTokens,
+      completionTokens,
+      cachedTokens: trace.tokensCached,
+    })
+    let completionTokens = 0
+    for (const token of this.#tokens(this.#options.reply(prompt, sampling))) {
+      if (completionTokens === limit) {
+        const last = text.end()
+        if (last !== '') yield last
+        return finish('length')
+      }
+      await trace.time('decode', () => pause(this.#options.delayMs, signal))
+      if (this.#closing.signal.aborted) throw shuttingDown()
+      completionTokens++
+      const shown = text.push(Buffer.from(token))
+      if (shown !== '') yield shown
+      signal.throwIfAborted()
+      if (text.stopped) return finish('stop')
+    }
+    const last = text.end()
+    if (last !== '') yield last
+    return finish('stop')
+  }
+
+  inspect(prompt: Prompt): Inspection {
+    const text = prompt.messages.map(line).join('')
+    // The numbers only have to be equal where the text is equal.
+    return { text, tokens: this.#tokens(text).map((token) => [...token].reduce((hash, c) => (hash * 31 + (c.codePointAt(0) ?? 0)) | 0, 7)) }
+  }
+
+  countTokens(prompt: Prompt): number {
+    return this.inspect(prompt).tokens.length
+  }
+
+  load(): Load {
+    return this.#slots.load()
+  }
+
+  async close(graceMs: number): Promise<void> {
+    this.#slots.close()
+    if (!(await this.#slots.drained(graceMs))) this.#closing.abort()
+  }
+
+  /** Whole code points, as many to a token as `tokensPerChar` says. */
+  #tokens(text: string | readonly string[]): readonly string[] {
+    if (typeof text !== 'string') return text
+    const characters = Array.from(text)
+    const size = Math.max(1, Math.round(1 / this.#options.tokensPerChar))
+    return Array.from({ length: Math.ceil(characters.length / size) }, (_, i) => characters.slice(i * size, (i + 1) * size).join(''))
+  }
+}
+
+function line({ role, content }: Message): string {
+  return `${role}: ${content}\n`
+}
+
+function prefill(slot: Cached, tokens: readonly number[], exact: boolean): number {
+  const reused = reusable(slot, tokens, exact)
+  truncate(slot, reused)
+  for (const piece of pieces(tokens, reused)) append(slot, piece)
+  return reused
+}
+
+/** Rejects with the signal's reason as soon as it is aborted. */
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  signal.throwIfAborted()
+  if (ms === 0) return
+  await new Promise<void>((resolve, reject) => {
+    const timer = setTimeout(() => {
+      signal.removeEventListener('abort', stop)
+      resolve()
+    }, ms)
+    const stop = () => {
+      clearTimeout(timer)
+      reject(signal.reason)
+    }
+    signal.addEventListener('abort', stop, { once: true })
+  })
+}

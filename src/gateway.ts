@@ -1,0 +1,99 @@
+import type { Engine } from './engine/engine.ts'
+import type { Calibration } from './memory/gate.ts'
+import type { Memory } from './memory/memory.ts'
+import type { Retriever } from './memory/retrieve.ts'
+import type { Templates } from './prompt/templates.ts'
+
+/** Every bound on what a request may ask for or cost. `src/config.ts` may change any of them. */
+export interface Limits {
+  /** Bytes of a chat request's body after decompression. */
+  readonly chatBodyBytes: number
+  /** Bytes of a batch of edits after decompression. */
+  readonly editsBodyBytes: number
+  /** Levels of nesting in any JSON body. */
+  readonly jsonDepthLevels: number
+  readonly messages: number
+  /** Answers to one request (`n`). */
+  readonly choices: number
+  readonly stops: number
+  readonly stopChars: number
+  /** Edits named by id in one request's `palimpsest.edits`, and tags in its `palimpsest.tags`. */
+  readonly selectors: number
+  /** Ids in one `POST /v1/edits/withdraw`. */
+  readonly withdrawIds: number
+  readonly searchChars: number
+  readonly listPage: number
+  readonly listPageDefault: number
+  /** Longest `x-request-id` taken over from a client. */
+  readonly requestIdChars: number
+  /** Edits listed in the `Palimpsest-Edits` header; the body lists all. */
+  readonly headerEdits: number
+  /** Batches of at most this many edits are answered once their vectors are in the index, … */
+  readonly awaitIndexEdits: number
+  /** … or after this long, whichever comes first. */
+  readonly awaitIndexMs: number
+  /** Between two progress lines of a streamed import. */
+  readonly progressMs: number
+  /** Silence on an event stream after which a comment is sent, so that proxies keep it open. */
+  readonly heartbeatMs: number
+  /** A client that reads nothing for this long is cut off. */
+  readonly stalledMs: number
+  /** Sampling temperature where a request names none. 0, unlike OpenAI's 1: the same question gets the same answer. */
+  readonly defaultTemperature: number
+}
+
+export const DEFAULT_LIMITS: Limits = {
+  chatBodyBytes: 4 * 1024 * 1024,
+  editsBodyBytes: 128 * 1024 * 1024,
+  jsonDepthLevels: 64,
+  messages: 2_048,
+  choices: 8,
+  stops: 4,
+  stopChars: 512,
+  selectors: 64,
+  withdrawIds: 10_000,
+  searchChars: 1_024,
+  listPage: 1_000,
+  listPageDefault: 50,
+  requestIdChars: 128,
+  headerEdits: 16,
+  awaitIndexEdits: 256,
+  awaitIndexMs: 5_000,
+  progressMs: 200,
+  heartbeatMs: 15_000,
+  stalledMs: 120_000,
+  defaultTemperature: 0,
+}
+
+/** The part of pino's logger that we use; nothing that users wrote is ever passed to it. */
+export interface Logger {
+  info(fields: object, message: string): void
+  warn(fields: object, message: string): void
+  error(fields: object, message: string): void
+}
+
+/** Memory as a server sees it. */
+export interface MemoryStore extends Memory {
+  /** Resolves once no landed edit waits for its vector. */
+  indexed(): Promise<void>
+}
+
+/** All that a request may touch; made once at start. */
+export interface Gateway {
+  readonly engine: Engine
+  readonly memory: MemoryStore
+  readonly retriever: Retriever
+  readonly calibration: Calibration
+  readonly templates: Templates
+  readonly limits: Limits
+  /** Milliseconds since the epoch, with fractions: `performance.timeOrigin + performance.now()`. */
+  readonly now: () => number
+  readonly log: Logger
+  readonly version: string
+  /** Milliseconds since the epoch. */
+  readonly startedAt: number
+  /** Aborted when the server begins to stop: new work is then refused with `shutting_down`. */
+  readonly closing?: AbortSignal
+  /** Names, besides IP addresses and localhost, under which a gateway bound to loopback may be addressed (a reverse proxy's, say). */
+  readonly hosts?: readonly string[]
+}

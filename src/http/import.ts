@@ -1,0 +1,125 @@
+import type { Request, Response } from 'express'
+import { z } from 'zod'
+import { parseBatch } from '../edit/batch.ts'
+import type { Edit } from '../edit/edit.ts'
+import { FORMATS } from '../edit/formats.ts'
+import { PalimpsestError } from '../errors.ts'
+import type { Gateway } from '../gateway.ts'
+import type { Landing } from '../memory/memory.ts'
+import { wireLanding } from '../openai/edits.ts'
+import { oneTenant, tenant, text } from '../openai/selection.ts'
+import { mediaType } from './body.ts'
+import { goneSignal, tenantHeader } from './exchange.ts'
+import { flag, query } from './query.ts'
+import { drained } from './sse.ts'
+
+const batchName = z.string().regex(/^[\x21-\x7e]{1,128}$/, { error: '1 to 128 printable ASCII characters without spaces' })
+
+const importQuery = z.strictObject({
+  format: z.enum(['auto', ...FORMATS]).optional(),
+  dry_run: flag.optional(),
+  batch: batchName.optional(),
+  source: text.min(1).max(2_048).optional(),
+  tags: z.string().optional(),
+  tenant: tenant.optional(),
+})
+
+/**
+ * `POST /v1/edits`: one edit, an array, `{"edits": […]}`, NDJSON, CSV or YAML, in our shape or an outside format. Lands whole or not at
+ * all; the same batch (by `batch` or `Idempotency-Key`, or else by content) lands once. Small batches are answered when their vectors
+ * are searchable too; with `Accept: application/x-ndjson` progress lines come first, for batches of any length.
+ */
+export async function importEdits(req: Request, res: Response, gateway: Gateway): Promise<void> {
+  const { memory, limits } = gateway
+  const asked = query(req, importQuery)
+  const tenant = oneTenant(asked.tenant, tenantHeader(req), 'tenant')
+  const batchId = batchIdOf(req, asked.batch)
+  const edits = readEdits(req, tenant, asked)
+  const dryRun = asked.dry_run ?? false
+  const landing = memory.land(edits, {
+    source: asked.source ?? 'http',
+    tenant,
+    dryRun,
+    ...(batchId !== undefined && { batchId }),
+  })
+  const changed = !dryRun && landing.results.some(({ outcome }) => outcome !== 'unchanged')
+  res.status(changed && !landing.replayed ? 201 : 200)
+  if (req.accepts(['json', 'application/x-ndjson']) === 'application/x-ndjson') return progress(res, gateway, tenant, landing)
+  if (changed && edits.length <= limits.awaitIndexEdits) await atMost(memory.indexed(), limits.awaitIndexMs)
+  res.json(wireLanding(landing))
+}
+
+function batchIdOf(req: Request, named: string | undefined): string | undefined {
+  const key = req.get('idempotency-key')
+  if (key !== undefined && !batchName.safeParse(key).success) {
+    throw new PalimpsestError(
+      'invalid_value',
+      'Expected the header Idempotency-Key to be 1 to 128 printable ASCII characters without spaces.',
+      { param: 'batch' },
+    )
+  }
+  if (key !== undefined && named !== undefined && key !== named) {
+    throw new PalimpsestError('invalid_value', '`batch` and the header Idempotency-Key name the batch differently: send one.', {
+      param: 'batch',
+    })
+  }
+  return named ?? key
+}
+
+function readEdits(req: Request, tenant: string, { format = 'auto', tags = '' }: z.output<typeof importQuery>): readonly Edit[] {
+  const contentType = mediaType(req)
+  const input = Buffer.isBuffer(req.body) ? req.body : ''
+  const labels = tags.split(',').map((tag) => tag.trim())
+  try {
+    return parseBatch(input, {
+      format,
+      tenant,
+      tags: labels.filter((tag) => tag !== ''),
+      tenants: 'one',
+      ...(contentType !== '' && { contentType }),
+    }).edits
+  } catch (error) {
+    // The call stack of a recursive reader: nothing but absurd nesting reaches its end.
+    if (error instanceof RangeError)
+      throw new PalimpsestError(
+        'invalid_batch',
+        'The batch is nested too deeply to be read, and nothing of it was taken. An edit has no levels but its lists.',
+      )
+    throw error
+  }
+}
+
+/** Lines `{"object":"edit.batch.progress","indexed","total"}` while vectors are made, then the result. A client that leaves stops only the lines. */
+async function progress(res: Response, { memory, limits }: Gateway, tenant: string, landing: Landing): Promise<void> {
+  const gone = goneSignal(res)
+  const pending = () => memory.status().find((status) => status.tenant === tenant)?.pending ?? 0
+  const line = async (value: object) => {
+    if (!res.write(`${JSON.stringify(value)}\n`)) await drained(res, limits.stalledMs)
+  }
+  res.set({
+    'Content-Type': 'application/x-ndjson; charset=utf-8',
+    'Cache-Control': 'no-cache, no-transform',
+    'X-Accel-Buffering': 'no',
+  })
+  const total = landing.dryRun ? 0 : pending()
+  let left = total
+  while (left > 0 && !gone.aborted) {
+    await line({ object: 'edit.batch.progress', indexed: total - left, total })
+    await atMost(memory.indexed(), limits.progressMs)
+    // Edits of other batches may join the queue meanwhile; progress never runs backwards.
+    left = Math.min(left, pending())
+  }
+  if (gone.aborted) return
+  await line({ object: 'edit.batch.progress', indexed: total, total })
+  await line(wireLanding(landing))
+  res.end()
+}
+
+/** Resolves when `work` does, or after `ms`. */
+async function atMost(work: Promise<void>, ms: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  const timeout = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, ms)
+  })
+  await Promise.race([work, timeout]).finally(() => clearTimeout(timer))
+}

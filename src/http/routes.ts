@@ -1,0 +1,38 @@
+import type { Express, RequestHandler } from 'express'
+import { PalimpsestError } from '../errors.ts'
+
+export type Method = 'get' | 'post' | 'delete'
+
+/** What one file of this folder serves: for each path, the handlers of its methods. */
+export type Routes = Readonly<Record<string, Readonly<Partial<Record<Method, readonly RequestHandler[]>>>>>
+
+/** Adds the routes; other methods on a known path are answered 405 with `Allow`, and OPTIONS with `Allow` alone (no CORS is offered). */
+export function mount(app: Express, routes: Routes): void {
+  for (const [path, methods] of Object.entries(routes)) {
+    const route = app.route(path)
+    for (const [method, handlers] of Object.entries(methods)) route[method as Method](...handlers)
+    route.all(otherMethods(Object.keys(methods)))
+  }
+}
+
+function otherMethods(methods: readonly string[]): RequestHandler {
+  const allow = [...methods, ...(methods.includes('get') ? ['head'] : []), 'options']
+    .map((method) => method.toUpperCase())
+    .join(', ')
+  return (req, res) => {
+    res.set('Allow', allow)
+    if (req.method === 'OPTIONS') return void res.status(204).end()
+    throw new PalimpsestError(
+      'method_not_allowed',
+      `${req.method} is not possible on ${req.path.slice(0, 200)}. Possible: ${allow}.`,
+    )
+  }
+}
+
+/** 404 for every other path. */
+export const unknownRoute: RequestHandler = (req) => {
+  throw new PalimpsestError(
+    'route_not_found',
+    `Nothing is served at ${req.method} ${req.path.slice(0, 200)}. The base URL for OpenAI clients ends in /v1.`,
+  )
+}

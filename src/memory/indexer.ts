@@ -1,0 +1,217 @@
+import { setImmediate as yieldToLoop, setTimeout as sleep } from 'node:timers/promises'
+import type { Embedder } from '../engine/engine.ts'
+import { vectorFault } from './vector-index.ts'
+import type { VectorTable } from './vector-table.ts'
+
+/** What the memory says to its keeper; pino's loggers fit. */
+export interface Log {
+  info(about: object, message: string): void
+  warn(about: object, message: string): void
+  error(about: object, message: string): void
+}
+
+/** An edit whose texts need vectors. */
+export interface Job {
+  readonly tenant: string
+  /** Log record that landed it. */
+  readonly seq: number
+  readonly texts: readonly string[]
+}
+
+/** `fresh`: small landings, embedded like a question. `bulk`: imports, in the gaps. Neither waits for the other. */
+export type LaneName = 'fresh' | 'bulk'
+
+interface Lane {
+  readonly priority: 'query' | 'import'
+  readonly sliceEdits: number
+  jobs: Job[]
+  readonly pending: Set<number>
+  running: Promise<void> | null
+}
+
+interface Waiter {
+  readonly version: number | undefined
+  readonly resolve: () => void
+}
+
+/** A failed slice is tried again after this time, doubled at each further failure up to the second number. */
+const RETRY_MS = { first: 500, longest: 60_000 }
+/** An edit that fails this often by itself, while others succeed, is left without vectors until the next start. */
+const ATTEMPTS = 3
+
+export interface IndexerOptions {
+  readonly embedder: Embedder
+  readonly table: VectorTable
+  /** Takes an edit's checked vectors. */
+  readonly place: (job: Job, vectors: readonly Float32Array[]) => void
+  /** Called whenever a lane has run empty. */
+  readonly idle: () => void
+  readonly log: Log
+}
+
+/** Gives edits their vectors, from the table or the embedder, off the request path. */
+export class Indexer {
+  readonly #options: IndexerOptions
+  readonly #lanes: Record<LaneName, Lane> = {
+    fresh: { priority: 'query', sliceEdits: 8, jobs: [], pending: new Set(), running: null },
+    bulk: { priority: 'import', sliceEdits: 16, jobs: [], pending: new Set(), running: null },
+  }
+  readonly #pendingOf = new Map<string, number>()
+  readonly #failures = new Map<number, { count: number; successesBefore: number }>()
+  readonly #stop = new AbortController()
+  #waiters: Waiter[] = []
+  #successes = 0
+
+  constructor(options: IndexerOptions) {
+    this.#options = options
+  }
+
+  enqueue(name: LaneName, jobs: readonly Job[]): void {
+    const lane = this.#lanes[name]
+    for (const job of jobs) {
+      lane.jobs.push(job)
+      lane.pending.add(job.seq)
+      this.#pendingOf.set(job.tenant, this.pending(job.tenant) + 1)
+    }
+    if (jobs.length > 0) lane.running ??= this.#run(lane)
+  }
+
+  /** Edits of a tenant that have no vectors yet. */
+  pending(tenant: string): number {
+    return this.#pendingOf.get(tenant) ?? 0
+  }
+
+  get busy(): boolean {
+    return Object.values(this.#lanes).some((lane) => lane.pending.size > 0)
+  }
+
+  /**
+   * Resolves when every small landing up to `version` has its vectors; without a version, when nothing is left to do. It also resolves
+   * when the embedder fails (the log says so, `pending` still counts them): what has landed stays landed.
+   */
+  done(version?: number): Promise<void> {
+    return new Promise((resolve) => {
+      this.#waiters.push({ version, resolve })
+      this.#release(false)
+    })
+  }
+
+  #release(all: boolean): void {
+    const fresh = [...this.#lanes.fresh.pending]
+    const ready = ({ version }: Waiter) => all || (version === undefined ? !this.busy : fresh.every((seq) => seq > version))
+    const released = this.#waiters.filter(ready)
+    this.#waiters = this.#waiters.filter((waiter) => !released.includes(waiter))
+    for (const waiter of released) waiter.resolve()
+  }
+
+  async #run(lane: Lane): Promise<void> {
+    let waitMs = RETRY_MS.first
+    // Not in the caller's turn: a landing returns before its embedding begins.
+    await yieldToLoop()
+    while (lane.jobs.length > 0 && !this.#stop.signal.aborted) {
+      const alone = this.#failures.has(lane.jobs[0]?.seq ?? -1)
+      const slice = lane.jobs.splice(0, alone ? 1 : lane.sliceEdits)
+      try {
+        await this.#index(slice, lane)
+        waitMs = RETRY_MS.first
+      } catch (error) {
+        if (this.#stop.signal.aborted) break
+        this.#putBack(slice, lane, error)
+        this.#release(true)
+        await sleep(waitMs, undefined, { signal: this.#stop.signal, ref: false }).catch(() => undefined)
+        waitMs = Math.min(2 * waitMs, RETRY_MS.longest)
+      }
+      this.#release(false)
+      await yieldToLoop()
+    }
+    lane.running = null
+    this.#options.idle()
+  }
+
+  /** Each failed edit is tried alone, after the others; one that is itself at fault is given up. */
+  #putBack(slice: readonly Job[], lane: Lane, error: unknown): void {
+    this.#options.log.error({ err: error, edits: slice.length }, 'embedding failed; it will be tried again')
+    for (const job of slice) {
+      const failure = this.#failures.get(job.seq) ?? { count: 0, successesBefore: this.#successes }
+      failure.count++
+      this.#failures.set(job.seq, failure)
+      if (slice.length === 1 && failure.count >= ATTEMPTS && this.#successes > failure.successesBefore) this.#giveUp(job, lane, 'embedding failed')
+      else lane.jobs.push(job)
+    }
+  }
+
+  #giveUp(job: Job, lane: Lane, why: string): void {
+    this.#options.log.error({ tenant: job.tenant, record: job.seq, why }, 'an edit stays out of the vector index; its subject still finds it')
+    this.#finish(job, lane)
+  }
+
+  #finish(job: Job, lane: Lane): void {
+    this.#failures.delete(job.seq)
+    if (!lane.pending.delete(job.seq)) return
+    this.#pendingOf.set(job.tenant, this.pending(job.tenant) - 1)
+  }
+
+  async #index(slice: readonly Job[], lane: Lane): Promise<void> {
+    const vectors = await this.#vectors(new Set(slice.flatMap((job) => job.texts)), lane)
+    for (const job of slice) {
+      const own = job.texts.map((text) => vectors.get(text))
+      const fault = own.map((vector) => vectorFault(vector, this.#options.embedder.dimensions)).find((f) => f !== null)
+      if (fault !== undefined) {
+        this.#giveUp(job, lane, `unusable vector: ${fault}`)
+        continue
+      }
+      this.#options.place(job, own as Float32Array[])
+      this.#successes++
+      this.#finish(job, lane)
+    }
+  }
+
+  async #vectors(texts: ReadonlySet<string>, lane: Lane): Promise<Map<string, Float32Array>> {
+    const { embedder } = this.#options
+    const out = new Map<string, Float32Array>()
+    for (const text of texts) {
+      const kept = this.kept(text)
+      if (kept !== undefined) out.set(text, kept)
+    }
+    const missing = [...texts].filter((text) => !out.has(text))
+    if (missing.length === 0) return out
+    const made = await embedder.embed(missing, lane.priority, this.#stop.signal)
+    const rows: [string, Float32Array][] = []
+    for (const [i, text] of missing.entries()) {
+      const vector = made[i]
+      if (vector === undefined) continue
+      out.set(text, vector)
+      if (vectorFault(vector, embedder.dimensions) === null) rows.push([text, vector])
+    }
+    this.#keep(rows)
+    return out
+  }
+
+  /** The text's vector from the table, if it is there and sound. */
+  kept(text: string): Float32Array | undefined {
+    const { table, embedder, log } = this.#options
+    try {
+      const vector = table.get(text)
+      return vector !== undefined && vectorFault(vector, embedder.dimensions) === null ? vector : undefined
+    } catch (error) {
+      log.warn({ err: error, file: table.file }, 'a kept embedding cannot be read; embedding anew')
+      return undefined
+    }
+  }
+
+  #keep(rows: readonly [string, Float32Array][]): void {
+    const { table, log } = this.#options
+    try {
+      table.put(rows)
+    } catch (error) {
+      log.warn({ err: error, file: table.file }, 'embeddings could not be kept; they will be made again at the next start')
+    }
+  }
+
+  /** Stops after the slice in hand; whatever is left is found missing, and made, at the next start. */
+  async close(): Promise<void> {
+    this.#stop.abort()
+    await Promise.all(Object.values(this.#lanes).map((lane) => lane.running))
+    this.#release(true)
+  }
+}

@@ -1,0 +1,117 @@
+import type { Edit } from './edit/edit.ts'
+import { PalimpsestError } from './errors.ts'
+import type { Finish, Inspection, Prompt } from './engine/engine.ts'
+import type { Gateway } from './gateway.ts'
+import { gate } from './memory/gate.ts'
+import { render } from './prompt/render.ts'
+import type { ChatRequest } from './request.ts'
+import type { Applied, Considered, Trace, TurnTrace } from './trace.ts'
+
+/** An edit that applies to a turn. */
+interface Selected {
+  readonly edit: Edit
+  readonly score: number
+}
+
+/** Edits by the index in `messages` of the user turn that needs them. */
+type Scopes = ReadonlyMap<number, readonly Selected[]>
+
+const NOTHING: Scopes = new Map()
+
+/** Prompt tokens kept free for the answer when the request does not say how many it wants. */
+const ANSWER_TOKENS = 256
+
+/**
+ * The one way through: find the edits that each turn needs, put them next to it, let the model answer. Selection comes before the
+ * arm, so "would have been edited" is known in both arms; where nothing is selected the model gets what a plain server would give it.
+ */
+export async function* answer(request: ChatRequest, gateway: Gateway, trace: Trace, signal: AbortSignal): AsyncGenerator<string, Finish> {
+  const scopes = await select(request, gateway, trace)
+  const prompt = await trace.time('render', () => write(request, request.arm === 'edited' ? scopes : NOTHING, gateway, trace))
+  return yield* gateway.engine.generate(prompt, request.sampling, trace, signal)
+}
+
+/** Which edits apply to each user turn. A turn's edits depend on the conversation up to it and on the memory alone, never on what follows. */
+async function select(request: ChatRequest, gateway: Gateway, trace: Trace): Promise<Scopes> {
+  const { retriever, calibration, memory } = gateway
+  trace.arm = request.arm
+  trace.memoryVersion = memory.version
+  if (request.edits.kind === 'off') return NOTHING
+  if (request.edits.kind === 'only') return named(request, request.edits.ids, gateway, trace)
+  const scopes = new Map<number, readonly Selected[]>()
+  const turns: TurnTrace[] = []
+  for (const [turn, message] of request.messages.entries()) {
+    if (message.role !== 'user') continue
+    const { candidates, cached } = await trace.time('retrieve', () => retriever.candidates(request, turn))
+    const considered = await trace.time('gate', () => gate(candidates, calibration))
+    const selected = considered.filter((c) => c.reason === 'selected')
+    if (selected.length > 0) scopes.set(turn, selected.flatMap((c) => candidates.filter((k) => k.edit.id === c.id).map(({ edit }) => ({ edit, score: c.score }))))
+    turns.push({ turn, considered, cached })
+  }
+  trace.turns = turns
+  return scopes
+}
+
+/** The edits a request names by id go to its last user turn, whatever the gate would say. */
+function named(request: ChatRequest, ids: readonly string[], { memory, now }: Gateway, trace: Trace): Scopes {
+  const turn = request.messages.findLastIndex((m) => m.role === 'user')
+  const at = request.asOf ?? now()
+  const edits = ids.map((id): Selected => {
+    const held = memory.get(request.tenant, id, at)
+    if (held === undefined) throw new PalimpsestError('edit_not_found', `No edit \`${id}\` is held for tenant \`${request.tenant}\`; list them with GET /v1/edits.`, { param: 'palimpsest.edits' })
+    if (!memory.heldAt(request.tenant, id, at)) throw new PalimpsestError('invalid_value', `Edit \`${id}\` is ${held.state}, so it can't be applied; restore it, or ask with an \`as_of\` at which it was live.`, { param: 'palimpsest.edits' })
+    return { edit: held.edit, score: 1 }
+  })
+  const considered = edits.map(({ edit }): Considered => ({ id: edit.id, subject: edit.subject, statement: `${edit.prompt} ${edit.targetNew}`, score: 1, similarity: null, reason: 'requested', evidence: {} }))
+  trace.turns = [{ turn, considered, cached: false }]
+  return edits.length === 0 ? NOTHING : new Map([[turn, edits]])
+}
+
+/** The conversation with each turn's edits in front of it, within the model's context. */
+function write(request: ChatRequest, scopes: Scopes, gateway: Gateway, trace: Trace): Prompt {
+  const { engine, templates } = gateway
+  const template = templates.get(request.template, engine.model.family)
+  const plain: Prompt = { messages: request.messages }
+  if (scopes.size === 0) return plain
+  const budget = {
+    contextTokens: engine.model.contextTokens,
+    reserveTokens: request.sampling.maxTokens ?? ANSWER_TOKENS,
+    count: (messages: Prompt['messages']) => engine.countTokens({ messages }),
+  }
+  const { messages, applied } = render(request.messages, scopes, template, budget)
+  trace.applied = applied.map(({ turn, edit, score }): Applied => ({ id: edit.id, subject: edit.subject, score, turn }))
+  trace.turns = trace.turns.map((t) => ({ ...t, considered: t.considered.map((c) => (dropped(c, t.turn, trace.applied) ? { ...c, reason: 'budget' } : c)) }))
+  if (applied.length === 0) return plain
+  trace.template = { name: template.name, hash: template.hash }
+  trace.tokensAdded = engine.countTokens({ messages }) - engine.countTokens(plain)
+  return { messages }
+}
+
+function dropped(considered: Considered, turn: number, applied: readonly Applied[]): boolean {
+  const wanted = considered.reason === 'selected' || considered.reason === 'requested'
+  return wanted && !applied.some((a) => a.id === considered.id && a.turn === turn)
+}
+
+/** What `answer` would send, and why, without asking the model. */
+export interface Explanation {
+  readonly turns: readonly TurnTrace[]
+  readonly template: { readonly name: string; readonly hash: string } | null
+  readonly prompt: Inspection
+  /** The prompt of the base arm. */
+  readonly base: Inspection
+  readonly tokensAdded: number
+  readonly memoryVersion: number
+}
+
+export async function explain(request: ChatRequest, gateway: Gateway, trace: Trace): Promise<Explanation> {
+  const scopes = await select(request, gateway, trace)
+  const prompt = await trace.time('render', () => write(request, scopes, gateway, trace))
+  return {
+    turns: trace.turns,
+    template: trace.template,
+    prompt: gateway.engine.inspect(prompt),
+    base: gateway.engine.inspect({ messages: request.messages }),
+    tokensAdded: trace.tokensAdded,
+    memoryVersion: trace.memoryVersion,
+  }
+}

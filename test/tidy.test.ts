@@ -1,0 +1,108 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { dirname, join, relative, resolve } from 'node:path'
+import { describe, expect, it } from 'vitest'
+
+const ROOT = resolve(import.meta.dirname, '..')
+const SRC = join(ROOT, 'src')
+
+/** Folders and files of src from the top down: a file imports only from layers below its own, or from its own folder. */
+const LAYERS: readonly (readonly string[])[] = [
+  ['main.ts'],
+  ['cli'],
+  ['app.ts'],
+  ['http', 'evaluate', 'handoff', 'console'],
+  ['openai'],
+  ['pipeline.ts'],
+  ['gateway.ts', 'config.ts'],
+  ['memory', 'prompt', 'engine', 'experiment', 'models'],
+  ['edit'],
+  ['trace.ts'],
+  ['request.ts', 'errors.ts'],
+]
+
+const FILE_LINES = 400
+const LINE_CHARS = 200
+
+function files(folder: string): string[] {
+  return readdirSync(folder, { withFileTypes: true }).flatMap((e) => {
+    if (['node_modules', 'dist', 'dist-bench', '.git', '.data'].includes(e.name)) return []
+    const path = join(folder, e.name)
+    return e.isDirectory() ? files(path) : [path]
+  })
+}
+
+const sources = files(SRC).filter((f) => f.endsWith('.ts'))
+const read = (f: string) => readFileSync(f, 'utf8')
+
+interface Import {
+  readonly from: string
+  readonly to: string
+  readonly typeOnly: boolean
+}
+
+function imports(file: string): Import[] {
+  const out: Import[] = []
+  for (const m of read(file).matchAll(/^(?:import|export)\s+(type\s+)?[^'"]*?from\s+'(\.[^']+)'/gms)) {
+    out.push({ from: file, to: resolve(dirname(file), m[2] ?? ''), typeOnly: m[1] !== undefined })
+  }
+  for (const m of read(file).matchAll(/import\('(\.[^']+)'\)/g)) out.push({ from: file, to: resolve(dirname(file), m[1] ?? ''), typeOnly: false })
+  return out
+}
+
+function unit(file: string): string {
+  return relative(SRC, file).split('/')[0] ?? ''
+}
+
+function layer(file: string): number {
+  return LAYERS.findIndex((l) => l.includes(unit(file)))
+}
+
+/** Upward or sideways edges that are allowed, each for a stated reason; types only. */
+const ALLOWED_TYPES: readonly string[] = [
+  'memory -> engine', // the Embedder interface
+]
+
+describe('the tree', () => {
+  it('has a place for every source file', () => {
+    expect(sources.filter((f) => layer(f) === -1).map((f) => relative(ROOT, f))).toEqual([])
+  })
+
+  it('imports only downwards, and siblings do not know each other', () => {
+    const wrong = sources.flatMap(imports).filter(({ from, to, typeOnly }) => {
+      const [a, b] = [unit(from), unit(to)]
+      if (a === b || layer(from) < layer(to)) return false
+      return !(typeOnly && ALLOWED_TYPES.includes(`${a} -> ${b}`))
+    })
+    expect(wrong.map(({ from, to }) => `${relative(SRC, from)} -> ${relative(SRC, to)}`)).toEqual([])
+  })
+
+  it('has no dead files: everything is reached from main.ts', () => {
+    const seen = new Set<string>([join(SRC, 'main.ts')])
+    for (const file of seen) if (file.endsWith('.ts')) for (const { to } of imports(file)) seen.add(to)
+    expect(sources.filter((f) => !seen.has(f)).map((f) => relative(ROOT, f))).toEqual([])
+  })
+
+  it('keeps files and lines short', () => {
+    const long = sources.flatMap((f) => {
+      const lines = read(f).split('\n')
+      const wide = lines.findIndex((l) => l.length > LINE_CHARS)
+      return [...(lines.length > FILE_LINES ? [`${relative(ROOT, f)}: ${lines.length} lines`] : []), ...(wide >= 0 ? [`${relative(ROOT, f)}:${wide + 1} is wide`] : [])]
+    })
+    expect(long).toEqual([])
+  })
+
+  it('uses no name that says nothing', () => {
+    const vague = sources.filter((f) => /(?:^|[/-])(?:utils?|managers?|services?|helpers?|misc|common)(?:[/.-]|$)/i.test(relative(SRC, f)))
+    expect(vague.map((f) => relative(ROOT, f))).toEqual([])
+  })
+
+  it('reads the environment in one place', () => {
+    expect(sources.filter((f) => /process\.env/.test(read(f)) && unit(f) !== 'config.ts').map((f) => relative(ROOT, f))).toEqual([])
+  })
+
+  it('names every file of src in the README', () => {
+    const readme = read(join(ROOT, 'README.md'))
+    const unnamed = sources.filter((f) => !readme.includes(relative(SRC, f).split('/').at(-1) ?? ''))
+    expect(unnamed.map((f) => relative(ROOT, f))).toEqual([])
+  })
+})
