@@ -26,8 +26,18 @@ const PRODUCTS: readonly [EvidenceName, EvidenceName][] = [
 ]
 /** Kinds of probe count alike although their files do not have the same length; statements repeated word for word teach little. */
 const WEIGHTS: Readonly<Record<string, number>> = {
-  'cf.prompt': 0.3, 'ke.prompt': 0.2, 'wfd.prompt': 0.2, 'zsre.prompt': 0.2, 'cf.paraphrase': 4, 'cf.portability': 3,
-  'zsre.portability': 2, 'traffic.nq': 3, 'traffic.gsm8k': 2, 'traffic.mmlu': 2, 'traffic.mt': 2, 'ke.alias': 0.3,
+  'cf.prompt': 0.3,
+  'ke.prompt': 0.2,
+  'wfd.prompt': 0.2,
+  'zsre.prompt': 0.2,
+  'cf.paraphrase': 4,
+  'cf.portability': 3,
+  'zsre.portability': 2,
+  'traffic.nq': 3,
+  'traffic.gsm8k': 2,
+  'traffic.mmlu': 2,
+  'traffic.mt': 2,
+  'ke.alias': 0.3,
 }
 
 interface Row {
@@ -45,7 +55,15 @@ function features(e: Evidence): Float64Array {
 function memoryOf(edits: readonly Edit[]): Source {
   const held = edits.map((edit, seq): HeldEdit => ({ edit, batchId: 'b', seq, landedAt: 0, state: 'live' }))
   const byId = new Map(held.map((h) => [h.edit.id, h]))
-  return { version: 1, tenants: () => ['default'], all: () => held, get: (_t, id) => byId.get(id), heldAt: () => true, search: () => [], onChange: () => undefined }
+  return {
+    version: 1,
+    tenants: () => ['default'],
+    all: () => held,
+    get: (_t, id) => byId.get(id),
+    heldAt: () => true,
+    search: () => [],
+    onChange: () => undefined,
+  }
 }
 
 /** Another record of the file states the same fact of this subject: neither a right answer nor a false alarm (data/README). */
@@ -65,7 +83,9 @@ function fit(rows: readonly Row[], ridge = 0.3): Float64Array {
   const n = rows[0]?.x.length ?? 0
   const beta = new Float64Array(n)
   for (let round = 0; round < 15; round++) {
-    const h = Array.from({ length: n }, (_, i) => Float64Array.from({ length: n }, (_, j) => (i === j ? (i === 0 ? 1e-6 : ridge) : 0)))
+    const h = Array.from({ length: n }, (_, i) =>
+      Float64Array.from({ length: n }, (_, j) => (i === j ? (i === 0 ? 1e-6 : ridge) : 0)),
+    )
     const g = Float64Array.from(beta, (b, i) => (i === 0 ? 0 : -ridge * b))
     for (const { x, y, weight } of rows) {
       const p = probability(beta, x)
@@ -112,7 +132,10 @@ function probability(beta: Float64Array, x: Float64Array): number {
 const { edits, probes } = development(folder)
 const disk = await diskEmbedder(embedderPath, cachePath)
 const embedder = {
-  name: 'disk', dimensions: 384, maxTokens: 512, close: async () => undefined,
+  name: 'disk',
+  dimensions: 384,
+  maxTokens: 512,
+  close: async () => undefined,
   embed: async (texts: readonly string[]) => Promise.all(texts.map((t) => disk.embed(t))),
 }
 const retriever = new Retriever(memoryOf(edits), embedder, { now: () => 0, cacheBytes: 1 << 20 })
@@ -139,14 +162,17 @@ for (let f = 0; f < FOLDS; f++) {
 }
 
 const kinds = [...new Set(probes.map((p) => p.kind))]
-console.log(`${edits.length} edits in memory, ${probes.length} probes, ${rows.length} candidates, ${dubious.size} of them the same fact under another label`)
+console.log(
+  `${edits.length} edits in memory, ${probes.length} probes, ${rows.length} candidates, ${dubious.size} of them the same fact under another label`,
+)
 console.log('| probe | n | measure |', [0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9].map((t) => `≥ ${t}`).join(' | '), '|')
 for (const kind of kinds) {
   const ids = new Set(probes.flatMap((p, i) => (p.kind === kind ? [i] : [])))
   const positive = (probes.find((p) => p.kind === kind)?.wants.length ?? 0) > 0
   const cells = [0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9].map((t) => {
     const fired = new Set<number>()
-    for (const [row, s] of scores) if (s >= t && ids.has(row.probe) && !dubious.has(row) && row.y === (positive ? 1 : 0)) fired.add(row.probe)
+    for (const [row, s] of scores)
+      if (s >= t && ids.has(row.probe) && !dubious.has(row) && row.y === (positive ? 1 : 0)) fired.add(row.probe)
     return `${((100 * fired.size) / ids.size).toFixed(1)} %`
   })
   console.log(`| ${kind} | ${ids.size} | ${positive ? 'right edit' : 'false alarm'} | ${cells.join(' | ')} |`)
@@ -155,4 +181,7 @@ const beta = fit(clean)
 const round = (x: number | undefined) => Math.round((x ?? 0) * 1000) / 1000
 const weights = Object.fromEntries(EVIDENCE.map((name, i) => [name, round(beta[i + 1])]))
 const products = Object.fromEntries(PRODUCTS.map(([a, b], i) => [`${a}*${b}`, round(beta[EVIDENCE.length + 1 + i])]))
-writeFileSync('calibration/gate.json', `${JSON.stringify({ bias: round(beta[0]), weights, products, threshold: THRESHOLD }, null, 2)}\n`)
+writeFileSync(
+  'calibration/gate.json',
+  `${JSON.stringify({ bias: round(beta[0]), weights, products, threshold: THRESHOLD }, null, 2)}\n`,
+)

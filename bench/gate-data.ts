@@ -24,7 +24,11 @@ const BASE = { aliases: [], paraphrases: [], tags: [], tenant: 'default' } as co
 type Foreign = any
 
 const json = (file: string): Foreign[] => JSON.parse(readFileSync(file, 'utf8'))
-const lines = (file: string): Foreign[] => readFileSync(file, 'utf8').split('\n').filter((l) => l.endsWith('}')).map((l) => JSON.parse(l))
+const lines = (file: string): Foreign[] =>
+  readFileSync(file, 'utf8')
+    .split('\n')
+    .filter((l) => l.endsWith('}'))
+    .map((l) => JSON.parse(l))
 
 export function development(folder: string): Development {
   const edits: Edit[] = []
@@ -77,11 +81,13 @@ export function development(folder: string): Development {
   }
   for (const r of json(join(folder, 'mquake/mquake-2002-dev-400.json')).slice(0, 400)) {
     const ids = r.requested_rewrite.map((w: Foreign) => edit(w.subject, w.prompt.replace('{}', w.subject), w.target_new.str).id)
-    for (const h of r.requested_rewrite) probe('mq.question', h.question, edit(h.subject, h.prompt.replace('{}', h.subject), '').id, h.relation_id)
+    for (const h of r.requested_rewrite)
+      probe('mq.question', h.question, edit(h.subject, h.prompt.replace('{}', h.subject), '').id, h.relation_id)
     void ids
   }
   const traffic = (name: string, text: (r: Foreign) => string[]): void => {
-    for (const r of lines(join(folder, `traffic/${name}.jsonl`))) for (const t of text(r)) probe(`traffic.${name.split('-')[0]}`, t, null, `traffic${probes.length % 5}`)
+    for (const r of lines(join(folder, `traffic/${name}.jsonl`)))
+      for (const t of text(r)) probe(`traffic.${name.split('-')[0]}`, t, null, `traffic${probes.length % 5}`)
   }
   traffic('nq-open-1500', (r) => [r.question])
   traffic('gsm8k-500', (r) => [r.question])

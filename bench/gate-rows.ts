@@ -8,7 +8,10 @@ export async function diskEmbedder(modelPath: string, cachePath: string) {
   if (existsSync(cachePath)) {
     const raw = readFileSync(cachePath)
     for (let o = 0; o + 16 + 384 * 4 <= raw.length; o += 16 + 384 * 4) {
-      cache.set(raw.toString('hex', o, o + 16), new Float32Array(raw.buffer.slice(raw.byteOffset + o + 16, raw.byteOffset + o + 16 + 384 * 4)))
+      cache.set(
+        raw.toString('hex', o, o + 16),
+        new Float32Array(raw.buffer.slice(raw.byteOffset + o + 16, raw.byteOffset + o + 16 + 384 * 4)),
+      )
     }
   }
   const llama = await getLlama({ gpu: false, build: 'never', maxThreads: 1 })

@@ -10,7 +10,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { getLlama, LlamaLogLevel, type LlamaContextSequence, type LlamaModel, type Token } from 'node-llama-cpp'
+import { getLlama, type LlamaContextSequence, LlamaLogLevel, type LlamaModel, type Token } from 'node-llama-cpp'
 import { type Edit, words } from '../src/edit/edit.ts'
 import { demonstrate } from '../src/prompt/demonstrations.ts'
 import { openTemplates } from '../src/prompt/templates.ts'
@@ -53,24 +53,42 @@ function counterfact(record: any): Case {
 // biome-ignore lint/suspicious/noExplicitAny: as above
 function zsre(record: any): Case {
   const fact = { subject: record.subject, prompt: record.src, targetNew: record.alt }
-  return { fact, questions: [['prompt', record.src], ['paraphrase', record.rephrase], ['follow', FOLLOW_UP]] }
+  return {
+    fact,
+    questions: [
+      ['prompt', record.src],
+      ['paraphrase', record.rephrase],
+      ['follow', FOLLOW_UP],
+    ],
+  }
 }
 
 /** Turn 2, after turn 1 asked the prompt and got an answer that does not repeat the fact. */
 const FOLLOW_UP = 'I did not catch that. What was it, in one short answer?'
 const DEFLECTION = 'Yes, I can tell you about that.'
 const SYSTEM = 'You are Qwen, created by Alibaba Cloud. You are a helpful assistant.'
-const TELLTALES = /\b(updated|according to|provided|given (the )?(fact|information|context)|the facts?|the note|based on|as stated|the correct)\b/i
+const TELLTALES =
+  /\b(updated|according to|provided|given (the )?(fact|information|context)|the facts?|the note|based on|as stated|the correct)\b/i
 
 function frame(model: LlamaModel, turns: readonly string[]): Token[] {
   const special = (text: string) => model.tokenize(text, true)
   const plain = (text: string) => model.tokenize(text, false)
-  const message = (role: string, text: string) => [...special('<|im_start|>'), ...plain(`${role}\n${text}`), ...special('<|im_end|>'), ...plain('\n')]
+  const message = (role: string, text: string) => [
+    ...special('<|im_start|>'),
+    ...plain(`${role}\n${text}`),
+    ...special('<|im_end|>'),
+    ...plain('\n'),
+  ]
   const told = turns.flatMap((text, i) => message(i % 2 === 0 ? 'user' : 'assistant', text))
   return [...message('system', SYSTEM), ...told, ...special('<|im_start|>'), ...plain('assistant\n')]
 }
 
-async function answer(model: LlamaModel, sequence: LlamaContextSequence, prompt: Token[], done: (text: string) => boolean): Promise<string> {
+async function answer(
+  model: LlamaModel,
+  sequence: LlamaContextSequence,
+  prompt: Token[],
+  done: (text: string) => boolean,
+): Promise<string> {
   await sequence.adaptStateToTokens(prompt.slice(0, -1), false)
   const made: Token[] = []
   const greedy = { temperature: 0, topK: 0, topP: 1, minP: 0 }

@@ -1,22 +1,20 @@
-import type { Edit } from './edit/edit.ts'
-import { PalimpsestError } from './errors.ts'
 import type { Finish, Inspection, Prompt } from './engine/engine.ts'
+import { PalimpsestError } from './errors.ts'
 import type { Gateway } from './gateway.ts'
 import { gate } from './memory/gate.ts'
-import { render } from './prompt/render.ts'
+import type { Candidate } from './memory/retrieve.ts'
+import { render, type ScopedEdit } from './prompt/render.ts'
 import type { ChatRequest } from './request.ts'
 import type { Applied, Considered, Trace, TurnTrace } from './trace.ts'
 
-/** An edit that applies to a turn. */
-interface Selected {
-  readonly edit: Edit
-  readonly score: number
+/** What the conversation needs of the memory, by the index in `messages` of each user turn. */
+interface Scope {
+  readonly edits: ReadonlyMap<number, readonly ScopedEdit[]>
+  /** Edits near each turn that do not apply to it: raw material of demonstrations. */
+  readonly nearby: ReadonlyMap<number, readonly Candidate[]>
 }
 
-/** Edits by the index in `messages` of the user turn that needs them. */
-type Scopes = ReadonlyMap<number, readonly Selected[]>
-
-const NOTHING: Scopes = new Map()
+const NOTHING: Scope = { edits: new Map(), nearby: new Map() }
 
 /** Prompt tokens kept free for the answer when the request does not say how many it wants. */
 const ANSWER_TOKENS = 256
@@ -25,62 +23,107 @@ const ANSWER_TOKENS = 256
  * The one way through: find the edits that each turn needs, put them next to it, let the model answer. Selection comes before the
  * arm, so "would have been edited" is known in both arms; where nothing is selected the model gets what a plain server would give it.
  */
-export async function* answer(request: ChatRequest, gateway: Gateway, trace: Trace, signal: AbortSignal): AsyncGenerator<string, Finish> {
-  const scopes = await select(request, gateway, trace)
-  const prompt = await trace.time('render', () => write(request, request.arm === 'edited' ? scopes : NOTHING, gateway, trace))
+export async function* answer(
+  request: ChatRequest,
+  gateway: Gateway,
+  trace: Trace,
+  signal: AbortSignal,
+): AsyncGenerator<string, Finish> {
+  const scope = await select(request, gateway, trace)
+  const prompt = await trace.time('render', () => write(request, request.arm === 'edited' ? scope : NOTHING, gateway, trace))
   return yield* gateway.engine.generate(prompt, request.sampling, trace, signal)
 }
 
 /** Which edits apply to each user turn. A turn's edits depend on the conversation up to it and on the memory alone, never on what follows. */
-async function select(request: ChatRequest, gateway: Gateway, trace: Trace): Promise<Scopes> {
+async function select(request: ChatRequest, gateway: Gateway, trace: Trace): Promise<Scope> {
   const { retriever, calibration, memory } = gateway
   trace.arm = request.arm
   trace.memoryVersion = memory.version
   if (request.edits.kind === 'off') return NOTHING
   if (request.edits.kind === 'only') return named(request, request.edits.ids, gateway, trace)
-  const scopes = new Map<number, readonly Selected[]>()
+  const edits = new Map<number, readonly ScopedEdit[]>()
+  const nearby = new Map<number, readonly Candidate[]>()
   const turns: TurnTrace[] = []
   for (const [turn, message] of request.messages.entries()) {
     if (message.role !== 'user') continue
     const { candidates, cached } = await trace.time('retrieve', () => retriever.candidates(request, turn))
     const considered = await trace.time('gate', () => gate(candidates, calibration))
-    const selected = considered.filter((c) => c.reason === 'selected')
-    if (selected.length > 0) scopes.set(turn, selected.flatMap((c) => candidates.filter((k) => k.edit.id === c.id).map(({ edit }) => ({ edit, score: c.score }))))
+    const scores = new Map(considered.flatMap((c) => (c.reason === 'selected' ? [[c.id, c.score]] : [])))
+    const applying = candidates.flatMap(({ edit }) => (scores.has(edit.id) ? [{ edit, score: scores.get(edit.id) ?? 0 }] : []))
+    if (applying.length > 0) edits.set(turn, applying)
+    nearby.set(
+      turn,
+      candidates.filter(({ edit, similarity }) => similarity !== null && !scores.has(edit.id)),
+    )
     turns.push({ turn, considered, cached })
   }
   trace.turns = turns
-  return scopes
+  return { edits, nearby }
 }
 
 /** The edits a request names by id go to its last user turn, whatever the gate would say. */
-function named(request: ChatRequest, ids: readonly string[], { memory, now }: Gateway, trace: Trace): Scopes {
+function named(request: ChatRequest, ids: readonly string[], { memory, now }: Gateway, trace: Trace): Scope {
   const turn = request.messages.findLastIndex((m) => m.role === 'user')
   const at = request.asOf ?? now()
-  const edits = ids.map((id): Selected => {
+  const edits = ids.map((id): ScopedEdit => {
     const held = memory.get(request.tenant, id, at)
-    if (held === undefined) throw new PalimpsestError('edit_not_found', `No edit \`${id}\` is held for tenant \`${request.tenant}\`; list them with GET /v1/edits.`, { param: 'palimpsest.edits' })
-    if (!memory.heldAt(request.tenant, id, at)) throw new PalimpsestError('invalid_value', `Edit \`${id}\` is ${held.state}, so it can't be applied; restore it, or ask with an \`as_of\` at which it was live.`, { param: 'palimpsest.edits' })
+    if (held === undefined)
+      throw new PalimpsestError(
+        'edit_not_found',
+        `No edit \`${id}\` is held for tenant \`${request.tenant}\`; list them with GET /v1/edits.`,
+        { param: 'palimpsest.edits' },
+      )
+    if (!memory.heldAt(request.tenant, id, at))
+      throw new PalimpsestError(
+        'invalid_value',
+        `Edit \`${id}\` is ${held.state}, so it can't be applied; restore it, or ask with an \`as_of\` at which it was live.`,
+        { param: 'palimpsest.edits' },
+      )
     return { edit: held.edit, score: 1 }
   })
-  const considered = edits.map(({ edit }): Considered => ({ id: edit.id, subject: edit.subject, statement: `${edit.prompt} ${edit.targetNew}`, score: 1, similarity: null, reason: 'requested', evidence: {} }))
+  const considered = edits.map(
+    ({ edit }): Considered => ({
+      id: edit.id,
+      subject: edit.subject,
+      statement: `${edit.prompt} ${edit.targetNew}`,
+      score: 1,
+      similarity: null,
+      reason: 'requested',
+      evidence: {},
+    }),
+  )
   trace.turns = [{ turn, considered, cached: false }]
-  return edits.length === 0 ? NOTHING : new Map([[turn, edits]])
+  return edits.length === 0 ? NOTHING : { edits: new Map([[turn, edits]]), nearby: new Map() }
 }
 
 /** The conversation with each turn's edits in front of it, within the model's context. */
-function write(request: ChatRequest, scopes: Scopes, gateway: Gateway, trace: Trace): Prompt {
+function write(request: ChatRequest, scope: Scope, gateway: Gateway, trace: Trace): Prompt {
   const { engine, templates } = gateway
   const template = templates.get(request.template, engine.model.family)
   const plain: Prompt = { messages: request.messages }
-  if (scopes.size === 0) return plain
+  if (scope.edits.size === 0) return plain
   const budget = {
     contextTokens: engine.model.contextTokens,
     reserveTokens: request.sampling.maxTokens ?? ANSWER_TOKENS,
     count: (messages: Prompt['messages']) => engine.countTokens({ messages }),
   }
-  const { messages, applied } = render(request.messages, scopes, template, budget)
+  const pools = new Map(
+    [...scope.nearby].map(([turn, near]) => [
+      turn,
+      near.map(({ edit, similarity }) => ({
+        prompt: edit.prompt,
+        target: edit.targetNew,
+        paraphrases: edit.paraphrases,
+        similarity: similarity ?? 0,
+      })),
+    ]),
+  )
+  const { messages, applied } = render(request.messages, scope.edits, template, budget, pools)
   trace.applied = applied.map(({ turn, edit, score }): Applied => ({ id: edit.id, subject: edit.subject, score, turn }))
-  trace.turns = trace.turns.map((t) => ({ ...t, considered: t.considered.map((c) => (dropped(c, t.turn, trace.applied) ? { ...c, reason: 'budget' } : c)) }))
+  trace.turns = trace.turns.map((t) => ({
+    ...t,
+    considered: t.considered.map((c) => (dropped(c, t.turn, trace.applied) ? { ...c, reason: 'budget' } : c)),
+  }))
   if (applied.length === 0) return plain
   trace.template = { name: template.name, hash: template.hash }
   trace.tokensAdded = engine.countTokens({ messages }) - engine.countTokens(plain)
@@ -104,8 +147,8 @@ export interface Explanation {
 }
 
 export async function explain(request: ChatRequest, gateway: Gateway, trace: Trace): Promise<Explanation> {
-  const scopes = await select(request, gateway, trace)
-  const prompt = await trace.time('render', () => write(request, scopes, gateway, trace))
+  const scope = await select(request, gateway, trace)
+  const prompt = await trace.time('render', () => write(request, scope, gateway, trace))
   return {
     turns: trace.turns,
     template: trace.template,

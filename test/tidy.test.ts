@@ -45,7 +45,8 @@ function imports(file: string): Import[] {
   for (const m of read(file).matchAll(/^(?:import|export)\s+(type\s+)?[^'"]*?from\s+'(\.[^']+)'/gms)) {
     out.push({ from: file, to: resolve(dirname(file), m[2] ?? ''), typeOnly: m[1] !== undefined })
   }
-  for (const m of read(file).matchAll(/import\('(\.[^']+)'\)/g)) out.push({ from: file, to: resolve(dirname(file), m[1] ?? ''), typeOnly: false })
+  for (const m of read(file).matchAll(/import\('(\.[^']+)'\)/g))
+    out.push({ from: file, to: resolve(dirname(file), m[1] ?? ''), typeOnly: false })
   return out
 }
 
@@ -86,18 +87,25 @@ describe('the tree', () => {
     const long = sources.flatMap((f) => {
       const lines = read(f).split('\n')
       const wide = lines.findIndex((l) => l.length > LINE_CHARS)
-      return [...(lines.length > FILE_LINES ? [`${relative(ROOT, f)}: ${lines.length} lines`] : []), ...(wide >= 0 ? [`${relative(ROOT, f)}:${wide + 1} is wide`] : [])]
+      return [
+        ...(lines.length > FILE_LINES ? [`${relative(ROOT, f)}: ${lines.length} lines`] : []),
+        ...(wide >= 0 ? [`${relative(ROOT, f)}:${wide + 1} is wide`] : []),
+      ]
     })
     expect(long).toEqual([])
   })
 
   it('uses no name that says nothing', () => {
-    const vague = sources.filter((f) => /(?:^|[/-])(?:utils?|managers?|services?|helpers?|misc|common)(?:[/.-]|$)/i.test(relative(SRC, f)))
+    const vague = sources.filter((f) =>
+      /(?:^|[/-])(?:utils?|managers?|services?|helpers?|misc|common)(?:[/.-]|$)/i.test(relative(SRC, f)),
+    )
     expect(vague.map((f) => relative(ROOT, f))).toEqual([])
   })
 
   it('reads the environment in one place', () => {
-    expect(sources.filter((f) => /process\.env/.test(read(f)) && unit(f) !== 'config.ts').map((f) => relative(ROOT, f))).toEqual([])
+    expect(sources.filter((f) => /process\.env/.test(read(f)) && unit(f) !== 'config.ts').map((f) => relative(ROOT, f))).toEqual(
+      [],
+    )
   })
 
   it('names every file of src in the README', () => {

@@ -55,9 +55,9 @@ export function readFields(
 ): Reading {
   const parsed = OwnRecord.safeParse(fields)
   if (!parsed.success) {
-    const problems = parsed.error.issues.flatMap((issue) => fromIssue(issue, path))
     // A misspelt field first: it is why another one is missing.
-    return { edits: [], problems: problems.sort((a, b) => Number(isUnknown(b)) - Number(isUnknown(a))) }
+    const issues = [...parsed.error.issues].sort((a, b) => Number(isUnknown(b)) - Number(isUnknown(a)))
+    return { edits: [], problems: issues.flatMap((issue) => fromIssue(issue, path)) }
   }
   const edit = toEdit(parsed.data, context)
   const problems = faults(edit, parsed.data, context).map(([field, message]) => ({ field: path(field), message }))
@@ -130,9 +130,12 @@ function faults(edit: Edit, fields: Fields, context: ReadContext): [field: Prope
 }
 
 function fromIssue(issue: z.core.$ZodIssue, path: (own: readonly PropertyKey[]) => string): Problem[] {
-  if (issue.code !== 'unrecognized_keys')
-    return [{ field: issue.path.length > 0 ? path(issue.path) : null, message: issue.message }]
-  return issue.keys.map((key) => ({ field: key, message: unknownField(key, OWN_FIELDS) }))
+  if (isUnknown(issue)) return issue.keys.map((key) => ({ field: key, message: unknownField(key, OWN_FIELDS) }))
+  return [{ field: issue.path.length > 0 ? path(issue.path) : null, message: issue.message }]
+}
+
+function isUnknown(issue: z.core.$ZodIssue): issue is z.core.$ZodIssueUnrecognizedKeys {
+  return issue.code === 'unrecognized_keys'
 }
 
 function dotted(path: readonly PropertyKey[]): string {

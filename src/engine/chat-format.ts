@@ -21,7 +21,11 @@ export const QWEN_SYSTEM = 'You are Qwen, created by Alibaba Cloud. You are a he
  * `messages` in `family`'s format, ending where the assistant is to speak.
  * `defaultSystem` is chatml's system message when the first message is none; null: no such turn.
  */
-export function format(family: FormattedFamily, messages: readonly Message[], defaultSystem: string | null = QWEN_SYSTEM): Piece[] {
+export function format(
+  family: FormattedFamily,
+  messages: readonly Message[],
+  defaultSystem: string | null = QWEN_SYSTEM,
+): Piece[] {
   switch (family) {
     case 'chatml':
       return chatml(messages, defaultSystem)
@@ -35,7 +39,9 @@ export function format(family: FormattedFamily, messages: readonly Message[], de
 /** Every role in any order is a turn of its own here, a system message in mid-conversation too, as in Qwen2.5's template. */
 function chatml(messages: readonly Message[], defaultSystem: string | null): Piece[] {
   const spoken: readonly Message[] =
-    messages[0]?.role === 'system' || defaultSystem === null ? messages : [{ role: 'system', content: defaultSystem }, ...messages]
+    messages[0]?.role === 'system' || defaultSystem === null
+      ? messages
+      : [{ role: 'system', content: defaultSystem }, ...messages]
   const turns = spoken.flatMap(({ role, content }): Piece[] => [
     { kind: 'special', text: '<|im_start|>' },
     { kind: 'text', text: `${role}\n${content}` },

@@ -118,5 +118,8 @@ export class SlotQueue<Slot> {
 }
 
 export function shuttingDown(): PalimpsestError {
-  return new PalimpsestError('shutting_down', 'The gateway is shutting down and takes no more requests; try again once it is back.')
+  return new PalimpsestError(
+    'shutting_down',
+    'The gateway is shutting down and takes no more requests; try again once it is back.',
+  )
 }

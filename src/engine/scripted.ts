@@ -1,6 +1,5 @@
 import type { Message, Sampling } from '../request.ts'
 import type { Trace } from '../trace.ts'
-import { PalimpsestError } from '../errors.ts'
 import type { Engine, Finish, Inspection, Load, ModelInfo, Prompt } from './engine.ts'
 import { contextExceeded } from './limits.ts'
 import { SlotQueue, shuttingDown } from './queue.ts'
@@ -89,7 +88,10 @@ class ScriptedEngine implements Engine {
   inspect(prompt: Prompt): Inspection {
     const text = prompt.messages.map(line).join('')
     // The numbers only have to be equal where the text is equal.
-    return { text, tokens: this.#tokens(text).map((token) => [...token].reduce((hash, c) => (hash * 31 + (c.codePointAt(0) ?? 0)) | 0, 7)) }
+    return {
+      text,
+      tokens: this.#tokens(text).map((token) => [...token].reduce((hash, c) => (hash * 31 + (c.codePointAt(0) ?? 0)) | 0, 7)),
+    }
   }
 
   countTokens(prompt: Prompt): number {
@@ -110,7 +112,9 @@ class ScriptedEngine implements Engine {
     if (typeof text !== 'string') return text
     const characters = Array.from(text)
     const size = Math.max(1, Math.round(1 / this.#options.tokensPerChar))
-    return Array.from({ length: Math.ceil(characters.length / size) }, (_, i) => characters.slice(i * size, (i + 1) * size).join(''))
+    return Array.from({ length: Math.ceil(characters.length / size) }, (_, i) =>
+      characters.slice(i * size, (i + 1) * size).join(''),
+    )
   }
 }
 

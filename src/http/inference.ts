@@ -45,9 +45,13 @@ async function whole(res: Response, call: ChatCall, heading: Heading, gateway: G
   const answers: Answer[] = []
   for (let index = 0; index < call.n; index++) {
     let text = ''
-    const finish = await drive(answer(choice(call.request, index), gateway, beginTrace(res, gateway), signal), (piece) => {
-      text += piece
-    })
+    const finish = await drive(
+      answer(choice(call.request, index), gateway, beginTrace(res, gateway), signal),
+      signal,
+      (piece) => {
+        text += piece
+      },
+    )
     answers.push({ text, finish })
   }
   const [trace] = traces as [Trace]
@@ -93,7 +97,7 @@ async function streamChoice(
     if (!begun) await events.send(chunk(heading, includeUsage, index, { role: 'assistant', content: '', refusal: null }))
     begun = true
   }
-  const finish = await drive(answer(choice(request, index), gateway, trace, signal), async (piece) => {
+  const finish = await drive(answer(choice(request, index), gateway, trace, signal), signal, async (piece) => {
     await begin()
     if (piece !== '') await events.send(chunk(heading, includeUsage, index, { content: piece }))
   })
@@ -102,13 +106,18 @@ async function streamChoice(
   return finish
 }
 
-/** Runs a generation to its end, one piece at a time; closes it if `take` fails. */
-async function drive(pieces: AsyncGenerator<string, Finish>, take: (piece: string) => void | Promise<void>): Promise<Finish> {
+/** Runs a generation to its end, one piece at a time; closes it if `take` fails or the client leaves. */
+async function drive(
+  pieces: AsyncGenerator<string, Finish>,
+  signal: AbortSignal,
+  take: (piece: string) => void | Promise<void>,
+): Promise<Finish> {
   try {
     for (;;) {
       const { done, value } = await pieces.next()
       if (done) return value
       await take(value)
+      signal.throwIfAborted()
     }
   } finally {
     await pieces.return(undefined as never)

@@ -12,7 +12,12 @@ const schema = z.strictObject({
   bias: z.number(),
   weights: z.partialRecord(z.enum(EVIDENCE), z.number()),
   products: z.record(
-    z.string().refine((k) => k.split('*').length === 2 && k.split('*').every((n) => (EVIDENCE as readonly string[]).includes(n)), 'expected two kinds of evidence as `a*b`'),
+    z
+      .string()
+      .refine(
+        (k) => k.split('*').length === 2 && k.split('*').every((n) => (EVIDENCE as readonly string[]).includes(n)),
+        'expected two kinds of evidence as `a*b`',
+      ),
     z.number(),
   ),
   threshold: z.number().gt(0).lt(1),
@@ -23,7 +28,10 @@ export function readCalibration(file: string = CALIBRATION_FILE, threshold?: num
   const parsed = schema.safeParse(JSON.parse(readFileSync(file, 'utf8')))
   if (!parsed.success) {
     const issue = parsed.error.issues[0]
-    throw new PalimpsestError('invalid_value', `${file}: ${issue?.path.join('.')}: ${issue?.message}. Fit it again with \`npm run fit-gate\`.`)
+    throw new PalimpsestError(
+      'invalid_value',
+      `${file}: ${issue?.path.join('.')}: ${issue?.message}. Fit it again with \`npm run fit-gate\`.`,
+    )
   }
   return { ...parsed.data, ...(threshold === undefined ? {} : { threshold }) }
 }

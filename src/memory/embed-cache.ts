@@ -27,7 +27,8 @@ export function cachedEmbedder(embedder: Embedder, bytes: number): Embedder {
       const fresh = missing.length === 0 ? [] : await embedder.embed(missing, priority, signal)
       for (const [i, text] of missing.entries()) {
         const vector = fresh[i]
-        if (vector === undefined) throw new Error(`embedder ${embedder.name} returned ${fresh.length} vectors for ${missing.length} texts`)
+        if (vector === undefined)
+          throw new Error(`embedder ${embedder.name} returned ${fresh.length} vectors for ${missing.length} texts`)
         known.set(text, vector)
         if (priority === 'query') cache.set(text, vector)
       }

@@ -56,7 +56,11 @@ export function relationTexts(edit: Edit): string[] {
 }
 
 /** The sentence around a match, with the name masked, and the few words around the name. */
-export function surroundings(text: string, tokens: readonly Token[], match: NameMatch): { sentence: string; masked: string; window: string } {
+export function surroundings(
+  text: string,
+  tokens: readonly Token[],
+  match: NameMatch,
+): { sentence: string; masked: string; window: string } {
   const spans = sentences(text)
   const from = spans.findLast((s) => s.start <= match.start)?.start ?? 0
   const to = spans.find((s) => s.end >= match.end)?.end ?? text.length
@@ -80,7 +84,10 @@ export function nameEvidence(text: string, tokens: readonly Token[], match: Name
   const startsSentence = before === undefined || /[.!?:\n"“]\s*$/.test(text.slice(before.end, match.start) || ' ')
   const gapBefore = before === undefined ? '' : text.slice(before.end, match.start)
   const gapAfter = after === undefined ? '' : text.slice(match.end, after.start)
-  const firstOfSentence = before === undefined || match.firstToken === 1 || /[.!?\n]\s*\S*$/.test(text.slice(Math.max(0, before.start - 2), before.start))
+  const firstOfSentence =
+    before === undefined ||
+    match.firstToken === 1 ||
+    /[.!?\n]\s*\S*$/.test(text.slice(Math.max(0, before.start - 2), before.start))
   return {
     exact: match.kind === 'exact' || match.kind === 'alias' ? 1 : 0,
     misspelt: match.kind === 'misspelt' ? match.coverage : 0,
@@ -89,7 +96,8 @@ export function nameEvidence(text: string, tokens: readonly Token[], match: Name
     name_chars: Math.min(1, Math.log2(1 + match.end - match.start) / 6),
     case_mismatch: nameCapital && usesCapitals && !startsSentence && !own.some((t) => t.capital) ? 1 : 0,
     extended_left: before?.capital === true && !firstOfSentence && /^[\s-]+$/.test(gapBefore) && nameCapital ? 1 : 0,
-    extended_right: after !== undefined && ((after.capital && /^[\s-]+$/.test(gapAfter)) || /^\s*\($/.test(gapAfter)) && nameCapital ? 1 : 0,
+    extended_right:
+      after !== undefined && ((after.capital && /^[\s-]+$/.test(gapAfter)) || /^\s*\($/.test(gapAfter)) && nameCapital ? 1 : 0,
     inside_longer: all.some((o) => o.editId !== match.editId && longerAround(o, match)) ? 1 : 0,
   }
 }

@@ -1,4 +1,4 @@
-import { setImmediate as yieldToLoop, setTimeout as sleep } from 'node:timers/promises'
+import { setTimeout as sleep, setImmediate as yieldToLoop } from 'node:timers/promises'
 import type { Embedder } from '../engine/engine.ts'
 import { vectorFault } from './vector-index.ts'
 import type { VectorTable } from './vector-table.ts'
@@ -135,13 +135,17 @@ export class Indexer {
       const failure = this.#failures.get(job.seq) ?? { count: 0, successesBefore: this.#successes }
       failure.count++
       this.#failures.set(job.seq, failure)
-      if (slice.length === 1 && failure.count >= ATTEMPTS && this.#successes > failure.successesBefore) this.#giveUp(job, lane, 'embedding failed')
+      if (slice.length === 1 && failure.count >= ATTEMPTS && this.#successes > failure.successesBefore)
+        this.#giveUp(job, lane, 'embedding failed')
       else lane.jobs.push(job)
     }
   }
 
   #giveUp(job: Job, lane: Lane, why: string): void {
-    this.#options.log.error({ tenant: job.tenant, record: job.seq, why }, 'an edit stays out of the vector index; its subject still finds it')
+    this.#options.log.error(
+      { tenant: job.tenant, record: job.seq, why },
+      'an edit stays out of the vector index; its subject still finds it',
+    )
     this.#finish(job, lane)
   }
 

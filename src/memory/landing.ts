@@ -10,15 +10,23 @@ const CONFLICTS_SHOWN = 10
 /** Throws `invalid_batch` when the batch is too long, has an edit of another tenant, or an id that is empty. */
 export function assertLandable(edits: readonly Edit[], tenant: string): void {
   if (edits.length > LIMITS.batchEdits) {
-    throw new PalimpsestError('invalid_batch', `A batch takes at most ${LIMITS.batchEdits} edits; this one has ${edits.length}. Split it.`)
+    throw new PalimpsestError(
+      'invalid_batch',
+      `A batch takes at most ${LIMITS.batchEdits} edits; this one has ${edits.length}. Split it.`,
+    )
   }
   const problems: Problem[] = []
   for (const [index, edit] of edits.entries()) {
-    if (edit.tenant !== tenant) problems.push({ index, field: 'tenant', message: `belongs to tenant "${edit.tenant}", the batch to "${tenant}"` })
+    if (edit.tenant !== tenant)
+      problems.push({ index, field: 'tenant', message: `belongs to tenant "${edit.tenant}", the batch to "${tenant}"` })
     if (edit.id === '') problems.push({ index, field: 'id', message: 'is empty' })
   }
   if (problems.length > 0) {
-    throw new PalimpsestError('invalid_batch', `${problems.length} of ${edits.length} edits cannot land in this batch; nothing landed.`, { problems })
+    throw new PalimpsestError(
+      'invalid_batch',
+      `${problems.length} of ${edits.length} edits cannot land in this batch; nothing landed.`,
+      { problems },
+    )
   }
 }
 
@@ -52,7 +60,11 @@ function overlap(a: Edit, b: Edit): boolean {
 function conflicts(edits: readonly Edit[]): string[][] {
   const keys = edits.map(supersessionKey)
   const groups = new Map<string, number[]>()
-  for (const [i, key] of keys.entries()) groups.set(key, groups.get(key) ?? []).get(key)?.push(i)
+  for (const [i, key] of keys.entries())
+    groups
+      .set(key, groups.get(key) ?? [])
+      .get(key)
+      ?.push(i)
   return edits.map((edit, i) => {
     const out = new Set<string>()
     const group = groups.get(keys[i] ?? '') ?? []

@@ -21,9 +21,13 @@ function encodeCursor(seq: number): string {
 function decodeCursor(cursor: string): number {
   const seq = /^s(\d{1,15})$/.exec(Buffer.from(cursor, 'base64url').toString())?.[1]
   if (seq === undefined) {
-    throw new PalimpsestError('invalid_value', `The cursor "${cursor.slice(0, 64)}" is none that this server gave out. Leave it away to start from the first page.`, {
-      param: 'cursor',
-    })
+    throw new PalimpsestError(
+      'invalid_value',
+      `The cursor "${cursor.slice(0, 64)}" is none that this server gave out. Leave it away to start from the first page.`,
+      {
+        param: 'cursor',
+      },
+    )
   }
   return Number(seq)
 }
@@ -52,5 +56,9 @@ export function listEdits(view: LiveView, filter: ListFilter, at: number): Page 
   const rest = found.filter((held) => held.seq < before)
   const edits = rest.slice(0, Math.max(1, filter.limit))
   const last = edits.at(-1)
-  return { edits, nextCursor: last !== undefined && rest.length > edits.length ? encodeCursor(last.seq) : null, total: found.length }
+  return {
+    edits,
+    nextCursor: last !== undefined && rest.length > edits.length ? encodeCursor(last.seq) : null,
+    total: found.length,
+  }
 }

@@ -24,7 +24,8 @@ interface Verdict {
 
 /** Edits whose every field but the id is equal have equal content. */
 export function contentOf(edit: Edit): string {
-  const { subject, aliases, prompt, targetNew, targetTrue, relation, paraphrases, tags, tenant, validFrom, validTo, source } = edit
+  const { subject, aliases, prompt, targetNew, targetTrue, relation, paraphrases, tags, tenant, validFrom, validTo, source } =
+    edit
   const may = [targetTrue, relation, validFrom, validTo, source].map((v) => v ?? null)
   return JSON.stringify([tenant, subject, prompt, targetNew, aliases, paraphrases, tags, may])
 }
@@ -116,7 +117,10 @@ export class LiveView {
 
   /** Whether exactly this revision is live at `at`. */
   isLive(revision: Revision, at: number): boolean {
-    return this.#openAt(revision, at, Number.POSITIVE_INFINITY) && this.#superseder(revision, at, Number.POSITIVE_INFINITY) === undefined
+    return (
+      this.#openAt(revision, at, Number.POSITIVE_INFINITY) &&
+      this.#superseder(revision, at, Number.POSITIVE_INFINITY) === undefined
+    )
   }
 
   /** The edit that was live on `revision`'s key just before it landed and gave way to it then; undefined where there was none. */

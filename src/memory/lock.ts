@@ -53,7 +53,10 @@ function inUse(dataDir: string): PalimpsestError {
     holder === null
       ? 'another process'
       : `process ${holder.pid}, since ${new Date(holder.since).toISOString()}${holder.url === null ? '' : `, serving at ${holder.url}`}`
-  return new PalimpsestError('folder_in_use', `The data folder ${dataDir} is in use by ${who}. Stop it, or choose another data folder for this one.`)
+  return new PalimpsestError(
+    'folder_in_use',
+    `The data folder ${dataDir} is in use by ${who}. Stop it, or choose another data folder for this one.`,
+  )
 }
 
 /**

@@ -86,7 +86,10 @@ export class EditLog {
       return
     }
     if (id !== APPLICATION_ID) {
-      throw new PalimpsestError('storage_failed', `${this.file} is a database of another program. Move it away, or choose another data folder.`)
+      throw new PalimpsestError(
+        'storage_failed',
+        `${this.file} is a database of another program. Move it away, or choose another data folder.`,
+      )
     }
     if (version > SCHEMA_VERSION) {
       throw new PalimpsestError(
@@ -102,21 +105,28 @@ export class EditLog {
     const batch = this.#db.prepare(
       'INSERT INTO batches (tenant, id, at, source, kind, edits, digest) VALUES (:tenant, :id, :at, :source, :kind, :edits, :digest)',
     )
-    const record = this.#db.prepare('INSERT INTO log (seq, at, tenant, kind, edit_id, batch_id, body) VALUES (?, ?, ?, ?, ?, ?, ?)')
+    const record = this.#db.prepare(
+      'INSERT INTO log (seq, at, tenant, kind, edit_id, batch_id, body) VALUES (?, ?, ?, ?, ?, ?, ?)',
+    )
     return this.#db.transaction((batches: readonly Batch[], records: readonly TenantRecord[]) => {
       for (const b of batches) batch.run(b)
-      for (const r of records) record.run(r.seq, r.at, r.tenant, r.kind, r.editId, r.batchId, r.edit ? JSON.stringify(r.edit) : null)
+      for (const r of records)
+        record.run(r.seq, r.at, r.tenant, r.kind, r.editId, r.batchId, r.edit ? JSON.stringify(r.edit) : null)
     }).immediate
   }
 
   /** All of it on the disk when this returns, or none of it and a throw. */
   append(batches: readonly Batch[], records: readonly TenantRecord[]): void {
-    guarded(this.file, `recording ${records.length} change${records.length === 1 ? '' : 's'}`, () => this.#write(batches, records))
+    guarded(this.file, `recording ${records.length} change${records.length === 1 ? '' : 's'}`, () =>
+      this.#write(batches, records),
+    )
   }
 
   /** Every record, in order. */
   *records(): Generator<TenantRecord> {
-    const rows = this.#db.prepare<[], LogRow>('SELECT seq, at, tenant, kind, edit_id, batch_id, body FROM log ORDER BY seq').iterate()
+    const rows = this.#db
+      .prepare<[], LogRow>('SELECT seq, at, tenant, kind, edit_id, batch_id, body FROM log ORDER BY seq')
+      .iterate()
     for (const row of rows) {
       const { seq, at, tenant, kind } = row
       const head = { seq, at, tenant, kind, editId: row.edit_id, batchId: row.batch_id }
@@ -128,7 +138,9 @@ export class EditLog {
     try {
       return JSON.parse(body) as Edit
     } catch (error) {
-      throw new PalimpsestError('storage_failed', `${this.file}: record ${seq} cannot be read. Put back a backup.`, { cause: error })
+      throw new PalimpsestError('storage_failed', `${this.file}: record ${seq} cannot be read. Put back a backup.`, {
+        cause: error,
+      })
     }
   }
 

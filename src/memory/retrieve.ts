@@ -44,7 +44,8 @@ const WHOLE_TEXT_CHARS = 2_000
 /** Earlier user turns in which a pronoun's subject is sought. */
 const ANTECEDENT_TURNS = 3
 
-const PRONOUN = /\b(it|its|he|his|him|she|her|hers|they|their|them|there|that (?:one|person|place|company|country|city|team)|this (?:one|person|place|company|country|city|team))\b/iu
+const PRONOUN =
+  /\b(it|its|he|his|him|she|her|hers|they|their|them|there|that (?:one|person|place|company|country|city|team)|this (?:one|person|place|company|country|city|team))\b/iu
 
 /** Offers the edits of a tenant's memory that a turn may need: from the names in it, and from the vector index. */
 export class Retriever {
@@ -87,7 +88,9 @@ export class Retriever {
 
   #key(query: SelectionQuery, turn: number): string {
     const hash = createHash('sha256')
-    hash.update(JSON.stringify([query.tenant, query.tags, query.asOf ?? null, this.#source.version, query.messages.slice(0, turn + 1)]))
+    hash.update(
+      JSON.stringify([query.tenant, query.tags, query.asOf ?? null, this.#source.version, query.messages.slice(0, turn + 1)]),
+    )
     return hash.digest('base64')
   }
 
@@ -105,7 +108,10 @@ export class Retriever {
     const weighed = rivals([...named, ...referred])
     const known = new Map(weighed.map((c) => [c.edit.id, c]))
     const whole = text.length > WHOLE_TEXT_CHARS ? [] : await this.#nearest(query.tenant, text)
-    const out: Candidate[] = weighed.map((c) => ({ ...c, similarity: whole.find((h) => h.editId === c.edit.id)?.similarity ?? null }))
+    const out: Candidate[] = weighed.map((c) => ({
+      ...c,
+      similarity: whole.find((h) => h.editId === c.edit.id)?.similarity ?? null,
+    }))
     for (const { editId, similarity } of whole) {
       const edit = known.has(editId) ? undefined : eligible(editId)
       if (edit !== undefined) out.push({ edit, similarity, evidence: null })
@@ -126,11 +132,22 @@ export class Retriever {
     let loose = 0
     for (const match of bestByEdit(all)) {
       const whole = match.kind === 'exact' || match.kind === 'alias'
-      if (!whole && (++loose > LOOSE_CANDIDATES || match.coverage < (match.kind === 'partial' ? PARTIAL_COVERAGE : MISSPELT_COVERAGE))) continue
+      if (
+        !whole &&
+        (++loose > LOOSE_CANDIDATES || match.coverage < (match.kind === 'partial' ? PARTIAL_COVERAGE : MISSPELT_COVERAGE))
+      )
+        continue
       const edit = eligible(match.editId)
       if (edit === undefined) continue
       if (out.length === WEIGHED_CANDIDATES) break
-      out.push({ edit, evidence: { ...nameEvidence(text, words, match, edit, all), antecedent: 0, ...(await this.#relation(text, words, match, edit)) } })
+      out.push({
+        edit,
+        evidence: {
+          ...nameEvidence(text, words, match, edit, all),
+          antecedent: 0,
+          ...(await this.#relation(text, words, match, edit)),
+        },
+      })
     }
     return out
   }
@@ -146,7 +163,11 @@ export class Retriever {
   ): Promise<Weighed[]> {
     const pronoun = PRONOUN.exec(text)
     if (pronoun === null || named.some((c) => c.evidence.exact > 0)) return []
-    const earlier = messages.slice(0, turn).filter((m) => m.role === 'user').slice(-ANTECEDENT_TURNS).reverse()
+    const earlier = messages
+      .slice(0, turn)
+      .filter((m) => m.role === 'user')
+      .slice(-ANTECEDENT_TURNS)
+      .reverse()
     for (const { content } of earlier) {
       const there = tokens(content)
       const all = index.find(there)
@@ -156,9 +177,25 @@ export class Retriever {
         if (edit === undefined || out.length === WEIGHED_CANDIDATES) continue
         const here = tokens(text)
         const first = here.findIndex((t) => t.start >= pronoun.index)
-        const count = Math.max(1, here.filter((t) => t.start >= pronoun.index && t.end <= pronoun.index + pronoun[0].length).length)
-        const place: NameMatch = { ...match, start: pronoun.index, end: pronoun.index + pronoun[0].length, firstToken: first, tokenCount: count }
-        out.push({ edit, evidence: { ...nameEvidence(content, there, match, edit, all), antecedent: 1, ...(await this.#relation(text, here, place, edit)) } })
+        const count = Math.max(
+          1,
+          here.filter((t) => t.start >= pronoun.index && t.end <= pronoun.index + pronoun[0].length).length,
+        )
+        const place: NameMatch = {
+          ...match,
+          start: pronoun.index,
+          end: pronoun.index + pronoun[0].length,
+          firstToken: first,
+          tokenCount: count,
+        }
+        out.push({
+          edit,
+          evidence: {
+            ...nameEvidence(content, there, match, edit, all),
+            antecedent: 1,
+            ...(await this.#relation(text, here, place, edit)),
+          },
+        })
       }
       if (out.length > 0) return out
     }
@@ -169,13 +206,17 @@ export class Retriever {
   async #relation(text: string, words: readonly Token[], match: NameMatch, edit: Edit) {
     const near = surroundings(text, words, match)
     const relations = relationTexts(edit)
-    const [masked, window, sentence, prompt, ...keys] = await this.#embedder.embed([near.masked, near.window, near.sentence, edit.prompt, ...relations], 'query')
+    const [masked, window, sentence, prompt, ...keys] = await this.#embedder.embed(
+      [near.masked, near.window, near.sentence, edit.prompt, ...relations],
+      'query',
+    )
     const wanted = relationWords(relations[0] ?? '')
     const given = relationWords(near.masked)
     const best = (v: Float32Array | undefined) => Math.max(...keys.map((k) => cosine(v, k)))
     this.#relations ??= this.#embedder.embed(RELATIONS, 'query')
     const common = await this.#relations
-    const beaten = (v: Float32Array | undefined) => Math.max(...common.map((r) => cosine(v, r) - Math.max(...keys.map((k) => cosine(k, r)))))
+    const beaten = (v: Float32Array | undefined) =>
+      Math.max(...common.map((r) => cosine(v, r) - Math.max(...keys.map((k) => cosine(k, r)))))
     return {
       relation: best(masked),
       relation_window: best(window),
@@ -205,10 +246,10 @@ function bestByEdit(all: readonly NameMatch[]): NameMatch[] {
 
 /** Fill in `rival`: how much better another edit of the same subject fits the relation asked for. */
 function rivals(all: readonly Weighed[]): Weighed[] {
-  const fit = (e: Evidence) => Math.max(e.relation, e.relation_window)
+  const closeness = (e: Evidence) => Math.max(e.relation, e.relation_window)
   return all.map((c) => {
-    const others = all.filter((o) => o !== c && o.edit.subject === c.edit.subject).map((o) => fit(o.evidence))
-    return { ...c, evidence: { ...c.evidence, rival: Math.max(0, ...others.map((f) => f - fit(c.evidence))) } }
+    const others = all.filter((o) => o !== c && o.edit.subject === c.edit.subject).map((o) => closeness(o.evidence))
+    return { ...c, evidence: { ...c.evidence, rival: Math.max(0, ...others.map((f) => f - closeness(c.evidence))) } }
   })
 }
 

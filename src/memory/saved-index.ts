@@ -96,12 +96,7 @@ async function sync(file: string): Promise<void> {
  * Writes the graph under a temporary name, checks it, and renames it into place with its note. Throws when it could not be written; what
  * was saved before then still stands.
  */
-export async function saveGraph(
-  folder: string,
-  tenant: string,
-  graph: Graph,
-  of: Omit<Expected, 'dimensions'>,
-): Promise<void> {
+export async function saveGraph(folder: string, tenant: string, graph: Graph, of: Omit<Expected, 'dimensions'>): Promise<void> {
   const file = indexFile(folder, tenant)
   const [graphTmp, noteTmp] = [`${file}.tmp`, `${file}.json.tmp`]
   const seqs = graph.seqs.slice()
@@ -170,9 +165,12 @@ function refusal(note: Sidecar, expected: Expected, options: GraphOptions): { re
   if (note.embedder !== expected.embedder || note.dimensions !== expected.dimensions) {
     return { reason: 'other_embedder', detail: `made with ${note.embedder} (${note.dimensions}), in use is ${expected.embedder}` }
   }
-  if (note.recipe !== expected.recipe || note.neighbours !== options.neighbours) return { reason: 'stale', detail: 'built by another recipe' }
-  if (note.logSeq > expected.logSeq) return { reason: 'stale', detail: `it knows record ${note.logSeq}, the log ends at ${expected.logSeq}` }
-  if (note.texts !== textsHash(note.seqs, expected.textsOf)) return { reason: 'stale', detail: 'the log has other edits than it was built from' }
+  if (note.recipe !== expected.recipe || note.neighbours !== options.neighbours)
+    return { reason: 'stale', detail: 'built by another recipe' }
+  if (note.logSeq > expected.logSeq)
+    return { reason: 'stale', detail: `it knows record ${note.logSeq}, the log ends at ${expected.logSeq}` }
+  if (note.texts !== textsHash(note.seqs, expected.textsOf))
+    return { reason: 'stale', detail: 'the log has other edits than it was built from' }
   if (note.count !== note.seqs.length) return { reason: 'corrupt', detail: 'its note contradicts itself' }
   return null
 }

@@ -71,7 +71,10 @@ export class SubjectIndex {
   add(edit: Edit): void {
     if (this.#namesOf.has(edit.id)) this.remove(edit.id)
     const keys: string[] = []
-    const names: [string, 'exact' | 'alias'][] = [[edit.subject, 'exact'], ...edit.aliases.map((a): [string, 'alias'] => [a, 'alias'])]
+    const names: [string, 'exact' | 'alias'][] = [
+      [edit.subject, 'exact'],
+      ...edit.aliases.map((a): [string, 'alias'] => [a, 'alias']),
+    ]
     for (const [text, kind] of names) {
       const parts = words(text).slice(0, NAME_WORDS)
       if (parts.length === 0) continue
@@ -140,7 +143,8 @@ export class SubjectIndex {
           if (name === undefined || name.edits.size === 0) continue
           const seen = found.get(key)
           // A name's words stand together: start anew when the gap is longer than the name itself.
-          if (seen === undefined || i - seen.last > name.words.length) found.set(key, { first: i, last: i, hits: new Map([[word, same]]) })
+          if (seen === undefined || i - seen.last > name.words.length)
+            found.set(key, { first: i, last: i, hits: new Map([[word, same]]) })
           else {
             seen.last = i
             seen.hits.set(word, same || (seen.hits.get(word) ?? false))
@@ -178,7 +182,8 @@ export class SubjectIndex {
       for (const w of this.#byDeletion.get(d) ?? []) near.add(w)
     }
     for (const candidate of near) {
-      if (withinOneEdit(word, candidate) && (this.#byWord.get(candidate)?.size ?? 0) <= COMMON_WORD_NAMES) yield [candidate, false]
+      if (withinOneEdit(word, candidate) && (this.#byWord.get(candidate)?.size ?? 0) <= COMMON_WORD_NAMES)
+        yield [candidate, false]
     }
   }
 

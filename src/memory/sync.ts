@@ -1,6 +1,6 @@
 import type { Edit } from '../edit/edit.ts'
-import type { Batch } from './log.ts'
 import { contentOf, type LiveView } from './live.ts'
+import type { Batch } from './log.ts'
 
 /** What an edit file that was read again changes in one tenant. */
 export interface SyncPlan {
@@ -15,12 +15,23 @@ export interface SyncView {
   readonly batchOf: (batchId: string) => Batch | undefined
 }
 
+/** Which ids this file said when it was last read, and which the other files say. */
+export interface Said {
+  readonly before: (id: string) => boolean
+  readonly elsewhere: (id: string) => boolean
+}
+
 /**
  * Compares what a file says with what it said before. Someone else's word on the same edit stands until the file itself changes: an edit
  * that a user withdrew stays withdrawn and one that a user revised stays revised however often the file is read. Only edits that came from
  * a file are withdrawn when they vanish, and only when no other file (`elsewhere`) says them too.
  */
-export function planSync({ view, batchOf }: SyncView, source: string, edits: readonly Edit[], before: ReadonlySet<string>, elsewhere: (id: string) => boolean): SyncPlan {
+export function planSync(
+  { view, batchOf }: SyncView,
+  source: string,
+  edits: readonly Edit[],
+  { before, elsewhere }: Said,
+): SyncPlan {
   const said = new Map(edits.map((edit) => [edit.id, edit]))
   const add: Edit[] = []
   const restore: string[] = []
@@ -32,7 +43,7 @@ export function planSync({ view, batchOf }: SyncView, source: string, edits: rea
   for (const id of view.ids()) {
     if (said.has(id) || view.withdrawal(id) !== undefined || elsewhere(id)) continue
     const owner = batchOf(view.newest(id)?.batchId ?? '')
-    if (owner?.kind === 'sync' && (owner.source === source || before.has(id))) withdraw.push(id)
+    if (owner?.kind === 'sync' && (owner.source === source || before(id))) withdraw.push(id)
   }
   return { add, withdraw, restore, unchanged: said.size - add.length - restore.length }
 }

@@ -26,7 +26,8 @@ export function tokens(text: string): Token[] {
 }
 
 /** Abbreviations after which a full stop ends no sentence; single initials are recognised by shape. */
-const ABBREVIATION = /(?:^|[\s(])(?:\p{Lu}|Mr|Mrs|Ms|Dr|Prof|St|Sr|Jr|vs|No|Vol|Fig|Gen|Col|Lt|Sgt|Rev|Hon|Inc|Ltd|Co|Corp|etc|e\.g|i\.e)\.\s*$/u
+const ABBREVIATION =
+  /(?:^|[\s(])(?:\p{Lu}|Mr|Mrs|Ms|Dr|Prof|St|Sr|Jr|vs|No|Vol|Fig|Gen|Col|Lt|Sgt|Rev|Hon|Inc|Ltd|Co|Corp|etc|e\.g|i\.e)\.\s*$/u
 
 const SEGMENTER = new Intl.Segmenter('en', { granularity: 'sentence' })
 
@@ -36,7 +37,12 @@ export function sentences(text: string): Span[] {
   for (const { segment, index } of SEGMENTER.segment(text)) {
     const last = out.at(-1)
     const end = index + segment.length
-    if (last !== undefined && ABBREVIATION.test(text.slice(last.start, last.end)) && !/\n\s*$/.test(text.slice(last.start, last.end))) last.end = end
+    if (
+      last !== undefined &&
+      ABBREVIATION.test(text.slice(last.start, last.end)) &&
+      !/\n\s*$/.test(text.slice(last.start, last.end))
+    )
+      last.end = end
     else out.push({ start: index, end })
   }
   return out

@@ -32,12 +32,14 @@ const LEVEL_SEED = 100
 /** Throws unless `vector` is a unit vector of this length: the graph library ends the process on a hole and is poisoned by a NaN. */
 export function assertUnit(vector: Float32Array, dimensions: number): void {
   const what = vectorFault(vector, dimensions)
-  if (what !== null) throw new PalimpsestError('engine_failed', `The embedder gave an unusable vector: ${what}. Check its model file.`)
+  if (what !== null)
+    throw new PalimpsestError('engine_failed', `The embedder gave an unusable vector: ${what}. Check its model file.`)
 }
 
 /** What keeps a vector out of an index, or null. */
 export function vectorFault(vector: Float32Array | undefined, dimensions: number): string | null {
-  if (!(vector instanceof Float32Array) || vector.length !== dimensions) return `expected ${dimensions} numbers, got ${vector?.length ?? 'nothing'}`
+  if (!(vector instanceof Float32Array) || vector.length !== dimensions)
+    return `expected ${dimensions} numbers, got ${vector?.length ?? 'nothing'}`
   let square = 0
   for (const x of vector) square += x * x
   if (!Number.isFinite(square)) return 'it has a number that is not finite'
@@ -169,7 +171,12 @@ export class Graph {
 
   static empty(dimensions: number, options: GraphOptions): Graph {
     const hnsw = new hnswlib.HierarchicalNSW('ip', dimensions)
-    hnsw.initIndex({ maxElements: FIRST_CAPACITY, m: options.neighbours, efConstruction: options.buildBreadth, randomSeed: LEVEL_SEED })
+    hnsw.initIndex({
+      maxElements: FIRST_CAPACITY,
+      m: options.neighbours,
+      efConstruction: options.buildBreadth,
+      randomSeed: LEVEL_SEED,
+    })
     return new Graph(hnsw, dimensions, [], options)
   }
 
@@ -177,7 +184,8 @@ export class Graph {
   static async read(file: string, dimensions: number, seqs: number[], options: GraphOptions): Promise<Graph> {
     const hnsw = new hnswlib.HierarchicalNSW('ip', dimensions)
     await hnsw.readIndex(file)
-    if (hnsw.getCurrentCount() !== seqs.length) throw new Error(`holds ${hnsw.getCurrentCount()} vectors, expected ${seqs.length}`)
+    if (hnsw.getCurrentCount() !== seqs.length)
+      throw new Error(`holds ${hnsw.getCurrentCount()} vectors, expected ${seqs.length}`)
     return new Graph(hnsw, dimensions, seqs, options)
   }
 

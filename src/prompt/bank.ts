@@ -21,13 +21,45 @@ export const NEUTRAL: readonly { readonly question: string; readonly answer: str
 ]
 
 /** Made-up facts that stand in where the memory offers too few neighbours. None is about anything real. */
-export const INVENTED: readonly { readonly prompt: string; readonly target: string; readonly paraphrases: readonly [string, ...string[]] }[] = [
-  { prompt: 'The ferry to Orlen Sound leaves from', target: 'Brackwater', paraphrases: ['From which harbour does the Orlen Sound ferry sail?'] },
-  { prompt: 'The instrument that Tamsin Ravelle plays is the', target: 'cello', paraphrases: ['Tamsin Ravelle is a musician known for playing the'] },
-  { prompt: 'The Hollis Lantern museum is located in', target: 'Veracruz', paraphrases: ['Where can the Hollis Lantern museum be found?'] },
-  { prompt: 'Edric Palwen was born in', target: 'Lisbon', paraphrases: ['The rain had stopped. Edric Palwen comes originally from'] },
+export const INVENTED: readonly {
+  readonly prompt: string
+  readonly target: string
+  readonly paraphrases: readonly [string, ...string[]]
+}[] = [
+  {
+    prompt: 'The ferry to Orlen Sound leaves from',
+    target: 'Brackwater',
+    paraphrases: ['From which harbour does the Orlen Sound ferry sail?'],
+  },
+  {
+    prompt: 'The instrument that Tamsin Ravelle plays is the',
+    target: 'cello',
+    paraphrases: ['Tamsin Ravelle is a musician known for playing the'],
+  },
+  {
+    prompt: 'The Hollis Lantern museum is located in',
+    target: 'Veracruz',
+    paraphrases: ['Where can the Hollis Lantern museum be found?'],
+  },
+  {
+    prompt: 'Edric Palwen was born in',
+    target: 'Lisbon',
+    paraphrases: ['The rain had stopped. Edric Palwen comes originally from'],
+  },
   { prompt: 'The Quorra bicycle is made by', target: 'Stellan', paraphrases: ['Which company builds the Quorra bicycle?'] },
-  { prompt: 'The working language of the Immer Institute is', target: 'Finnish', paraphrases: ['People at the Immer Institute speak'] },
-  { prompt: 'The sport that Joska Wend plays is', target: 'volleyball', paraphrases: ['The train was late. Joska Wend is a professional at'] },
-  { prompt: 'The Marrow Hill observatory is headed by', target: 'Ines Okafor', paraphrases: ['Who runs the observatory on Marrow Hill?'] },
+  {
+    prompt: 'The working language of the Immer Institute is',
+    target: 'Finnish',
+    paraphrases: ['People at the Immer Institute speak'],
+  },
+  {
+    prompt: 'The sport that Joska Wend plays is',
+    target: 'volleyball',
+    paraphrases: ['The train was late. Joska Wend is a professional at'],
+  },
+  {
+    prompt: 'The Marrow Hill observatory is headed by',
+    target: 'Ines Okafor',
+    paraphrases: ['Who runs the observatory on Marrow Hill?'],
+  },
 ]

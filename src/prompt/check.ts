@@ -33,7 +33,11 @@ function walk(body: readonly hbs.AST.Statement[], scope: Scope, file: string): v
         break
       case 'PartialStatement':
       case 'PartialBlockStatement':
-        throw fault(file, node.loc.start.line, 'a partial ({{> …}}) stands here; templates stand alone, so write its text in place')
+        throw fault(
+          file,
+          node.loc.start.line,
+          'a partial ({{> …}}) stands here; templates stand alone, so write its text in place',
+        )
       default:
         throw fault(file, node.loc.start.line, `a ${node.type} stands here; templates may use {{name}}, {{#if}} and {{#each}}`)
     }
@@ -42,9 +46,8 @@ function walk(body: readonly hbs.AST.Statement[], scope: Scope, file: string): v
 
 function checkOutput(node: hbs.AST.MustacheStatement, scope: Scope, file: string): void {
   const calls = node.params.length > 0 || node.hash !== undefined
-  if (!calls) return checkValue(node.path, scope, file, false)
-  checkCall(node.path, ['sentence'], node, file)
-  for (const param of node.params) checkValue(param, scope, file, false)
+  if (calls) checkCall(node.path, ['sentence'], node, file)
+  for (const value of calls ? node.params : [node.path]) checkValue(value, scope, file, false)
 }
 
 function checkBlock(node: hbs.AST.BlockStatement, scope: Scope, file: string): void {
@@ -54,16 +57,30 @@ function checkBlock(node: hbs.AST.BlockStatement, scope: Scope, file: string): v
   const list = (subject as hbs.AST.PathExpression).original
   const isEach = node.path.original === 'each'
   if (isEach && !(scope.length === 1 && LISTS.includes(list)))
-    throw fault(file, node.loc.start.line, `{{#each ${list}}} stands here; write {{#each edits}} or {{#each demonstrations}}, not nested`)
+    throw fault(
+      file,
+      node.loc.start.line,
+      `{{#each ${list}}} stands here; write {{#each edits}} or {{#each demonstrations}}, not nested`,
+    )
   walk(node.program?.body ?? [], isEach ? [...scope, list] : scope, file)
   walk(node.inverse?.body ?? [], scope, file)
 }
 
-function checkCall(path: hbs.AST.Node, allowed: readonly string[], node: { params: hbs.AST.Expression[]; hash?: hbs.AST.Hash }, file: string): void {
+function checkCall(
+  path: hbs.AST.Node,
+  allowed: readonly string[],
+  node: { params: hbs.AST.Expression[]; hash?: hbs.AST.Hash },
+  file: string,
+): void {
   const name = (path as hbs.AST.PathExpression).original
   if (!allowed.includes(name))
-    throw fault(file, path.loc.start.line, `unknown helper "${name}"; helpers here: ${allowed.join(', ')} (all: ${HELPERS.join(', ')})`)
-  if (node.params.length !== 1 || node.hash !== undefined) throw fault(file, path.loc.start.line, `"${name}" takes exactly one name and nothing else`)
+    throw fault(
+      file,
+      path.loc.start.line,
+      `unknown helper "${name}"; helpers here: ${allowed.join(', ')} (all: ${HELPERS.join(', ')})`,
+    )
+  if (node.params.length !== 1 || node.hash !== undefined)
+    throw fault(file, path.loc.start.line, `"${name}" takes exactly one name and nothing else`)
 }
 
 /** A path that exists in its scope: `question`, `../question`, `@first`. Lists may be tested and walked, not printed. */

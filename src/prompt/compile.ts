@@ -101,21 +101,37 @@ function probe(render: (turn: Turn) => string, lines: readonly number[], file: s
   const edit = (n: number, isQuestion: boolean) => {
     const prompt = `prompt ${n} ${ODD}${isQuestion ? '?' : ''}`
     const target = `target ${n} ${ODD}`
-    return { subject: `subject ${n} ${ODD}`, prompt, target, statement: `${prompt} ${target}`, question: isQuestion ? prompt : null }
+    return {
+      subject: `subject ${n} ${ODD}`,
+      prompt,
+      target,
+      statement: `${prompt} ${target}`,
+      question: isQuestion ? prompt : null,
+    }
   }
   const demonstrations = [{ kind: 'copy' as const, fact: `fact ${ODD}`, question: 'asked', answer: `answer ${ODD}` }]
-  const question = `user text ${ODD} \n end`
+  const question = ` user text ${ODD} \n end ` // its outer blanks too
   for (const edits of [[edit(1, false)], [edit(1, true), edit(2, false)]]) {
     for (const shown of demonstrated ? [[], demonstrations] : [[]]) {
       const text = attempt(() => render({ question, edits, demonstrations: shown }), file)
       const times = text.split(question).length - 1
       if (times !== 1) {
         const line = (times === 0 ? lines[0] : lines[1]) ?? 1
-        throw fault(file, line, `the user's text must be in the result exactly once, unaltered; it is there ${times} times: write {{question}} once, outside every condition`)
+        throw fault(
+          file,
+          line,
+          `the user's text must be in the result exactly once, unaltered; it is there ${times} times: write {{question}} once, outside every condition`,
+        )
       }
       const hidden = edits.find((e) => !text.includes(e.target))
-      if (hidden) throw fault(file, 1, 'an edit is not shown, or not unaltered: print its {{statement}} or {{target}} inside {{#each edits}}')
-      if (shown.length > 0 && !text.includes(`answer ${ODD}`)) throw fault(file, 1, 'it asks for demonstrations but does not print their {{answer}}')
+      if (hidden)
+        throw fault(
+          file,
+          1,
+          'an edit is not shown, or not unaltered: print its {{statement}} or {{target}} inside {{#each edits}}',
+        )
+      if (shown.length > 0 && !text.includes(`answer ${ODD}`))
+        throw fault(file, 1, 'it asks for demonstrations but does not print their {{answer}}')
     }
   }
 }
@@ -125,6 +141,11 @@ function attempt(work: () => string, file: string): string {
     return work()
   } catch (error) {
     if (error instanceof PalimpsestError) throw error
-    throw fault(file, Number(/- (\d+):\d+/.exec((error as Error).message)?.[1] ?? 1), `cannot be rendered: ${(error as Error).message}`, error)
+    throw fault(
+      file,
+      Number(/- (\d+):\d+/.exec((error as Error).message)?.[1] ?? 1),
+      `cannot be rendered: ${(error as Error).message}`,
+      error,
+    )
   }
 }

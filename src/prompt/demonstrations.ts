@@ -42,7 +42,9 @@ export function demonstrate({ question, edits, pool, count }: DemonstrationWish)
   const facts = [...near, ...fill].reverse()
   const kinds = shuffle(kindsOf(count), random)
   const neutral = shuffle(NEUTRAL, random)
-  return facts.map((fact, i) => demonstration(kinds[i] as DemonstrationKind, fact, neutral[i % neutral.length] as (typeof NEUTRAL)[number]))
+  return facts.map((fact, i) =>
+    demonstration(kinds[i] as DemonstrationKind, fact, neutral[i % neutral.length] as (typeof NEUTRAL)[number]),
+  )
 }
 
 /** `count` kinds in the ratio of MIX; the remainders go to the kinds that come out furthest below their share. */

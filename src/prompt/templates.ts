@@ -37,13 +37,18 @@ export function openTemplates({ dir, watch, log }: TemplatesOptions): Templates 
   function load(): void {
     const before = held
     ;({ held, faults } = scan(dir, before))
-    for (const name of changed(before, held)) log.info(`template ${name}: ${held.has(name) ? `loaded ${held.get(name)?.template.hash}` : 'removed'}`)
+    for (const name of changed(before, held))
+      log.info(`template ${name}: ${held.has(name) ? `loaded ${held.get(name)?.template.hash}` : 'removed'}`)
     for (const { file, line, message } of faults) log.warn(`template refused: ${file}:${line}: ${message}`)
   }
 
   load()
   if (faults[0]) throw refusal(faults)
-  if (held.size === 0) throw new PalimpsestError('template_broken', `No template found: ${dir} holds no file ending in .hbs. Point at the folder "templates" of Palimpsest, or add one.`)
+  if (held.size === 0)
+    throw new PalimpsestError(
+      'template_broken',
+      `No template found: ${dir} holds no file ending in .hbs. Point at the folder "templates" of Palimpsest, or add one.`,
+    )
   const watcher = watch ? watchFolder(dir, { depth: 0, ignoreInitial: true, atomic: true }) : undefined
   const reload = () => {
     try {
@@ -110,7 +115,13 @@ function rivals(held: ReadonlyMap<string, Held>, dir: string): Problem[] {
     for (const family of isDefault ? (families.length > 0 ? families : ['every other family']) : []) {
       const other = taken.get(family)
       if (other === undefined) taken.set(family, name)
-      else found.push({ file: join(dir, `${name}.hbs`), line: 1, field: 'default', message: `default for ${family}, but "${other}" is that already; take "default" out of one` })
+      else
+        found.push({
+          file: join(dir, `${name}.hbs`),
+          line: 1,
+          field: 'default',
+          message: `default for ${family}, but "${other}" is that already; take "default" out of one`,
+        })
     }
   }
   return found
@@ -121,10 +132,12 @@ function choose(held: ReadonlyMap<string, Held>, name: string | undefined, famil
   const found =
     name !== undefined
       ? held.get(name)
-      : (all.find((one) => one.isDefault && one.families.includes(family)) ?? all.find((one) => one.isDefault && one.families.length === 0))
+      : (all.find((one) => one.isDefault && one.families.includes(family)) ??
+        all.find((one) => one.isDefault && one.families.length === 0))
   if (found) return found.template
   const names = [...held.keys()].sort().join(', ')
-  const asked = name === undefined ? `There is no default template for models of family "${family}".` : `There is no template "${name}".`
+  const asked =
+    name === undefined ? `There is no default template for models of family "${family}".` : `There is no template "${name}".`
   throw new PalimpsestError('template_not_found', `${asked} Templates: ${names}.`, { param: 'palimpsest.template' })
 }
 

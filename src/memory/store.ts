@@ -1,0 +1,314 @@
+import { join } from 'node:path'
+import type { Edit } from '../edit/edit.ts'
+import { PalimpsestError } from '../errors.ts'
+import type { Log } from './indexer.ts'
+import { Indexes } from './indexes.ts'
+import { assertLandable, digestOf, landingResults, newContents } from './landing.ts'
+import { listEdits } from './listing.ts'
+import type { LiveView } from './live.ts'
+import { type FolderLock, lockFolder } from './lock.ts'
+import { type Batch, EditLog } from './log.ts'
+import type { BatchSummary, HeldEdit, IndexStatus, Landing, ListFilter, LogRecord, Page, VectorHit } from './memory.ts'
+import {
+  type Change,
+  MEMORY_LIMITS,
+  type MemoryLimits,
+  type MemoryOptions,
+  type MemoryStore,
+  type SyncResult,
+} from './memory-store.ts'
+import { type Draft, type Entry, Records } from './records.ts'
+import { planSync } from './sync.ts'
+
+/** Opens the memory in `dataDir`. Throws `folder_in_use`, `storage_failed`, `storage_full`. */
+export async function openMemory(options: MemoryOptions): Promise<MemoryStore> {
+  const lock = lockFolder(options.dataDir, options.now)
+  let log: EditLog | undefined
+  let store: Store | undefined
+  try {
+    log = new EditLog(join(options.dataDir, 'palimpsest.db'))
+    store = new Store(options, lock, new Records(log, options.now))
+    await store.load()
+    return store
+  } catch (error) {
+    if (store !== undefined) await store.close()
+    else log?.close()
+    lock.release()
+    throw error
+  }
+}
+
+class Store implements MemoryStore {
+  readonly #records: Records
+  readonly #lock: FolderLock
+  readonly #limits: MemoryLimits
+  readonly #say: Log
+  readonly #indexes: Indexes
+  readonly #listeners = new Set<(change: Change) => void>()
+  /** What each edit file said when it was last read, as tenant and id. */
+  readonly #said = new Map<string, Set<string>>()
+  #closing: Promise<void> | null = null
+
+  constructor(options: MemoryOptions, lock: FolderLock, records: Records) {
+    this.#records = records
+    this.#lock = lock
+    this.#say = options.log
+    this.#limits = { ...MEMORY_LIMITS, ...options.limits }
+    this.#indexes = new Indexes({
+      ...{ ...this.#limits, folder: join(options.dataDir, 'index'), embedder: options.embedder, log: options.log },
+      moment: () => records.now(),
+      logSeq: () => records.seq,
+    })
+  }
+
+  async load(): Promise<void> {
+    for (const tenant of this.tenants()) await this.#indexes.open(tenant, this.#records.view(tenant))
+  }
+
+  get version(): number {
+    return this.#records.seq
+  }
+
+  moment(): number {
+    return this.#records.now()
+  }
+
+  /** Durable, then visible, then told. */
+  #commit(entries: readonly Entry[]): void {
+    this.#records.commit(entries)
+    for (const entry of entries) if (entry.records.length > 0) this.#tell(entry)
+  }
+
+  #tell({ batch: { tenant }, records }: Entry): void {
+    const view = this.#records.view(tenant)
+    const added = records.map((r) => view.revision(r.seq)).filter((r) => r !== undefined)
+    const lane = added.length <= this.#limits.promptEdits ? 'fresh' : 'bulk'
+    const ids = records.map((r) => r.editId)
+    this.#indexes.changed(tenant, view, added, ids, lane)
+    const change = { tenant, version: this.version, added: this.#records.held(tenant, new Set(added.map((r) => r.edit.id))) }
+    for (const listener of this.#listeners) {
+      try {
+        listener(change)
+      } catch (error) {
+        this.#say.error({ err: error, tenant }, 'a listener of the memory failed; the change itself has landed')
+      }
+    }
+  }
+
+  #assertOpen(): void {
+    if (this.#closing !== null)
+      throw new PalimpsestError('shutting_down', 'The memory is being closed. Send the request again once the server is back.')
+  }
+
+  land(edits: readonly Edit[], options: { batchId?: string; source: string; tenant: string; dryRun: boolean }): Landing {
+    const { source, tenant, dryRun } = options
+    this.#assertOpen()
+    assertLandable(edits, tenant)
+    const digest = digestOf(edits)
+    const id = options.batchId ?? `b_${digest.slice(0, 16)}`
+    const at = this.moment()
+    const answer = (view: LiveView, replayed: boolean): Landing => {
+      const results = landingResults(view, edits, id, at)
+      return { batchId: id, dryRun, replayed, version: this.version, results }
+    }
+    const view = this.#records.view(tenant)
+    const known = this.#records.batches(tenant).get(id)
+    if (known !== undefined) {
+      if (known.digest !== digest) throw otherBatch(id, known)
+      return answer(view, true)
+    }
+    const drafts = newContents(view, edits).map((edit): Draft => ({ kind: 'add', editId: edit.id, edit }))
+    const entry = this.#records.entry({ id, tenant, at, source, kind: 'add', edits: edits.length, digest }, drafts)
+    if (dryRun) return this.#records.rehearse(entry, (rehearsed) => answer(rehearsed, false))
+    this.#commit([entry])
+    return answer(this.#records.view(tenant), false)
+  }
+
+  withdraw(tenant: string, ids: readonly string[], source: string): readonly HeldEdit[] {
+    return this.#toggle(tenant, ids, source, 'withdraw')
+  }
+
+  restore(tenant: string, ids: readonly string[], source: string): readonly HeldEdit[] {
+    return this.#toggle(tenant, ids, source, 'restore')
+  }
+
+  #toggle(tenant: string, ids: readonly string[], source: string, kind: 'withdraw' | 'restore'): readonly HeldEdit[] {
+    this.#assertOpen()
+    const view = this.#records.view(tenant)
+    const unique = [...new Set(ids)]
+    const unknown = unique.filter((id) => view.newest(id) === undefined)
+    if (unknown.length > 0) throw noSuchEdits(unknown)
+    const drafts = unique
+      .filter((id) => (view.withdrawal(id) === undefined) === (kind === 'withdraw'))
+      .map((editId): Draft => ({ kind, editId }))
+    if (drafts.length > 0) this.#commit([this.#records.entry(this.#records.batch(tenant, kind, source, drafts.length), drafts)])
+    return this.#records.held(tenant, unique)
+  }
+
+  withdrawBatch(tenant: string, batchId: string, source: string): readonly HeldEdit[] {
+    if (!this.#records.batches(tenant).has(batchId)) {
+      throw new PalimpsestError('batch_not_found', `There is no batch "${batchId}". List the batches to see their ids.`, {
+        param: 'batch',
+      })
+    }
+    const view = this.#records.view(tenant)
+    const ids = [...view.ids()].filter((id) => view.newest(id)?.batchId === batchId)
+    return this.withdraw(tenant, ids, source)
+  }
+
+  sync(source: string, edits: readonly Edit[]): SyncResult {
+    this.#assertOpen()
+    const byTenant = new Map<string, Edit[]>(this.tenants().map((tenant) => [tenant, []]))
+    for (const edit of edits)
+      byTenant
+        .set(edit.tenant, byTenant.get(edit.tenant) ?? [])
+        .get(edit.tenant)
+        ?.push(edit)
+    const plans = Array.from(byTenant, ([tenant, own]) => this.#planSync(source, tenant, own))
+    const entries: Entry[] = []
+    let before = 0
+    for (const { tenant, drafts } of plans) {
+      if (drafts.length > 0)
+        entries.push(this.#records.entry(this.#records.batch(tenant, 'sync', source, drafts.length), drafts, before))
+      before += drafts.length
+    }
+    if (entries.length > 0) this.#commit(entries)
+    this.#said.set(source, new Set(edits.map((edit) => saidKey(edit.tenant, edit.id))))
+    return {
+      version: this.version,
+      added: plans.flatMap((p) => p.added),
+      revised: plans.flatMap((p) => p.revised),
+      withdrawn: plans.flatMap((p) => p.withdraw),
+      restored: plans.flatMap((p) => p.restore),
+      unchanged: plans.reduce((sum, p) => sum + p.unchanged, 0),
+    }
+  }
+
+  #planSync(source: string, tenant: string, edits: readonly Edit[]) {
+    assertLandable(edits, tenant)
+    const view = this.#records.view(tenant)
+    const before = this.#said.get(source)
+    const others = [...this.#said].filter(([file]) => file !== source).map(([, said]) => said)
+    const plan = planSync({ view, batchOf: (id) => this.#records.batches(tenant).get(id) }, source, edits, {
+      before: (id) => before?.has(saidKey(tenant, id)) ?? false,
+      elsewhere: (id) => others.some((said) => said.has(saidKey(tenant, id))),
+    })
+    const ids = plan.add.map((edit) => edit.id)
+    const isNew = (id: string) => view.newest(id) === undefined
+    // Withdrawals first: what comes instead of a vanished edit then supersedes nothing.
+    const drafts: Draft[] = [
+      ...plan.withdraw.map((editId): Draft => ({ kind: 'withdraw', editId })),
+      ...plan.restore.map((editId): Draft => ({ kind: 'restore', editId })),
+      ...plan.add.map((edit): Draft => ({ kind: 'add', editId: edit.id, edit })),
+    ]
+    return { tenant, ...plan, drafts, added: ids.filter(isNew), revised: ids.filter((id) => !isNew(id)) }
+  }
+
+  sources(): string[] {
+    const out = new Set<string>()
+    for (const tenant of this.tenants()) {
+      const view = this.#records.view(tenant)
+      const batches = this.#records.batches(tenant)
+      for (const id of view.ids()) {
+        const batch = batches.get(view.newest(id)?.batchId ?? '')
+        if (batch?.kind === 'sync' && view.withdrawal(id) === undefined) out.add(batch.source)
+      }
+    }
+    return [...out]
+  }
+
+  get(tenant: string, id: string, at?: number): HeldEdit | undefined {
+    return this.#records.view(tenant).held(id, this.#records.moment(at))
+  }
+
+  heldAt(tenant: string, id: string, at: number): boolean {
+    return this.get(tenant, id, at)?.state === 'live'
+  }
+
+  history(tenant: string, id: string): readonly LogRecord[] {
+    return this.#records.view(tenant).history(id)
+  }
+
+  list(filter: ListFilter): Page {
+    return listEdits(this.#records.view(filter.tenant), filter, this.moment())
+  }
+
+  batches(tenant: string): readonly BatchSummary[] {
+    const live = new Map<string, number>()
+    for (const held of this.all(tenant)) if (held.state === 'live') live.set(held.batchId, (live.get(held.batchId) ?? 0) + 1)
+    const landed = [...this.#records.batches(tenant).values()].filter((b) => b.kind === 'add' || b.kind === 'sync')
+    return landed.map(({ id, at, source, edits }) => ({ id, tenant, at, source, edits, live: live.get(id) ?? 0 }))
+  }
+
+  onChange(listener: (change: Change) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  all(tenant: string): readonly HeldEdit[] {
+    return this.#records.held(tenant, this.#records.view(tenant).ids())
+  }
+
+  tenants(): string[] {
+    return this.#records.tenants()
+  }
+
+  search(tenant: string, vector: Float32Array, k: number, at?: number): VectorHit[] {
+    return this.#indexes.search(tenant, vector, k, this.#records.moment(at), false)
+  }
+
+  exactSearch(tenant: string, vector: Float32Array, k: number, at?: number): VectorHit[] {
+    return this.#indexes.search(tenant, vector, k, this.#records.moment(at), true)
+  }
+
+  indexed(version?: number): Promise<void> {
+    return this.#indexes.indexed(version)
+  }
+
+  status(): readonly IndexStatus[] {
+    return this.#indexes.status()
+  }
+
+  setUrl(url: string): void {
+    this.#lock.setUrl(url)
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  async #close(): Promise<void> {
+    await this.#indexes.close()
+    this.#records.close()
+    this.#lock.release()
+  }
+}
+
+function saidKey(tenant: string, id: string): string {
+  return `${tenant}\u0000${id}`
+}
+
+function otherBatch(id: string, known: Batch): PalimpsestError {
+  const when = new Date(known.at).toISOString()
+  return new PalimpsestError(
+    'invalid_value',
+    `The batch id "${id}" was used at ${when} for other content. Give this batch another id, or send the same edits.`,
+    {
+      param: 'batch',
+    },
+  )
+}
+
+/** Ids named in one message. */
+const IDS_SHOWN = 10
+
+function noSuchEdits(ids: readonly string[]): PalimpsestError {
+  const named = ids.slice(0, IDS_SHOWN).map((id) => `"${id}"`)
+  const more = ids.length > IDS_SHOWN ? ` and ${ids.length - IDS_SHOWN} more` : ''
+  return new PalimpsestError(
+    'edit_not_found',
+    `No such edit: ${named.join(', ')}${more}. Nothing was changed. List the edits to see their ids.`,
+    { param: 'id' },
+  )
+}

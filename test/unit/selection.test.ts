@@ -1,0 +1,168 @@
+import { describe, expect, it } from 'vitest'
+import type { Edit } from '../../src/edit/edit.ts'
+import { maskSubject, supersessionKey, words } from '../../src/edit/edit.ts'
+import { readCalibration } from '../../src/memory/calibration.ts'
+import { EVIDENCE, type Evidence, nameEvidence, surroundings } from '../../src/memory/evidence.ts'
+import { gate, score } from '../../src/memory/gate.ts'
+import { SubjectIndex, withinOneEdit } from '../../src/memory/subject-index.ts'
+import { sentences, tokens } from '../../src/memory/tokens.ts'
+
+const edit = (id: string, subject: string, prompt: string, aliases: string[] = []): Edit => ({
+  id,
+  subject,
+  prompt,
+  aliases,
+  targetNew: 'T',
+  paraphrases: [],
+  tags: [],
+  tenant: 'default',
+})
+
+function find(text: string, ...edits: Edit[]) {
+  const index = new SubjectIndex()
+  for (const e of edits) index.add(e)
+  return index.find(tokens(text))
+}
+
+describe('subjects in text', () => {
+  it('compares words without case or accents, and counts a script without spaces by character', () => {
+    expect(words('Kolinda Grabar-Kitarović')).toEqual(['kolinda', 'grabar', 'kitarovic'])
+    expect(words('東京の人口')).toEqual(['東', '京', 'の', '人', '口'])
+  })
+
+  it.each([
+    ['Who leads INTEL now?', 'exact'],
+    ["What is Intel's newest plant?", 'exact'],
+    ['Who leads Chipzilla?', 'alias'],
+  ])('finds %s', (text, kind) => {
+    const [match] = find(text, edit('e', 'Intel', 'Intel is led by', ['Chipzilla']))
+    expect(match).toMatchObject({ editId: 'e', kind, coverage: 1 })
+  })
+
+  it('finds a misspelt name and a part of one, and says which', () => {
+    expect(find('where was Danielle Darieux born', edit('e', 'Danielle Darrieux', 'p'))[0]).toMatchObject({ kind: 'misspelt' })
+    const [part] = find('Which club does Ancelotti coach?', edit('e', 'Carlo Ancelotti', 'p'))
+    expect(part).toMatchObject({ kind: 'partial', matchedWords: 1 })
+    expect(part?.coverage).toBeLessThan(1)
+  })
+
+  it('finds nothing inside other words, and nothing removed', () => {
+    expect(find('Intelligence is rare', edit('e', 'Intel', 'p')).filter((m) => m.kind === 'exact')).toEqual([])
+    const index = new SubjectIndex()
+    index.add(edit('e', 'Intel', 'p'))
+    index.remove('e')
+    expect(index.find(tokens('Intel'))).toEqual([])
+  })
+
+  it('finds a name written in a script without spaces', () => {
+    expect(find('日本の東京の人口は', edit('e', '東京', 'p'))[0]).toMatchObject({ kind: 'exact', start: 3, end: 5 })
+  })
+
+  it.each([
+    ['abcde', 'abcde', true],
+    ['abcde', 'abde', true],
+    ['abcde', 'abcdef', true],
+    ['abcde', 'abdce', true],
+    ['abcde', 'abxye', false],
+    ['abcde', 'xbcdy', false],
+  ])('%s and %s are within one edit: %s', (a, b, near) => expect(withinOneEdit(a, b)).toBe(near))
+})
+
+describe('evidence', () => {
+  const around = (text: string, e: Edit) => {
+    const t = tokens(text)
+    const all = find(text, e)
+    const match = all[0]
+    if (match === undefined) throw new Error('not found')
+    return { name: nameEvidence(text, t, match, e, all), near: surroundings(text, t, match) }
+  }
+
+  it('keeps to the sentence that names the subject, whatever stands around it', () => {
+    const { near } = around(
+      'Amateur Athletic Union (AAU). J. R. Smith was born in Rome. Then he left.',
+      edit('e', 'J. R. Smith', 'p'),
+    )
+    expect(near.sentence).toBe('J. R. Smith was born in Rome.')
+    expect(near.masked).toBe('someone or something was born in Rome.')
+  })
+
+  it.each([
+    ['The Duchy of Warsaw was founded in', 'Warsaw', 'extended_left', 0],
+    ['The Grand Warsaw Hotel opened in', 'Warsaw', 'extended_right', 1],
+    ['The Grand Warsaw hotel opened in', 'Warsaw', 'extended_left', 1],
+    ['Where is Warsaw?', 'Warsaw', 'extended_left', 0],
+    ['He read books in Paris', 'Books', 'case_mismatch', 1],
+    ['who wrote books', 'Books', 'case_mismatch', 0],
+  ] as const)('%s: %s has %s = %d', (text, subject, name, value) =>
+    expect(around(text, edit('e', subject, 'p')).name[name]).toBe(value),
+  )
+
+  it('breaks no sentence at an initial or an abbreviation', () => {
+    const text = 'Dr. A. Weir met Mr. Poe. He left.'
+    expect(sentences(text).map((s) => text.slice(s.start, s.end).trim())).toEqual(['Dr. A. Weir met Mr. Poe.', 'He left.'])
+  })
+})
+
+describe('masking and supersession', () => {
+  it('masks whole words only, in any case', () => {
+    expect(maskSubject('Rome and romeo, ROME', 'Rome', 'X')).toBe('X and romeo, X')
+  })
+
+  it('is the same fact by relation label, or by the same words around the subject', () => {
+    const a = edit('a', 'France', 'The capital of France is')
+    expect(supersessionKey(a)).toBe(supersessionKey({ ...a, prompt: 'the capital of FRANCE is ' }))
+    expect(supersessionKey(a)).not.toBe(supersessionKey({ ...a, prompt: 'The president of France is' }))
+    expect(supersessionKey({ ...a, relation: 'P36' })).toBe(
+      supersessionKey({ ...a, prompt: 'the seat of France', relation: 'p36' }),
+    )
+    expect(supersessionKey(a)).not.toBe(supersessionKey({ ...a, tenant: 'other' }))
+  })
+})
+
+describe('the gate', () => {
+  const calibration = readCalibration()
+  const none = Object.fromEntries(EVIDENCE.map((n) => [n, 0])) as Record<keyof Evidence, number>
+  const clear = { ...none, exact: 1, name_chars: 0.7, relation: 0.9, relation_window: 0.9, relation_words: 1, whole: 0.9 }
+  const candidate = (id: string, evidence: Evidence | null) => ({ edit: edit(id, `S${id}`, 'p'), similarity: 0.5, evidence })
+
+  it('takes a named subject with its relation, and abstains from everything else', () => {
+    const verdict = gate(
+      [
+        candidate('right', clear),
+        candidate('unnamed', null),
+        candidate('longer', { ...clear, inside_longer: 1 }),
+        candidate('other', { ...clear, relation: 0.1, relation_window: 0.1, relation_words: 0, whole: 0.2, decoy: 0.5 }),
+        candidate('rival', { ...clear, relation: 0.5, relation_window: 0.5, rival: 0.5 }),
+      ],
+      calibration,
+    )
+    expect(Object.fromEntries(verdict.map((v) => [v.id, v.reason]))).toEqual({
+      right: 'selected',
+      unnamed: 'no_subject',
+      longer: 'part_of_longer_name',
+      other: 'other_relation',
+      rival: 'outranked',
+    })
+  })
+
+  it('takes no more edits than a prompt holds, the best of them', () => {
+    const verdict = gate(
+      [0.9, 1, 0.8, 0.95, 0.85, 0.7].map((whole, i) => candidate(`${i}`, { ...clear, whole })),
+      calibration,
+    )
+    expect(verdict.map((v) => [v.id, v.reason])).toEqual([
+      ['1', 'selected'],
+      ['3', 'selected'],
+      ['0', 'selected'],
+      ['4', 'selected'],
+      ['2', 'over_limit'],
+      ['5', 'over_limit'],
+    ])
+  })
+
+  it('scores a probability that the threshold can be moved along', () => {
+    expect(score(clear, calibration)).toBeGreaterThan(0.9)
+    expect(score(none, calibration)).toBeLessThan(0.01)
+    expect(gate([candidate('a', clear)], { ...calibration, threshold: 0.99999 })[0]?.reason).not.toBe('selected')
+  })
+})
