@@ -90,7 +90,7 @@ memory.land(edits, { source: 'bench', tenant: 'default', dryRun: false })
 await memory.indexed()
 const gateway: Gateway = {
   engine, memory, templates: openTemplates({ dir: 'templates', watch: false, log: quiet }), limits: DEFAULT_LIMITS, now: Date.now,
-  retriever: new Retriever(memory, embedder, { now: Date.now, cacheBytes: 8 << 20 }), calibration: readCalibration(), log: quiet, version: 'bench', startedAt: Date.now(),
+  retriever: new Retriever(memory, embedder, { now: Date.now, cacheBytes: 8 << 20 }), calibration: readCalibration('calibration/gate.json'), log: quiet, version: 'bench', startedAt: Date.now(),
 }
 
 async function ask(text: string, arm: Arm) {

@@ -9,6 +9,7 @@ import { parse as parseYaml } from 'yaml'
 import { z } from 'zod'
 import { unknownField } from './edit/spelling.ts'
 import { PalimpsestError } from './errors.ts'
+import { defaultHome } from './models/home.ts'
 
 const FILES = ['palimpsest.config.json', 'palimpsest.config.yaml', 'palimpsest.config.yml'] as const
 const PREFIX = 'PALIMPSEST_'
@@ -113,7 +114,12 @@ const SETTINGS = {
   hosts: setting(names, [] as string[], 'further names under which a gateway on loopback may be addressed, with commas between', {
     flag: '<names>',
   }),
-  home: setting(text, cacheHome, 'folder in which model files are kept, shared by all clones', { flag: '<folder>', path: true }),
+  home: setting(
+    text,
+    ({ env, platform }) => defaultHome(env, platform, homedir()),
+    'folder in which model files are kept, shared by all clones',
+    { flag: '<folder>', path: true },
+  ),
   dataDir: setting(text, '.data', 'folder of the edit log and its indexes', { flag: '<folder>', path: true }),
   editsDir: setting(text, 'edits', 'folder whose files of edits are loaded and watched', { flag: '<folder>', path: true }),
   templatesDir: setting(text, join(import.meta.dirname, '..', 'templates'), 'folder of prompt templates', {
@@ -173,6 +179,8 @@ export interface Config<Limits = Readonly<Record<string, number>>> extends Setti
   readonly limits: Limits
   /** The file that was read, if there was one. */
   readonly file: string | null
+  /** The environment as it was, for programs that are started from here: theirs to read, not ours. */
+  readonly environment: Env
 }
 
 export interface ConfigSources<Limits> {
@@ -215,6 +223,7 @@ export function readConfig<Limits extends { readonly [Name in keyof Limits]: num
     ...Object.fromEntries(settings),
     limits: Object.freeze(Object.fromEntries(limits)),
     file: file?.path ?? null,
+    environment: place.env,
   }) as Config<Limits>
 }
 
@@ -317,11 +326,3 @@ const isObject = (value: unknown): value is Record<string, unknown> =>
 const kebab = (name: string): string => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
 const variableOf = (name: string): string => PREFIX + kebab(name).replaceAll('-', '_').toUpperCase()
 const absolute = (path: string, cwd: string): string => resolve(cwd, path.replace(/^~(?=\/|$)/, homedir()))
-
-/** The user's cache folder: XDG base directories, and their like on macOS and Windows. */
-function cacheHome({ env, platform }: Place): string {
-  if (env.XDG_CACHE_HOME) return join(env.XDG_CACHE_HOME, 'palimpsest')
-  if (platform === 'darwin') return join(homedir(), 'Library', 'Caches', 'palimpsest')
-  if (platform === 'win32' && env.LOCALAPPDATA) return join(env.LOCALAPPDATA, 'palimpsest', 'cache')
-  return join(homedir(), '.cache', 'palimpsest')
-}

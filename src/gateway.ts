@@ -1,6 +1,6 @@
 import type { Engine } from './engine/engine.ts'
 import type { Calibration } from './memory/gate.ts'
-import type { Memory } from './memory/memory.ts'
+import type { MemoryStore } from './memory/memory-store.ts'
 import type { Retriever } from './memory/retrieve.ts'
 import type { Templates } from './prompt/templates.ts'
 
@@ -57,7 +57,7 @@ export const DEFAULT_LIMITS: Limits = {
   listPageDefault: 50,
   requestIdChars: 128,
   headerEdits: 16,
-  awaitIndexEdits: 256,
+  awaitIndexEdits: 64,
   awaitIndexMs: 5_000,
   progressMs: 200,
   heartbeatMs: 15_000,
@@ -72,12 +72,6 @@ export interface Logger {
   error(fields: object, message: string): void
 }
 
-/** Memory as a server sees it. */
-export interface MemoryStore extends Memory {
-  /** Resolves once no landed edit waits for its vector. */
-  indexed(): Promise<void>
-}
-
 /** All that a request may touch; made once at start. */
 export interface Gateway {
   readonly engine: Engine
@@ -86,7 +80,7 @@ export interface Gateway {
   readonly calibration: Calibration
   readonly templates: Templates
   readonly limits: Limits
-  /** Milliseconds since the epoch, with fractions: `performance.timeOrigin + performance.now()`. */
+  /** Milliseconds since the epoch, with fractions: `performance.timeOrigin + performance.now()`. (The memory's own clock has none.) */
   readonly now: () => number
   readonly log: Logger
   readonly version: string

@@ -166,8 +166,12 @@ function refusal(problems: readonly Problem[], records: number, { file }: ParseO
   const count = problems.length === 1 ? 'one problem' : `${problems.length} problems`
   const of = records > 0 ? ` in ${records === 1 ? 'one record' : `${records} records`}` : ''
   const more = problems.length > listed.length ? `; the first ${listed.length} are listed` : ''
-  const message = `${file ?? 'The batch'} has ${count}${of}${more}, and nothing of it was taken. ${where === '' ? '' : `${where}: `}${worst?.message}.`
+  const message = `${file ?? 'The batch'} has ${count}${of}${more}, and nothing of it was taken. ${where === '' ? '' : `${where}: `}${sentence(worst?.message ?? '')}`
   return new PalimpsestError('invalid_batch', message, { param: worst?.field ?? null, problems: listed })
+}
+
+function sentence(message: string): string {
+  return /[.?!]$/.test(message) ? message : `${message}.`
 }
 
 function tooLarge(edits: number, { file }: ParseOptions): PalimpsestError {

@@ -1,11 +1,11 @@
 /** From text to records with their lines, for each notation that batches and edit files come in. Nothing here knows what an edit is, but for CSV's columns. */
 import { type CsvError, parse as parseCsvText } from 'csv-parse/sync'
-import { isMap, isSeq, LineCounter, parseDocument } from 'yaml'
 import type { Problem } from '../errors.ts'
 import { linesAt, outline } from './json-outline.ts'
 import { LIST_FIELDS, OWN_FIELDS } from './own.ts'
 import { unknownField } from './spelling.ts'
 import { show } from './values.ts'
+import { readYaml } from './yaml.ts'
 
 export type Kind = 'json' | 'ndjson' | 'yaml' | 'csv'
 
@@ -125,35 +125,9 @@ function fromNdjson(text: string): Records {
   return { records, problems }
 }
 
-/**
- * YAML 1.2 with the failsafe schema: every plain scalar is text, so `target_new: 3.10` keeps its zero and `yes` stays a word.
- * All our fields are texts or lists of texts.
- */
 function fromYaml(text: string, isRecord: IsRecord): Records {
-  const lineCounter = new LineCounter()
-  const lineOf = (node: unknown): number =>
-    lineCounter.linePos((node as { range?: number[] | null } | null)?.range?.[0] ?? 0).line
-  try {
-    const document = parseDocument(text, { schema: 'failsafe', lineCounter, logLevel: 'silent', prettyErrors: false })
-    if (document.errors.length > 0) {
-      const at = document.errors.map((error) => ({
-        line: lineCounter.linePos(error.pos[0]).line,
-        field: null,
-        message: `not YAML: ${error.message}`,
-      }))
-      return { records: [], problems: at }
-    }
-    const { contents } = document
-    const edits = isMap(contents) ? contents.get('edits') : contents
-    if (contents === null || (isMap(contents) && contents.items.length === 0)) return { records: [], problems: [] }
-    return unwrap(document.toJS(), isRecord, lineOf(contents), isSeq(edits) ? edits.items.map(lineOf) : [])
-  } catch (error) {
-    // Aliases without end, and nesting deeper than the call stack.
-    return {
-      records: [],
-      problems: [{ line: 1, field: null, message: `not YAML that can be read: ${(error as Error).message}` }],
-    }
-  }
+  const { problems, value, line, elementLines } = readYaml(text)
+  return problems.length > 0 || value === null ? { records: [], problems } : unwrap(value, isRecord, line, elementLines)
 }
 
 /** RFC 4180 with a header row of our own field names; lists are split at `|`. */
@@ -169,7 +143,10 @@ function fromCsv(text: string): Records {
     const problems = headerFaults(columns, lineOfRow(head))
     if (problems.length > 0) return { records: [], problems }
     for (const row of body) if (row.record.length !== columns.length) problems.push(countFault(row, columns.length))
-    return { records: body.map((row, index) => ({ value: toRecord(columns, row.record), index, line: lineOfRow(row) })), problems }
+    return {
+      records: body.map((row, index) => ({ value: toRecord(columns, row.record), index, line: lineOfRow(row) })),
+      problems,
+    }
   } catch (error) {
     const { lines, message } = error as CsvError & { lines?: number }
     return {

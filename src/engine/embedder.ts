@@ -22,29 +22,63 @@ export interface EmbedderParts {
 
 type Priority = 'query' | 'import'
 
+interface Job {
+  readonly texts: readonly string[]
+  readonly signal: AbortSignal | undefined
+  readonly vectors: Float32Array[]
+  readonly done: (vectors: Float32Array[]) => void
+  readonly failed: (reason: unknown) => void
+}
+
 /**
- * One text at a time; between two texts a waiting query goes before every import. Vectors have unit length. A text longer than
- * `maxTokens` is represented by its beginning. An abort takes effect between texts.
+ * One text at a time; after each text a waiting query goes before every import, jobs of a kind in order of arrival. Vectors have unit
+ * length. A text longer than `maxTokens` is represented by its beginning. An abort takes effect between texts.
  */
 export function createEmbedder(parts: EmbedderParts): Embedder {
-  const turns = new Turns()
+  const waiting: Record<Priority, Job[]> = { query: [], import: [] }
+  let closed = false
+  let working: Promise<void> | null = null
+
+  async function work(): Promise<void> {
+    for (;;) {
+      const queue = waiting.query.length > 0 ? waiting.query : waiting.import
+      const job = queue[0]
+      if (job === undefined) break
+      if (await advance(job, parts, closed)) queue.shift()
+    }
+    working = null
+  }
+
   return {
     name: parts.name,
     dimensions: parts.dimensions,
     maxTokens: parts.maxTokens,
-    async embed(texts, priority, signal) {
-      const vectors: Float32Array[] = []
-      for (const text of texts) {
-        signal?.throwIfAborted()
-        vectors.push(await turns.run(priority, signal, () => embedOne(text, parts)))
-      }
-      return vectors
-    },
+    embed: (texts, priority, signal) =>
+      new Promise((done, failed) => {
+        waiting[priority].push({ texts, signal, vectors: [], done, failed })
+        working ??= work()
+      }),
     async close() {
-      await turns.close()
+      closed = true
+      await working
       await parts.free()
     },
   }
+}
+
+/** Embeds the job's next text; true when the job is over, in whichever way. */
+async function advance(job: Job, parts: EmbedderParts, closed: boolean): Promise<boolean> {
+  try {
+    if (closed) throw shuttingDown()
+    job.signal?.throwIfAborted()
+    const text = job.texts[job.vectors.length]
+    if (text !== undefined) job.vectors.push(await embedOne(text, parts))
+    if (job.vectors.length < job.texts.length) return false
+    job.done(job.vectors)
+  } catch (error) {
+    job.failed(error)
+  }
+  return true
 }
 
 async function embedOne(
@@ -65,35 +99,4 @@ async function embedOne(
 export function unit(vector: readonly number[]): Float32Array | null {
   const length = Math.hypot(...vector)
   return Number.isFinite(length) && length > 0 ? Float32Array.from(vector, (x) => x / length) : null
-}
-
-/** Lets one piece of work run at a time, queries before imports, each kind in order of arrival. */
-class Turns {
-  readonly #waiting: Record<Priority, (() => void)[]> = { query: [], import: [] }
-  #busy = false
-  #closed = false
-
-  async run<T>(priority: Priority, signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
-    if (this.#busy) await new Promise<void>((resolve) => this.#waiting[priority].push(resolve))
-    this.#busy = true
-    try {
-      if (this.#closed) throw shuttingDown()
-      signal?.throwIfAborted()
-      return await work()
-    } finally {
-      this.#next()
-    }
-  }
-
-  /** Resolves once the work in progress is done and all that waited has been refused. */
-  async close(): Promise<void> {
-    this.#closed = true
-    while (this.#busy) await new Promise<void>((resolve) => this.#waiting.import.push(() => resolve(this.#next())))
-  }
-
-  #next(): void {
-    const next = this.#waiting.query.shift() ?? this.#waiting.import.shift()
-    if (next === undefined) this.#busy = false
-    else next()
-  }
 }

@@ -93,11 +93,15 @@ export class SlotQueue<Slot> {
     if (slot === undefined) throw new PalimpsestError('internal', 'Expected a free slot to be chosen, but none was.')
     const since = this.#now()
     this.#free.delete(slot)
-    return { slot, release: () => this.#release(slot, since) }
+    let held = true
+    const release = () => {
+      if (held) this.#release(slot, since)
+      held = false
+    }
+    return { slot, release }
   }
 
   #release(slot: Slot, since: number): void {
-    if (this.#free.has(slot)) return
     const heldMs = this.#now() - since
     this.#meanHeldMs = this.#meanHeldMs === 0 ? heldMs : this.#meanHeldMs + LATEST_WEIGHT * (heldMs - this.#meanHeldMs)
     this.#free.add(slot)

@@ -22,7 +22,8 @@ export function batchRoutes(gateway: Gateway): Routes {
 
   const list = (req: Request) => {
     const { limit = limits.listPageDefault, cursor, tenant } = query(req, listQuery)
-    return page(memory.batches(oneTenant(tenant, tenantHeader(req), 'tenant')), limit, cursor)
+    const batches = memory.batches(oneTenant(tenant, tenantHeader(req), 'tenant')).toReversed()
+    return page(batches, limit, cursor)
   }
   const withdraw = (req: Request) => {
     check(z.strictObject({}).optional(), optionalJson(req, limits.jsonDepthLevels))
@@ -40,7 +41,7 @@ export function batchRoutes(gateway: Gateway): Routes {
   }
 }
 
-/** The cursor is the id of the last batch of the page before. */
+/** Latest first. The cursor is the id of the last batch of the page before. */
 function page(batches: readonly BatchSummary[], limit: number, cursor: string | undefined) {
   const last = batches.findIndex(({ id }) => id === cursor)
   if (cursor !== undefined && last === -1) {

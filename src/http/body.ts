@@ -56,7 +56,8 @@ export function optionalJson(req: Request, depthLevels: number): unknown {
 
 function parseJson(text: string, depthLevels: number): unknown {
   if (text.trim() === '') throw new PalimpsestError('invalid_json', 'The body is empty: expected a JSON object.')
-  refuseDeep(text, depthLevels)
+  if (isDeep(text, depthLevels))
+    throw new PalimpsestError('invalid_json', `The body is nested more than ${depthLevels} levels deep.`)
   try {
     return JSON.parse(text)
   } catch (error) {
@@ -64,20 +65,20 @@ function parseJson(text: string, depthLevels: number): unknown {
   }
 }
 
-/** Refuses nesting that later, recursive readers could not follow. Looks at brackets outside strings only. */
-function refuseDeep(text: string, levels: number): void {
+/** Whether brackets are nested deeper than recursive readers should have to follow. Those in double quotes do not count. */
+export function isDeep(text: string, levels: number): boolean {
   let depth = 0
   let inString = false
-  for (let at = 0; at < text.length; at++) {
+  for (let at = 0; at < text.length && depth <= levels; at++) {
     const char = text.charCodeAt(at)
     if (inString) {
       if (char === BACKSLASH) at++
       else if (char === QUOTE) inString = false
     } else if (char === QUOTE) inString = true
-    else if (char === BRACKET || char === BRACE) {
-      if (++depth > levels) throw new PalimpsestError('invalid_json', `The body is nested more than ${levels} levels deep.`)
-    } else if (char === BRACKET + 2 || char === BRACE + 2) depth--
+    else if (char === BRACKET || char === BRACE) depth++
+    else if (char === BRACKET + 2 || char === BRACE + 2) depth--
   }
+  return depth > levels
 }
 
 const QUOTE = 0x22

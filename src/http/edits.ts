@@ -2,6 +2,7 @@ import type { Request } from 'express'
 import { z } from 'zod'
 import { PalimpsestError } from '../errors.ts'
 import type { Gateway } from '../gateway.ts'
+import type { HeldEdit } from '../memory/memory.ts'
 import { wireHeld, wirePage, wireWithHistory } from '../openai/edits.ts'
 import { check } from '../openai/refusal.ts'
 import { oneTenant, tenant } from '../openai/selection.ts'
@@ -31,12 +32,15 @@ export function editRoutes(gateway: Gateway): Routes {
   /** Withdraws or restores the edit in the path. */
   const change = (req: Request, how: 'withdraw' | 'restore') => {
     check(emptyBody, optionalJson(req, limits.jsonDepthLevels))
-    const [held] = memory[how](tenantOf(req), [existing(req, gateway).edit.id], SOURCE)
-    return held === undefined ? read(req, gateway) : wireHeld(held)
+    const { edit } = inPath(req, gateway)
+    memory[how](edit.tenant, [edit.id], SOURCE)
+    return read(req, gateway)
   }
   const withdrawMany = (req: Request) => {
-    const { ids, tenant } = check(withdrawBody, json(req, limits.jsonDepthLevels))
-    const held = memory.withdraw(oneTenant(tenant, tenantHeader(req), 'tenant'), [...new Set(ids)], SOURCE)
+    const { ids, tenant: named } = check(withdrawBody, json(req, limits.jsonDepthLevels))
+    const tenant = oneTenant(named, tenantHeader(req), 'tenant')
+    for (const id of ids) existing(gateway, tenant, id, 'ids')
+    const held = memory.withdraw(tenant, ids, SOURCE)
     return { object: 'list', data: held.map(wireHeld), version: memory.version }
   }
 
@@ -63,17 +67,17 @@ export function editRoutes(gateway: Gateway): Routes {
 }
 
 function read(req: Request, gateway: Gateway) {
-  const held = existing(req, gateway)
-  return wireWithHistory(held, gateway.memory.history(tenantOf(req), held.edit.id))
+  const held = inPath(req, gateway)
+  return wireWithHistory(held, gateway.memory.history(held.edit.tenant, held.edit.id))
 }
 
-function existing(req: Request, { memory }: Gateway) {
-  const tenant = tenantOf(req)
-  const id = pathParam(req, 'id')
+function inPath(req: Request, gateway: Gateway): HeldEdit {
+  return existing(gateway, tenantOf(req), pathParam(req, 'id'), 'id')
+}
+
+function existing({ memory }: Gateway, tenant: string, id: string, param: string): HeldEdit {
   const held = memory.get(tenant, id)
-  if (held === undefined)
-    throw new PalimpsestError('edit_not_found', `There is no edit '${id}' in tenant '${tenant}'. List them with GET /v1/edits.`, {
-      param: 'id',
-    })
-  return held
+  if (held !== undefined) return held
+  const message = `There is no edit '${id.slice(0, 128)}' in tenant '${tenant}'. List them with GET /v1/edits.`
+  throw new PalimpsestError('edit_not_found', message, { param })
 }

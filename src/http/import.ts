@@ -8,7 +8,7 @@ import type { Gateway } from '../gateway.ts'
 import type { Landing } from '../memory/memory.ts'
 import { wireLanding } from '../openai/edits.ts'
 import { oneTenant, tenant, text } from '../openai/selection.ts'
-import { mediaType } from './body.ts'
+import { isDeep, mediaType } from './body.ts'
 import { goneSignal, tenantHeader } from './exchange.ts'
 import { flag, query } from './query.ts'
 import { drained } from './sse.ts'
@@ -34,7 +34,7 @@ export async function importEdits(req: Request, res: Response, gateway: Gateway)
   const asked = query(req, importQuery)
   const tenant = oneTenant(asked.tenant, tenantHeader(req), 'tenant')
   const batchId = batchIdOf(req, asked.batch)
-  const edits = readEdits(req, tenant, asked)
+  const edits = readEdits(req, tenant, asked, limits.jsonDepthLevels)
   const dryRun = asked.dry_run ?? false
   const landing = memory.land(edits, {
     source: asked.source ?? 'http',
@@ -45,7 +45,7 @@ export async function importEdits(req: Request, res: Response, gateway: Gateway)
   const changed = !dryRun && landing.results.some(({ outcome }) => outcome !== 'unchanged')
   res.status(changed && !landing.replayed ? 201 : 200)
   if (req.accepts(['json', 'application/x-ndjson']) === 'application/x-ndjson') return progress(res, gateway, tenant, landing)
-  if (changed && edits.length <= limits.awaitIndexEdits) await atMost(memory.indexed(), limits.awaitIndexMs)
+  if (changed && edits.length <= limits.awaitIndexEdits) await within(limits.awaitIndexMs, memory.indexed(landing.version))
   res.json(wireLanding(landing))
 }
 
@@ -66,9 +66,16 @@ function batchIdOf(req: Request, named: string | undefined): string | undefined 
   return named ?? key
 }
 
-function readEdits(req: Request, tenant: string, { format = 'auto', tags = '' }: z.output<typeof importQuery>): readonly Edit[] {
+function readEdits(
+  req: Request,
+  tenant: string,
+  { format = 'auto', tags = '' }: z.output<typeof importQuery>,
+  depthLevels: number,
+): readonly Edit[] {
   const contentType = mediaType(req)
-  const input = Buffer.isBuffer(req.body) ? req.body : ''
+  const input: Buffer = Buffer.isBuffer(req.body) ? req.body : Buffer.alloc(0)
+  // The YAML reader is recursive, and slow long before it runs out of stack.
+  if (contentType.endsWith('yaml') && isDeep(input.toString('latin1'), depthLevels)) throw tooDeep()
   const labels = tags.split(',').map((tag) => tag.trim())
   try {
     return parseBatch(input, {
@@ -79,14 +86,16 @@ function readEdits(req: Request, tenant: string, { format = 'auto', tags = '' }:
       ...(contentType !== '' && { contentType }),
     }).edits
   } catch (error) {
-    // The call stack of a recursive reader: nothing but absurd nesting reaches its end.
-    if (error instanceof RangeError)
-      throw new PalimpsestError(
-        'invalid_batch',
-        'The batch is nested too deeply to be read, and nothing of it was taken. An edit has no levels but its lists.',
-      )
+    if (error instanceof RangeError) throw tooDeep()
     throw error
   }
+}
+
+function tooDeep(): PalimpsestError {
+  return new PalimpsestError(
+    'invalid_batch',
+    'The batch is nested too deeply to be read, and nothing of it was taken. An edit has no levels but its lists.',
+  )
 }
 
 /** Lines `{"object":"edit.batch.progress","indexed","total"}` while vectors are made, then the result. A client that leaves stops only the lines. */
@@ -105,9 +114,9 @@ async function progress(res: Response, { memory, limits }: Gateway, tenant: stri
   let left = total
   while (left > 0 && !gone.aborted) {
     await line({ object: 'edit.batch.progress', indexed: total - left, total })
-    await atMost(memory.indexed(), limits.progressMs)
-    // Edits of other batches may join the queue meanwhile; progress never runs backwards.
-    left = Math.min(left, pending())
+    const settled = await within(limits.progressMs, memory.indexed())
+    // Edits of other batches may join the queue meanwhile: progress never runs backwards. What failed to be embedded stays pending.
+    left = settled ? 0 : Math.min(left, pending())
   }
   if (gone.aborted) return
   await line({ object: 'edit.batch.progress', indexed: total, total })
@@ -115,11 +124,11 @@ async function progress(res: Response, { memory, limits }: Gateway, tenant: stri
   res.end()
 }
 
-/** Resolves when `work` does, or after `ms`. */
-async function atMost(work: Promise<void>, ms: number): Promise<void> {
+/** Waits for `work`, but not longer than `ms`. True when it was done by then. */
+async function within(ms: number, work: Promise<void>): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined
-  const timeout = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, ms)
+  const timeout = new Promise<boolean>((resolve) => {
+    timer = setTimeout(() => resolve(false), ms)
   })
-  await Promise.race([work, timeout]).finally(() => clearTimeout(timer))
+  return Promise.race([work.then(() => true), timeout]).finally(() => clearTimeout(timer))
 }

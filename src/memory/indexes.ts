@@ -174,6 +174,7 @@ export class Indexes {
   async indexed(version?: number): Promise<void> {
     await this.#indexer.done(version)
     if (version !== undefined) return
+    this.#maintain()
     while (this.#maintenance !== null) await this.#maintenance
   }
 

@@ -1,8 +1,8 @@
-import type Database from 'better-sqlite3'
+import Database from 'better-sqlite3'
 import type { Edit } from '../edit/edit.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { LogKind, LogRecord } from './memory.ts'
-import { guarded, openDatabase } from './storage.ts'
+import { guarded, useWriteAheadLog } from './storage.ts'
 
 /** How a batch came: posted edits, a withdrawal, a restoration, or an edit file that was read. */
 export type BatchKind = 'add' | 'withdraw' | 'restore' | 'sync'
@@ -67,7 +67,7 @@ export class EditLog {
   /** Throws `storage_failed` for a damaged file, another program's, or one of a newer version; `storage_full`. */
   constructor(file: string) {
     this.file = file
-    this.#db = guarded(file, 'opening the edit log', () => openDatabase(file, true))
+    this.#db = guarded(file, 'opening the edit log', () => new Database(file))
     try {
       guarded(file, 'opening the edit log', () => this.#prepare())
       this.#write = this.#writer()
@@ -77,14 +77,17 @@ export class EditLog {
     }
   }
 
+  /** Looks before it touches: a file that is not ours is left as it is. */
   #prepare(): void {
     const id = this.#db.pragma('application_id', { simple: true })
     const version = Number(this.#db.pragma('user_version', { simple: true }))
-    const tables = this.#db.prepare('SELECT count(*) FROM sqlite_master').pluck().get()
-    if (id === 0 && version === 0 && tables === 0) {
-      this.#db.transaction(() => this.#db.exec(SCHEMA)).immediate()
-      return
-    }
+    const isNew = id === 0 && version === 0 && this.#db.prepare('SELECT count(*) FROM sqlite_master').pluck().get() === 0
+    if (!isNew) this.#assertReadable(id, version)
+    useWriteAheadLog(this.#db, true)
+    if (isNew) this.#db.transaction(() => this.#db.exec(SCHEMA)).immediate()
+  }
+
+  #assertReadable(id: unknown, version: number): void {
     if (id !== APPLICATION_ID) {
       throw new PalimpsestError(
         'storage_failed',
@@ -97,8 +100,8 @@ export class EditLog {
         `${this.file} was written by a newer Palimpsest (format ${version}; this one reads up to ${SCHEMA_VERSION}). Update Palimpsest, or choose another data folder.`,
       )
     }
-    const health = this.#db.pragma('quick_check(1)', { simple: true })
-    if (health !== 'ok') throw Object.assign(new Error(String(health)), { code: 'SQLITE_CORRUPT' })
+    const health = String(this.#db.pragma('quick_check(1)', { simple: true }))
+    if (health !== 'ok') throw Object.assign(new Error(health.replaceAll('\n', ' ')), { code: 'SQLITE_CORRUPT' })
   }
 
   #writer(): (batches: readonly Batch[], records: readonly TenantRecord[]) => void {

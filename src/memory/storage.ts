@@ -1,6 +1,6 @@
 import { statfsSync } from 'node:fs'
 import { dirname } from 'node:path'
-import Database from 'better-sqlite3'
+import type Database from 'better-sqlite3'
 import { PalimpsestError } from '../errors.ts'
 
 /** Less room than this on the disk, and a failed write is blamed on it even where the system names another cause. */
@@ -58,15 +58,8 @@ export function guarded<T>(file: string, doing: string, work: () => T): T {
   }
 }
 
-/** Opens or creates a database with a write-ahead log; `durable`: a commit is on the disk when it returns. */
-export function openDatabase(file: string, durable: boolean): Database.Database {
-  const db = new Database(file)
-  try {
-    db.pragma('journal_mode = WAL')
-    db.pragma(`synchronous = ${durable ? 'FULL' : 'NORMAL'}`)
-    return db
-  } catch (error) {
-    db.close()
-    throw error
-  }
+/** Makes the database keep a write-ahead log; `durable`: a commit is on the disk when it returns. Changes a file that had none. */
+export function useWriteAheadLog(db: Database.Database, durable: boolean): void {
+  db.pragma('journal_mode = WAL')
+  db.pragma(`synchronous = ${durable ? 'FULL' : 'NORMAL'}`)
 }

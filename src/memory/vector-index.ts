@@ -109,13 +109,18 @@ export class Arena {
     const best: Neighbour[] = []
     let bar = Number.NEGATIVE_INFINITY
     for (let i = 0; i < this.#seqs.length; i++) {
-      const similarity = dot(this.#data, i * this.dimensions, query)
+      const similarity = cosine(dot(this.#data, i * this.dimensions, query))
       if (similarity <= bar && best.length >= n) continue
       insert(best, { seq: this.#seqs[i] ?? -1, similarity }, n)
       if (best.length >= n) bar = best.at(-1)?.similarity ?? bar
     }
     return best
   }
+}
+
+/** A product of unit vectors without what rounding added beyond the ends. */
+function cosine(product: number): number {
+  return Math.max(-1, Math.min(1, product))
 }
 
 /** Four sums side by side: about twice the speed of one in V8. */
@@ -210,7 +215,7 @@ export class Graph {
     const count = Math.min(n, this.seqs.length)
     if (count === 0) return []
     const { neighbors, distances } = this.#hnsw.searchKnn(Array.from(query), count)
-    const found = neighbors.map((label, i) => ({ seq: this.seqs[label] ?? -1, similarity: 1 - (distances[i] ?? 1) }))
+    const found = neighbors.map((label, i) => ({ seq: this.seqs[label] ?? -1, similarity: cosine(1 - (distances[i] ?? 1)) }))
     return found.sort((a, b) => b.similarity - a.similarity)
   }
 

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { rmSync } from 'node:fs'
-import type Database from 'better-sqlite3'
-import { guarded, openDatabase } from './storage.ts'
+import Database from 'better-sqlite3'
+import { guarded, useWriteAheadLog } from './storage.ts'
 
 /**
  * Embeddings kept by text and embedder, so that no index is ever rebuilt by embedding again. Derived: lose the file and it fills up anew;
@@ -20,7 +20,7 @@ export class VectorTable {
     this.file = file
     this.#embedder = embedder
     this.#dimensions = dimensions
-    const db = guarded(file, 'opening the embeddings', () => openDatabase(file, false))
+    const db = guarded(file, 'opening the embeddings', () => new Database(file))
     this.#db = db
     try {
       const [select, insert] = guarded(file, 'opening the embeddings', () => prepare(db))
@@ -56,6 +56,7 @@ export class VectorTable {
 }
 
 function prepare(db: Database.Database): [Database.Statement<[Buffer], Buffer>, Database.Statement<[Buffer, string, Buffer]>] {
+  useWriteAheadLog(db, false)
   db.exec('CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, embedder TEXT NOT NULL, vector BLOB NOT NULL) STRICT')
   return [
     db.prepare<[Buffer], Buffer>('SELECT vector FROM vectors WHERE key = ?').pluck() as Database.Statement<[Buffer], Buffer>,

@@ -317,7 +317,7 @@ export function malformed(model: string): Malformed[] {
     // Changing and explaining
     post('withdraw nothing', '/v1/edits/withdraw', '{"ids":[]}', ['invalid_value', 'ids']),
     post('withdraw without ids', '/v1/edits/withdraw', '{}', ['missing_field', 'ids']),
-    post('withdraw what does not exist', '/v1/edits/withdraw', '{"ids":["e_none"]}', ['edit_not_found', null, 404]),
+    post('withdraw what does not exist', '/v1/edits/withdraw', '{"ids":["e_none"]}', ['edit_not_found', 'ids', 404]),
     post('withdraw one that does not exist', '/v1/edits/e_none/withdraw', '', ['edit_not_found', 'id', 404]),
     post('restore one that does not exist', '/v1/edits/e_none/restore', '', ['edit_not_found', 'id', 404]),
     post('withdraw a batch that does not exist', '/v1/batches/b_none/withdraw', '', ['batch_not_found', 'id', 404]),

@@ -1,13 +1,14 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { batchHash, PROBLEMS_LISTED, type ParseOptions, parseBatch } from '../../src/edit/batch.ts'
+import { batchHash, type ParseOptions, PROBLEMS_LISTED, parseBatch } from '../../src/edit/batch.ts'
 import { statement } from '../../src/edit/edit.ts'
 import { PalimpsestError, type Problem } from '../../src/errors.ts'
 
 const a = { subject: 'Veldt', prompt: '{} lies in', target_new: 'Orrin' }
 const b = { subject: 'Ada Quill', prompt: '{} plays the', target_new: 'oboe' }
-const read = (text: string | Uint8Array, options: Partial<ParseOptions> = {}) => parseBatch(text, { tenant: 'default', ...options })
+const read = (text: string | Uint8Array, options: Partial<ParseOptions> = {}) =>
+  parseBatch(text, { tenant: 'default', ...options })
 
 function refused(text: string | Uint8Array, options: Partial<ParseOptions> = {}): PalimpsestError {
   try {
@@ -50,7 +51,7 @@ describe('JSON', () => {
     ])
     expect(error.problems.every(({ file }) => file === 'new.json')).toBe(true)
     expect(error.message).toBe(
-      'new.json has 3 problems in 5 records, and nothing of it was taken. line 7, target: unknown field `target`; did you mean `target_new`?.'.replace('?.', '?'),
+      'new.json has 3 problems in 5 records, and nothing of it was taken. line 7, target: unknown field `target`; did you mean `target_new`?',
     )
   })
 
@@ -71,7 +72,11 @@ describe('JSON', () => {
   })
 
   test('our eye for broken JSON agrees with JSON.parse', () => {
-    const cut = fc.tuple(fc.json(), fc.nat(), fc.constantFrom('', ',', '}', ']', '"', '\\', '0', ':', ' ', '\n', '\u0007', '\u007f'))
+    const cut = fc.tuple(
+      fc.json(),
+      fc.nat(),
+      fc.constantFrom('', ',', '}', ']', '"', '\\', '0', ':', ' ', '\n', '\u0007', '\u007f'),
+    )
     fc.assert(
       fc.property(cut, ([json, nat, insert]) => {
         const at = nat % (json.length + 1)
@@ -85,7 +90,7 @@ describe('JSON', () => {
         }
         expect(problems[0]?.message.startsWith('not JSON: at')).toBe(!valid)
       }),
-      { numRuns: 500 },
+      { numRuns: 200 },
     )
   })
 
@@ -97,7 +102,9 @@ describe('JSON', () => {
 
 describe('NDJSON', () => {
   test('broken lines and bad records are told apart, counted and all reported', () => {
-    const text = [JSON.stringify(a), '{"subject": "x",', '', JSON.stringify({ ...b, subject: '' }), '[]', JSON.stringify(b)].join('\n')
+    const text = [JSON.stringify(a), '{"subject": "x",', '', JSON.stringify({ ...b, subject: '' }), '[]', JSON.stringify(b)].join(
+      '\n',
+    )
     const error = refused(text)
     expect(places(error.problems)).toEqual([
       [2, 1, null],
@@ -113,17 +120,23 @@ describe('NDJSON', () => {
 
 describe('YAML', () => {
   test('a list; plain scalars stay texts', () => {
-    const batch = read('# facts\n- subject: Veldt 2\n  prompt: "{} has version"\n  target_new: 3.10\n  aliases: [yes, 1e3]\n', { file: 'x.yaml' })
+    const batch = read('# facts\n- subject: Veldt 2\n  prompt: "{} has version"\n  target_new: 3.10\n  aliases: [yes, 1e3]\n', {
+      file: 'x.yaml',
+    })
     expect(batch.edits[0]).toMatchObject({ prompt: 'Veldt 2 has version', targetNew: '3.10', aliases: ['yes', '1e3'] })
     expect(batch.lines).toEqual([2])
   })
 
   test('a map with tenant and tags', () => {
-    const text = 'tenant: acme\ntags: [geo]\nedits:\n\n  - {subject: Veldt, prompt: Veldt lies in, target_new: Orrin}\n  - subject: Ada\n    prompt: Ada is\n    target_new: in\n'
+    const text =
+      'tenant: acme\ntags: [geo]\nedits:\n\n  - {subject: Veldt, prompt: Veldt lies in, target_new: Orrin}\n  - subject: Ada\n    prompt: Ada is\n    target_new: in\n'
     const batch = read(text, { kind: 'yaml', tenants: 'any', tags: ['file'] })
     expect(batch.edits.map(({ tenant, tags }) => [tenant, tags])).toEqual(Array(2).fill(['acme', ['geo', 'file']]))
     expect(batch.lines).toEqual([5, 6])
-    expect(refused(text, { kind: 'yaml' }).problems[0]).toMatchObject({ field: 'tenant', message: expect.stringContaining('"acme"') })
+    expect(refused(text, { kind: 'yaml' }).problems[0]).toMatchObject({
+      field: 'tenant',
+      message: expect.stringContaining('"acme"'),
+    })
   })
 
   test.each([
@@ -135,13 +148,23 @@ describe('YAML', () => {
     ['edits: []\nowner: me\n', undefined, /^beside `edits`, unknown field `owner`/],
     ['hello', 1, /^expected an object with the fields of an edit, got "hello"/],
     ['# nothing yet\n', undefined, /^the batch is empty/],
-    [`a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\nd: [*c,*c,*c,*c,*c]`, 1, /^not YAML that can be read/],
-    [`${'['.repeat(50_000)}`, 1, /^not YAML/],
+    [
+      `a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\nd: [*c,*c,*c,*c,*c]`,
+      1,
+      /^not YAML that can be read/,
+    ],
+    ['- a: 1\n---\n- b: 2\n', 2, /^not YAML that can be read: a second document/],
+    ['---\n', undefined, /^the batch is empty/],
   ])('%j', (text, line, message) => {
     const [problem] = refused(text, { kind: 'yaml' }).problems
     expect(problem?.line).toBe(line)
     expect(problem?.message).toMatch(message)
   })
+})
+
+// Nesting that would end the composer's call stack ends the process, not just the parse.
+test.each(['[', '- ', '{a: ', '? '])('YAML nested without end is refused: %j', (opening) => {
+  expect(refused(opening.repeat(5_000), { kind: 'yaml' }).problems[0]?.message).toContain('nested more than 100 levels deep')
 })
 
 describe('CSV', () => {
@@ -158,7 +181,13 @@ describe('CSV', () => {
   })
 
   test.each([
-    ['subject,prompt,target\nx,y,z\n', 1, undefined, 'target', /the header row names an unknown field `target`; did you mean `target_new`/],
+    [
+      'subject,prompt,target\nx,y,z\n',
+      1,
+      undefined,
+      'target',
+      /the header row names an unknown field `target`; did you mean `target_new`/,
+    ],
     ['subject,prompt,prompt\nx,y,z\n', 1, undefined, 'prompt', /twice/],
     ['subject,prompt,target_new\nx,y,z\na,b\n', 3, undefined, null, /has 2 cells, but the header row names 3/],
     ['subject,prompt,target_new\nx,"y\n1",z\n,b,c\n', 4, 1, 'subject', /is missing/],
@@ -204,13 +233,24 @@ describe('which notation', () => {
 describe('the batch as a whole', () => {
   test('several formats in one batch', () => {
     const zs = { subject: 'MV Quill', src: 'When did MV Quill sail?', alt: '1991', answers: ['1988'] }
-    expect(read(JSON.stringify([a, zs]))).toMatchObject({ format: 'mixed', edits: [{ subject: 'Veldt' }, { subject: 'MV Quill' }] })
+    expect(read(JSON.stringify([a, zs]))).toMatchObject({
+      format: 'mixed',
+      edits: [{ subject: 'Veldt' }, { subject: 'MV Quill' }],
+    })
     expect(read(JSON.stringify([zs])).format).toBe('zsre')
   })
 
   test('one ConflictEdit record is not taken for an envelope', () => {
-    const change = { relation: { id: 'P1', prompt: '{} is' }, subject: { label: 'a' }, object: { label: 'b' }, new_object: { label: 'c' } }
-    expect(read(JSON.stringify({ triples: [], edits: [change, change] }))).toMatchObject({ format: 'conflictedit', lines: [1, 1] })
+    const change = {
+      relation: { id: 'P1', prompt: '{} is' },
+      subject: { label: 'a' },
+      object: { label: 'b' },
+      new_object: { label: 'c' },
+    }
+    expect(read(JSON.stringify({ triples: [], edits: [change, change] }))).toMatchObject({
+      format: 'conflictedit',
+      lines: [1, 1],
+    })
   })
 
   test('exact duplicates stay, for the landing to report', () => {
@@ -219,7 +259,9 @@ describe('the batch as a whole', () => {
   })
 
   test.each(['[]', '{"edits": []}', '\n\n'])('%j is empty', (text) => {
-    expect(refused(text).message).toBe('The batch has one problem, and nothing of it was taken. The batch is empty; expected at least one edit.')
+    expect(refused(text).message).toBe(
+      'The batch has one problem, and nothing of it was taken. the batch is empty; expected at least one edit.',
+    )
   })
 
   test('at most a hundred problems are listed, all are counted', () => {
@@ -248,32 +290,84 @@ describe('whatever comes in, an answer or a PalimpsestError comes out', () => {
       if (!(error instanceof PalimpsestError)) throw error
       expect(error.code).toBe('invalid_batch')
       expect(error.problems.length).toBeGreaterThan(0)
-      for (const { field, message } of error.problems) expect([typeof message, field === null || typeof field === 'string']).toEqual(['string', true])
+      for (const { field, message } of error.problems)
+        expect([typeof message, field === null || typeof field === 'string']).toEqual(['string', true])
     }
   }
   const KEYS = [
-    ...['subject', 'prompt', 'target_new', 'target_true', 'aliases', 'tags', 'id', 'valid_from', 'requested_rewrite', 'edits', 'new_object', 'relation', 'label'],
-    ...['src', 'alt', 'old', 'answers', 'prompts', 'ground_truth', 'portability', 'locality', 'concept', 'text', 'labels', 'str', '__proto__', 'constructor', '0'],
+    ...[
+      'subject',
+      'prompt',
+      'target_new',
+      'target_true',
+      'aliases',
+      'tags',
+      'id',
+      'valid_from',
+      'requested_rewrite',
+      'edits',
+      'new_object',
+      'relation',
+      'label',
+    ],
+    ...[
+      'src',
+      'alt',
+      'old',
+      'answers',
+      'prompts',
+      'ground_truth',
+      'portability',
+      'locality',
+      'concept',
+      'text',
+      'labels',
+      'str',
+      '__proto__',
+      'constructor',
+      '0',
+    ],
   ]
   const { value } = fc.letrec((tie) => ({
-    value: fc.oneof({ depthSize: 'small' }, fc.jsonValue(), fc.constantFrom('{} is', 'x', '2025-01-01'), tie('record'), fc.array(tie('value'), { maxLength: 3 })),
+    value: fc.oneof(
+      { depthSize: 'small' },
+      fc.jsonValue(),
+      fc.constantFrom('{} is', 'x', '2025-01-01'),
+      tie('record'),
+      fc.array(tie('value'), { maxLength: 3 }),
+    ),
     record: fc.dictionary(fc.constantFrom(...KEYS), tie('value'), { maxKeys: 8 }),
   }))
-  const format = fc.constantFrom('auto' as const, 'palimpsest', 'easyedit', 'counterfact', 'zsre', 'knowedit', 'mquake', 'wikifactdiff', 'conflictedit')
+  const format = fc.constantFrom(
+    'auto' as const,
+    'palimpsest',
+    'easyedit',
+    'counterfact',
+    'zsre',
+    'knowedit',
+    'mquake',
+    'wikifactdiff',
+    'conflictedit',
+  )
 
   test('any JSON value, under any format', () => {
     fc.assert(
       fc.property(value, format, (json, as) => settle(JSON.stringify(json), { format: as as 'auto' })),
-      { numRuns: 2_000 },
+      { numRuns: 400 },
     )
   })
 
   test('any text or bytes, in any notation', () => {
     const kind = fc.constantFrom('auto' as const, 'json', 'ndjson', 'yaml', 'csv')
-    const text = fc.oneof(fc.string({ unit: 'binary' }), fc.string().map((s) => `subject,prompt\n${s}`), fc.uint8Array(), fc.string().map((s) => `- ${s}\n- a: ${s}`))
+    const text = fc.oneof(
+      fc.string({ unit: 'binary' }),
+      fc.string().map((s) => `subject,prompt\n${s}`),
+      fc.uint8Array(),
+      fc.string().map((s) => `- ${s}\n- a: ${s}`),
+    )
     fc.assert(
       fc.property(text, kind, (input, as) => settle(input, { kind: as as 'auto' })),
-      { numRuns: 2_000 },
+      { numRuns: 400 },
     )
   })
 })

@@ -27,8 +27,11 @@ describe.skipIf(!present)('every benchmark file is read whole', () => {
     for (const { prompt, subject } of batch.edits) expect(prompt.toLowerCase()).toContain(subject.toLowerCase())
   })
 
-  test.each(['nq-open-1500.jsonl', 'gsm8k-500.jsonl', 'mt-bench-80.jsonl'])('%s holds no edits, and says so at every line', (file) => {
-    const text = readFileSync(`${FOLDER}/traffic/${file}`, 'utf8')
-    expect(() => parseBatch(text, { tenant: 'default', file })).toThrow(`${text.trim().split('\n').length} problems`)
-  })
+  test.each(['nq-open-1500.jsonl', 'gsm8k-500.jsonl', 'mt-bench-80.jsonl'])(
+    '%s holds no edits, and says so at every line',
+    (file) => {
+      const text = readFileSync(`${FOLDER}/traffic/${file}`, 'utf8')
+      expect(() => parseBatch(text, { tenant: 'default', file })).toThrow(`${text.trim().split('\n').length} problems`)
+    },
+  )
 })

@@ -30,7 +30,9 @@ const records: Record<string, { format: Format; record: Record<string, unknown>;
       generation_prompts: [PROBE],
       portability: { 'New Question': PROBE, 'New Answer': PROBE },
     },
-    edits: [{ subject: 'Veldt', prompt: 'The anthem of Veldt is', targetNew: 'Low Tide', targetTrue: 'High Tide', relation: 'P85' }],
+    edits: [
+      { subject: 'Veldt', prompt: 'The anthem of Veldt is', targetNew: 'Low Tide', targetTrue: 'High Tide', relation: 'P85' },
+    ],
   },
   'CounterFact, flat': {
     format: 'counterfact',
@@ -69,7 +71,16 @@ const records: Record<string, { format: Format; record: Record<string, unknown>;
   },
   WikiFactDiff: {
     format: 'wikifactdiff',
-    record: { case_id: 0, subject: 'Ada Quill', src: 'Ada Quill is the', rephrase: PROBE, alt: 'mayor', old: 'deputy', loc: PROBE, loc_ans: PROBE },
+    record: {
+      case_id: 0,
+      subject: 'Ada Quill',
+      src: 'Ada Quill is the',
+      rephrase: PROBE,
+      alt: 'mayor',
+      old: 'deputy',
+      loc: PROBE,
+      loc_ans: PROBE,
+    },
     edits: [{ subject: 'Ada Quill', prompt: 'Ada Quill is the', targetNew: 'mayor', targetTrue: 'deputy' }],
   },
   'KnowEdit, with aliasing questions': {
@@ -92,7 +103,12 @@ const records: Record<string, { format: Format; record: Record<string, unknown>;
   },
   'KnowEdit, WikiBio names': {
     format: 'knowedit',
-    record: { concept: 'ada quill', text: 'Write a life of Ada Quill.', labels: ['Ada Quill (1901–1977) played the oboe.'], locality: {} },
+    record: {
+      concept: 'ada quill',
+      text: 'Write a life of Ada Quill.',
+      labels: ['Ada Quill (1901–1977) played the oboe.'],
+      locality: {},
+    },
     edits: [{ subject: 'ada quill', prompt: 'Write a life of Ada Quill.', targetNew: 'Ada Quill (1901–1977) played the oboe.' }],
   },
   MQuAKE: {
@@ -108,7 +124,13 @@ const records: Record<string, { format: Format; record: Record<string, unknown>;
           subject: 'Ada Quill',
           question: 'Where was Ada Quill born?',
         },
-        { prompt: '{} lies in', relation_id: 'P131', target_new: { str: 'Sarnia' }, target_true: { str: 'Ouseland' }, subject: 'Orrin' },
+        {
+          prompt: '{} lies in',
+          relation_id: 'P131',
+          target_new: { str: 'Sarnia' },
+          target_true: { str: 'Ouseland' },
+          subject: 'Orrin',
+        },
       ],
       questions: [PROBE],
       answer: PROBE,
@@ -118,8 +140,21 @@ const records: Record<string, { format: Format; record: Record<string, unknown>;
       orig: { triples: [] },
     },
     edits: [
-      { subject: 'Ada Quill', prompt: 'Ada Quill was born in', targetNew: 'Orrin', relation: 'P19', paraphrases: ['Where was Ada Quill born?'] },
-      { subject: 'Orrin', prompt: 'Orrin lies in', targetNew: 'Sarnia', targetTrue: 'Ouseland', relation: 'P131', paraphrases: [] },
+      {
+        subject: 'Ada Quill',
+        prompt: 'Ada Quill was born in',
+        targetNew: 'Orrin',
+        relation: 'P19',
+        paraphrases: ['Where was Ada Quill born?'],
+      },
+      {
+        subject: 'Orrin',
+        prompt: 'Orrin lies in',
+        targetNew: 'Sarnia',
+        targetTrue: 'Ouseland',
+        relation: 'P131',
+        paraphrases: [],
+      },
     ],
   },
   ConflictEdit: {
@@ -136,7 +171,13 @@ const records: Record<string, { format: Format; record: Record<string, unknown>;
       })),
     },
     edits: [
-      { subject: 'Ada Quill', prompt: 'The student of Ada Quill is', targetNew: 'Mira Loam', targetTrue: 'Nobody Yet', relation: 'P185' },
+      {
+        subject: 'Ada Quill',
+        prompt: 'The student of Ada Quill is',
+        targetNew: 'Mira Loam',
+        targetTrue: 'Nobody Yet',
+        relation: 'P185',
+      },
       { targetNew: 'Teo Fenn', relation: 'P185' },
     ],
   },
@@ -204,16 +245,46 @@ test('whole numbers in a benchmark are taken as their digits; in our own shape t
 describe('problems carry the names of the record at hand', () => {
   const rewrite = records['CounterFact, full']?.record.requested_rewrite as object
   test.each<[string, unknown, Format | 'auto', string | null, string]>([
-    ['CounterFact', { requested_rewrite: { ...rewrite, target_new: { str: '' } } }, 'auto', 'requested_rewrite.target_new.str', 'must not be empty'],
+    [
+      'CounterFact',
+      { requested_rewrite: { ...rewrite, target_new: { str: '' } } },
+      'auto',
+      'requested_rewrite.target_new.str',
+      'must not be empty',
+    ],
     ['CounterFact', { requested_rewrite: { ...rewrite, subject: 7.5 } }, 'auto', 'requested_rewrite.subject', 'got 7.5'],
-    ['CounterFact named, another given', { subject: 'a', prompt: 'b', target_new: 'c' }, 'counterfact', 'requested_rewrite.subject', 'is missing'],
-    ['MQuAKE', { requested_rewrite: [rewrite, { ...rewrite, question: '\u0001' }] }, 'auto', 'requested_rewrite.1.question', 'holds U+0001'],
+    [
+      'CounterFact named, another given',
+      { requested_rewrite: { ...rewrite, target_new: 'x' } },
+      'counterfact',
+      'requested_rewrite.target_new.str',
+      'is missing',
+    ],
+    [
+      'MQuAKE',
+      { requested_rewrite: [rewrite, { ...rewrite, question: '\u0001' }] },
+      'auto',
+      'requested_rewrite.1.question',
+      'holds U+0001',
+    ],
     ['MQuAKE without edits', { requested_rewrite: [] }, 'auto', null, 'the mquake record holds no edit'],
-    ['EasyEdit', { prompt: 'Ada Quill plays the', target_new: 'oboe', ground_truth: 'flute' }, 'auto', 'subject', 'is missing; expected a text, the name'],
+    [
+      'EasyEdit',
+      { prompt: 'Ada Quill plays the', target_new: 'oboe', ground_truth: 'flute' },
+      'auto',
+      'subject',
+      'is missing; expected a text, the name',
+    ],
     ['EasyEdit, columns', { prompts: ['a', 'b'], target_new: ['c'], subject: ['d', 'e'] }, 'auto', 'target_new.1', 'is missing'],
     ['zsRE', { subject: 'a', src: 'b', alt: null, answers: [] }, 'auto', 'alt', 'is missing'],
     ['KnowEdit', { concept: '', text: 'b', labels: 'c' }, 'auto', 'concept', 'must not be empty'],
-    ['ConflictEdit', { edits: [{ relation: { prompt: '{} x' }, subject: { label: 'a' }, new_object: {} }] }, 'auto', 'edits.0.new_object.label', 'is missing'],
+    [
+      'ConflictEdit',
+      { edits: [{ relation: { prompt: '{} x' }, subject: { label: 'a' }, new_object: {} }] },
+      'auto',
+      'edits.0.new_object.label',
+      'is missing',
+    ],
   ])('%s %#', (_, record, format, field, message) => {
     const read = readRecord(record, format, context)
     expect(read.edits).toEqual([])
@@ -223,7 +294,9 @@ describe('problems carry the names of the record at hand', () => {
   test('one bad edit of a record refuses the record', () => {
     const read = readRecord({ requested_rewrite: [rewrite, {}] }, 'auto', context)
     expect(read.edits).toEqual([])
-    expect(read.problems.map(({ field }) => field)).toEqual(['subject', 'prompt', 'target_new.str'].map((f) => `requested_rewrite.1.${f}`))
+    expect(read.problems.map(({ field }) => field)).toEqual(
+      ['subject', 'prompt', 'target_new.str'].map((f) => `requested_rewrite.1.${f}`),
+    )
   })
 })
 
@@ -231,7 +304,9 @@ describe('what cannot be recognised', () => {
   test('names the fields that came and what was expected', () => {
     expect(detectFormat({ a: 1, b: 2 })).toBeUndefined()
     const [problem] = readRecord({ a: 1, b: 2 }, 'auto', context).problems
-    expect(problem?.message).toMatch(/^record has fields a, b; expected subject, prompt and target_new, or one of the formats mquake/)
+    expect(problem?.message).toMatch(
+      /^record has fields a, b; expected subject, prompt and target_new, or one of the formats mquake/,
+    )
   })
 
   test.each([[null], [3], ['text'], [[]]])('%j is no record', (value) => {

@@ -67,7 +67,13 @@ describe('fields of our own shape', () => {
   })
 
   test('text is trimmed, line ends made plain, null and blank mean absent', () => {
-    const read = edit({ subject: ' Veldt ', target_new: '\tOrrin\r\nand more ', target_true: null, relation: '  ', aliases: null })
+    const read = edit({
+      subject: ' Veldt ',
+      target_new: '\tOrrin\r\nand more ',
+      target_true: null,
+      relation: '  ',
+      aliases: null,
+    })
     expect(read).toMatchObject({ subject: 'Veldt', targetNew: 'Orrin\nand more', aliases: [] })
     expect(Object.keys(read)).not.toContain('relation')
     expect(Object.keys(read)).not.toContain('targetTrue')
@@ -94,7 +100,11 @@ describe('what is refused, and under which name', () => {
     [{ alias: ['x'] }, 'alias', 'unknown field `alias`; did you mean `aliases`?'],
     [{ ground_truth: 'x' }, 'ground_truth', 'unknown field `ground_truth`; did you mean `target_true`?'],
     [{ paraphrase: 'x' }, 'paraphrase', 'unknown field `paraphrase`; did you mean `paraphrases`?'],
-    [{ zzzzqq: 1 }, 'zzzzqq', `unknown field \`zzzzqq\`; the fields are id, subject, ${['aliases', 'prompt', 'target_new'].join(', ')}`],
+    [
+      { zzzzqq: 1 },
+      'zzzzqq',
+      `unknown field \`zzzzqq\`; the fields are id, subject, ${['aliases', 'prompt', 'target_new'].join(', ')}`,
+    ],
     [{ subject: '' }, 'subject', 'must not be empty'],
     [{ subject: undefined }, 'subject', 'is missing; expected a text'],
     [{ prompt: null }, 'prompt', 'got null'],
@@ -103,7 +113,11 @@ describe('what is refused, and under which name', () => {
     [{ subject: 'Vel\u0000dt' }, 'subject', 'holds U+0000'],
     [{ target_new: 'a\u0085b' }, 'target_new', 'holds U+0085'],
     [{ prompt: 'half \ud83d a pair' }, 'prompt', 'holds U+D83D'],
-    [{ subject: 'x'.repeat(LIMITS.subjectChars + 1) }, 'subject', `has ${LIMITS.subjectChars + 1} characters; at most ${LIMITS.subjectChars}`],
+    [
+      { subject: 'x'.repeat(LIMITS.subjectChars + 1) },
+      'subject',
+      `has ${LIMITS.subjectChars + 1} characters; at most ${LIMITS.subjectChars}`,
+    ],
     [{ prompt: '{} and {} are' }, 'prompt', '`{}` stands for the subject and may occur once'],
     [{ paraphrases: ['fine', '{}{}'] }, 'paraphrases.1', '`{}` stands for the subject'],
     [{ subject: 'a{}b' }, 'prompt', '`{}` stands for the subject'],
@@ -133,12 +147,18 @@ describe('what is refused, and under which name', () => {
   })
 
   test("another tenant's name, where a batch is one tenant's", () => {
-    expect(problems({ tenant: 'acme' }, { tenants: 'one' })[0]).toEqual(['tenant', expect.stringContaining('this batch is for tenant "default"')])
+    expect(problems({ tenant: 'acme' }, { tenants: 'one' })[0]).toEqual([
+      'tenant',
+      expect.stringContaining('this batch is for tenant "default"'),
+    ])
     expect(edit({ tenant: 'default' }, { tenants: 'one' }).tenant).toBe('default')
   })
 
   test('a key named __proto__ is unknown like any other', () => {
-    const read = readFields(JSON.parse('{"__proto__": {"subject": "x"}, "subject": "a", "prompt": "b", "target_new": "c"}'), context)
+    const read = readFields(
+      JSON.parse('{"__proto__": {"subject": "x"}, "subject": "a", "prompt": "b", "target_new": "c"}'),
+      context,
+    )
     expect(read.problems.map(({ field }) => field)).toEqual(['__proto__'])
   })
 })

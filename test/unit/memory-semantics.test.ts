@@ -1,5 +1,5 @@
-import Database from 'better-sqlite3'
 import { join } from 'node:path'
+import Database from 'better-sqlite3'
 import { describe, expect, test } from 'vitest'
 import { PalimpsestError } from '../../src/errors.ts'
 import { clock, edit, fact, memory, POST, recordingLog, scratch } from './memory-fixture.ts'
@@ -54,7 +54,10 @@ describe('supersession', () => {
 
   test('other relations, other subjects and other tenants do not supersede', async () => {
     const store = await memory()
-    store.land([edit('a'), edit('b', { relation: 'P36' }), edit('c', { subject: 'Spain', prompt: 'The capital of Spain is' })], POST)
+    store.land(
+      [edit('a'), edit('b', { relation: 'P36' }), edit('c', { subject: 'Spain', prompt: 'The capital of Spain is' })],
+      POST,
+    )
     store.land([edit('d', { tenant: 'other' })], { ...POST, tenant: 'other' })
     for (const id of ['a', 'b', 'c']) expect(store.get(T, id)?.state).toBe('live')
     expect(store.get('other', 'd')?.state).toBe('live')
@@ -139,19 +142,22 @@ describe('repeats', () => {
     expect(store.land([edit('a', { tags: ['x'] })], POST).results[0]).toMatchObject({ outcome: 'revised', state: 'live' })
   })
 
-  test.each([undefined, 'mine'])('a batch posted again (id %s) is answered as the first time, after a restart too', async (batchId) => {
-    const dataDir = scratch()
-    const options = batchId === undefined ? POST : { ...POST, batchId }
-    const batch = [edit('a'), edit('b'), edit('b', { tags: ['t'] }), edit('a')]
-    const first = await memory({ dataDir })
-    const landed = first.land(batch, options)
-    expect(landed.results.map((r) => r.outcome)).toEqual(['added', 'added', 'revised', 'unchanged'])
-    expect(landed.replayed).toBe(false)
-    await first.close()
-    const second = await memory({ dataDir })
-    expect(second.land(batch, options)).toEqual({ ...landed, replayed: true })
-    expect(second.version).toBe(3)
-  })
+  test.each([undefined, 'mine'])(
+    'a batch posted again (id %s) is answered as the first time, after a restart too',
+    async (batchId) => {
+      const dataDir = scratch()
+      const options = batchId === undefined ? POST : { ...POST, batchId }
+      const batch = [edit('a'), edit('b'), edit('b', { tags: ['t'] }), edit('a')]
+      const first = await memory({ dataDir })
+      const landed = first.land(batch, options)
+      expect(landed.results.map((r) => r.outcome)).toEqual(['added', 'added', 'revised', 'unchanged'])
+      expect(landed.replayed).toBe(false)
+      await first.close()
+      const second = await memory({ dataDir })
+      expect(second.land(batch, options)).toEqual({ ...landed, replayed: true })
+      expect(second.version).toBe(3)
+    },
+  )
 
   test('a batch id used for other content is refused', async () => {
     const store = await memory()
@@ -264,7 +270,9 @@ test('listeners hear what landed, after it is visible, and one that throws stops
   store.onChange(() => {
     throw new Error('listener')
   })
-  const stop = store.onChange(({ tenant, added, version }) => heard.push([tenant, added.map((h) => h.edit.id), version, store.heldAt(T, 'e1', 1_000)]))
+  const stop = store.onChange(({ tenant, added, version }) =>
+    heard.push([tenant, added.map((h) => h.edit.id), version, store.heldAt(T, 'e1', 1_000)]),
+  )
   store.land([fact(1)], POST)
   store.land([fact(2)], { ...POST, dryRun: true })
   store.withdraw(T, ['e1'], 'test')
@@ -295,7 +303,10 @@ describe('list', () => {
 
   test('pages without gaps or repeats while edits land in between', async () => {
     const store = await memory()
-    store.land(Array.from({ length: 7 }, (_, n) => fact(n)), POST)
+    store.land(
+      Array.from({ length: 7 }, (_, n) => fact(n)),
+      POST,
+    )
     const seen: string[] = []
     let cursor: string | null | undefined
     do {

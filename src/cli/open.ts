@@ -1,0 +1,88 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Config } from '../config.ts'
+import type { Embedder, Engine } from '../engine/engine.ts'
+import type { Gateway, Limits, Logger } from '../gateway.ts'
+import { readCalibration } from '../memory/calibration.ts'
+import { cachedEmbedder } from '../memory/embed-cache.ts'
+import { type EditFolder, openFolder } from '../memory/folder.ts'
+import type { MemoryStore } from '../memory/memory-store.ts'
+import { Retriever } from '../memory/retrieve.ts'
+import { openMemory } from '../memory/store.ts'
+import { openTemplates, type Templates } from '../prompt/templates.ts'
+import { parseEditFile } from './edit-file.ts'
+
+/** Of the package, for `--version` and /health. */
+export const VERSION = (JSON.parse(readFileSync(join(import.meta.dirname, '../../package.json'), 'utf8')) as { version: string })
+  .version
+
+/** All of a gateway but the engine, so that what can fail at once fails before a model is fetched or loaded. */
+export interface Parts {
+  readonly memory: MemoryStore
+  readonly folder: EditFolder
+  /** Still without its engine. */
+  gateway(engine: Engine): Gateway
+  close(): Promise<void>
+}
+
+export interface OpenOptions {
+  readonly config: Config<Limits>
+  readonly embedder: Embedder
+  readonly log: Logger
+  /** Follow the folders of edits and templates. */
+  readonly watch: boolean
+  readonly closing: AbortSignal
+}
+
+const now = () => performance.timeOrigin + performance.now()
+
+/** Opens templates, memory and `edits/`. Throws `template_broken`, `folder_in_use`, `storage_failed`, `storage_full`. */
+export async function openParts({ config, embedder: plain, log, watch, closing }: OpenOptions): Promise<Parts> {
+  const startedAt = now()
+  const say = { info: (message: string) => log.info({}, message), warn: (message: string) => log.warn({}, message) }
+  const embedder = cachedEmbedder(plain, config.embedCacheBytes)
+  const calibration = readCalibration(undefined, config.threshold)
+  const opened = openTemplates({ dir: config.templatesDir, watch, log: say })
+  const templates = withDefault(opened, config.template)
+  let memory: MemoryStore | undefined
+  try {
+    memory = await openMemory({ dataDir: config.dataDir, embedder, now: Date.now, log })
+    const held = memory
+    const folder = await openFolder({ dir: config.editsDir, memory: held, parse: parseEditFile, watch, log })
+    const retriever = new Retriever(held, embedder, { now: Date.now, cacheBytes: config.selectionCacheBytes })
+    return {
+      memory: held,
+      folder,
+      gateway: (engine) => ({
+        ...{
+          engine,
+          memory: held,
+          retriever,
+          calibration,
+          templates,
+          limits: config.limits,
+          now,
+          log,
+          version: VERSION,
+          startedAt,
+          closing,
+        },
+        hosts: config.hosts,
+      }),
+      close: async () => {
+        await Promise.all([folder.close(), templates.close()])
+        await held.close()
+      },
+    }
+  } catch (error) {
+    await Promise.all([opened.close(), memory?.close()])
+    throw error
+  }
+}
+
+/** A name that the configuration gives stands in for the family's default; throws `template_not_found` at once, not at the first request. */
+function withDefault(templates: Templates, name: string | undefined): Templates {
+  if (name === undefined) return templates
+  templates.get(name, '')
+  return { ...templates, get: (asked, family) => templates.get(asked ?? name, family) }
+}

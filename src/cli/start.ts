@@ -1,0 +1,69 @@
+import { createApp } from '../app.ts'
+import type { Config } from '../config.ts'
+import type { Engine } from '../engine/engine.ts'
+import { openScripted } from '../engine/scripted.ts'
+import { PalimpsestError } from '../errors.ts'
+import type { Gateway, Limits, Logger } from '../gateway.ts'
+import { listen } from './listen.ts'
+import { openParts, type Parts } from './open.ts'
+import { choose, openWeights } from './weights.ts'
+
+export interface StartOptions {
+  readonly config: Config<Limits>
+  readonly log: Logger
+  /** `none`: the commands on edits, which ask no model. */
+  readonly model: 'configured' | 'none'
+  readonly host: string
+  /** 0: a free one. */
+  readonly port: number
+  readonly watch: boolean
+  /** Aborting it refuses new work; `close` does the rest. */
+  readonly closing: AbortSignal
+}
+
+/** A gateway that listens. */
+export interface Running extends Pick<Parts, 'memory' | 'folder'> {
+  readonly url: string
+  readonly gateway: Gateway
+  /** Lets running requests end for `graceMs`, saves the indexes, frees models, port and data folder. */
+  close(graceMs: number): Promise<void>
+}
+
+/** Starts a gateway. What can be wrong with port, templates and data folder is found before any model is fetched or loaded. */
+export async function startGateway({ config, log, model, host, port, watch, closing }: StartOptions): Promise<Running> {
+  const opened: ((graceMs: number) => Promise<void>)[] = []
+  const close = async (graceMs: number) => {
+    for (const undo of opened.splice(0).reverse()) await undo(graceMs)
+  }
+  try {
+    const choice = model === 'none' ? null : await choose(config)
+    const listener = await listen(host, port)
+    opened.push((graceMs) => listener.close(graceMs))
+    const weights = openWeights(config, choice, log, closing)
+    opened.push(() => weights.close())
+    const parts = await openParts({ config, embedder: await weights.embedder(), log, watch, closing })
+    opened.push(() => parts.close())
+    const engine = choice === null ? withoutModel() : await weights.engine()
+    // Requests end with the engine, so both stop at the same time, ahead of all else.
+    opened[0] = async () => {}
+    opened.push(async (graceMs) => void (await Promise.all([listener.close(graceMs), engine.close(graceMs)])))
+    closing.throwIfAborted()
+    const gateway = parts.gateway(engine)
+    listener.serve(createApp(gateway))
+    if (model === 'configured') parts.memory.setUrl(listener.url)
+    return { url: listener.url, gateway, memory: parts.memory, folder: parts.folder, close }
+  } catch (error) {
+    await close(0)
+    throw error
+  }
+}
+
+function withoutModel(): Engine {
+  const refuse = (): never => {
+    throw new PalimpsestError(
+      'engine_failed',
+      'This gateway was started for its edits only and has no model. Start one with: palimpsest serve',
+    )
+  }
+  return openScripted({ name: 'none', reply: refuse })
+}

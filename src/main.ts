@@ -1,0 +1,36 @@
+/** The command line. `bin/palimpsest.mjs` builds and starts it. */
+import { Command, CommanderError } from 'commander'
+import { addChatCommand } from './cli/chat.ts'
+import { addEditsCommand } from './cli/edits.ts'
+import { problemText } from './cli/edits-text.ts'
+import { VERSION } from './cli/open.ts'
+import { addServeCommand } from './cli/serve.ts'
+import { printable } from './cli/table.ts'
+import { PalimpsestError } from './errors.ts'
+
+const program = new Command('palimpsest')
+  .description('An OpenAI-compatible gateway that changes what a language model knows, now, without training.')
+  .version(VERSION)
+  .showHelpAfterError('(--help lists commands and options)')
+  .exitOverride()
+addServeCommand(program)
+addEditsCommand(program)
+addChatCommand(program)
+
+try {
+  await program.parseAsync(process.argv)
+} catch (error) {
+  // Commander has printed what it found; help and version are no fault.
+  if (!(error instanceof CommanderError)) process.stderr.write(`${printable(describe(error))}\n`)
+  process.exitCode = error instanceof CommanderError ? error.exitCode : 1
+}
+// A runtime thread that lingers must not keep the command from ending; the data folder is closed by now.
+process.exit()
+
+/** Problems one a line, then the sentence. What is not ours comes with its stack: it is a fault to report. */
+function describe(error: unknown): string {
+  if (!(error instanceof PalimpsestError)) return error instanceof Error ? (error.stack ?? error.message) : String(error)
+  const summary =
+    error.problems.length === 0 ? error.message : (/^.*?nothing of it was taken\./s.exec(error.message)?.[0] ?? error.message)
+  return [...error.problems.map(problemText), summary].join('\n')
+}

@@ -1,0 +1,233 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import fc from 'fast-check'
+import { afterEach, describe, expect, it } from 'vitest'
+import type { Finish } from '../../src/engine/engine.ts'
+import { eventData } from '../../src/engine/event-stream.ts'
+import { openUpstream, type UpstreamOptions } from '../../src/engine/upstream.ts'
+import type { Sampling } from '../../src/request.ts'
+import { Trace } from '../../src/trace.ts'
+
+const SAMPLING: Sampling = { temperature: 0.5, topP: 0.9, seed: 7, maxTokens: 20, stop: ['END'] }
+const PROMPT = { messages: [{ role: 'user' as const, content: 'Hello there' }] }
+const never = new AbortController().signal
+
+type Handler = (request: IncomingMessage, response: ServerResponse, body: string) => void
+
+let server: Server | undefined
+afterEach(() => {
+  server?.closeAllConnections()
+  server?.close()
+})
+
+async function standIn(handle: Handler): Promise<string> {
+  server = createServer(async (request, response) => {
+    let body = ''
+    for await (const chunk of request) body += chunk
+    handle(request, response, body)
+  })
+  await new Promise<void>((listening) => server?.listen(0, '127.0.0.1', listening))
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+}
+
+const delta = (content: string) =>
+  `data: ${JSON.stringify({ choices: [{ index: 0, delta: { content }, finish_reason: null }] })}\n\n`
+const finish = (reason: string) => `data: ${JSON.stringify({ choices: [{ index: 0, delta: {}, finish_reason: reason }] })}\n\n`
+const USAGE = `data: ${JSON.stringify({ choices: [], usage: { prompt_tokens: 31, completion_tokens: 5, prompt_tokens_details: { cached_tokens: 16 } } })}\n\n`
+const DONE = 'data: [DONE]\n\n'
+
+const speaks =
+  (...chunks: string[]): Handler =>
+  (_, response) => {
+    response.writeHead(200, { 'content-type': 'text/event-stream' })
+    for (const chunk of chunks) response.write(chunk)
+    response.end()
+  }
+const refuses =
+  (status: number, body: unknown, headers: Record<string, string> = {}): Handler =>
+  (_, response) =>
+    response.writeHead(status, headers).end(typeof body === 'string' ? body : JSON.stringify(body))
+
+async function ask(handle: Handler, options: Partial<UpstreamOptions> = {}, signal = never) {
+  const engine = await openUpstream({ url: await standIn(handle), model: 'served', ...options })
+  const trace = new Trace('t', () => 0)
+  const result = await collect(engine.generate(PROMPT, SAMPLING, trace, signal))
+  return { ...result, trace, engine }
+}
+
+async function collect(stream: AsyncGenerator<string, Finish>): Promise<{ pieces: string[]; finish: Finish }> {
+  const pieces: string[] = []
+  for (;;) {
+    const { value, done } = await stream.next()
+    if (done) return { pieces, finish: value }
+    pieces.push(value)
+  }
+}
+
+describe('the upstream engine', () => {
+  it('relays the pieces, the usage and the reason', async () => {
+    const { pieces, finish: end, trace } = await ask(speaks(delta('Par'), delta('is.'), finish('length'), USAGE, DONE))
+    expect(pieces.join('')).toBe('Paris.')
+    expect(end).toEqual({ reason: 'length', promptTokens: 31, completionTokens: 5, cachedTokens: 16 })
+    expect(trace).toMatchObject({ promptTokens: 31, tokensCached: 16 })
+  })
+
+  it('sends what it was asked, with the key, under /v1', async () => {
+    const seen: unknown[] = []
+    const record: Handler = (request, response, body) => {
+      seen.push(request.method, request.url, request.headers.authorization, JSON.parse(body))
+      speaks(delta('x'), finish('stop'), DONE)(request, response, body)
+    }
+    await ask(record, { apiKey: 'k' })
+    expect(seen).toEqual([
+      'POST',
+      '/v1/chat/completions',
+      'Bearer k',
+      {
+        model: 'served',
+        messages: [{ role: 'user', content: 'Hello there' }],
+        temperature: 0.5,
+        top_p: 0.9,
+        seed: 7,
+        max_tokens: 20,
+        stop: ['END'],
+        stream: true,
+        stream_options: { include_usage: true },
+      },
+    ])
+  })
+
+  it('asks for the model’s name and context when none is given', async () => {
+    const list = { data: [{ id: 'llama-2', max_model_len: 2048 }, { id: 'other' }] }
+    const url = await standIn((request, response) =>
+      (request.url === '/base/models' ? refuses(200, list) : refuses(404, ''))(request, response, ''),
+    )
+    const engine = await openUpstream({ url: `${url}/base/` })
+    expect(engine.model).toMatchObject({ name: 'llama-2', contextTokens: 2048, family: 'upstream', device: 'remote' })
+    await expect(openUpstream({ url })).rejects.toMatchObject({ code: 'upstream_failed' })
+  })
+
+  it('ends at a stop string that the server let through', async () => {
+    const { pieces, finish: end } = await ask(speaks(delta('so E'), delta('ND more'), finish('length'), DONE))
+    expect(pieces.join('')).toBe('so ')
+    expect(end.reason).toBe('stop')
+  })
+
+  it('estimates the usage of a server that tells none', async () => {
+    const { finish: end } = await ask(speaks(delta('12345678'), finish('stop')))
+    expect(end).toEqual({ reason: 'stop', promptTokens: 3, completionTokens: 2, cachedTokens: 0 })
+  })
+
+  it.each<[string, Handler, object]>([
+    [
+      '429 with its Retry-After',
+      refuses(429, { error: { message: 'slow down' } }, { 'retry-after': '7' }),
+      { code: 'queue_full', retryAfterSeconds: 7, message: /slow down/ },
+    ],
+    [
+      '400 with its message and field',
+      refuses(400, { error: { message: 'temperature too high', param: 'temperature' } }),
+      { code: 'invalid_value', message: /^temperature too high$/, param: 'temperature' },
+    ],
+    [
+      'a context too long',
+      refuses(400, { error: { message: 'too long', code: 'context_length_exceeded' } }),
+      { code: 'context_length_exceeded' },
+    ],
+    ['401', refuses(401, { error: { message: 'no key' } }), { code: 'upstream_failed', message: /API key/ }],
+    ['404', refuses(404, 'nope'), { code: 'upstream_failed', message: /404: nope/ }],
+    ['500 without a body', refuses(500, ''), { code: 'upstream_failed', message: /status 500/ }],
+    [
+      '503 with its Retry-After',
+      refuses(503, { error: 'loading' }, { 'retry-after': '3' }),
+      { code: 'upstream_failed', retryAfterSeconds: 3, message: /loading/ },
+    ],
+    [
+      'an error in mid-stream',
+      speaks(delta('a'), 'data: {"error":{"message":"out of memory"}}\n\n'),
+      { code: 'upstream_failed', message: /middle.*out of memory/ },
+    ],
+    ['a stream without an end', speaks(delta('a')), { code: 'upstream_failed', message: /without saying why/ }],
+    ['a page instead of a stream', speaks('<html></html>'), { code: 'upstream_failed' }],
+    ['a piece that is not JSON', speaks('data: {"choices":[{"del\n\n'), { code: 'upstream_failed', message: /not JSON/ }],
+    [
+      'a connection that breaks',
+      (_, response) => void response.write(delta('a'), () => response.destroy()),
+      { code: 'upstream_failed', message: /connection/i },
+    ],
+    ['silence', () => {}, { code: 'upstream_failed', message: /silent for 0.05 s/ }],
+    ['silence in mid-stream', (_, response) => void response.write(delta('a')), { code: 'upstream_failed', message: /silent/ }],
+  ])('reports %s', async (what, handle, expected) => {
+    const error = await ask(handle, what.startsWith('silence') ? { timeoutMs: 50 } : {}).catch((thrown: unknown) => thrown)
+    const { message, ...rest } = expected as { message?: RegExp }
+    expect(error).toMatchObject(rest)
+    if (message !== undefined) expect((error as Error).message).toMatch(message)
+  })
+
+  it('reports a refused connection, and a URL that is none', async () => {
+    const url = await standIn(() => {})
+    await new Promise((closed) => server?.close(closed))
+    const engine = await openUpstream({ url, model: 'm' })
+    await expect(collect(engine.generate(PROMPT, SAMPLING, new Trace('t', () => 0), never))).rejects.toMatchObject({
+      code: 'upstream_failed',
+      message: expect.stringContaining('ECONNREFUSED'),
+    })
+    expect(engine.load().busy).toBe(0)
+    await expect(openUpstream({ url: 'localhost', model: 'm' })).rejects.toMatchObject({ code: 'invalid_value' })
+  })
+
+  it('hangs up on the server when the client leaves, by abort or by return', async () => {
+    let closed = 0
+    let hungUp: () => void = () => {}
+    const url = await standIn((_, response) => {
+      response.on('close', () => {
+        closed++
+        hungUp()
+      })
+      response.write(delta('first'))
+    })
+    const engine = await openUpstream({ url, model: 'm' })
+    const gone = new AbortController()
+    for (const leave of ['abort', 'return'] as const) {
+      const noticed = new Promise<void>((resolve) => {
+        hungUp = resolve
+      })
+      const stream = engine.generate(PROMPT, { ...SAMPLING, stop: [] }, new Trace('t', () => 0), gone.signal)
+      if (leave === 'return') {
+        // A fresh signal: the first one is spent.
+        const second = engine.generate(PROMPT, { ...SAMPLING, stop: [] }, new Trace('t', () => 0), never)
+        expect((await second.next()).value).toBe('first')
+        await second.return({ reason: 'stop', promptTokens: 0, completionTokens: 0, cachedTokens: 0 })
+      } else {
+        expect((await stream.next()).value).toBe('first')
+        const rest = expect(stream.next()).rejects.toThrow('left')
+        gone.abort(new Error('left'))
+        await rest
+      }
+      await noticed
+      expect(engine.load().busy).toBe(0)
+    }
+    expect(closed).toBe(2)
+  })
+})
+
+describe('eventData', () => {
+  async function* chunks(bytes: Uint8Array, at: readonly number[]) {
+    const points = [0, ...at.map((n) => n % (bytes.length + 1)).sort((a, b) => a - b), bytes.length]
+    for (let i = 1; i < points.length; i++) yield bytes.subarray(points[i - 1], points[i])
+  }
+  async function read(text: string, at: readonly number[] = []) {
+    const all: string[] = []
+    for await (const data of eventData(chunks(Buffer.from(text), at))) all.push(data)
+    return all
+  }
+
+  it('reads comments, CR, CRLF, several data lines and other fields, however the bytes are cut', async () => {
+    const text = ': ping\n\ndata: a\r\n\r\nevent: x\ndata:b\ndata:  c\nid: 1\n\ndata\n\ndata: é漢\r\rdata: last'
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.nat(200)), async (at) => {
+        expect(await read(text, at)).toEqual(['a', 'b\n c', '', 'é漢', 'last'])
+      }),
+    )
+  })
+})

@@ -1,0 +1,58 @@
+import { createHash } from 'node:crypto'
+import type { Edit } from '../../src/edit/edit.ts'
+import type { Embedder } from '../../src/engine/engine.ts'
+
+/** Numbers in [0, 1), the same for the same seed (mulberry32). */
+export function random(seed: number): () => number {
+  let state = seed
+  return () => {
+    state = (state + 0x6d2b79f5) | 0
+    let t = Math.imul(state ^ (state >>> 15), 1 | state)
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+    return ((t ^ (t >>> 14)) >>> 0) / 4_294_967_296
+  }
+}
+
+export function unit(vector: Float32Array): Float32Array {
+  const length = Math.hypot(...vector)
+  return vector.map((x) => x / length)
+}
+
+/** A unit vector that depends on nothing but the text. */
+export function vectorOf(text: string, dimensions: number): Float32Array {
+  const next = random(createHash('sha256').update(text).digest().readInt32LE(0))
+  return unit(Float32Array.from({ length: dimensions }, () => next() - 0.5))
+}
+
+export interface FakeEmbedder extends Embedder {
+  /** Every text it was asked for, in order. */
+  readonly asked: string[]
+}
+
+export function fakeEmbedder(
+  options: { name?: string; dimensions?: number; vector?: (text: string) => Float32Array } = {},
+): FakeEmbedder {
+  const { name = 'fake', dimensions = 16 } = options
+  const vector = options.vector ?? ((text: string) => vectorOf(text, dimensions))
+  const asked: string[] = []
+  return {
+    ...{ name, dimensions, maxTokens: 256, asked },
+    embed: async (texts) => {
+      asked.push(...texts)
+      return texts.map(vector)
+    },
+    close: async () => undefined,
+  }
+}
+
+export function edit(id: string, over: Partial<Edit> = {}): Edit {
+  return {
+    ...{ id, subject: 'France', prompt: 'The capital of France is', targetNew: id },
+    ...{ aliases: [], paraphrases: [], tags: [], tenant: 'default', ...over },
+  }
+}
+
+/** An edit about a subject of its own. */
+export function fact(n: number, over: Partial<Edit> = {}): Edit {
+  return edit(`e${n}`, { subject: `Town ${n}`, prompt: `The mayor of Town ${n} is`, targetNew: `Mayor ${n}`, ...over })
+}

@@ -1,0 +1,76 @@
+import { execFileSync, spawn } from 'node:child_process'
+import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { createInterface } from 'node:readline'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { memory, scratch } from './memory-fixture.ts'
+
+/** Kills per kind; each in a memory that has survived the ones before. */
+const ROUNDS = 3
+const BATCH_EDITS = 300
+const ROOT = resolve(import.meta.dirname, '../..')
+let built = ''
+
+beforeAll(() => {
+  built = mkdtempSync(join(tmpdir(), 'palimpsest-kill-'))
+  symlinkSync(join(ROOT, 'node_modules'), join(built, 'node_modules'))
+  writeFileSync(join(built, 'package.json'), '{"type": "module"}')
+  const compilerOptions = {
+    noEmit: false,
+    rootDir: ROOT,
+    outDir: join(built, 'out'),
+    typeRoots: [join(ROOT, 'node_modules/@types')],
+  }
+  const files = [join(ROOT, 'test/unit/memory-kill-child.ts')]
+  writeFileSync(
+    join(built, 'tsconfig.json'),
+    JSON.stringify({ extends: join(ROOT, 'tsconfig.json'), compilerOptions, files, include: [] }),
+  )
+  execFileSync(join(ROOT, 'node_modules/.bin/tsc'), ['-p', built], { stdio: 'inherit' })
+}, 60_000)
+afterAll(() => rmSync(built, { recursive: true, force: true }))
+
+/** Runs the child until it is killed, `delayMs` after the first acknowledgement; returns the batches it acknowledged. */
+async function runAndKill(dataDir: string, first: number, delayMs: number): Promise<number[]> {
+  const child = spawn(
+    process.execPath,
+    [join(built, 'out/test/unit/memory-kill-child.js'), dataDir, String(first), String(BATCH_EDITS)],
+    {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  )
+  const acknowledged: number[] = []
+  for await (const line of createInterface({ input: child.stdout })) {
+    if (!line.startsWith('ack ')) continue
+    acknowledged.push(Number(line.slice(4)))
+    if (acknowledged.length > 1) continue
+    if (delayMs === 0) child.kill('SIGKILL')
+    else setTimeout(() => child.kill('SIGKILL'), delayMs)
+  }
+  return acknowledged
+}
+
+test.each([
+  ['directly after an acknowledgement', () => 0],
+  ['in the middle of landings', (round: number) => 5 + 17 * round],
+])(
+  `kill -9 %s, ${ROUNDS} times: nothing acknowledged is lost, nothing is half there`,
+  async (_, delay) => {
+    const dataDir = scratch()
+    const acknowledged: number[] = []
+    for (let round = 0; round < ROUNDS; round++) {
+      acknowledged.push(...(await runAndKill(dataDir, round * 1_000, delay(round))))
+      const store = await memory({ dataDir, limits: { exactPoints: 100 } })
+      const batches = store.batches('default')
+      const landed = new Set(batches.map((b) => Number(b.id.slice('batch '.length))))
+      expect(acknowledged.filter((n) => !landed.has(n))).toEqual([])
+      expect(batches.filter((b) => b.live !== BATCH_EDITS)).toEqual([])
+      expect(store.version).toBe(batches.length * BATCH_EDITS)
+      expect(store.list({ tenant: 'default', limit: 1 }).total).toBe(batches.length * BATCH_EDITS)
+      await store.close()
+    }
+    expect(acknowledged.length).toBeGreaterThanOrEqual(ROUNDS)
+  },
+  60_000,
+)
