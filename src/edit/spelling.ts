@@ -23,16 +23,21 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
 
 /** Nothing longer is a slip of the pen in one of our names. */
 const LONGEST_CHARS = 24
+/** Letters wrong, missing or too many. */
+const SLIPS = 2
 
 function nearest(key: string, known: readonly string[]): string | undefined {
   const plain = bare(key)
   const elsewhere = Object.hasOwn(ELSEWHERE, plain) ? ELSEWHERE[plain] : undefined
   if (elsewhere !== undefined && known.includes(elsewhere)) return elsewhere
   if (plain.length < 2 || plain.length > LONGEST_CHARS) return undefined
-  const ranked = known.map((field) => ({ field, far: distance(plain, bare(field)), begins: bare(field).startsWith(plain) }))
-  ranked.sort((a, b) => a.far - b.far)
-  const [best] = ranked
-  if (best !== undefined && best.far <= Math.min(2, plain.length - 1)) return best.field
+  const ranked = known.map((field) => {
+    const name = bare(field)
+    const far = Math.abs(name.length - plain.length) > SLIPS ? Number.POSITIVE_INFINITY : distance(plain, name)
+    return { field, far, begins: name.startsWith(plain) }
+  })
+  const best = ranked.reduce((a, b) => (b.far < a.far ? b : a))
+  if (best.far <= Math.min(SLIPS, plain.length - 1)) return best.field
   return ranked.find(({ begins }) => begins)?.field
 }
 

@@ -62,7 +62,7 @@ export class ChatEngine implements Engine {
   }
 
   async *generate(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<string, Finish> {
-    signal.throwIfAborted()
+    this.#check(signal)
     const tokens = tokenize(this.#vocabulary, this.#pieces(prompt))
     trace.promptTokens = tokens.length
     if (tokens.length >= this.model.contextTokens) throw contextExceeded(tokens.length, this.model.contextTokens)

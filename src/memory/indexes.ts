@@ -23,8 +23,8 @@ export interface IndexesOptions extends IndexOptions {
   readonly logSeq: () => number
 }
 
-/** Points moved into a graph between two turns of the event loop: about 10 ms. */
-const SETTLE_POINTS = 12
+/** Points moved into a graph between two turns of the event loop: some milliseconds, the time of a token or less. */
+const SETTLE_POINTS = 4
 /** Edits whose kept vectors are read between two turns of the event loop. */
 const LOAD_EDITS = 256
 /** Points gained since the last save that make another one worth while. */

@@ -91,7 +91,7 @@ export function landingResults(view: LiveView, edits: readonly Edit[], batchId: 
     const mine = landed.get(id) ?? view.revisions(id).filter((r) => r.batchId === batchId)
     landed.set(id, mine)
     const next = mine[0]
-    const revision = next !== undefined && contentOf(next.edit) === content ? mine.shift() : undefined
+    const revision = next !== undefined && (next.edit === edit || contentOf(next.edit) === content) ? mine.shift() : undefined
     const superseded = revision && view.supersededAtLanding(revision)
     const duplicateOf = firstWith.get(content)
     if (duplicateOf === undefined) firstWith.set(content, index)

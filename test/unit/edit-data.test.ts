@@ -7,7 +7,7 @@ const FOLDER = process.env.PALIMPSEST_DATA ?? '/work/shared/data'
 const present = existsSync(FOLDER)
 if (!present) console.warn(`skipped: no benchmark files in ${FOLDER} (set PALIMPSEST_DATA)`)
 
-describe.skipIf(!present)('every benchmark file is read whole', () => {
+describe.skipIf(!present)('every benchmark file is read whole', { timeout: 60_000 }, () => {
   test.each([
     ['counterfact/counterfact-dev-500.json', 'counterfact', 500, { relation: 500, targetTrue: 500 }],
     ['counterfact/counterfact-flat-12k.json', 'counterfact', 12_000, { relation: 0, targetTrue: 12_000 }],

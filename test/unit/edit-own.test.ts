@@ -194,7 +194,7 @@ const anyEdit: fc.Arbitrary<Edit> = fc
   .filter((e) => ![e.prompt, ...e.paraphrases].some((s) => s.includes('{}')))
   .filter((e) => e.validFrom === undefined || e.validTo === undefined || e.validFrom < e.validTo)
 
-test('what is written is read back to an equal edit, through JSON', () => {
+test('what is written is read back to an equal edit, through JSON', { timeout: 60_000 }, () => {
   fc.assert(
     fc.property(anyEdit, (written) => {
       const read = readFields(JSON.parse(JSON.stringify(toWire(written))), context)
