@@ -49,6 +49,7 @@ export async function startGateway({ config, log, model, host, port, watch, clos
     opened.push(async (graceMs) => void (await Promise.all([listener.close(graceMs), engine.close(graceMs)])))
     closing.throwIfAborted()
     const gateway = parts.gateway(engine)
+    if (model === 'configured') await gateway.retriever.warm()
     listener.serve(createApp(gateway))
     if (model === 'configured') parts.memory.setUrl(listener.url)
     return { url: listener.url, gateway, memory: parts.memory, folder: parts.folder, close }

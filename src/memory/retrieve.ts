@@ -54,7 +54,7 @@ export class Retriever {
   readonly #now: () => number
   readonly #indexes = new Map<string, SubjectIndex>()
   readonly #turns: LRUCache<string, readonly Candidate[]>
-  #relations: Promise<Float32Array[]> | undefined
+  #relations: Promise<readonly Float32Array[]> | undefined
 
   constructor(source: Source, embedder: Embedder, options: { now: () => number; cacheBytes: number }) {
     this.#source = source
@@ -63,6 +63,15 @@ export class Retriever {
     this.#turns = new LRUCache({ maxSize: options.cacheBytes, sizeCalculation: (c) => 256 + c.length * 2_048 })
     for (const tenant of source.tenants()) this.#add(tenant, source.all(tenant))
     source.onChange(({ tenant, added }) => this.#add(tenant, added))
+  }
+
+  /** Embeds the yardstick of common relations, about a second of work, so that no request waits for it. Tried again after a failure. */
+  warm(): Promise<readonly Float32Array[]> {
+    this.#relations ??= this.#embedder.embed(RELATIONS, 'query').catch((error: unknown) => {
+      this.#relations = undefined
+      throw error
+    })
+    return this.#relations
   }
 
   #add(tenant: string, held: Iterable<HeldEdit>): void {
@@ -213,8 +222,7 @@ export class Retriever {
     const wanted = relationWords(relations[0] ?? '')
     const given = relationWords(near.masked)
     const best = (v: Float32Array | undefined) => Math.max(...keys.map((k) => cosine(v, k)))
-    this.#relations ??= this.#embedder.embed(RELATIONS, 'query')
-    const common = await this.#relations
+    const common = await this.warm()
     const beaten = (v: Float32Array | undefined) =>
       Math.max(...common.map((r) => cosine(v, r) - Math.max(...keys.map((k) => cosine(k, r)))))
     return {
