@@ -59,7 +59,7 @@ export function maskSubject(text: string, subject: string, mask: string = MASK):
   // A search, not a pattern: compiling one with Unicode classes for every edit costs milliseconds.
   const sought = subject.trim().toLowerCase()
   const lower = text.toLowerCase()
-  if (sought === '' || lower.length !== text.length) return sought === '' ? text : text.replaceAll(subject.trim(), mask)
+  if (sought === '' || lower.length !== text.length) return sought === '' ? text : text.replaceAll(subject.trim(), () => mask)
   let out = ''
   let from = 0
   for (let at = lower.indexOf(sought); at !== -1; at = lower.indexOf(sought, at + 1)) {

@@ -77,6 +77,8 @@ export const DEFAULT_QUEUE_LIMIT = 64
 /** Tokens in one batch at least; more where that many slots prefill at once, so that no piece is ever cut in two. */
 const BATCH_TOKENS = 512
 
+const DISPOSE_LIMIT_MS = 5_000
+
 export async function openRuntime({ threads = availableParallelism(), gpu = 'auto', log }: RuntimeOptions): Promise<Runtime> {
   const llama = await start(threads, gpu, log)
   const device = llama.gpu === false ? 'cpu' : llama.gpu
@@ -85,7 +87,7 @@ export async function openRuntime({ threads = availableParallelism(), gpu = 'aut
     threads,
     openChat: (options) => openChat(llama, device, threads, options, log),
     openEmbedder: (options) => openEmbedder(llama, options),
-    dispose: () => llama.dispose(),
+    dispose: () => dispose(llama),
   }
 }
 
@@ -98,8 +100,8 @@ async function start(threads: number, gpu: NonNullable<RuntimeOptions['gpu']>, l
       skipDownload: true,
       progressLogs: false,
       logLevel: LlamaLogLevel.warn,
-      logger: (level, message) =>
-        log(level === 'fatal' || level === 'error' ? 'error' : level === 'warn' ? 'warn' : 'debug', message.trim()),
+      // Its warnings are about the files' metadata, and every good file here causes some.
+      logger: (level, message) => log(level === 'fatal' || level === 'error' ? 'error' : 'debug', message.trim()),
     })
   } catch (cause) {
     if (!(cause instanceof NoBinaryFoundError)) throw cause
@@ -114,10 +116,19 @@ async function start(threads: number, gpu: NonNullable<RuntimeOptions['gpu']>, l
   }
 }
 
+/** node-llama-cpp waits for ever once a model has failed to load, since it never lets go of that one. */
+async function dispose(llama: Llama): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  const enough = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, DISPOSE_LIMIT_MS)
+  })
+  await Promise.race([llama.dispose(), enough])
+  clearTimeout(timer)
+}
+
 async function openChat(llama: Llama, device: string, threads: number, options: ChatOptions, log: Log): Promise<Engine> {
   const { modelPath, name, sha256 = null, queueLimit = DEFAULT_QUEUE_LIMIT, now = () => performance.now() } = options
-  const info = await readHeader(modelPath)
-  const insights = await GgufInsights.from(info, llama)
+  const { info, insights } = await readHeader(llama, modelPath)
   const family = options.family ?? familyOf(info, modelPath)
   const contextTokens = Math.min(
     options.contextTokens ?? DEFAULT_CONTEXT_TOKENS,
@@ -143,7 +154,8 @@ async function openChat(llama: Llama, device: string, threads: number, options: 
   })
 }
 
-async function readHeader(path: string): Promise<GgufFileInfo> {
+/** The header, once it is sure that the file is as long as the header says. */
+async function readHeader(llama: Llama, path: string): Promise<{ info: GgufFileInfo; insights: GgufInsights }> {
   const size = await stat(path).then(
     (file) => file.size,
     () => null,
@@ -155,9 +167,11 @@ async function readHeader(path: string): Promise<GgufFileInfo> {
   } catch (cause) {
     throw brokenModelFile(path, `its ${size} bytes do not begin like one (${message(cause)})`, cause)
   }
-  if (info.metadata?.tokenizer?.ggml?.tokens === undefined)
-    throw brokenModelFile(path, `its header breaks off (the file has ${size} bytes)`)
-  return info
+  const insights = await GgufInsights.from(info, llama)
+  const complete = (info.infoEndOffset ?? 0) + insights.modelSize
+  if (size < complete && info.splicedParts === 1) throw brokenModelFile(path, `it breaks off after ${size} of ${complete} bytes`)
+  if (info.metadata?.tokenizer?.ggml?.tokens === undefined) throw brokenModelFile(path, 'its header names no vocabulary')
+  return { info, insights }
 }
 
 function familyOf(info: GgufFileInfo, path: string): FormattedFamily {
@@ -235,7 +249,7 @@ async function openEmbedder(
   llama: Llama,
   { modelPath, name, maxTokens = DEFAULT_EMBED_TOKENS }: EmbedderOptions,
 ): Promise<Embedder> {
-  await readHeader(modelPath)
+  await readHeader(llama, modelPath)
   const model = await loadModel(llama, modelPath, maxTokens)
   const limit = Math.min(maxTokens, model.trainContextSize - 1)
   // One thread: a question takes a few milliseconds on one, and two that spin beside a busy chat take hundreds.

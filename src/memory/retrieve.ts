@@ -17,7 +17,7 @@ export interface Source {
   all(tenant: string): Iterable<HeldEdit>
   get(tenant: string, id: string, at?: number): HeldEdit | undefined
   heldAt(tenant: string, id: string, at: number): boolean
-  search(tenant: string, vector: Float32Array, k: number): readonly VectorHit[]
+  search(tenant: string, vector: Float32Array, k: number, at?: number): readonly VectorHit[]
   onChange(listener: (change: { tenant: string; added: readonly HeldEdit[] }) => void): void
 }
 
@@ -116,7 +116,7 @@ export class Retriever {
     const referred = await this.#referred(query.messages, turn, text, index, eligible, named)
     const weighed = rivals([...named, ...referred])
     const known = new Map(weighed.map((c) => [c.edit.id, c]))
-    const whole = text.length > WHOLE_TEXT_CHARS ? [] : await this.#nearest(query.tenant, text)
+    const whole = text.length > WHOLE_TEXT_CHARS ? [] : await this.#nearest(query, text)
     const out: Candidate[] = weighed.map((c) => ({
       ...c,
       similarity: whole.find((h) => h.editId === c.edit.id)?.similarity ?? null,
@@ -128,9 +128,9 @@ export class Retriever {
     return out
   }
 
-  async #nearest(tenant: string, text: string): Promise<readonly VectorHit[]> {
+  async #nearest({ tenant, asOf }: SelectionQuery, text: string): Promise<readonly VectorHit[]> {
     const [vector] = await this.#embedder.embed([text], 'query')
-    return vector === undefined ? [] : this.#source.search(tenant, vector, VECTOR_CANDIDATES)
+    return vector === undefined ? [] : this.#source.search(tenant, vector, VECTOR_CANDIDATES, asOf)
   }
 
   /** Edits whose subject the turn itself names. */
