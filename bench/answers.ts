@@ -53,7 +53,11 @@ interface Outcome extends Probe {
 }
 
 const json = (path: string) => JSON.parse(readFileSync(join(flags.data, path), 'utf8'))
-const lines = (path: string) => readFileSync(join(flags.data, path), 'utf8').split('\n').filter((l) => l.endsWith('}')).map((l) => JSON.parse(l))
+const lines = (path: string) =>
+  readFileSync(join(flags.data, path), 'utf8')
+    .split('\n')
+    .filter((l) => l.endsWith('}'))
+    .map((l) => JSON.parse(l))
 const records = json('counterfact/counterfact-dev-500.json').slice(0, Number(flags.edits))
 const { edits } = parseBatch(JSON.stringify(records), { kind: 'json', format: 'counterfact', tenant: 'default' })
 
@@ -61,7 +65,8 @@ const { edits } = parseBatch(JSON.stringify(records), { kind: 'json', format: 'c
 const subjects = new Set(edits.map((e: Edit) => words(e.subject).join(' ')))
 const edited = (text: string) => {
   const w = words(text)
-  for (let i = 0; i < w.length; i++) for (let j = i + 1; j <= w.length; j++) if (subjects.has(w.slice(i, j).join(' '))) return true
+  for (let i = 0; i < w.length; i++)
+    for (let j = i + 1; j <= w.length; j++) if (subjects.has(w.slice(i, j).join(' '))) return true
   return false
 }
 
@@ -71,7 +76,8 @@ function probes(): Probe[] {
     const { prompt, subject, target_new } = r.requested_rewrite
     out.push({ kind: 'prompt', text: prompt.replace('{}', subject), target: target_new.str })
     for (const text of r.paraphrase_prompts) out.push({ kind: 'paraphrase', text, target: target_new.str })
-    for (const text of r.neighborhood_prompts.filter((t: string) => !edited(t)).slice(0, Number(flags.neighbours))) out.push({ kind: 'neighbour', text, target: null })
+    for (const text of r.neighborhood_prompts.filter((t: string) => !edited(t)).slice(0, Number(flags.neighbours)))
+      out.push({ kind: 'neighbour', text, target: null })
   }
   const n = Number(flags.traffic)
   for (const r of lines('traffic/nq-open-1500.jsonl').slice(0, n)) out.push({ kind: 'nq', text: r.question, target: null })
@@ -89,20 +95,39 @@ const memory = await openMemory({ dataDir, embedder, now: Date.now, log: quiet a
 memory.land(edits, { source: 'bench', tenant: 'default', dryRun: false })
 await memory.indexed()
 const gateway: Gateway = {
-  engine, memory, templates: openTemplates({ dir: 'templates', watch: false, log: quiet }), limits: DEFAULT_LIMITS, now: Date.now,
-  retriever: new Retriever(memory, embedder, { now: Date.now, cacheBytes: 8 << 20 }), calibration: readCalibration('calibration/gate.json'), log: quiet, version: 'bench', startedAt: Date.now(),
+  engine,
+  memory,
+  templates: openTemplates({ dir: 'templates', watch: false, log: quiet }),
+  limits: DEFAULT_LIMITS,
+  now: Date.now,
+  retriever: new Retriever(memory, embedder, { now: Date.now, cacheBytes: 8 << 20 }),
+  calibration: readCalibration('calibration/gate.json'),
+  log: quiet,
+  version: 'bench',
+  startedAt: Date.now(),
 }
 
 async function ask(text: string, arm: Arm) {
   const request: ChatRequest = {
-    model: 'm', messages: [{ role: 'user', content: text }], arm, tenant: 'default', edits: { kind: 'on' }, tags: [], explain: false,
-    sampling: { temperature: 0, topP: 1, maxTokens: Number(flags.tokens), stop: [] }, ...(flags.template === undefined ? {} : { template: flags.template }),
+    model: 'm',
+    messages: [{ role: 'user', content: text }],
+    arm,
+    tenant: 'default',
+    edits: { kind: 'on' },
+    tags: [],
+    explain: false,
+    sampling: { temperature: 0, topP: 1, maxTokens: Number(flags.tokens), stop: [] },
+    ...(flags.template === undefined ? {} : { template: flags.template }),
   }
   const trace = new Trace('bench', () => performance.now())
   const start = performance.now()
   let out = ''
   for await (const piece of answer(request, gateway, trace, new AbortController().signal)) out += piece
-  return { out, ms: performance.now() - start, fired: trace.turns.flatMap((t) => t.considered.filter((c) => c.reason === 'selected').map((c) => c.statement)) }
+  return {
+    out,
+    ms: performance.now() - start,
+    fired: trace.turns.flatMap((t) => t.considered.filter((c) => c.reason === 'selected').map((c) => c.statement)),
+  }
 }
 
 const normal = (s: string) => ` ${words(s).join(' ')} `
@@ -115,19 +140,28 @@ for (const [i, probe] of all.entries()) {
   if (i % 50 === 49) console.error(`${i + 1} of ${all.length}`)
 }
 
-const share = (list: readonly Outcome[], test: (o: Outcome) => boolean) => (list.length === 0 ? '–' : `${((100 * list.filter(test).length) / list.length).toFixed(1)} %`)
+const share = (list: readonly Outcome[], test: (o: Outcome) => boolean) =>
+  list.length === 0 ? '–' : `${((100 * list.filter(test).length) / list.length).toFixed(1)} %`
 const has = (text: string, target: string | null) => target !== null && normal(text).includes(normal(target))
 const median = (list: number[]) => Math.round(list.sort((a, b) => a - b)[list.length >> 1] ?? 0)
-console.log(`${edits.length} edits in memory, ${all.length} probes, greedy, at most ${flags.tokens} tokens, ${flags.model.split('/').at(-1)}`)
-console.log('| probe | n | base has target | edited has target | fires | byte-identical | median ms base / edited |\n|---|---|---|---|---|---|---|')
+console.log(
+  `${edits.length} edits in memory, ${all.length} probes, greedy, at most ${flags.tokens} tokens, ${flags.model.split('/').at(-1)}`,
+)
+console.log(
+  '| probe | n | base has target | edited has target | fires | byte-identical | median ms base / edited |\n|---|---|---|---|---|---|---|',
+)
 for (const kind of ['prompt', 'paraphrase', 'neighbour', 'nq', 'gsm8k', 'mt-bench'] as const) {
   const list = outcomes.filter((o) => o.kind === kind)
   const inScope = kind === 'prompt' || kind === 'paraphrase'
   const target = (arm: Arm) => (inScope ? share(list, (o) => has(o[arm], o.target)) : '')
-  console.log(`| ${kind} | ${list.length} | ${target('base')} | ${target('edited')} | ${share(list, (o) => o.fired.length > 0)} | ${inScope ? '' : share(list, (o) => o.base === o.edited)} | ${median(list.map((o) => o.ms.base))} / ${median(list.map((o) => o.ms.edited))} |`)
+  console.log(
+    `| ${kind} | ${list.length} | ${target('base')} | ${target('edited')} | ${share(list, (o) => o.fired.length > 0)} | ${inScope ? '' : share(list, (o) => o.base === o.edited)} | ${median(list.map((o) => o.ms.base))} / ${median(list.map((o) => o.ms.edited))} |`,
+  )
 }
 const out = outcomes.filter((o) => o.target === null)
-console.log(`out of scope, all ${out.length}: byte-identical ${share(out, (o) => o.base === o.edited)}, fires ${share(out, (o) => o.fired.length > 0)}; differing without firing: ${out.filter((o) => o.fired.length === 0 && o.base !== o.edited).length}`)
+console.log(
+  `out of scope, all ${out.length}: byte-identical ${share(out, (o) => o.base === o.edited)}, fires ${share(out, (o) => o.fired.length > 0)}; differing without firing: ${out.filter((o) => o.fired.length === 0 && o.base !== o.edited).length}`,
+)
 if (flags.out !== undefined) writeFileSync(flags.out, JSON.stringify(outcomes, null, 1))
 await memory.close()
 await runtime.dispose()

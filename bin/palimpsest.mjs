@@ -25,6 +25,8 @@ const ROOT = dirname(dirname(fileURLToPath(import.meta.url)))
 const MODULES = join(ROOT, 'node_modules')
 const DIST = join(ROOT, 'dist')
 const SHOWN_LINES = 25
+/** Compiling the native modules takes minutes on a small machine: say now and then that it goes on. */
+const STILL_ALIVE_MS = 30_000
 /** A lock folder without an owner's note this old was left by a process killed between the two steps. */
 const NOTELESS_LOCK_MS = 5_000
 const LOCK_POLL_MS = 300
@@ -161,6 +163,8 @@ function installAdvice(said) {
   if (/ENOSPC/.test(said)) return 'The disk is full: about 600 MB are needed here.'
   if (/EACCES|EPERM/.test(said)) return `${ROOT} cannot be written by this user.`
   if (/ENOENT|not found/.test(said)) return 'npm was not found: it comes with Node; install both from nodejs.org.'
+  if (/in sync/.test(said))
+    return 'package-lock.json does not fit package.json: run "npm install" once, and look at what it changes.'
   return 'The lines above are npm\'s. Run "npm ci" by hand to see all of them.'
 }
 
@@ -171,7 +175,9 @@ async function install() {
   if (!handInstalled(lockText)) {
     const start = Date.now()
     say('Installing dependencies (npm ci), a minute or two the first time')
+    const alive = setInterval(() => say(`Still installing, ${seconds(start)} so far`), STILL_ALIVE_MS)
     const { code, said } = await npm(['ci', '--no-audit', '--no-fund', '--loglevel=error'])
+    clearInterval(alive)
     if (code !== 0) throw new Trouble(`${tail(said)}\n\nInstalling the dependencies failed. ${installAdvice(said)}`)
     say(`Dependencies installed in ${seconds(start)}`)
   }

@@ -11,7 +11,10 @@ export interface Message {
 export type Arm = 'base' | 'edited'
 
 /** Which of the memory's edits may be selected: those the gate finds, none, or these ids (the gate is then not asked). */
-export type EditsChoice = { readonly kind: 'on' } | { readonly kind: 'off' } | { readonly kind: 'only'; readonly ids: readonly string[] }
+export type EditsChoice =
+  | { readonly kind: 'on' }
+  | { readonly kind: 'off' }
+  | { readonly kind: 'only'; readonly ids: readonly string[] }
 
 export interface Sampling {
   /** 0 is greedy. */

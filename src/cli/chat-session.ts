@@ -118,7 +118,9 @@ export class ChatSession {
   #why(): string {
     if (this.#last === undefined) return 'There is no answer yet.'
     const { arm, edits, template, trace } = this.#last
-    const considered = (trace?.turns ?? []).flatMap((turn) => turn.considered)
+    // An edit may concern several turns: it is shown for the latest.
+    const latest = new Map((trace?.turns ?? []).flatMap(({ considered }) => considered.map((one) => [one.id, one] as const)))
+    const considered = [...latest.values()].sort((a, b) => b.score - a.score)
     const ids = new Set(edits.map(({ id }) => id))
     const used = considered.filter(({ id, reason }) => ids.has(id) || reason === 'selected')
     const missed = considered.filter((one) => !used.includes(one)).slice(0, NEAR_MISSES)

@@ -5,6 +5,7 @@ import { createRequire } from 'node:module'
 import { createServer } from 'node:net'
 import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
+import type { Command } from 'commander'
 import { holder } from '../memory/lock.ts'
 import { examine, fileState, isRemembered, writeSidecar } from '../models/cached.ts'
 import { CATALOG, type CatalogModel, EMBEDDER_MODEL } from '../models/catalog.ts'
@@ -14,6 +15,7 @@ import { findGpu, freeMemoryBytes, type Gpu } from '../models/machine.ts'
 import { Meter } from '../models/meter.ts'
 import { Bar, type BarStream } from '../models/progress.ts'
 import { progressStep } from '../models/shown.ts'
+import { configOf, withSettings } from './options.ts'
 
 export interface DoctorOptions {
   /** The model cache. */
@@ -311,4 +313,26 @@ export async function doctor(options: DoctorOptions): Promise<number> {
   const wrong = checks.filter((c) => c.state === 'missing').length
   options.out.write(`${wrong === 0 ? 'Nothing needed is missing.' : `${wrong} missing: see above.`}\n`)
   return wrong === 0 ? 0 : 1
+}
+
+/** `palimpsest doctor` */
+export function addDoctorCommand(program: Command): void {
+  const command = program.command('doctor').description('say what is missing on this machine, and how to mend it')
+  withSettings(command, 'home', 'dataDir', 'host', 'port', 'model', 'python')
+  command.option('--verify', 'read every model file and compare its checksum')
+  command.action(async () => {
+    const { home, dataDir, host, port, python, model } = configOf(command)
+    const verify = command.opts<{ verify?: true }>().verify === true
+    process.exitCode = await doctor({
+      home,
+      dataDir,
+      host,
+      port,
+      python,
+      wanted: model,
+      verify,
+      out: process.stdout,
+      now: Date.now,
+    })
+  })
 }

@@ -1,6 +1,7 @@
 import type { Command } from 'commander'
 import type { Config } from '../config.ts'
 import { FORMATS } from '../edit/formats.ts'
+import { PalimpsestError } from '../errors.ts'
 import type { Limits } from '../gateway.ts'
 import { type Client, connect, query } from './client.ts'
 import { batchTable, editHistory, editTable, explanationText } from './edits-text.ts'
@@ -74,7 +75,7 @@ function add<O extends Typed>(parent: Command, usage: string, description: strin
     .description(description)
     .option('--tenant <name>', 'tenant whose edits are meant')
     .option('--json', 'print JSON')
-  withSettings(command, 'url', 'port', 'dataDir', 'editsDir', 'templatesDir', 'home', 'embedder', 'threads', 'logLevel')
+  withSettings(command, 'url', 'port', 'dataDir', 'editsDir', 'logLevel')
   return command.action(async () => {
     const options = command.opts<O>()
     const config = configOf(command)
@@ -103,7 +104,7 @@ async function show(client: Client, [id = '']: readonly string[], { json }: Type
 
 async function withdraw(client: Client, ids: readonly string[], { batch, json }: Typed & { batch?: string }): Promise<string> {
   if ((batch === undefined) === (ids.length === 0))
-    throw new Error('Expected either ids of edits, or --batch ID: palimpsest edits withdraw ID…')
+    throw new PalimpsestError('missing_field', 'Expected either ids of edits, or --batch ID: palimpsest edits withdraw ID…')
   if (batch !== undefined) {
     const done = await client.json<WireBatch & { withdrawn: number }>('POST', `/v1/batches/${encodeURIComponent(batch)}/withdraw`)
     return json ? asJson(done) : `Batch ${batch}: ${count(done.withdrawn, 'edit')} withdrawn.`

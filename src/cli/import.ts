@@ -25,6 +25,8 @@ const MEDIA_TYPES: Readonly<Record<string, string>> = {
   '.yml': 'application/yaml',
   '.csv': 'text/csv',
 }
+/** Imports that end sooner show no bar. */
+const BAR_AFTER_MS = 1_000
 /** Its notation is then told from the text. */
 const UNKNOWN_TYPE = 'application/octet-stream'
 
@@ -40,12 +42,12 @@ export async function importFiles(client: Client, files: readonly string[], opti
       null,
       2,
     )
-  return landings.map(({ file, landing }) => landingText(landing, file)).join('\n')
+  return landings.map(({ file, landing }) => landingText(landing, sourceOf(file))).join('\n')
 }
 
 async function importFile(client: Client, file: string, { format, dryRun, batch, tags }: ImportOptions): Promise<WireLanding> {
   const content = await contentOf(file)
-  const source = file === '-' ? 'standard input' : basename(file)
+  const source = sourceOf(file)
   const asked = query({ format, dry_run: dryRun ? 'true' : undefined, batch, tags, source })
   const headers = { Accept: 'application/x-ndjson', 'Content-Type': MEDIA_TYPES[extname(file).toLowerCase()] ?? UNKNOWN_TYPE }
   try {
@@ -55,6 +57,8 @@ async function importFile(client: Client, file: string, { format, dryRun, batch,
     throw error instanceof PalimpsestError ? inFile(error, file) : error
   }
 }
+
+const sourceOf = (file: string): string => (file === '-' ? 'standard input' : basename(file))
 
 async function contentOf(file: string): Promise<Uint8Array<ArrayBuffer>> {
   try {
@@ -75,8 +79,9 @@ async function landingOf(response: Response, label: string): Promise<WireLanding
       return said as WireLanding
     }
     const { indexed, total } = said as { indexed: number; total: number }
-    const perSecond = (indexed * 1000) / Math.max(1, performance.now() - startedMs)
-    if (total > 0)
+    const elapsedMs = performance.now() - startedMs
+    const perSecond = (indexed * 1000) / Math.max(1, elapsedMs)
+    if (total > 0 && elapsedMs >= BAR_AFTER_MS)
       bar.update({
         label: `indexing ${label}`,
         done: indexed,

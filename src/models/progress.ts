@@ -82,10 +82,11 @@ export class Bar {
 
   update(step: Step): void {
     const tty = this.#stream.isTTY === true
-    const every = tty ? DRAW_EVERY_MS : PLAIN_EVERY_MS
     const fresh = step.label !== this.#label
-    if (!fresh && this.#now() - this.#drawnAt < every) return
     this.#label = step.label
+    // In a log, what is over within seconds leaves no line at all.
+    if (fresh) this.#drawnAt = tty ? Number.NEGATIVE_INFINITY : this.#now()
+    if (this.#now() - this.#drawnAt < (tty ? DRAW_EVERY_MS : PLAIN_EVERY_MS)) return
     this.#drawnAt = this.#now()
     if (!tty) {
       this.#stream.write(`${progressLine(step, PLAIN_COLUMNS)}\n`)
@@ -105,6 +106,6 @@ export class Bar {
   clear(): void {
     if (this.#shown) this.#stream.write(CLEAR_LINE)
     this.#shown = false
-    this.#drawnAt = Number.NEGATIVE_INFINITY
+    this.#label = ''
   }
 }
