@@ -56,10 +56,15 @@ function checkNode() {
 function quietly(command, args, options = {}) {
   return new Promise((resolve) => {
     const child = spawn(command, args, { cwd: ROOT, stdio: ['ignore', 'pipe', 'pipe'], ...options })
+    const stop = () => child.kill()
+    process.once('exit', stop)
     let said = ''
     for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text) => (said += text))
     child.on('error', (error) => resolve({ code: 127, said: `${said}${error.message}` }))
-    child.on('close', (code, signal) => resolve({ code: code ?? 1, said: signal ? `${said}ended by ${signal}` : said }))
+    child.on('close', (code, signal) => {
+      process.off('exit', stop)
+      resolve({ code: code ?? 1, said: signal ? `${said}ended by ${signal}` : said })
+    })
   })
 }
 
@@ -174,9 +179,9 @@ async function install() {
   if (readOr(stamp, '') === sha256(lockText)) return
   if (!handInstalled(lockText)) {
     const start = Date.now()
-    say('Installing dependencies (npm ci), a minute or two the first time')
+    say('Installing dependencies (npm install), a minute or two the first time')
     const alive = setInterval(() => say(`Still installing, ${seconds(start)} so far`), STILL_ALIVE_MS)
-    const { code, said } = await npm(['ci', '--no-audit', '--no-fund', '--loglevel=error'])
+    const { code, said } = await npm(['install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error'])
     clearInterval(alive)
     if (code !== 0) throw new Trouble(`${tail(said)}\n\nInstalling the dependencies failed. ${installAdvice(said)}`)
     say(`Dependencies installed in ${seconds(start)}`)

@@ -1,11 +1,10 @@
 /** The command line. `bin/palimpsest.mjs` builds and starts it. */
 import { Command, CommanderError } from 'commander'
 import { addChatCommand } from './cli/chat.ts'
-import { addDoctorCommand, doctor } from './cli/doctor.ts'
+import { addDoctorCommand } from './cli/doctor.ts'
 import { addEditsCommand } from './cli/edits.ts'
 import { problemText } from './cli/edits-text.ts'
 import { VERSION } from './cli/open.ts'
-import { configOf, withSettings } from './cli/options.ts'
 import { addServeCommand } from './cli/serve.ts'
 import { printable } from './cli/table.ts'
 import { PalimpsestError } from './errors.ts'
@@ -18,7 +17,6 @@ const program = new Command('palimpsest')
 addServeCommand(program)
 addEditsCommand(program)
 addChatCommand(program)
-addDoctorCommand(program)
 addDoctorCommand(program)
 
 try {
@@ -34,18 +32,7 @@ process.exit()
 /** Problems one a line, then the sentence. What is not ours comes with its stack: it is a fault to report. */
 function describe(error: unknown): string {
   if (!(error instanceof PalimpsestError)) return error instanceof Error ? (error.stack ?? error.message) : String(error)
-  const summary =
-    error.problems.length === 0 ? error.message : (/^.*?nothing of it was taken\./s.exec(error.message)?.[0] ?? error.message)
-  return [...error.problems.map(problemText), summary].join('\n')
-}
-
-function addDoctorCommand(parent: Command): void {
-  const command = parent.command('doctor').description('say what is missing on this machine, and how to mend it')
-  command.option('--verify', 'read every model file again and compare its checksum')
-  withSettings(command, 'model', 'host', 'port', 'dataDir', 'home')
-  command.action(async () => {
-    const { home, dataDir, host, port, python, model: wanted } = configOf(command)
-    const verify = command.opts<{ verify?: boolean }>().verify ?? false
-    process.exitCode = await doctor({ home, dataDir, host, port, verify, python, wanted, out: process.stdout, now: Date.now })
-  })
+  const whole = /^.*?nothing of it was taken\./s.exec(error.message)?.[0]
+  // Where one fault is the whole message, listing it would say it twice.
+  return whole === undefined ? error.message : [...error.problems.map(problemText), whole].join('\n')
 }

@@ -39,10 +39,16 @@ const now = () => performance.timeOrigin + performance.now()
 /** Opens templates, memory and `edits/`. Throws `template_broken`, `folder_in_use`, `storage_failed`, `storage_full`. */
 export async function openParts({ config, embedder: plain, log, watch, closing }: OpenOptions): Promise<Parts> {
   const startedAt = now()
-  const say = { info: (message: string) => log.info({}, message), warn: (message: string) => log.warn({}, message) }
+  let templatesOpen = false
+  const say = {
+    info: (message: string) => log.info({}, message),
+    // What is broken at the first load is thrown, and said then.
+    warn: (message: string) => templatesOpen && log.warn({}, message),
+  }
   const embedder = cachedEmbedder(plain, config.embedCacheBytes)
   const calibration = readCalibration(undefined, config.threshold)
   const opened = openTemplates({ dir: config.templatesDir, watch, log: say })
+  templatesOpen = true
   const templates = withDefault(opened, config.template)
   let memory: MemoryStore | undefined
   try {
