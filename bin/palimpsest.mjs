@@ -179,9 +179,9 @@ async function install() {
   if (readOr(stamp, '') === sha256(lockText)) return
   if (!handInstalled(lockText)) {
     const start = Date.now()
-    say('Installing dependencies (npm install), a minute or two the first time')
+    say('Installing dependencies (npm ci), a minute or two the first time')
     const alive = setInterval(() => say(`Still installing, ${seconds(start)} so far`), STILL_ALIVE_MS)
-    const { code, said } = await npm(['install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error'])
+    const { code, said } = await npm(['ci', '--no-audit', '--no-fund', '--loglevel=error'])
     clearInterval(alive)
     if (code !== 0) throw new Trouble(`${tail(said)}\n\nInstalling the dependencies failed. ${installAdvice(said)}`)
     say(`Dependencies installed in ${seconds(start)}`)
