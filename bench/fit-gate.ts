@@ -79,7 +79,7 @@ function fold(group: string): number {
 }
 
 /** L2-regularised logistic regression by Newton's method (iteratively reweighted least squares). */
-function fit(rows: readonly Row[], ridge = 0.3): Float64Array {
+function regress(rows: readonly Row[], ridge = 0.3): Float64Array {
   const n = rows[0]?.x.length ?? 0
   const beta = new Float64Array(n)
   for (let round = 0; round < 15; round++) {
@@ -157,7 +157,7 @@ await disk.close()
 const clean = rows.filter((r) => !dubious.has(r))
 const scores = new Map<Row, number>()
 for (let f = 0; f < FOLDS; f++) {
-  const beta = fit(clean.filter((r) => r.fold !== f))
+  const beta = regress(clean.filter((r) => r.fold !== f))
   for (const row of rows) if (row.fold === f) scores.set(row, probability(beta, row.x))
 }
 
@@ -177,7 +177,7 @@ for (const kind of kinds) {
   })
   console.log(`| ${kind} | ${ids.size} | ${positive ? 'right edit' : 'false alarm'} | ${cells.join(' | ')} |`)
 }
-const beta = fit(clean)
+const beta = regress(clean)
 const round = (x: number | undefined) => Math.round((x ?? 0) * 1000) / 1000
 const weights = Object.fromEntries(EVIDENCE.map((name, i) => [name, round(beta[i + 1])]))
 const products = Object.fromEntries(PRODUCTS.map(([a, b], i) => [`${a}*${b}`, round(beta[EVIDENCE.length + 1 + i])]))

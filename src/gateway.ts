@@ -1,4 +1,5 @@
 import type { Engine } from './engine/engine.ts'
+import type { Problem } from './errors.ts'
 import type { Calibration } from './memory/gate.ts'
 import type { MemoryStore } from './memory/memory-store.ts'
 import type { Retriever } from './memory/retrieve.ts'
@@ -79,6 +80,8 @@ export interface Gateway {
   readonly retriever: Retriever
   readonly calibration: Calibration
   readonly templates: Templates
+  /** Faults of files in `edits/`, whose edits stay as they last were; absent where no folder is followed. */
+  readonly editFiles?: { problems(): readonly Problem[] }
   readonly limits: Limits
   /** Milliseconds since the epoch, with fractions: `performance.timeOrigin + performance.now()`. (The memory's own clock has none.) */
   readonly now: () => number

@@ -66,6 +66,7 @@ export async function openParts({ config, embedder: plain, log, watch, closing }
           retriever,
           calibration,
           templates,
+          editFiles: folder,
           limits: config.limits,
           now,
           log,

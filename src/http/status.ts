@@ -21,7 +21,8 @@ function model(req: Request, { engine, startedAt }: Gateway) {
 }
 
 /** Counts only: names of tenants are nobody else's business. */
-function health(res: Response, { engine, memory, templates, version, startedAt, now, closing }: Gateway): void {
+function health(res: Response, gateway: Gateway): void {
+  const { engine, memory, templates, editFiles, version, startedAt, now, closing } = gateway
   const { name, family, device, threads, contextTokens } = engine.model
   const { slots, busy, queued, queueLimit } = engine.load()
   const index = memory.status()
@@ -35,5 +36,6 @@ function health(res: Response, { engine, memory, templates, version, startedAt, 
     load: { slots, busy, queued, queue_limit: queueLimit },
     memory: { version: memory.version, tenants: index.length, indexed: sum('indexed'), pending: sum('pending') },
     templates: { names: templates.names(), problems: templates.problems() },
+    edit_files: { problems: editFiles?.problems() ?? [] },
   })
 }
