@@ -1,10 +1,10 @@
 /**
  * Which template serves best: the right edit always in the prompt, greedy, on a real model.
  *
- *   npx tsc bench/template.ts --ignoreConfig --outDir dist/bench --rootDir . --module nodenext --target es2023 --types node \
- *     --skipLibCheck --rewriteRelativeImportExtensions && node dist/bench/bench/template.js --model FILE.gguf --data FILE.json
+ *   npx tsc -p tsconfig.bench.json && node dist-bench/bench/template.js --model FILE.gguf --data FILE.json
  *
- * Options: --templates DIR (templates) --names a,b (all) --from N --to N (records) --kind counterfact|zsre --max-tokens N (24)
+ * Options: --templates DIR (templates) --names a,b (all) --from N --to N (records) --kind counterfact|zsre|own --max-tokens N (24)
+ * (own: a list of {subject, prompt, target_new, questions}, to read answers to requests of other shapes)
  * --early (stop when the target has appeared) --threads N (1) --show N (answers to print) --misses (print only misses) --extra N
  * (so many other records' edits above the right one) --ask prompt,paraphrase,follow (which questions)
  */
@@ -63,6 +63,12 @@ function zsre(record: any): Case {
   }
 }
 
+// biome-ignore lint/suspicious/noExplicitAny: as above
+function own(record: any): Case {
+  const fact = { subject: record.subject, prompt: record.prompt, targetNew: record.target_new }
+  return { fact, questions: record.questions.map((text: string) => ['paraphrase', text] as const) }
+}
+
 /** Turn 2, after turn 1 asked the prompt and got an answer that does not repeat the fact. */
 const FOLLOW_UP = 'I did not catch that. What was it, in one short answer?'
 const DEFLECTION = 'Yes, I can tell you about that.'
@@ -104,7 +110,7 @@ const holds = (text: string, target: string) => ` ${words(text).join(' ')} `.inc
 const percent = (part: number, whole: number) => (whole === 0 ? '–' : ((100 * part) / whole).toFixed(1))
 
 if (!options.model || !options.data) throw new Error('Give --model FILE.gguf and --data FILE.json')
-const read = options.kind === 'zsre' ? zsre : counterfact
+const read = { counterfact, zsre, own }[options.kind as 'own']
 const records: unknown[] = JSON.parse(readFileSync(options.data, 'utf8'))
 const cases = records.slice(Number(options.from), Number(options.to)).map(read)
 const templates = openTemplates({ dir: options.templates, watch: false, log: { info: () => {}, warn: console.warn } })

@@ -3,9 +3,9 @@ import { describe, expect, test } from 'vitest'
 import { parseBatch } from '../../src/edit/batch.ts'
 
 /** Public benchmark files, kept outside the repository; without them there is nothing to read here. */
-const FOLDER = process.env.PALIMPSEST_DATA ?? '/work/shared/data'
+const FOLDER = process.env.PALIMPSEST_TEST_DATA ?? '/work/shared/data'
 const present = existsSync(FOLDER)
-if (!present) console.warn(`skipped: no benchmark files in ${FOLDER} (set PALIMPSEST_DATA)`)
+if (!present) console.warn(`skipped: no benchmark files in ${FOLDER} (set PALIMPSEST_TEST_DATA)`)
 
 describe.skipIf(!present)('every benchmark file is read whole', { timeout: 60_000 }, () => {
   test.each([

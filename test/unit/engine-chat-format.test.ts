@@ -7,9 +7,9 @@ import { TextStream } from '../../src/engine/text-stream.ts'
 import { tokenBytes } from '../../src/engine/token-bytes.ts'
 import type { Message } from '../../src/request.ts'
 
-const FOLDER = join(process.env.PALIMPSEST_DATA ?? '../shared/data', 'llama2-tokenizer')
+const FOLDER = join(process.env.PALIMPSEST_TEST_DATA ?? '../shared/data', 'llama2-tokenizer')
 const present = existsSync(join(FOLDER, 'llama2-vocab.gguf'))
-if (!present) console.warn(`skipped: no LLaMA-2 vocabulary in ${FOLDER} (set PALIMPSEST_DATA)`)
+if (!present) console.warn(`skipped: no LLaMA-2 vocabulary in ${FOLDER} (set PALIMPSEST_TEST_DATA)`)
 
 const system = (content: string): Message => ({ role: 'system', content })
 const user = (content: string): Message => ({ role: 'user', content })

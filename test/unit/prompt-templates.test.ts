@@ -120,6 +120,47 @@ function shipped() {
   return templates.names().map((name) => templates.get(name, 'chatml'))
 }
 
+describe('the shipped templates, word for word', () => {
+  const told: Turn = {
+    ...turn('The sky was grey. Ulm is led by', ['The mayor of Ulm is', 'Ada'], ['Who leads Bonn?', 'Bo']),
+    demonstrations: [{ kind: 'copy', fact: 'The moon is round', question: 'The moon is', answer: 'round' }],
+  }
+  const GOLDEN: Readonly<Record<string, string>> = {
+    facts: `The sky was grey. Ulm is led by
+
+Facts to rely on:
+- The mayor of Ulm is Ada.
+- Who leads Bonn? Bo.
+Answer from these facts, in a sentence about S, S.`,
+    ike: `New fact: The moon is round.
+Text: The moon is
+Answer: round
+
+New fact: The mayor of Ulm is Ada.
+New fact: Who leads Bonn? Bo.
+Text: The sky was grey. Ulm is led by
+Answer:`,
+    lte: `Take note of the updated information below, then answer the question.
+
+[Updated information]
+The mayor of Ulm is Ada.
+Who leads Bonn? Bo.
+
+[Question]
+The sky was grey. Ulm is led by`,
+    'raw-completion': `The mayor of Ulm is Ada.
+Who leads Bonn? Bo.
+The sky was grey. Ulm is led by`,
+  }
+  it.each(Object.keys(GOLDEN))('%s', (name) => {
+    expect(
+      shipped()
+        .find((template) => template.name === name)
+        ?.render(told),
+    ).toBe(GOLDEN[name])
+  })
+})
+
 describe('choosing a template', () => {
   const meta = (json: string) => `{{!-- palimpsest: ${json} --}}\n${GOOD}`
 
