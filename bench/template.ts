@@ -14,7 +14,7 @@ import { getLlama, type LlamaContextSequence, LlamaLogLevel, type LlamaModel, ty
 import { type Edit, words } from '../src/edit/edit.ts'
 import { demonstrate } from '../src/prompt/demonstrations.ts'
 import { openTemplates } from '../src/prompt/templates.ts'
-import { viewOf } from '../src/prompt/turn.ts'
+import { breaksOff, viewOf } from '../src/prompt/turn.ts'
 
 const { values: options } = parseArgs({
   options: {
@@ -132,7 +132,7 @@ for (const name of options.names?.split(',') ?? templates.names()) {
     const edits = [...others, fact].map(viewOf)
     const rendered = (question: string) => {
       const demonstrations = demonstrate({ question, edits, pool: [], count: template.demonstrations })
-      return template.render({ question, edits, demonstrations })
+      return template.render({ question, unfinished: breaksOff(question), edits, demonstrations })
     }
     for (const [kind, question] of questions.filter(([kind]) => options.ask.split(',').includes(kind))) {
       const turns = kind === 'follow' ? [rendered(fact.prompt), DEFLECTION, question] : [rendered(question)]

@@ -112,8 +112,11 @@ function probe(render: (turn: Turn) => string, lines: readonly number[], file: s
   const demonstrations = [{ kind: 'copy' as const, fact: `fact ${ODD}`, question: 'asked', answer: `answer ${ODD}` }]
   const question = ` user text ${ODD} \n end ` // its outer blanks too
   for (const edits of [[edit(1, false)], [edit(1, true), edit(2, false)]]) {
-    for (const shown of demonstrated ? [[], demonstrations] : [[]]) {
-      const text = attempt(() => render({ question, edits, demonstrations: shown }), file)
+    const turns = (demonstrated ? [[], demonstrations] : [[]]).flatMap((shown) =>
+      [true, false].map((unfinished) => ({ shown, unfinished })),
+    )
+    for (const { shown, unfinished } of turns) {
+      const text = attempt(() => render({ question, unfinished, edits, demonstrations: shown }), file)
       const times = text.split(question).length - 1
       if (times !== 1) {
         const line = (times === 0 ? lines[0] : lines[1]) ?? 1

@@ -1,7 +1,7 @@
 import type { Edit } from '../edit/edit.ts'
 import type { Message } from '../request.ts'
 import { demonstrate, type PoolEdit } from './demonstrations.ts'
-import { type Demonstration, type Template, viewOf } from './turn.ts'
+import { breaksOff, type Demonstration, type Template, viewOf } from './turn.ts'
 
 /** An edit that applies to a turn, and how surely. */
 export interface ScopedEdit {
@@ -121,7 +121,12 @@ function write(
     const shown = demonstrations.slice(count(steps, turn, 'demonstration'))
     out[turn] = {
       role: 'user',
-      content: template.render({ question, edits: kept.map(({ edit }) => viewOf(edit)), demonstrations: shown }),
+      content: template.render({
+        question,
+        unfinished: breaksOff(question),
+        edits: kept.map(({ edit }) => viewOf(edit)),
+        demonstrations: shown,
+      }),
     }
   }
   return out

@@ -25,6 +25,8 @@ export interface Demonstration {
 /** What a template renders: one user turn. Edits and demonstrations are ordered with the best, the nearest, last. */
 export interface Turn {
   readonly question: string
+  /** The question breaks off: an unfinished sentence to go on with, not a question or a request. */
+  readonly unfinished: boolean
   readonly edits: readonly EditView[]
   readonly demonstrations: readonly Demonstration[]
 }
@@ -44,4 +46,13 @@ export function viewOf(edit: Pick<Edit, 'subject' | 'prompt' | 'targetNew'>): Ed
   const prompt = edit.prompt.trim()
   const question = prompt.endsWith('?') ? prompt : null
   return { subject: edit.subject, prompt, target: edit.targetNew.trim(), statement: statement({ ...edit, prompt }), question }
+}
+
+/** Words that no English sentence ends with, save for the few questions that do and end in a question mark. */
+const OPEN =
+  /(?:^|[^\p{L}\p{N}])(?:in|of|is|by|from|the|on|at|was|to|for|as|a|an|within|after|with|are|were|and|or|than|into|has|had|its|their)\s*$/iu
+
+/** Whether a text breaks off before its end: no end mark, and its last word asks for another. Other languages: false. */
+export function breaksOff(text: string): boolean {
+  return OPEN.test(text)
 }

@@ -5,7 +5,7 @@ import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { PalimpsestError } from '../../src/errors.ts'
 import { openTemplates, type Templates } from '../../src/prompt/templates.ts'
-import { type Turn, viewOf } from '../../src/prompt/turn.ts'
+import { breaksOff, type Turn, viewOf } from '../../src/prompt/turn.ts'
 
 const SHIPPED = resolve(import.meta.dirname, '../../templates')
 const GOOD = 'Facts:\n{{#each edits}}\n- {{sentence statement}}\n{{/each}}\n\n{{question}}\n'
@@ -45,6 +45,7 @@ function refused(work: () => unknown): PalimpsestError {
 
 const turn = (question: string, ...facts: [prompt: string, target: string][]): Turn => ({
   question,
+  unfinished: breaksOff(question),
   edits: facts.map(([prompt, targetNew]) => viewOf({ subject: 'S', prompt, targetNew })),
   demonstrations: [],
 })
@@ -161,6 +162,21 @@ The sky was grey. Ulm is led by`,
   })
 })
 
+describe('a text that breaks off', () => {
+  it.each(['Spike Hughes was born in', 'It rained. The mayor of Ulm is ', 'They are an'])('%j does', (text) =>
+    expect(breaksOff(text)).toBe(true),
+  )
+  it.each([
+    'Where was he born?',
+    'Write a poem about Ulm',
+    'What is it made of?',
+    'who runs ulm these days',
+    '',
+    'Begin',
+    'Das ist',
+  ])('%j does not', (text) => expect(breaksOff(text)).toBe(false))
+})
+
 describe('choosing a template', () => {
   const meta = (json: string) => `{{!-- palimpsest: ${json} --}}\n${GOOD}`
 
@@ -207,7 +223,12 @@ describe('a broken template is refused with file and line', () => {
   const CASES: readonly (readonly [what: string, source: string, line: number, says: string])[] = [
     ['an unclosed block', 'a\n{{#each edits}}\n{{statement}}\n{{question}}', 4, 'not valid Handlebars'],
     ['a stray brace', 'a\n{{question}\n', 2, 'not valid Handlebars'],
-    ['an unknown name', `${GOOD}\n{{answer}}`, 8, 'unknown name "answer"; known here: question, edits, demonstrations'],
+    [
+      'an unknown name',
+      `${GOOD}\n{{answer}}`,
+      8,
+      'unknown name "answer"; known here: question, unfinished, edits, demonstrations',
+    ],
     ['an edit field outside the loop', `x\n{{statement}}\n${GOOD}`, 2, 'unknown name "statement"'],
     ['a prototype property', `${GOOD}{{question.constructor}}`, 7, 'unknown name "question.constructor"'],
     ['an unknown helper', `${GOOD}{{upper question}}`, 7, 'unknown helper "upper"'],
