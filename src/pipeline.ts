@@ -1,3 +1,4 @@
+import { statement } from './edit/edit.ts'
 import type { Finish, Inspection, Prompt } from './engine/engine.ts'
 import { PalimpsestError } from './errors.ts'
 import type { Gateway } from './gateway.ts'
@@ -85,7 +86,7 @@ function named(request: ChatRequest, ids: readonly string[], { memory, now }: Ga
     ({ edit }): Considered => ({
       id: edit.id,
       subject: edit.subject,
-      statement: `${edit.prompt} ${edit.targetNew}`,
+      statement: statement(edit),
       score: 1,
       similarity: null,
       reason: 'requested',

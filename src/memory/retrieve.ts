@@ -177,6 +177,11 @@ export class Retriever {
       .filter((m) => m.role === 'user')
       .slice(-ANTECEDENT_TURNS)
       .reverse()
+    // The pronoun stands where the name would.
+    const here = tokens(text)
+    const end = pronoun.index + pronoun[0].length
+    const tokenCount = Math.max(1, here.filter((t) => t.start >= pronoun.index && t.end <= end).length)
+    const stand = { start: pronoun.index, end, firstToken: here.findIndex((t) => t.start >= pronoun.index), tokenCount }
     for (const { content } of earlier) {
       const there = tokens(content)
       const all = index.find(there)
@@ -184,19 +189,7 @@ export class Retriever {
       for (const match of bestByEdit(all)) {
         const edit = match.kind === 'exact' || match.kind === 'alias' ? eligible(match.editId) : undefined
         if (edit === undefined || out.length === WEIGHED_CANDIDATES) continue
-        const here = tokens(text)
-        const first = here.findIndex((t) => t.start >= pronoun.index)
-        const count = Math.max(
-          1,
-          here.filter((t) => t.start >= pronoun.index && t.end <= pronoun.index + pronoun[0].length).length,
-        )
-        const place: NameMatch = {
-          ...match,
-          start: pronoun.index,
-          end: pronoun.index + pronoun[0].length,
-          firstToken: first,
-          tokenCount: count,
-        }
+        const place: NameMatch = { ...match, ...stand }
         out.push({
           edit,
           evidence: {

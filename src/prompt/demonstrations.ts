@@ -5,9 +5,6 @@ import type { Demonstration, DemonstrationKind, EditView } from './turn.ts'
 /** Shares of copy : update : retain, from Zheng et al. 2023, "Can We Edit Factual Knowledge by In-Context Learning?", section 4. */
 export const MIX: Readonly<Record<DemonstrationKind, number>> = { copy: 1, update: 3, retain: 4 }
 
-/** How many demonstrations `ike` shows. The paper's 32 cost about 900 tokens, seconds of prefill on two cores. */
-export const IKE_DEMONSTRATIONS = 8
-
 /** Another edit that a demonstration may be made of. */
 export interface PoolEdit {
   readonly prompt: string

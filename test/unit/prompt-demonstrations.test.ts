@@ -1,8 +1,10 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { INVENTED, NEUTRAL } from '../../src/prompt/bank.ts'
-import { demonstrate, IKE_DEMONSTRATIONS, kindsOf, type PoolEdit } from '../../src/prompt/demonstrations.ts'
+import { demonstrate, kindsOf, type PoolEdit } from '../../src/prompt/demonstrations.ts'
 
+/** What templates/ike.hbs asks for. */
+const IKE_DEMONSTRATIONS = 8
 const WISH = { question: 'Who runs it?', edits: [{ prompt: 'It is run by', target: 'Ada' }], pool: [], count: IKE_DEMONSTRATIONS }
 const near = (n: number, similarity: number, paraphrases: readonly string[] = [`again ${n}`]): PoolEdit => ({
   prompt: `fact ${n} is`,
