@@ -1,4 +1,4 @@
-import { type Edit, statement } from '../edit/edit.ts'
+import { type Edit, statement, words } from '../edit/edit.ts'
 
 /** One edit as a template sees it. All text is verbatim data: a template prints it and never compiles it. */
 export interface EditView {
@@ -52,7 +52,22 @@ export function viewOf(edit: Pick<Edit, 'subject' | 'prompt' | 'targetNew'>): Ed
 const OPEN =
   /(?:^|[^\p{L}\p{N}])(?:in|of|is|by|from|the|on|at|was|to|for|as|a|an|within|after|with|are|were|and|or|than|into|has|had|its|their)\s*$/iu
 
-/** Whether a text breaks off before its end: no end mark, and its last word asks for another. Other languages: false. */
+/** A question begins: whole even without its last mark, and even when it ends in a preposition ("what show is he from"). */
+const QUESTION =
+  /^[^\p{L}]*(?:(?:in|on|at|to|from|of|by|for|with|under)\s+)?(?:who|whom|whose|what|which|when|where|why|how|is|are|was|were|am|do|does|did|can|could|would|will|should|shall|may|might|has|have|had)\b\s+\S|\b(?:who|whom|what|where|when)\s*$/iu
+/** Someone is spoken to: a request. */
+const REQUEST =
+  /^[^\p{L}]*(?:if|hi|hello|hey|ok|okay|tell|give|write|name|list|show|find|get|make|create|explain|describe|summari[sz]e|translate|compose|draft|compare|define|discuss|generate|provide|answer|say|state|guess|choose|pick|rewrite|rephrase|correct|fix|check|complete|finish|continue|calculate|compute|count|convert|suggest|recommend|imagine|pretend|act|play|use|add|remove|print|return|implement|solve|prove|outline|sketch|design|plan|invent|identify|classify|extract|express|search|look|read|sing|help|remind|teach|let)\b|\b(?:I|you|your|me|my|us|our|please)\b/iu
+const END_MARK = /[.!?:;)\]}"”»`]\s*$/u
+/** A last "sentence" longer than this is a document, a list or code, not a sentence to go on with. */
+const SENTENCE_WORDS = 40
+
+/** Whether a text breaks off before its end: its last sentence has no end mark and asks for another word, or asks nobody anything. Reads English. */
 export function breaksOff(text: string): boolean {
-  return OPEN.test(text)
+  if (END_MARK.test(text)) return false
+  const last = text.split(/(?<=[.!?]["”]?)\s+|\n+/u).at(-1) ?? ''
+  if (QUESTION.test(last)) return false
+  if (OPEN.test(last)) return true
+  const length = words(last).length
+  return length >= 2 && length <= SENTENCE_WORDS && !REQUEST.test(last)
 }

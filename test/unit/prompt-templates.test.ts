@@ -163,9 +163,14 @@ The sky was grey. Ulm is led by`,
 })
 
 describe('a text that breaks off', () => {
-  it.each(['Spike Hughes was born in', 'It rained. The mayor of Ulm is ', 'They are an'])('%j does', (text) =>
-    expect(breaksOff(text)).toBe(true),
-  )
+  it.each([
+    'Spike Hughes was born in',
+    'It rained. The mayor of Ulm is ',
+    'They are an',
+    'It rained. Ulm is located in the continent',
+    'Ulm owner',
+    'What is played? They play',
+  ])('%j does', (text) => expect(breaksOff(text)).toBe(true))
   it.each([
     'Where was he born?',
     'Write a poem about Ulm',
@@ -173,7 +178,9 @@ describe('a text that breaks off', () => {
     'who runs ulm these days',
     '',
     'Begin',
-    'Das ist',
+    'tell me who runs ulm now',
+    'Ulm: I need its mayor',
+    'def mayor(city):',
   ])('%j does not', (text) => expect(breaksOff(text)).toBe(false))
 })
 
