@@ -54,8 +54,34 @@ export interface Engine {
   inspect(prompt: Prompt): Inspection
   countTokens(prompt: Prompt): number
   load(): Load
+  /** A scorer over this model; absent where probabilities can't be seen. Close it before the engine. */
+  openScorer?(): Promise<Scorer>
   /** Stops taking requests, lets the running ones end for at most `graceMs`, frees the model. */
   close(graceMs: number): Promise<void>
+}
+
+/** How one token of a given continuation fared. */
+export interface TokenScore {
+  /** Natural logarithm of its probability, given all before it. */
+  readonly logProbability: number
+  /** The token the model would have put here: the argmax. */
+  readonly best: number
+  /** Whether that is the token itself. */
+  readonly hit: boolean
+}
+
+/**
+ * Teacher forcing on raw text: no chat template, no sampling. The same (prompt, continuation) gives the same numbers, whatever was
+ * scored before it. One call at a time.
+ */
+export interface Scorer {
+  /**
+   * Scores of each continuation's tokens after `prompt`, which is evaluated once. A continuation brings its own leading space. Its tokens
+   * are those that "prompt + continuation" has beyond what it shares with "prompt" alone.
+   * Throws `context_length_exceeded`.
+   */
+  score(prompt: string, continuations: readonly string[]): Promise<readonly (readonly TokenScore[])[]>
+  close(): Promise<void>
 }
 
 /** Texts to unit vectors (Float32Array of `dimensions`), in order. `priority` 'query' overtakes 'import'. */

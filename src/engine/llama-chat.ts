@@ -1,19 +1,15 @@
-import {
-  DisposedError,
-  type LlamaContext,
-  type LlamaContextSequence,
-  type LlamaModel,
-  type SequenceEvaluateOptions,
-} from 'node-llama-cpp'
+import { DisposedError, type LlamaContext, type LlamaModel, type SequenceEvaluateOptions } from 'node-llama-cpp'
 import { PalimpsestError } from '../errors.ts'
 import type { Sampling } from '../request.ts'
 import type { Trace } from '../trace.ts'
 import { type FormattedFamily, format, type Piece, tokenize, type Vocabulary, written } from './chat-format.ts'
-import type { Engine, Finish, Inspection, Load, ModelInfo, Prompt } from './engine.ts'
+import type { Engine, Finish, Inspection, Load, ModelInfo, Prompt, Scorer } from './engine.ts'
 import { contextExceeded } from './limits.ts'
 import { ALONE, SHARED } from './llama-batching.ts'
+import { openScorer } from './llama-scorer.ts'
+import { openSequence, rewind, type Slot } from './llama-slot.ts'
 import { SlotQueue, shuttingDown } from './queue.ts'
-import { append, type Cached, chooseSlot, empty, pieces, reusable, truncate } from './slots.ts'
+import { append, chooseSlot, empty, pieces, reusable, truncate } from './slots.ts'
 import { TextStream } from './text-stream.ts'
 import type { TokenBytes } from './token-bytes.ts'
 
@@ -29,10 +25,6 @@ export interface ChatParts {
   readonly queueLimit: number
   readonly now: () => number
   readonly randomSeed: () => number
-}
-
-interface Slot extends Cached {
-  readonly sequence: LlamaContextSequence
 }
 
 /** llama.cpp takes this seed for "draw one yourself". */
@@ -152,6 +144,10 @@ export class ChatEngine implements Engine {
     return this.#slots.load()
   }
 
+  openScorer(): Promise<Scorer> {
+    return openScorer(this.#parts.model, this.model.contextTokens)
+  }
+
   async close(graceMs: number): Promise<void> {
     this.#slots.close()
     const quiet = await this.#slots.drained(graceMs)
@@ -188,24 +184,6 @@ export class ChatEngine implements Engine {
       )
     }
   }
-}
-
-function openSequence(context: LlamaContext): LlamaContextSequence {
-  const strategy = () => {
-    throw new Error('the context is full, and the engine never drops its beginning')
-  }
-  return context.getSequence({ contextShift: { strategy } })
-}
-
-/** Leave the first `length` tokens in the cache; returns how many really are left. */
-async function rewind(slot: Slot, length: number): Promise<number> {
-  const { sequence } = slot
-  if (sequence.nextTokenIndex === slot.tokens.length)
-    await sequence.adaptStateToTokens(slot.tokens.slice(0, length) as never, false)
-  // A model that cannot erase part of its cache, or a state that is not what was recorded: begin anew.
-  if (sequence.nextTokenIndex !== length) await sequence.clearHistory()
-  truncate(slot, sequence.nextTokenIndex)
-  return sequence.nextTokenIndex
 }
 
 async function next(steps: AsyncGenerator<number, void>): Promise<number> {
