@@ -1,0 +1,64 @@
+import { randomFrom } from './random.ts'
+
+/** A figure with its 95 % interval and the number of things it is made of. */
+export interface Figure {
+  readonly value: number
+  readonly low: number
+  readonly high: number
+  readonly n: number
+}
+
+/** Two-sided 95 % point of the normal distribution. */
+const Z95 = 1.959963984540054
+
+/** A share with Wilson's score interval (Wilson 1927), which keeps its coverage near 0 and 1; null of nothing. */
+export function wilson(hits: number, n: number): Figure | null {
+  if (n === 0) return null
+  const share = hits / n
+  const z2 = Z95 * Z95
+  const middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+  const half = (Z95 / (1 + z2 / n)) * Math.sqrt((share * (1 - share)) / n + z2 / (4 * n * n))
+  return { value: share, low: Math.max(0, middle - half), high: Math.min(1, middle + half), n }
+}
+
+const RESAMPLES = 1_000
+
+/**
+ * `statistic` of the clusters, with the percentile bootstrap over clusters (Efron 1979): probes of one record are not independent, so
+ * records are drawn, not probes. A statistic that is null for a draw leaves that draw out; null when it is null of the whole.
+ */
+export function bootstrap<T>(
+  clusters: readonly T[],
+  statistic: (drawn: readonly T[]) => number | null,
+  seed: number,
+): Figure | null {
+  const value = statistic(clusters)
+  if (value === null) return null
+  const random = randomFrom('bootstrap', seed)
+  const draws: number[] = []
+  for (let i = 0; i < RESAMPLES; i++) {
+    const drawn = clusters.map(() => clusters[Math.floor(random() * clusters.length)] as T)
+    const one = statistic(drawn)
+    if (one !== null) draws.push(one)
+  }
+  draws.sort((a, b) => a - b)
+  const at = (share: number) => draws[Math.min(draws.length - 1, Math.floor(share * draws.length))] ?? value
+  return { value, low: at(0.025), high: at(0.975), n: clusters.length }
+}
+
+export function mean(values: readonly number[]): number | null {
+  return values.length === 0 ? null : values.reduce((sum, value) => sum + value, 0) / values.length
+}
+
+/** Of values in [0, 1]; 0 when one of them is. null of nothing. */
+export function harmonicMean(values: readonly number[]): number | null {
+  if (values.length === 0) return null
+  return values.some((value) => value <= 0) ? 0 : values.length / values.reduce((sum, value) => sum + 1 / value, 0)
+}
+
+export function median(values: readonly number[]): number | null {
+  const sorted = [...values].sort((a, b) => a - b)
+  const middle = sorted.length >> 1
+  if (sorted.length === 0) return null
+  return sorted.length % 2 === 1 ? (sorted[middle] as number) : ((sorted[middle - 1] as number) + (sorted[middle] as number)) / 2
+}

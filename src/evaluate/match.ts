@@ -1,0 +1,54 @@
+import { words } from '../edit/edit.ts'
+
+const ARTICLES: ReadonlySet<string> = new Set(['a', 'an', 'the'])
+
+/**
+ * Whether `text` gives one of the accepted answers: its words (case, accents and punctuation aside, a leading article left out) stand in
+ * the text in a row. Where the question itself holds the answer ("Honda" in "The Honda Accord is made by"), a place that only repeats
+ * more of the question around it does not count.
+ */
+export function gives(text: string, answers: readonly string[], question: string): boolean {
+  const said = words(text)
+  const asked = words(question)
+  return answers.some((answer) => {
+    const wanted = bare(words(answer))
+    return wanted.length > 0
+      ? places(said, wanted).some((at) => !echoes(said, at, wanted.length, asked))
+      : sameMarks(text, answer)
+  })
+}
+
+function bare(answer: readonly string[]): readonly string[] {
+  return answer.length > 1 && ARTICLES.has(answer[0] ?? '') ? answer.slice(1) : answer
+}
+
+/** Where `wanted` begins in `said`. */
+function places(said: readonly string[], wanted: readonly string[]): number[] {
+  const out: number[] = []
+  for (let at = 0; at + wanted.length <= said.length; at++) if (wanted.every((word, i) => said[at + i] === word)) out.push(at)
+  return out
+}
+
+/** Whether the words at `at`, with the one before or after them, are found in the question in a row. */
+function echoes(said: readonly string[], at: number, length: number, asked: readonly string[]): boolean {
+  const longer = [
+    { from: at - 1, to: at + length },
+    { from: at, to: at + length + 1 },
+  ]
+  return longer.some(({ from, to }) => from >= 0 && to <= said.length && places(asked, said.slice(from, to)).length > 0)
+}
+
+/** An answer without a letter or digit ("C++" has one, "🇸🇪" has none) is compared as it is. */
+function sameMarks(text: string, answer: string): boolean {
+  return answer.trim() !== '' && text.includes(answer.trim())
+}
+
+/** The letter chosen in an answer to a multiple-choice question, or undefined: said first, named ("the answer is B"), or the only one. */
+export function chosenLetter(text: string): string | undefined {
+  const first = /^\W*(?:option\s+|choice\s+)?([A-J])(?![\p{L}\p{N}'’])(?!\s+\p{Ll})/u.exec(text)?.[1]
+  if (first !== undefined) return first
+  const named = /\b(?:answer|choice|option|letter)\b[^.\n]{0,40}?\b(?:is|:)\s*\W*([A-J])(?![\p{L}\p{N}])/iu.exec(text)?.[1]
+  if (named !== undefined) return named.toUpperCase()
+  const all = new Set([...text.matchAll(/(?<![\p{L}\p{N}])([B-J])(?![\p{L}\p{N}'’])/gu)].map((match) => match[1]))
+  return all.size === 1 ? [...all][0] : undefined
+}
