@@ -4,6 +4,7 @@ import { addChatCommand } from './cli/chat.ts'
 import { addDoctorCommand } from './cli/doctor.ts'
 import { addEditsCommand } from './cli/edits.ts'
 import { problemText } from './cli/edits-text.ts'
+import { addEvalCommand } from './cli/eval.ts'
 import { VERSION } from './cli/open.ts'
 import { addServeCommand } from './cli/serve.ts'
 import { printable } from './cli/table.ts'
@@ -17,6 +18,7 @@ const program = new Command('palimpsest')
 addServeCommand(program)
 addEditsCommand(program)
 addChatCommand(program)
+addEvalCommand(program)
 addDoctorCommand(program)
 
 try {

@@ -92,8 +92,8 @@ function readOne(value: unknown, index: number, wanted: Format | 'auto'): One {
 }
 
 /** A blank text asks nothing, and what has to follow from an edit can't be judged without an answer (wiki_recent has such). */
-function isAsked({ text, kind, wants, answers }: ProbeDraft): boolean {
-  return text !== '' && (wants.length === 0 || kind === 'fluency' || answers.some((answer) => answer !== ''))
+function isAsked({ text, wants, answers }: ProbeDraft): boolean {
+  return text !== '' && (wants.length === 0 || answers.some((answer) => answer !== ''))
 }
 
 /** UTF-8 text without a byte-order mark; throws `invalid_value`. */

@@ -56,9 +56,13 @@ export function harmonicMean(values: readonly number[]): number | null {
   return values.some((value) => value <= 0) ? 0 : values.length / values.reduce((sum, value) => sum + 1 / value, 0)
 }
 
-export function median(values: readonly number[]): number | null {
+/** The median, with the interval between the order statistics at n/2 ± Z95·√n/2 (Conover 1999, section 3.2). */
+export function median(values: readonly number[]): Figure | null {
   const sorted = [...values].sort((a, b) => a - b)
-  const middle = sorted.length >> 1
-  if (sorted.length === 0) return null
-  return sorted.length % 2 === 1 ? (sorted[middle] as number) : ((sorted[middle - 1] as number) + (sorted[middle] as number)) / 2
+  const n = sorted.length
+  if (n === 0) return null
+  const at = (rank: number) => sorted[Math.min(n - 1, Math.max(0, rank))] as number
+  const half = (Z95 * Math.sqrt(n)) / 2
+  const value = (at(Math.floor((n - 1) / 2)) + at(Math.ceil((n - 1) / 2))) / 2
+  return { value, low: at(Math.floor(n / 2 - half) - 1), high: at(Math.ceil(n / 2 + half)), n }
 }

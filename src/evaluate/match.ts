@@ -29,13 +29,13 @@ function places(said: readonly string[], wanted: readonly string[]): number[] {
   return out
 }
 
-/** Whether the words at `at`, with the one before or after them, are found in the question in a row. */
-function echoes(said: readonly string[], at: number, length: number, asked: readonly string[]): boolean {
+/** Whether the words at `at`, with the one before or after them, are found in `known` in a row. */
+function echoes(said: readonly string[], at: number, length: number, known: readonly string[]): boolean {
   const longer = [
     { from: at - 1, to: at + length },
     { from: at, to: at + length + 1 },
   ]
-  return longer.some(({ from, to }) => from >= 0 && to <= said.length && places(asked, said.slice(from, to)).length > 0)
+  return longer.some(({ from, to }) => from >= 0 && to <= said.length && places(known, said.slice(from, to)).length > 0)
 }
 
 /** An answer without a letter or digit ("C++" has one, "🇸🇪" has none) is compared as it is. */

@@ -8,7 +8,7 @@ export const KINDS = [
   'locality', // near the edit, and none of its business
   'traffic', // everyday questions
   'choice', // multiple choice: general ability
-  'fluency', // an opening to go on with
+  'fluency', // an opening to go on with; whether an edit should fire is not said
 ] as const
 export type Kind = (typeof KINDS)[number]
 

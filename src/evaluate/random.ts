@@ -1,17 +1,17 @@
 import { createHash } from 'node:crypto'
 
-/** Numbers in [0, 1), the same for the same seed on every machine: successive sha256 blocks. */
+/** Numbers in [0, 1), the same for the same seed on every machine: sfc32 (Doty-Humphrey, PractRand), its state from a sha256 of the seed. */
 export function randomFrom(...seed: readonly (string | number)[]): () => number {
-  let drawn = 0
-  let block = Buffer.alloc(0)
+  const hash = createHash('sha256').update(JSON.stringify(seed)).digest()
+  let [a, b, c, d] = [0, 4, 8, 12].map((at) => hash.readInt32LE(at)) as [number, number, number, number]
   return () => {
-    const at = (drawn % 8) * 4
-    if (at === 0)
-      block = createHash('sha256')
-        .update(JSON.stringify([drawn, ...seed]))
-        .digest()
-    drawn++
-    return block.readUInt32BE(at) / 2 ** 32
+    const t = (((a + b) | 0) + d) | 0
+    d = (d + 1) | 0
+    a = b ^ (b >>> 9)
+    b = (c + (c << 3)) | 0
+    c = (c << 21) | (c >>> 11)
+    c = (c + t) | 0
+    return (t >>> 0) / 2 ** 32
   }
 }
 

@@ -19,8 +19,13 @@ function nested(fields: Fields, edit: Edit) {
     ...fields.texts('neighborhood_prompts').map((text) => outOfScope('neighbourhood', text, truth, edit.targetNew)),
     ...fields.optionalTexts('attribute_prompts').map((text) => outOfScope('attribute', text, [edit.targetNew], edit.targetTrue)),
     ...oneHop(fields, edit),
-    ...generation.map((text) => ({ kind: 'fluency' as const, sub: 'generation', text, wants: [edit.id], answers: [] })),
+    ...generation.map((text) => ({ kind: 'fluency' as const, sub: 'generation', text: paragraph(text), wants: [], answers: [] })),
   ]
+}
+
+/** ROME lets a base model run on for 100 tokens; a chat model would end after a few words, whose n-grams say nothing. */
+function paragraph(opening: string): string {
+  return `Write a short paragraph that begins with these words: ${opening}`
 }
 
 function flat(fields: Fields, edit: Edit) {

@@ -1,0 +1,61 @@
+import type { Edit } from '../edit/edit.ts'
+import type { Forced } from './forced.ts'
+import type { Generated } from './generated.ts'
+import { chosenLetter, gives } from './match.ts'
+import type { Method } from './methods.ts'
+import type { Probe } from './probe.ts'
+
+/** Everything that came of one probe. */
+export interface Outcome {
+  readonly probe: Probe
+  readonly generated: Partial<Record<Method, Generated>>
+  readonly forced: Partial<Record<Method, Forced>>
+  /** Every live edit, by id. */
+  readonly edits: ReadonlyMap<string, Edit>
+}
+
+/** Whether the answer is one of those accepted; null where none is known, or nothing was asked. */
+export function isRight({ probe, generated, edits }: Outcome, method: Method): boolean | null {
+  const answer = generated[method]
+  if (answer === undefined || probe.answers.length === 0) return null
+  if (probe.kind === 'choice') return chosenLetter(answer.text) === probe.answers[0]
+  const shown = answer.edits.flatMap((id) => edits.get(id)?.prompt ?? [])
+  return gives(answer.text, probe.answers, [probe.turns.at(-1) ?? '', ...shown])
+}
+
+/** Whether the answer is byte for byte the base's; null where there are not both. */
+export function isIdentical({ generated }: Outcome, method: Method): boolean | null {
+  const [base, own] = [generated.base, generated[method]]
+  return base === undefined || own === undefined ? null : base.text === own.text
+}
+
+/** Mean log-probability of the answer's tokens, as a probability: what ROME compares. */
+export function meanProbability(logProbabilities: readonly number[]): number {
+  return logProbabilities.length === 0 ? 0 : Math.exp(logProbabilities.reduce((sum, x) => sum + x, 0) / logProbabilities.length)
+}
+
+/** ROME's success: in scope the new answer is likelier than the old, out of scope the true one than the edit's. null: no rival. */
+export function succeeds({ forced }: Outcome, method: Method): boolean | null {
+  const gap = magnitude({ forced }, method)
+  return gap === null ? null : gap > 0
+}
+
+/** ROME's magnitude: the difference of the two probabilities. */
+export function magnitude({ forced }: Pick<Outcome, 'forced'>, method: Method): number | null {
+  const own = forced[method]
+  if (own === undefined || own.rival === null) return null
+  return meanProbability(own.answer.logProbabilities) - meanProbability(own.rival.logProbabilities)
+}
+
+/** EasyEdit's token accuracy: the share of the answer's tokens that are the argmax. */
+export function tokenAccuracy({ forced }: Outcome, method: Method): number | null {
+  const answer = forced[method]?.answer
+  return answer === undefined || answer.best.length === 0 ? null : answer.hits / answer.best.length
+}
+
+/** EasyEdit's locality: the share of the answer's tokens at which the argmax is the base's. */
+export function tokenAgreement({ forced }: Outcome, method: Method): number | null {
+  const [base, own] = [forced.base?.answer.best, forced[method]?.answer.best]
+  if (base === undefined || own === undefined || own.length === 0) return null
+  return own.filter((token, i) => token === base[i]).length / own.length
+}
