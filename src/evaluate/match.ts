@@ -4,17 +4,16 @@ const ARTICLES: ReadonlySet<string> = new Set(['a', 'an', 'the'])
 
 /**
  * Whether `text` gives one of the accepted answers: its words (case, accents and punctuation aside, a leading article left out) stand in
- * the text in a row. Where the question itself holds the answer ("Honda" in "The Honda Accord is made by"), a place that only repeats
- * more of the question around it does not count.
+ * the text in a row. Where what the model was told holds the answer already ("Fiat" in the question "The Fiat Zic is made by", or in an
+ * edit of the Fiat Punto), a place that only repeats more of it does not count. `told`: the question, and the prompts of edits shown.
  */
-export function gives(text: string, answers: readonly string[], question: string): boolean {
+export function gives(text: string, answers: readonly string[], told: readonly string[]): boolean {
   const said = words(text)
-  const asked = words(question)
+  const known = told.map(words)
+  const fresh = (at: number, length: number) => !known.some((one) => echoes(said, at, length, one))
   return answers.some((answer) => {
     const wanted = bare(words(answer))
-    return wanted.length > 0
-      ? places(said, wanted).some((at) => !echoes(said, at, wanted.length, asked))
-      : sameMarks(text, answer)
+    return wanted.length > 0 ? places(said, wanted).some((at) => fresh(at, wanted.length)) : sameMarks(text, answer)
   })
 }
 
