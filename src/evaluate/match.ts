@@ -42,12 +42,20 @@ function sameMarks(text: string, answer: string): boolean {
   return answer.trim() !== '' && text.includes(answer.trim())
 }
 
-/** The letter chosen in an answer to a multiple-choice question, or undefined: said first, named ("the answer is B"), or the only one. */
-export function chosenLetter(text: string): string | undefined {
-  const first = /^\W*(?:option\s+|choice\s+)?([A-J])(?![\p{L}\p{N}'’])(?!\s+\p{Ll})/u.exec(text)?.[1]
+/**
+ * The letter chosen in an answer to a multiple-choice question with these `letters` ("ABCD"), or undefined: said first, named ("the answer
+ * is B"), or the only one. A and I are words, too, and count in the first two places only.
+ */
+export function chosenLetter(text: string, letters: string): string | undefined {
+  const first = new RegExp(`^\\W*(?:option\\s+|choice\\s+)?([${letters}])(?![\\p{L}\\p{N}'’])(?!\\s+\\p{Ll})`, 'u').exec(
+    text,
+  )?.[1]
   if (first !== undefined) return first
-  const named = /\b(?:answer|choice|option|letter)\b[^.\n]{0,40}?\b(?:is|:)\s*\W*([A-J])(?![\p{L}\p{N}])/iu.exec(text)?.[1]
+  const named = new RegExp(
+    `\\b(?:answer|choice|option|letter)\\b[^.\\n]{0,40}?\\b(?:is|:)\\s*\\W*([${letters}])(?![\\p{L}\\p{N}])`,
+    'iu',
+  ).exec(text)?.[1]
   if (named !== undefined) return named.toUpperCase()
-  const all = new Set([...text.matchAll(/(?<![\p{L}\p{N}])([B-J])(?![\p{L}\p{N}'’])/gu)].map((match) => match[1]))
-  return all.size === 1 ? [...all][0] : undefined
+  const all = text.match(/(?<![\p{L}\p{N}])[B-HJ](?![\p{L}\p{N}'’])/gu)?.filter((letter) => letters.includes(letter)) ?? []
+  return new Set(all).size === 1 ? all[0] : undefined
 }

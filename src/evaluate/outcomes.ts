@@ -18,9 +18,14 @@ export interface Outcome {
 export function isRight({ probe, generated, edits }: Outcome, method: Method): boolean | null {
   const answer = generated[method]
   if (answer === undefined || probe.answers.length === 0) return null
-  if (probe.kind === 'choice') return chosenLetter(answer.text) === probe.answers[0]
+  if (probe.kind === 'choice') return chosenLetter(answer.text, lettersOf(probe)) === probe.answers[0]
   const shown = answer.edits.flatMap((id) => edits.get(id)?.prompt ?? [])
   return gives(answer.text, probe.answers, [probe.turns.at(-1) ?? '', ...shown])
+}
+
+/** Of the choices, one a line. */
+function lettersOf({ turns }: Probe): string {
+  return [...new Set(turns.at(-1)?.match(/^[A-J](?=\. )/gm))].join('')
 }
 
 /** Whether the answer is byte for byte the base's; null where there are not both. */

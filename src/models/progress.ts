@@ -33,6 +33,8 @@ function amount(step: Step): string {
 function rate(step: Step): string {
   if (step.perSecond <= 0) return ''
   if (step.unit === 'bytes') return `${(step.perSecond / MEGABYTE).toFixed(1)} MB/s`
+  // Slow work would be shown as none.
+  if (step.perSecond < 10) return `${step.perSecond.toFixed(1)}/s`
   return `${Math.round(step.perSecond).toLocaleString('en-GB')}/s`
 }
 

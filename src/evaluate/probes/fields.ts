@@ -17,6 +17,10 @@ export class Fields {
     return take(this.record, ...paths).value !== undefined
   }
 
+  isList(...paths: Path): boolean {
+    return Array.isArray(take(this.record, ...paths).value)
+  }
+
   /** A text that must be there; published files leave some blank, and then there is no such probe. */
   text(...paths: Path): string {
     const taken = take(this.record, ...paths)

@@ -24,11 +24,9 @@ function group(fields: Fields, name: 'portability' | 'locality'): Entry[] {
   return fields.keys(name).flatMap((key) => {
     const path = `${name}.${key}`
     const sub = key.toLowerCase().replace(/\W+/g, '_')
-    if (Array.isArray((fields.record[name] as Record<string, unknown>)[key]))
-      return fields.entries(path).map((at) => entry(fields, sub, `${at}.prompt`, `${at}.ground_truth`))
-    const prompts = fields.entries(`${path}.prompt`)
-    if (prompts.length === 0) return [entry(fields, sub, `${path}.prompt`, `${path}.ground_truth`)]
-    return prompts.map((at, i) => entry(fields, sub, at, `${path}.ground_truth.${i}`))
+    if (fields.isList(path)) return fields.entries(path).map((at) => entry(fields, sub, `${at}.prompt`, `${at}.ground_truth`))
+    if (!fields.isList(`${path}.prompt`)) return [entry(fields, sub, `${path}.prompt`, `${path}.ground_truth`)]
+    return fields.entries(`${path}.prompt`).map((at, i) => entry(fields, sub, at, `${path}.ground_truth.${i}`))
   })
 }
 

@@ -1,0 +1,102 @@
+import { describe, expect, it } from 'vitest'
+import type { Edit } from '../../src/edit/edit.ts'
+import type { Probe } from '../../src/evaluate/probe.ts'
+import { settleScope } from '../../src/evaluate/scope.ts'
+import { selectionCurve, selectionRows, selectionTotals } from '../../src/evaluate/selection-scores.ts'
+import { edit, fakeEmbedder, unit } from './memory-data.ts'
+
+/** Texts with the same word of these are near each other (cosine 1), all others far. */
+const NEAR = ['led', 'mayor']
+const embedder = fakeEmbedder({
+  dimensions: 64,
+  vector: (text) => {
+    const at = NEAR.findIndex((word) => text.includes(word))
+    // 'led' and 'mayor' are one relation here.
+    return unit(Float32Array.from({ length: 64 }, (_, i) => (at >= 0 ? Number(i === 0) : Number(i === 1 + (text.length % 60)))))
+  },
+})
+const probe = (text: string, more: Partial<Probe> = {}): Probe => ({
+  ...{ id: text, record: 0, kind: 'locality', sub: 'neighbourhood', turns: [text], wants: [], answers: [], ...more },
+})
+const mayor = (subject: string, more: Partial<Edit> = {}): Edit =>
+  edit(subject, { subject, prompt: `The mayor of ${subject} is`, targetNew: 'Bo', targetTrue: 'Cy', ...more })
+const own = mayor('Orrin')
+const settle = async (asked: Probe, ...live: Edit[]) => {
+  const [settled] = await settleScope([asked], new Map([[0, { index: 0, edits: [own], probes: [] }]]), [own, ...live], embedder)
+  return settled
+}
+
+describe('neighbours that are edited after all', () => {
+  it('want the other edit, when it says the same of the same subject', async () => {
+    expect(await settle(probe('The mayor of Velm is'), mayor('Velm'))).toMatchObject({
+      kind: 'in_scope_neighbour',
+      wants: ['Velm'],
+      answers: ['Bo'],
+      rival: 'Cy',
+    })
+    expect(await settle(probe("Velm's mayor, it is said, is"), mayor('Velm'))).toMatchObject({ wants: [] })
+    expect(await settle(probe('In short, Velm is led by', { answers: ['Cy'] }), mayor('Velm'))).toMatchObject({ wants: ['Velm'] })
+    expect(await settle(probe('In short, Velm lies on the river', { answers: ['Cy'] }), mayor('Velm'))).toMatchObject({
+      wants: [],
+    })
+  })
+
+  it('share the relation of their record, where labels say so', async () => {
+    const labelled = { relation: 'P6' }
+    const settled = (sub: string) =>
+      settleScope(
+        [probe('Velm lies on the river', { sub })],
+        new Map([[0, { index: 0, edits: [{ ...own, ...labelled }], probes: [] }]]),
+        [{ ...own, ...labelled }, mayor('Velm')],
+        embedder,
+      )
+    // Velm's edit has no label, but the words of one that has.
+    expect((await settled('neighbourhood'))[0]?.wants).toEqual(['Velm'])
+    expect((await settled('relation_specificity'))[0]?.wants).toEqual([])
+  })
+
+  it('stay out of scope for their own record, another name or a reversed question', async () => {
+    expect(await settle(probe('The mayor of Orrin is'))).toMatchObject({ wants: [] })
+    expect(await settle(probe('The mayor of Velm Harbour is'), mayor('Velm'))).toMatchObject({ wants: [] })
+    expect(await settle(probe('The mayor of Old Velm is'), mayor('Velm'))).toMatchObject({ wants: [] })
+    expect(await settle(probe('The mayor of Velm Harbour is'), mayor('Velm'), mayor('Velm Harbour'))).toMatchObject({
+      wants: ['Velm Harbour'],
+    })
+    expect(await settle(probe('Velm is the name of the mayor'), mayor('Velm'))).toMatchObject({ wants: [] })
+  })
+})
+
+describe('selection alone', () => {
+  const outcome = (asked: Probe, selected: string[], scores: Record<string, number>, cosine: string[] = []) => ({
+    probe: asked,
+    gate: { selected, scores, offered: true, vectorRank: asked.wants.length > 0 ? 3 : null, subjectFound: true, ms: 1 },
+    cosine,
+  })
+  const inside = (id: string) => probe(id, { kind: 'reliability', sub: 'prompt', wants: [id] })
+  const outcomes = [
+    outcome(inside('a'), ['a'], { a: 0.9 }, ['a']),
+    outcome(inside('b'), ['b', 'x'], { b: 0.6, x: 0.55 }, ['x']),
+    outcome(inside('c'), [], { c: 0.2 }),
+    outcome(probe('out'), ['y'], { y: 0.7 }),
+    outcome(probe('quiet'), [], { z: 0.1 }),
+  ]
+
+  it('counts what is found, what is wrong, and what the indexes offered', () => {
+    const [prompts, neighbours] = selectionRows(outcomes)
+    expect(prompts).toMatchObject({ n: 3, found: { value: 2 / 3 }, wrong: { value: 1 / 3 }, cosineFound: { value: 1 / 3 } })
+    expect(prompts?.vectorRecall).toMatchObject({ 1: { value: 0 }, 5: { value: 1 } })
+    expect(neighbours).toMatchObject({ n: 2, found: null, wrong: { value: 0.5 } })
+    expect(selectionTotals(outcomes, ({ gate }) => gate.selected)).toMatchObject({
+      precision: { value: 2 / 4 },
+      recall: { value: 2 / 3 },
+      falseAlarms: { value: 1 / 2 },
+    })
+  })
+
+  it('moves along the threshold', () => {
+    const at = (threshold: number) => selectionCurve(outcomes).find((point) => point.threshold === threshold)
+    expect(at(0.02)).toMatchObject({ recall: { value: 1 }, falseAlarms: { value: 1 } })
+    expect(at(0.6)).toMatchObject({ precision: { value: 2 / 3 }, recall: { value: 2 / 3 } })
+    expect(at(0.8)).toMatchObject({ precision: { value: 1 }, recall: { value: 1 / 3 }, falseAlarms: { value: 0 } })
+  })
+})
