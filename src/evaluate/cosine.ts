@@ -1,5 +1,5 @@
 import { harmonicMean } from './intervals.ts'
-import type { Probe } from './probe.ts'
+import { isWanted, type Probe } from './probe.ts'
 import { TENANT, type Trial } from './trial.ts'
 
 /** The nearest edit to a probe, by the vector index alone. */
@@ -48,7 +48,7 @@ export function cosineSelects(probe: Probe, { threshold, nearest }: CosineBaseli
 function harmonicShare(probes: readonly Probe[], nearest: ReadonlyMap<string, Nearest | null>, threshold: number): number | null {
   const right = (probe: Probe) => {
     const selected = cosineSelects(probe, { threshold, nearest })
-    return probe.wants.length === 0 ? selected.length === 0 : selected.some((id) => probe.wants.includes(id))
+    return probe.wants.length === 0 ? selected.length === 0 : selected.some((id) => isWanted(probe, id))
   }
   const share = (some: readonly Probe[]) => (some.length === 0 ? [] : [some.filter(right).length / some.length])
   const of = (kind: Probe['kind']) => probes.filter((probe) => probe.kind === kind)

@@ -60,17 +60,18 @@ ${sections.filter((section) => section !== '').join('\n')}
 `
 }
 
+/** Rows of shares that are worth a picture. */
+const PLOTTED =
+  /^(?:harmonic|reliability|generalization|locality\/(?:identical|kept)$|portability|multi_hop|in_scope_neighbour|choice\/[^/]+$)/
+const COSTS: readonly string[] = ['tokens_added', 'latency', 'fluency']
+
 function generatedSection(rows: readonly Row[], methods: readonly Method[], plotter: Plotter): string {
-  const plotted = rows.filter(
-    ({ id, unit }) =>
-      unit === 'share' &&
-      /^(?:harmonic|reliability|generalization|locality\/(?:identical|kept)|portability|multi_hop|in_scope_neighbour|choice\/[^/]+$)/.test(
-        id,
-      ),
-  )
-  const costs = rows.filter(({ id }) => ['tokens_added', 'latency', 'fluency'].includes(id))
+  const plotted = rows.filter(({ id, unit }) => unit === 'share' && PLOTTED.test(id))
+  const costs = rows.filter(({ id }) => COSTS.includes(id))
   return `<section><h2>Generated answers</h2>
-<p>Greedy, chat template. An answer is right when it holds an accepted answer as whole words (case, accents and punctuation aside). Bars are 95 % intervals: Wilson's for shares, bootstrap over records for means.</p>
+<p>Greedy, chat template. An answer is right when it holds an accepted one as whole words (case, accents and punctuation aside) that are
+no mere echo of what the model was told, and does not speak of an edit's subject that nobody asked about. Bars are 95 % intervals:
+Wilson's for shares, bootstrap over records for means.</p>
 <ul class="methods">${methods.map((method) => `<li><b class="${method}">${method}</b> ${text(DESCRIPTIONS[method])}</li>`).join('')}</ul>
 <figure>${plotter.dots(plotted, methods)}</figure>
 <div class="side"><figure>${plotter.tradeOff(rows, methods)}</figure>${costs.map((row) => `<figure>${plotter.bars(row, methods)}</figure>`).join('')}</div>
@@ -80,7 +81,9 @@ ${tableHtml(tableOf(rows, methods))}</section>`
 function forcedSection(rows: readonly Row[], methods: readonly Method[], plotter: Plotter): string {
   const shares = rows.filter(({ unit }) => unit === 'share')
   return `<section><h2>Teacher-forced</h2>
-<p>Raw text, no chat template, edits in front as plain sentences. Success: the wanted answer is likelier than its rival (ROME, MEMIT; mean over tokens). Magnitude: the difference of the two probabilities. Token accuracy: share of the answer's tokens that are the argmax (EasyEdit). Not comparable with the table above.</p>
+<p>Raw text, no chat template, edits in front as plain sentences. Success: the wanted answer is likelier than its rival (ROME, MEMIT; mean
+over tokens). Magnitude: the difference of the two probabilities. Token accuracy: share of the answer's tokens that are the argmax
+(EasyEdit). Not comparable with the table above.</p>
 <figure>${plotter.dots(shares, methods)}</figure>
 ${tableHtml(tableOf(rows, methods))}</section>`
 }

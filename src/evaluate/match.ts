@@ -17,6 +17,12 @@ export function gives(text: string, answers: readonly string[], told: readonly s
   })
 }
 
+/** Whether the name's words stand in the text in a row. */
+export function names(text: string, name: string): boolean {
+  const wanted = words(name)
+  return wanted.length > 0 && places(words(text), wanted).length > 0
+}
+
 function bare(answer: readonly string[]): readonly string[] {
   return answer.length > 1 && ARTICLES.has(answer[0] ?? '') ? answer.slice(1) : answer
 }

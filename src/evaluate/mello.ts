@@ -31,7 +31,12 @@ const FINAL = 'Final answer:'
 const SHOTS: readonly Message[] = [
   {
     role: 'system',
-    content: `Answer the question step by step. In each step write one line "Subquestion: ..." and one line "Guess: ..." and stop. You will then be given a fact. If the fact answers the subquestion and contradicts your guess, the fact is right; otherwise keep your guess. Write "So far: ..." and go on. When no step is left, write "${FINAL} ..." in a few words.`,
+    content: [
+      'Answer the question step by step. In each step write one line "Subquestion: ..." and one line "Guess: ..." and stop.',
+      'You will then be given a fact. If the fact answers the subquestion and contradicts your guess, the fact is right;',
+      'otherwise keep your guess. Write "So far: ..." and go on.',
+      `When no step is left, write "${FINAL} ..." in a few words.`,
+    ].join(' '),
   },
   user('Question: In which country was the founder of the Hollis Lantern Museum born?'),
   assistant('Subquestion: Who founded the Hollis Lantern Museum?\nGuess: Tamsin Ravelle'),

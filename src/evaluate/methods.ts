@@ -13,7 +13,10 @@ export type Protocol = (typeof PROTOCOLS)[number]
 export const DESCRIPTIONS: Readonly<Record<Method, string>> = {
   base: 'the model alone',
   ice: "the record's own edit in every prompt, its locality probes included, through the default template; traffic gets the edit of a record drawn by the seed",
-  ike: "IKE (Zheng et al. 2023): demonstrations from other records, copy : update : retain as 4 : 12 : 16, kinds shuffled by the seed, the nearest last, then the record's own edit shown once and stated again; on locality probes too",
+  ike: [
+    'IKE (Zheng et al. 2023): demonstrations from other records, copy : update : retain as 4 : 12 : 16, kinds shuffled by the seed,',
+    "the nearest last, then the record's own edit shown once and stated again; on locality probes too",
+  ].join(' '),
   cosine:
     'the nearest edit of the vector index, when its cosine reaches the one threshold that is best on these very probes; default template',
   mello:

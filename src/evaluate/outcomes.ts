@@ -1,9 +1,9 @@
 import type { Edit } from '../edit/edit.ts'
 import type { Forced } from './forced.ts'
 import type { Generated } from './generated.ts'
-import { chosenLetter, gives } from './match.ts'
+import { chosenLetter, gives, names } from './match.ts'
 import type { Method } from './methods.ts'
-import type { Probe } from './probe.ts'
+import { isWanted, type Probe } from './probe.ts'
 
 /** Everything that came of one probe. */
 export interface Outcome {
@@ -14,13 +14,19 @@ export interface Outcome {
   readonly edits: ReadonlyMap<string, Edit>
 }
 
-/** Whether the answer is one of those accepted; null where none is known, or nothing was asked. */
+/**
+ * Whether the answer is one of those accepted; null where none is known, or nothing was asked. An answer that speaks of an edit's subject
+ * which was not asked about ("Kashmir is in Antarctica", of Vostok Station) answers another question.
+ */
 export function isRight({ probe, generated, edits }: Outcome, method: Method): boolean | null {
   const answer = generated[method]
   if (answer === undefined || probe.answers.length === 0) return null
   if (probe.kind === 'choice') return chosenLetter(answer.text, lettersOf(probe)) === probe.answers[0]
-  const shown = answer.edits.flatMap((id) => edits.get(id)?.prompt ?? [])
-  return gives(answer.text, probe.answers, [probe.turns.at(-1) ?? '', ...shown])
+  const question = probe.turns.at(-1) ?? ''
+  const shown = answer.edits.flatMap((id) => edits.get(id) ?? [])
+  const beside = shown.filter(({ id, subject }) => !isWanted(probe, id) && !names(question, subject))
+  if (beside.some(({ subject }) => names(answer.text, subject))) return false
+  return gives(answer.text, probe.answers, [question, ...shown.map(({ prompt }) => prompt)])
 }
 
 /** Of the choices, one a line. */

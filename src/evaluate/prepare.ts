@@ -10,7 +10,7 @@ import type { MemoryStore } from '../memory/memory-store.ts'
 import { type DataRecord, type Dataset, readTextFile, TENANT } from './dataset.ts'
 import type { Probe } from './probe.ts'
 import { type Choice, chooseProbes, type Tick } from './run.ts'
-import { settleScope } from './scope.ts'
+import { type Held, settleScope } from './scope.ts'
 
 /** Between two looks at how far the index is. */
 const POLL_MS = 100
@@ -62,8 +62,8 @@ export async function indexed(memory: MemoryStore, tick: Tick, signal: AbortSign
     )
 }
 
-export function liveEdits(memory: MemoryStore): Map<string, Edit> {
-  return new Map(memory.all(TENANT).flatMap(({ edit, state }) => (state === 'live' ? [[edit.id, edit]] : [])))
+export function liveEdits(memory: MemoryStore): Map<string, Held> {
+  return new Map(memory.all(TENANT).flatMap(({ edit, seq, state }) => (state === 'live' ? [[edit.id, { edit, seq }]] : [])))
 }
 
 /** A hash of everything that is live, whatever the order it landed in. */
@@ -88,10 +88,10 @@ export async function prepare(
   embedder: Embedder,
   choice: Choice & { readonly kinds: readonly Probe['kind'][] },
 ): Promise<Prepared> {
-  const edits = liveEdits(memory)
+  const live = liveEdits(memory)
   const records = new Map(dataset.records.map((record) => [record.index, record]))
-  const { probes: chosen, passedOver } = chooseProbes(dataset.records, traffic, edits, choice)
-  const settled = await settleScope(chosen, records, [...edits.values()], embedder)
+  const { probes: chosen, passedOver } = chooseProbes(dataset.records, traffic, live, choice)
+  const { probes: settled, contradicted } = await settleScope(chosen, records, [...live.values()], embedder)
   const probes = settled.filter(({ kind }) => choice.kinds.length === 0 || choice.kinds.includes(kind))
   if (probes.length === 0)
     throw new PalimpsestError(
@@ -106,6 +106,12 @@ export async function prepare(
         ]
       : []),
     ...(passedOver > 0 ? [`${passedOver} records were passed over, since a later record supersedes an edit of theirs.`] : []),
+    ...(contradicted > 0
+      ? [
+          `${contradicted} records that were drawn state a fact that a later record states otherwise, in other words; their in-scope probes are left out.`,
+        ]
+      : []),
   ]
+  const edits = new Map([...live].map(([id, { edit }]) => [id, edit]))
   return { records, edits, probes, notes }
 }

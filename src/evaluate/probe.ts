@@ -25,6 +25,8 @@ export interface Probe {
   readonly turns: readonly string[]
   /** Ids of the edits it should fire; empty: out of scope. */
   readonly wants: readonly string[]
+  /** Ids of other edits that state what a wanted one states: as good. */
+  readonly equals?: readonly string[]
   /** Accepted answers: the new ones in scope, the true ones out of scope. Empty: not known. The first is the one teacher forcing scores. */
   readonly answers: readonly string[]
   /** Teacher forcing: the answer that should be less likely (Meng et al. 2022: target_true in scope, target_new for neighbours). */
@@ -36,6 +38,11 @@ export interface Probe {
 /** What a reader makes of a record; place and number make the rest. */
 export interface ProbeDraft extends Omit<Probe, 'id' | 'record' | 'turns'> {
   readonly text: string
+}
+
+/** Whether the edit is wanted, or as good as one that is. */
+export function isWanted({ wants, equals = [] }: Probe, id: string): boolean {
+  return wants.includes(id) || equals.includes(id)
 }
 
 /** Whether the right outcome is that an edit fires. */

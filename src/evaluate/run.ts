@@ -1,5 +1,4 @@
 /** One evaluation: what is asked of whom, in which order, and what comes of it. */
-import type { Edit } from '../edit/edit.ts'
 import type { AnswerFile, Circumstances, Line } from './answers.ts'
 import { answerKey } from './answers.ts'
 import { type CosineBaseline, cosineBaseline, cosineSelects } from './cosine.ts'
@@ -175,7 +174,7 @@ export interface Choice {
 export function chooseProbes(
   records: readonly DataRecord[],
   traffic: readonly Probe[],
-  live: ReadonlyMap<string, Edit>,
+  live: ReadonlyMap<string, unknown>,
   choice: Choice,
 ): { readonly probes: readonly Probe[]; readonly passedOver: number } {
   const { limit, perKind, trafficLimit, seed } = choice

@@ -1,6 +1,6 @@
 /** Figures of selection alone. Pure. */
 import { type Figure, median, wilson } from './intervals.ts'
-import { inScope, KINDS, type Kind, type Probe } from './probe.ts'
+import { inScope, isWanted, KINDS, type Kind, type Probe } from './probe.ts'
 import type { Selected } from './selection.ts'
 
 export interface SelectionOutcome {
@@ -74,15 +74,21 @@ function rowOf(kind: Kind, sub: string, some: readonly SelectionOutcome[]): Sele
   const within = (rank: number | null, k: number) => rank !== null && rank <= k
   return {
     ...{ kind, sub, n: some.length },
-    found: share(inside, ({ probe, gate }) => probe.wants.every((id) => gate.selected.includes(id))),
-    anyFound: share(inside, ({ probe, gate }) => probe.wants.some((id) => gate.selected.includes(id))),
-    wrong: share(some, ({ probe, gate }) => gate.selected.some((id) => !probe.wants.includes(id))),
-    cosineFound: share(inside, ({ probe, cosine }) => probe.wants.some((id) => cosine.includes(id))),
-    cosineWrong: share(some, ({ probe, cosine }) => cosine.some((id) => !probe.wants.includes(id))),
+    found: share(inside, ({ probe, gate }) => isFound(probe, gate.selected)),
+    anyFound: share(inside, ({ probe, gate }) => gate.selected.some((id) => isWanted(probe, id))),
+    wrong: share(some, ({ probe, gate }) => gate.selected.some((id) => !isWanted(probe, id))),
+    cosineFound: share(inside, ({ probe, cosine }) => cosine.some((id) => isWanted(probe, id))),
+    cosineWrong: share(some, ({ probe, cosine }) => cosine.some((id) => !isWanted(probe, id))),
     vectorRecall: Object.fromEntries(RECALL_AT.map((k) => [k, share(inside, ({ gate }) => within(gate.vectorRank, k))])),
     subjectRecall: share(inside, ({ gate }) => gate.subjectFound),
     offered: share(inside, ({ gate }) => gate.offered),
   }
+}
+
+/** Every wanted edit is among them; for a single one, another that states the same will do. */
+function isFound(probe: Probe, selected: readonly string[]): boolean {
+  if (probe.wants.length === 1) return selected.some((id) => isWanted(probe, id))
+  return probe.wants.length > 0 && probe.wants.every((id) => selected.includes(id))
 }
 
 /** `selected`: what a rule takes for a probe. */
@@ -92,13 +98,13 @@ export function selectionTotals(
 ): SelectionTotals {
   let [taken, rightly, wanted, found, outside, alarms] = [0, 0, 0, 0, 0, 0]
   for (const outcome of outcomes) {
-    const { wants } = outcome.probe
+    const { probe } = outcome
     const ids = selected(outcome)
     taken += ids.length
-    rightly += ids.filter((id) => wants.includes(id)).length
-    wanted += wants.length
-    found += wants.filter((id) => ids.includes(id)).length
-    if (wants.length > 0) continue
+    rightly += ids.filter((id) => isWanted(probe, id)).length
+    wanted += probe.wants.length
+    found += isFound(probe, ids) ? probe.wants.length : probe.wants.filter((id) => ids.includes(id)).length
+    if (inScope(probe)) continue
     outside++
     if (ids.length > 0) alarms++
   }

@@ -1,7 +1,7 @@
 /** Selection alone: which edits retrieval and gate take for each probe. No chat model, so that thousands of probes take minutes. */
 import { SubjectIndex } from '../memory/subject-index.ts'
 import { tokens } from '../memory/tokens.ts'
-import type { Probe } from './probe.ts'
+import { isWanted, type Probe } from './probe.ts'
 import { select } from './select.ts'
 import { TENANT, type Trial } from './trial.ts'
 
@@ -30,7 +30,7 @@ export function selecting(trial: Pick<Trial, 'gateway' | 'embedder' | 'edits'>):
     const start = performance.now()
     const { selected, considered, offered } = await select(probe, trial.gateway)
     const ms = performance.now() - start
-    const wanted = (id: string) => probe.wants.includes(id)
+    const wanted = (id: string) => isWanted(probe, id)
     return {
       selected: selected.map(({ id }) => id),
       scores: Object.fromEntries(considered.map(({ id, score }) => [id, score])),
@@ -46,6 +46,6 @@ async function vectorRank(probe: Probe, { gateway, embedder }: Pick<Trial, 'gate
   if (probe.wants.length === 0) return null
   const [vector] = await embedder.embed([probe.turns.at(-1) ?? ''], 'query')
   const hits = vector === undefined ? [] : gateway.memory.search(TENANT, vector, VECTOR_DEPTH)
-  const at = hits.findIndex(({ editId }) => probe.wants.includes(editId))
+  const at = hits.findIndex(({ editId }) => isWanted(probe, editId))
   return at === -1 ? null : at + 1
 }

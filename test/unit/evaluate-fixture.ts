@@ -66,7 +66,13 @@ export async function trialOn(dataset: Dataset, wish: TrialWish): Promise<Trial 
   }
   return {
     gateway: { ...gateway, engine: rememberingEngine(engine, wish.reuse ?? true) },
-    ...{ embedder, asked, seed: 0, limits: TRIAL_LIMITS, edits: liveEdits(store) },
+    ...{
+      embedder,
+      asked,
+      seed: 0,
+      limits: TRIAL_LIMITS,
+      edits: new Map([...liveEdits(store)].map(([id, { edit }]) => [id, edit])),
+    },
     records: new Map(dataset.records.map((record): [number, DataRecord] => [record.index, record])),
     probes: dataset.records.flatMap(({ probes }) => probes),
   }

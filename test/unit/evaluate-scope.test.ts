@@ -22,8 +22,9 @@ const mayor = (subject: string, more: Partial<Edit> = {}): Edit =>
   edit(subject, { subject, prompt: `The mayor of ${subject} is`, targetNew: 'Bo', targetTrue: 'Cy', ...more })
 const own = mayor('Orrin')
 const settle = async (asked: Probe, ...live: Edit[]) => {
-  const [settled] = await settleScope([asked], new Map([[0, { index: 0, edits: [own], probes: [] }]]), [own, ...live], embedder)
-  return settled
+  const held = [own, ...live].map((one, seq) => ({ edit: one, seq }))
+  const { probes } = await settleScope([asked], new Map([[0, { index: 0, edits: [own], probes: [] }]]), held, embedder)
+  return probes[0]
 }
 
 describe('neighbours that are edited after all', () => {
@@ -42,17 +43,15 @@ describe('neighbours that are edited after all', () => {
   })
 
   it('share the relation of their record, where labels say so', async () => {
-    const labelled = { relation: 'P6' }
-    const settled = (sub: string) =>
-      settleScope(
-        [probe('Velm lies on the river', { sub })],
-        new Map([[0, { index: 0, edits: [{ ...own, ...labelled }], probes: [] }]]),
-        [{ ...own, ...labelled }, mayor('Velm')],
-        embedder,
-      )
     // Velm's edit has no label, but the words of one that has.
-    expect((await settled('neighbourhood'))[0]?.wants).toEqual(['Velm'])
-    expect((await settled('relation_specificity'))[0]?.wants).toEqual([])
+    const labelled = { ...own, relation: 'P6' }
+    const held = [labelled, mayor('Velm')].map((one, seq) => ({ edit: one, seq }))
+    const settled = async (sub: string) => {
+      const records = new Map([[0, { index: 0, edits: [labelled], probes: [] }]])
+      return (await settleScope([probe('Velm lies on the river', { sub })], records, held, embedder)).probes[0]?.wants
+    }
+    expect(await settled('neighbourhood')).toEqual(['Velm'])
+    expect(await settled('relation_specificity')).toEqual([])
   })
 
   it('stay out of scope for their own record, another name or a reversed question', async () => {
@@ -63,6 +62,31 @@ describe('neighbours that are edited after all', () => {
       wants: ['Velm Harbour'],
     })
     expect(await settle(probe('Velm is the name of the mayor'), mayor('Velm'))).toMatchObject({ wants: [] })
+  })
+})
+
+describe('edits that state one fact', () => {
+  const inside = probe('Who is mayor of Velm?', { kind: 'reliability', sub: 'prompt', wants: ['first'], answers: ['Bo'] })
+  const first = mayor('Velm', { id: 'first' })
+  const again = (more: Partial<Edit>) => mayor('Velm', { id: 'again', prompt: 'Velm is led by', ...more })
+  const settled = (...live: Edit[]) =>
+    settleScope(
+      [inside],
+      new Map(),
+      live.map((one, seq) => ({ edit: one, seq })),
+      embedder,
+    )
+
+  it('with the same target: either is right', async () => {
+    expect((await settled(first, again({}))).probes).toEqual([{ ...inside, equals: ['again'] }])
+  })
+
+  it('with another target: the later one holds', async () => {
+    expect(await settled(first, again({ targetNew: 'Dee' }))).toEqual({ probes: [], contradicted: 1 })
+    expect(await settled(again({ targetNew: 'Dee' }), first)).toEqual({ probes: [inside], contradicted: 0 })
+    // Another true answer before, or another subject: another fact.
+    expect((await settled(first, again({ targetNew: 'Dee', targetTrue: 'Ef', prompt: 'Velm lies in' }))).probes).toEqual([inside])
+    expect((await settled(first, mayor('Orrin', { targetNew: 'Dee' }))).probes).toEqual([inside])
   })
 })
 
