@@ -10,6 +10,7 @@ import type { Engine } from '../engine/engine.ts'
 import { openScripted } from '../engine/scripted.ts'
 import { PalimpsestError } from '../errors.ts'
 import { openAnswers } from '../evaluate/answers.ts'
+import { takes } from '../evaluate/cosine.ts'
 import { type Dataset, readDatasetFile } from '../evaluate/dataset.ts'
 import { RAW_TEMPLATE } from '../evaluate/forced.ts'
 import { html } from '../evaluate/html.ts'
@@ -22,7 +23,7 @@ import { rememberingEngine } from '../evaluate/remember.ts'
 import { type About, markdown, type Results, type SelectionResults } from '../evaluate/report.ts'
 import { run, runSelection, type Tick } from '../evaluate/run.ts'
 import { forcedRows, generatedRows } from '../evaluate/scores.ts'
-import { selectionCurve, selectionLatency, selectionRows, selectionTotals } from '../evaluate/selection-scores.ts'
+import { cosineCurve, selectionCurve, selectionLatency, selectionRows, selectionTotals } from '../evaluate/selection-scores.ts'
 import { readTrafficFile } from '../evaluate/traffic.ts'
 import { TRIAL_LIMITS, type Trial } from '../evaluate/trial.ts'
 import type { Limits } from '../gateway.ts'
@@ -243,15 +244,17 @@ async function selectAlone(inputs: Inputs, trial: Trial): Promise<Compared> {
   const { outcomes, cosine } = await runSelection(trial, inputs.tick, inputs.signal)
   const latency = selectionLatency(outcomes)
   const selection: SelectionResults = {
-    rows: selectionRows(outcomes),
+    rows: selectionRows(outcomes, cosine.threshold),
     gate: selectionTotals(outcomes, ({ gate }) => gate.selected),
-    cosine: selectionTotals(outcomes, (outcome) => outcome.cosine),
+    cosine: selectionTotals(outcomes, ({ nearest }) => takes(nearest, cosine.threshold)),
     curve: selectionCurve(outcomes),
+    cosineCurve: cosineCurve(outcomes),
     threshold: cosine.threshold,
     medianMs: latency.median,
     p99Ms: latency.p99,
   }
-  const about = { ...aboutOf(inputs, trial, (performance.now() - start) / 60_000), model: null }
+  const asked = { ...trial, probes: outcomes.map(({ probe }) => probe) }
+  const about = { ...aboutOf(inputs, asked, (performance.now() - start) / 60_000), model: null }
   return { results: { about, notes: inputs.notes, generated: [], forced: [], selection }, outcomes: [] }
 }
 

@@ -41,8 +41,11 @@ async function nearestEdit(probe: Probe, { gateway, embedder }: Pick<Trial, 'gat
 
 /** What the baseline selects for a probe. */
 export function cosineSelects(probe: Probe, { threshold, nearest }: CosineBaseline): readonly string[] {
-  const first = nearest.get(probe.id)
-  return first == null || first.cosine < threshold ? [] : [first.id]
+  return takes(nearest.get(probe.id) ?? null, threshold)
+}
+
+export function takes(nearest: Nearest | null, threshold: number): readonly string[] {
+  return nearest === null || nearest.cosine < threshold ? [] : [nearest.id]
 }
 
 function harmonicShare(probes: readonly Probe[], nearest: ReadonlyMap<string, Nearest | null>, threshold: number): number | null {

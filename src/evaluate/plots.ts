@@ -4,6 +4,7 @@ import type { Method } from './methods.ts'
 import type { SelectionResults } from './report.ts'
 import type { Row } from './scores.ts'
 import { plain } from './scores.ts'
+import type { CurvePoint, SelectionTotals } from './selection-scores.ts'
 
 type Draw = (options: object) => string
 type Marks = typeof import('@observablehq/plot')
@@ -17,7 +18,7 @@ export interface Plotter {
   tradeOff(rows: readonly Row[], methods: readonly Method[]): string
   /** Right and wrong edits by kind of probe, gate beside cosine. */
   selection(results: SelectionResults): string
-  /** Precision over recall as the gate's threshold moves, and the cosine's best point. */
+  /** Precision over recall as the thresholds of gate and cosine move; a ring where they stand. */
   curve(results: SelectionResults): string
 }
 
@@ -182,40 +183,37 @@ function selection(Plot: Marks, draw: Draw, { rows }: SelectionResults): string 
   })
 }
 
-/** Points of the curve that bear their threshold; the table has all. */
-const NAMED_POINTS: readonly number[] = [0.02, 0.1, 0.3, 0.5, 0.8, 0.95]
+/** Points of the gate's curve that bear their threshold; the table has all. */
+const NAMED_POINTS: readonly number[] = [0.3, 0.5, 0.8, 0.95]
 
-function curve(Plot: Marks, draw: Draw, { curve: points, cosine, gate }: SelectionResults): string {
-  const at = ({ precision, recall }: { precision: Figure | null; recall: Figure | null }) =>
+function curve(Plot: Marks, draw: Draw, { curve: points, cosineCurve, cosine, gate }: SelectionResults): string {
+  const at = ({ precision, recall }: SelectionTotals) =>
     precision === null || recall === null ? [] : [{ precision: 100 * precision.value, recall: 100 * recall.value }]
-  const line = points.flatMap((point) => at(point).map((one) => ({ ...one, threshold: point.threshold })))
-  const [served, best] = [at(gate), at(cosine)]
+  const line = (curve: readonly CurvePoint[]) =>
+    curve.flatMap((point) => at(point).map((one) => ({ ...one, threshold: point.threshold })))
+  const place = { x: 'recall', y: 'precision' }
+  const named = line(points).filter(({ threshold }) => NAMED_POINTS.includes(threshold))
+  const text = ({ threshold }: { threshold: number }) => String(threshold)
+  const curves = [
+    { method: 'palimpsest', points, chosen: gate },
+    { method: 'cosine', points: cosineCurve, chosen: cosine },
+  ].flatMap(({ method, points, chosen }) => [
+    Plot.line(line(points), { ...place, stroke: colour(method), strokeWidth: 2 }),
+    Plot.dot(line(points), { ...place, fill: colour(method), r: 2.5 }),
+    Plot.dot(at(chosen), { ...place, stroke: colour(method), r: 7, strokeWidth: 2 }),
+  ])
   return draw({
     width: WIDTH / 2 + 60,
     height: WIDTH / 2,
     marginLeft: 50,
-    marginRight: 60,
+    marginRight: 30,
     marginBottom: BELOW,
     x: { label: 'recall of the wanted edits, per cent →', grid: true },
     y: { label: '↑ precision, per cent', grid: true },
     marks: [
       Plot.frame({ stroke: 'currentColor', strokeOpacity: 0.15 }),
-      Plot.line(line, { x: 'recall', y: 'precision', stroke: colour('palimpsest'), strokeWidth: 2 }),
-      Plot.dot(line, { x: 'recall', y: 'precision', fill: colour('palimpsest'), r: 2.5 }),
-      Plot.text(
-        line.filter(({ threshold }) => NAMED_POINTS.includes(threshold)),
-        {
-          x: 'recall',
-          y: 'precision',
-          text: ({ threshold }: { threshold: number }) => String(threshold),
-          dy: -9,
-          fontSize: 9,
-          fill: 'currentColor',
-        },
-      ),
-      Plot.dot(served, { x: 'recall', y: 'precision', stroke: colour('palimpsest'), r: 7, strokeWidth: 2 }),
-      Plot.dot(best, { x: 'recall', y: 'precision', fill: colour('cosine'), r: 6 }),
-      Plot.text(best, { x: 'recall', y: 'precision', text: () => 'cosine', dx: 9, textAnchor: 'start', fill: 'currentColor' }),
+      ...curves,
+      Plot.text(named, { ...place, text, dy: 12, dx: -4, fontSize: 9, fill: 'currentColor' }),
     ],
   })
 }

@@ -10,6 +10,8 @@ export interface SelectionResults {
   readonly gate: SelectionTotals
   readonly cosine: SelectionTotals
   readonly curve: readonly CurvePoint[]
+  readonly cosineCurve: readonly CurvePoint[]
+  /** The cosine baseline's. */
   readonly threshold: number
   readonly medianMs: Figure | null
   readonly p99Ms: number | null

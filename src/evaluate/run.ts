@@ -1,7 +1,7 @@
 /** One evaluation: what is asked of whom, in which order, and what comes of it. */
 import type { AnswerFile, Circumstances, Line } from './answers.ts'
 import { answerKey } from './answers.ts'
-import { type CosineBaseline, cosineBaseline, cosineSelects } from './cosine.ts'
+import { type CosineBaseline, cosineBaseline } from './cosine.ts'
 import type { DataRecord } from './dataset.ts'
 import { type Force, forcing } from './forced.ts'
 import { type Aids, type Generated, generate } from './generated.ts'
@@ -150,14 +150,14 @@ export async function runSelection(
 ): Promise<{ readonly outcomes: readonly SelectionOutcome[]; readonly cosine: CosineBaseline }> {
   const selectOne = selecting(trial)
   const probes = trial.probes.filter(({ kind }) => kind !== 'fluency')
-  const selected: Omit<SelectionOutcome, 'cosine'>[] = []
+  const selected: Omit<SelectionOutcome, 'nearest'>[] = []
   for (const [done, probe] of probes.entries()) {
     signal.throwIfAborted()
     tick({ label: 'selection', done, total: probes.length })
     selected.push({ probe, gate: await selectOne(probe) })
   }
   const cosine = await cosineBaseline(probes, trial)
-  return { outcomes: selected.map((one) => ({ ...one, cosine: cosineSelects(one.probe, cosine) })), cosine }
+  return { outcomes: selected.map((one) => ({ ...one, nearest: cosine.nearest.get(one.probe.id) ?? null })), cosine }
 }
 
 export interface Choice {

@@ -1,4 +1,6 @@
 /** Figures of selection alone. Pure. */
+
+import { type Nearest, takes } from './cosine.ts'
 import { type Figure, median, wilson } from './intervals.ts'
 import { inScope, isWanted, KINDS, type Kind, type Probe } from './probe.ts'
 import type { Selected } from './selection.ts'
@@ -6,8 +8,8 @@ import type { Selected } from './selection.ts'
 export interface SelectionOutcome {
   readonly probe: Probe
   readonly gate: Selected
-  /** What the cosine baseline takes. */
-  readonly cosine: readonly string[]
+  /** What the cosine baseline takes, if it reaches the threshold. */
+  readonly nearest: Nearest | null
 }
 
 /** One kind of probe. Shares are of its probes. */
@@ -42,19 +44,21 @@ export interface SelectionTotals {
   readonly falseAlarms: Figure | null
 }
 
-/** The gate at one operating point. */
+/** One operating point of a rule. */
 export interface CurvePoint extends SelectionTotals {
   readonly threshold: number
 }
 
-export const RECALL_AT: readonly number[] = [1, 5, 10, 20]
+export const RECALL_AT: readonly number[] = [1, 5, 20]
 
 /** Operating points of the printed curve. */
+const COSINES: readonly number[] = Array.from({ length: 14 }, (_, i) => 0.3 + i * 0.05)
 const THRESHOLDS: readonly number[] = [
   0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99,
 ]
 
-export function selectionRows(outcomes: readonly SelectionOutcome[]): SelectionRow[] {
+/** `threshold`: the cosine baseline's. */
+export function selectionRows(outcomes: readonly SelectionOutcome[], threshold: number): SelectionRow[] {
   return KINDS.flatMap((kind) => {
     const all = outcomes.filter(({ probe }) => probe.kind === kind)
     return [...new Set(all.map(({ probe }) => probe.sub))].sort().map((sub) =>
@@ -62,12 +66,13 @@ export function selectionRows(outcomes: readonly SelectionOutcome[]): SelectionR
         kind,
         sub,
         all.filter(({ probe }) => probe.sub === sub),
+        threshold,
       ),
     )
   })
 }
 
-function rowOf(kind: Kind, sub: string, some: readonly SelectionOutcome[]): SelectionRow {
+function rowOf(kind: Kind, sub: string, some: readonly SelectionOutcome[], threshold: number): SelectionRow {
   const inside = some.filter(({ probe }) => inScope(probe))
   const share = (of: readonly SelectionOutcome[], test: (outcome: SelectionOutcome) => boolean) =>
     wilson(of.filter(test).length, of.length)
@@ -77,8 +82,8 @@ function rowOf(kind: Kind, sub: string, some: readonly SelectionOutcome[]): Sele
     found: share(inside, ({ probe, gate }) => isFound(probe, gate.selected)),
     anyFound: share(inside, ({ probe, gate }) => gate.selected.some((id) => isWanted(probe, id))),
     wrong: share(some, ({ probe, gate }) => gate.selected.some((id) => !isWanted(probe, id))),
-    cosineFound: share(inside, ({ probe, cosine }) => cosine.some((id) => isWanted(probe, id))),
-    cosineWrong: share(some, ({ probe, cosine }) => cosine.some((id) => !isWanted(probe, id))),
+    cosineFound: share(inside, ({ probe, nearest }) => takes(nearest, threshold).some((id) => isWanted(probe, id))),
+    cosineWrong: share(some, ({ probe, nearest }) => takes(nearest, threshold).some((id) => !isWanted(probe, id))),
     vectorRecall: Object.fromEntries(RECALL_AT.map((k) => [k, share(inside, ({ gate }) => within(gate.vectorRank, k))])),
     subjectRecall: share(inside, ({ gate }) => gate.subjectFound),
     offered: share(inside, ({ gate }) => gate.offered),
@@ -113,11 +118,24 @@ export function selectionTotals(
 
 /** The gate's totals as its threshold moves; what the limit of edits a turn cuts off is left in. */
 export function selectionCurve(outcomes: readonly SelectionOutcome[]): CurvePoint[] {
-  return THRESHOLDS.map((threshold) => ({
+  return curve(outcomes, THRESHOLDS, ({ gate }, threshold) =>
+    Object.entries(gate.scores).flatMap(([id, score]) => (score >= threshold ? [id] : [])),
+  )
+}
+
+/** The cosine baseline's. */
+export function cosineCurve(outcomes: readonly SelectionOutcome[]): CurvePoint[] {
+  return curve(outcomes, COSINES, ({ nearest }, threshold) => takes(nearest, threshold))
+}
+
+function curve(
+  outcomes: readonly SelectionOutcome[],
+  thresholds: readonly number[],
+  selected: (outcome: SelectionOutcome, threshold: number) => readonly string[],
+): CurvePoint[] {
+  return thresholds.map((threshold) => ({
     threshold,
-    ...selectionTotals(outcomes, ({ gate }) =>
-      Object.entries(gate.scores).flatMap(([id, score]) => (score >= threshold ? [id] : [])),
-    ),
+    ...selectionTotals(outcomes, (outcome) => selected(outcome, threshold)),
   }))
 }
 

@@ -48,6 +48,7 @@ const results: Results = {
       recall: wilson(8, 10),
       falseAlarms: null,
     })),
+    cosineCurve: [{ threshold: 0.5, precision: wilson(5, 10), recall: wilson(6, 10), falseAlarms: null }],
     ...{ threshold: 0.5, medianMs: null, p99Ms: null },
   },
 }

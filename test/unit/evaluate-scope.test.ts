@@ -94,7 +94,7 @@ describe('selection alone', () => {
   const outcome = (asked: Probe, selected: string[], scores: Record<string, number>, cosine: string[] = []) => ({
     probe: asked,
     gate: { selected, scores, offered: true, vectorRank: asked.wants.length > 0 ? 3 : null, subjectFound: true, ms: 1 },
-    cosine,
+    nearest: cosine.length > 0 ? { id: cosine[0] ?? '', cosine: 0.6 } : null,
   })
   const inside = (id: string) => probe(id, { kind: 'reliability', sub: 'prompt', wants: [id] })
   const outcomes = [
@@ -106,7 +106,7 @@ describe('selection alone', () => {
   ]
 
   it('counts what is found, what is wrong, and what the indexes offered', () => {
-    const [prompts, neighbours] = selectionRows(outcomes)
+    const [prompts, neighbours] = selectionRows(outcomes, 0.5)
     expect(prompts).toMatchObject({ n: 3, found: { value: 2 / 3 }, wrong: { value: 1 / 3 }, cosineFound: { value: 1 / 3 } })
     expect(prompts?.vectorRecall).toMatchObject({ 1: { value: 0 }, 5: { value: 1 } })
     expect(neighbours).toMatchObject({ n: 2, found: null, wrong: { value: 0.5 } })
