@@ -3,7 +3,7 @@
  * "where was X born": 0.90). Ours; no benchmark's list. English: in other languages closeness alone decides.
  */
 
-/** One class a line, its groups divided by `|`: two texts differ when each has words of the class, and no group is in both. No plural -s. */
+/** One class a line (`|` first: it goes on), its groups divided by `|`: two texts differ when each has words of the class, and no group is in both. No plural -s. */
 const CLASSES = `
 father dad | mother mom mum | parent | child children son daughter kid | sibling brother sister | spouse husband wife married marry | uncle | aunt | grandfather | grandmother | cousin | nephew | niece
 son | daughter
@@ -12,8 +12,9 @@ born birth birthplace birthday birthdate | died die death dead passed killed | b
 when date day year month time birthday birthdate | where place city town country birthplace location located
 who whom | where | when
 country nation citizen citizenship nationality | city town municipality | continent | state province region county | street address | river
-language | country nation citizenship nationality | religion faith | occupation profession job | employer | gender sex
-director directed direct | writer author wrote written screenwriter | composer composed | producer produced produce | publisher published publishe | actor actres actress cast starring star | editor edited | illustrator illustrated | designer designed | narrator narrated | translator translated
+language | country nation citizenship nationality | religion faith | occupation profession job | employer employed | gender sex
+director directed direct | writer author wrote written screenwriter | composer composed | producer produced produce | publisher published publishe | actor actres actress cast starring star
+| editor edited | illustrator illustrated | designer designed | narrator narrated | translator translated
 president | chancellor | minister premier | king | queen | monarch | mayor | governor | senator | ambassador | secretary | treasurer | chairman chairperson chair
 state | government
 ceo | cfo | cto | coo | chairman chairperson chair | founder
@@ -86,7 +87,7 @@ const MARKS = new Set(
 )
 
 const GROUPS: readonly (readonly ReadonlySet<string>[])[] = CLASSES.trim()
-  .split('\n')
+  .split(/\n(?!\|)/)
   .map((line) => line.split('|').map((group) => new Set(group.trim().split(/\s+/))))
 
 /** Whether two relations, as words, differ by a word: a number, a negation, an opposite, or another member of the same class. */

@@ -8,13 +8,13 @@ import { canonicalRelation, relationKey, SUBJECT } from '../edit/relation.ts'
 import { contrast } from './contrasts.ts'
 
 /** Least cosine of two masked wordings of one relation, by all-MiniLM-L6-v2. */
-const SAME_COSINE = 0.75
+const SAME_COSINE = 0.7
 /** The same where one wording is the other with a word or two replaced or added: the rest makes any two of those close. */
 const SAME_FRAME_COSINE = 0.9
 /** Wordings of an edit that are compared: its prompt and its first paraphrases. */
 const WORDINGS = 3
 /** Words that two wordings of one frame differ in, at most. */
-const FRAME_WORDS = 2
+const FRAME_WORDS = 3
 /** Shorter ones ("of", "the", "in") say too little to be a replacement. */
 const SAYING_CHARS = 4
 
@@ -82,29 +82,43 @@ function cosine(a: Float32Array, b: Float32Array): number {
   return sum
 }
 
-/** Whether one is the other with a word or two replaced or added in one place. */
-export function sameFrame(a: readonly string[], b: readonly string[]): boolean {
+/** Where two wordings differ, when they are one sentence with a few words replaced or added in one place; undefined when they are not. */
+function difference(a: readonly string[], b: readonly string[]): [readonly string[], readonly string[]] | undefined {
   const shorter = Math.min(a.length, b.length)
   let start = 0
   while (start < shorter && a[start] === b[start]) start++
   let end = 0
   while (end < shorter - start && a.at(-1 - end) === b.at(-1 - end)) end++
-  const rest = [a, b].map((text) => text.slice(start, text.length - end))
-  return (
-    start + end > 0 && rest.every((part) => part.length <= FRAME_WORDS) && rest.flat().some((word) => word.length >= SAYING_CHARS)
-  )
+  const [restA, restB] = [a.slice(start, a.length - end), b.slice(start, b.length - end)]
+  return start + end > 0 && Math.max(restA.length, restB.length) <= FRAME_WORDS ? [restA, restB] : undefined
+}
+
+/** Whether one is the other with another word that says something. */
+export function sameFrame(a: readonly string[], b: readonly string[]): boolean {
+  return difference(a, b)?.some((rest) => rest.some((word) => word.length >= SAYING_CHARS)) ?? false
 }
 
 /** Whether the wordings rule out that two relations are the same, however close. */
 export function opposed(a: readonly string[], b: readonly string[]): boolean {
-  if (contrast(a, b)) return true
+  if (contrast(a, b) || turnsOnPreposition(a, b)) return true
   const [textA, textB] = [a.join(' '), b.join(' ')]
   const [endA, endB] = [openEnd(textA), openEnd(textB)]
   if (endA !== undefined && endB !== undefined && endA !== endB) return true
-  return [
-    [textA, textB],
-    [textB, textA],
-  ].some(([one = '', other = '']) => inverse(one, other) || turned(one, other))
+  return inverse(textA, textB) || inverse(textB, textA) || turned(textA, textB) || turned(textB, textA)
+}
+
+const PREPOSITIONS: ReadonlyMap<string, string> = new Map(
+  ['by', 'to', 'from', 'for', 'as', 'with', 'about', 'against', 'in', 'at in', 'on in', 'within in'].map((line) => {
+    const [word = '', meaning = word] = line.split(' ')
+    return [word, meaning]
+  }),
+)
+
+/** "X is paid by" and "X is paid to": one sentence but for a preposition. */
+function turnsOnPreposition(a: readonly string[], b: readonly string[]): boolean {
+  const found = difference(a, b)?.map((rest) => rest.flatMap((word) => PREPOSITIONS.get(word) ?? []))
+  const [inA = [], inB = []] = found ?? []
+  return inA.length > 0 && inB.length > 0 && !inA.some((word) => inB.includes(word))
 }
 
 /** What a statement's open end takes: an agent, a place or time, a role. */
