@@ -30,6 +30,8 @@ const json = (file: string): Foreign[] => JSON.parse(readFileSync(join(folder, f
 interface Case {
   readonly earlier: Edit
   readonly later: Edit
+  /** Of subject and relation: where two records share one, the last record's later edit is to win in both. */
+  readonly key: string
   readonly questions: readonly string[]
 }
 
@@ -80,13 +82,16 @@ async function applied(question: string, gateway: Gateway): Promise<Set<string>>
 async function score(name: string, cases: readonly Case[]): Promise<void> {
   const { gateway, close } = await inMemory(cases)
   const superseded = cases.filter(({ earlier }) => gateway.memory.get('default', earlier.id)?.state === 'superseded').length
+  const winner = new Map(cases.map(({ key, later }) => [key, later.id]))
   const counts = { asked: 0, later: 0, both: 0, earlier: 0, none: 0 }
-  for (const { earlier, later, questions } of cases)
+  for (const { earlier, later, key, questions } of cases)
     for (const question of questions) {
       const ids = await applied(question, gateway)
+      const wins = winner.get(key) ?? ''
+      const stale = [earlier.id, later.id].some((id) => id !== wins && ids.has(id))
       counts.asked++
-      if (ids.has(later.id)) counts[ids.has(earlier.id) ? 'both' : 'later']++
-      else counts[ids.has(earlier.id) ? 'earlier' : 'none']++
+      if (ids.has(wins)) counts[stale ? 'both' : 'later']++
+      else counts[stale ? 'earlier' : 'none']++
     }
   const { asked, ...outcomes } = counts
   const shares = Object.values(outcomes).map((n) => `${n} (${((100 * n) / asked).toFixed(1)} %)`)
@@ -95,18 +100,15 @@ async function score(name: string, cases: readonly Case[]): Promise<void> {
 }
 
 const conflicts = json('conflict/coverage-500.json')
-/** Each record's pair of edits, in its own subject's name: where two records share one, the later record's would win. */
 function published(records: readonly Foreign[]): Case[] {
-  const seen = new Set<string>()
   return records.flatMap((record) => {
     const { edits } = parseBatch(JSON.stringify([record]), { kind: 'json', format: 'conflictedit', tenant: 'default' })
     const [earlier, later] = edits
     const { relation, subject } = record.edits[0]
-    const key = `${subject.label} ${relation.id}`
-    if (earlier === undefined || later === undefined || seen.has(key)) return []
-    seen.add(key)
+    if (earlier === undefined || later === undefined) return []
     const fill = (text: string) => text.replace('{}', subject.label)
-    return [{ earlier, later, questions: [fill(relation.prompt), fill(relation.query)] }]
+    const questions = [fill(relation.prompt), fill(relation.query)]
+    return [{ earlier, later, key: `${subject.label} ${relation.id}`, questions }]
   })
 }
 const bare = ({ relation: _, ...edit }: Edit): Edit => edit
@@ -117,12 +119,13 @@ function reworded(subject: string, [first, second]: [string, string], [old, fres
   return {
     earlier: { ...base, id: `old-${++made}`, prompt: first, targetNew: old },
     later: { ...base, id: `new-${made}`, prompt: second, targetNew: fresh },
+    key: String(made),
     questions: [first, second],
   }
 }
 
 console.log(
-  '| pairs | earlier superseded by key | asked | later alone | both | earlier alone | neither |\n|---|---|---|---|---|---|---|',
+  '| pairs | earlier gave way by its key | asked | later alone | both | earlier alone | neither |\n|---|---|---|---|---|---|---|',
 )
 const pairs = published(conflicts)
 await score('ConflictEdit as published', pairs)
@@ -134,17 +137,21 @@ await score(
   'later worded as the question, without ids',
   pairs.map((c) => ({ ...c, earlier: bare(c.earlier), later: { ...bare(c.later), prompt: c.questions[1] ?? '' } })),
 )
-const zsre = json('zsre/zsre-dev-500.json').filter((r) => r.src.includes(r.subject) && r.rephrase.includes(r.subject))
+/** One record a subject, and the subject written out in both wordings. */
+function distinct(records: readonly Foreign[]): Foreign[] {
+  const seen = new Set<string>()
+  return records.filter((r) => {
+    const fits = r.src.includes(r.subject) && r.rephrase.includes(r.subject) && !seen.has(r.subject)
+    if (fits) seen.add(r.subject)
+    return fits
+  })
+}
 await score(
   'zsRE question, then its rephrase',
-  zsre.map((r) => reworded(r.subject, [r.src, r.rephrase], [r.answers[0], r.alt])),
-)
-const seen = new Set<string>()
-const wfd = json('temporal/wikifactdiff-train-1000.json').filter(
-  (r) => r.src.includes(r.subject) && r.rephrase.includes(r.subject) && !seen.has(r.subject) && seen.add(r.subject),
+  distinct(json('zsre/zsre-dev-500.json')).map((r) => reworded(r.subject, [r.src, r.rephrase], [r.answers[0], r.alt])),
 )
 await score(
   'WikiFactDiff statement, then its rephrase',
-  wfd.map((r) => reworded(r.subject, [r.src, r.rephrase], [r.old, r.alt])),
+  distinct(json('temporal/wikifactdiff-train-1000.json')).map((r) => reworded(r.subject, [r.src, r.rephrase], [r.old, r.alt])),
 )
 await runtime.dispose()

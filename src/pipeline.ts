@@ -2,7 +2,7 @@ import { isForModel, statement } from './edit/edit.ts'
 import type { Finish, Inspection, Prompt } from './engine/engine.ts'
 import { PalimpsestError } from './errors.ts'
 import type { Gateway } from './gateway.ts'
-import { gate } from './memory/gate.ts'
+import { type Calibration, gate, score } from './memory/gate.ts'
 import type { Candidate } from './memory/retrieve.ts'
 import { render, type ScopedEdit } from './prompt/render.ts'
 import type { ChatRequest } from './request.ts'
@@ -49,7 +49,7 @@ async function select(request: ChatRequest, gateway: Gateway, trace: Trace): Pro
     if (message.role !== 'user') continue
     const { candidates, cached } = await trace.time('retrieve', () => retriever.candidates(request, turn))
     const late = await trace.time('gate', () => retriever.outdated(request, candidates))
-    const current = late.size === 0 ? candidates : candidates.filter(({ edit }) => !late.has(edit.id))
+    const current = late.size === 0 ? candidates : heirs(candidates, late, calibration)
     const gated = await trace.time('gate', () => gate(current, calibration))
     const considered = [...gated, ...candidates.flatMap((candidate) => replaced(candidate, late))]
     const scores = new Map(considered.flatMap((c) => (c.reason === 'selected' ? [[c.id, c.score]] : [])))
@@ -63,6 +63,20 @@ async function select(request: ChatRequest, gateway: Gateway, trace: Trace): Pro
   }
   trace.turns = turns
   return { edits, nearby }
+}
+
+/**
+ * The candidates without those that a later one makes untrue. What speaks for one of these speaks for the later: they ask the same of the
+ * same subject, so the earlier's wording is one more of the later's.
+ */
+function heirs(candidates: readonly Candidate[], late: ReadonlyMap<string, string>, calibration: Calibration): Candidate[] {
+  const needed = ({ evidence }: Candidate) => (evidence === null ? 0 : score(evidence, calibration))
+  return candidates
+    .filter(({ edit }) => !late.has(edit.id))
+    .map((heir) => {
+      const left = candidates.filter(({ edit }) => late.get(edit.id) === heir.edit.id)
+      return left.reduce((best, one) => (needed(one) > needed(best) ? { ...heir, evidence: one.evidence } : best), heir)
+    })
 }
 
 /** A candidate that a later edit makes untrue, as the trace shows it: whatever the turn asks, it does not need this. */

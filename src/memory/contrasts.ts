@@ -101,3 +101,34 @@ export function contrast(a: readonly string[], b: readonly string[]): boolean {
     return inA.length > 0 && inB.length > 0 && !inA.some((group) => inB.includes(group))
   })
 }
+
+/** Words that may stand for each other in a relation, by the first; the first line's say nothing that "in" or "is" does not. */
+const SYNONYMS: ReadonlyMap<string, string> = new Map(
+  `
+ located situated positioned found based lie exist what which that does have been with from into whom whose their this there
+company business firm corporation
+city town
+language tongue
+occupation profession job
+spouse wife husband
+kind type sort
+film movie
+author writer
+latest newest
+begin start
+buy purchase
+ceo chief executive officer
+`
+    .slice(1, -1)
+    .split('\n')
+    .flatMap((line) => line.split(' ').map((word): [string, string] => [word, line.split(' ')[0] ?? ''])),
+)
+/** Shorter ones ("of", "the", "in") carry no meaning of their own here. */
+const MEANING_CHARS = 4
+
+/** What a word says, its form aside; empty when that is nothing. */
+export function meaning(word: string): string {
+  const known = SYNONYMS.get(word) ?? SYNONYMS.get(word.replace(/s$/, ''))
+  if (known !== undefined || word.length < MEANING_CHARS) return known ?? ''
+  return word.replace(/(?:ing|ed|es|s)$/, '').replace(/e$/, '')
+}

@@ -5,18 +5,16 @@
  */
 import { type Edit, maskSubject, words } from '../edit/edit.ts'
 import { canonicalRelation, relationKey, SUBJECT } from '../edit/relation.ts'
-import { contrast } from './contrasts.ts'
+import { contrast, meaning } from './contrasts.ts'
 
 /** Least cosine of two masked wordings of one relation, by all-MiniLM-L6-v2. */
 const SAME_COSINE = 0.7
-/** The same where one wording is the other with a word or two replaced or added: the rest makes any two of those close. */
+/** The same where one wording is the other with another word or two: what they share makes any two of those close. */
 const SAME_FRAME_COSINE = 0.9
 /** Wordings of an edit that are compared: its prompt and its first paraphrases. */
 const WORDINGS = 3
 /** Words that two wordings of one frame differ in, at most. */
 const FRAME_WORDS = 3
-/** Shorter ones ("of", "the", "in") say too little to be a replacement. */
-const SAYING_CHARS = 4
 
 /** Vectors of texts by the text; one that is missing is near to nothing. */
 export type Vectors = ReadonlyMap<string, Float32Array>
@@ -93,9 +91,10 @@ function difference(a: readonly string[], b: readonly string[]): [readonly strin
   return start + end > 0 && Math.max(restA.length, restB.length) <= FRAME_WORDS ? [restA, restB] : undefined
 }
 
-/** Whether one is the other with another word that says something. */
+/** Whether one is the other with a word of another meaning. */
 export function sameFrame(a: readonly string[], b: readonly string[]): boolean {
-  return difference(a, b)?.some((rest) => rest.some((word) => word.length >= SAYING_CHARS)) ?? false
+  const [inA, inB] = difference(a, b)?.map((rest) => [...new Set(rest.map(meaning))].filter((m) => m !== '').toSorted()) ?? []
+  return inA !== undefined && inB !== undefined && inA.join(' ') !== inB.join(' ')
 }
 
 /** Whether the wordings rule out that two relations are the same, however close. */
@@ -170,10 +169,15 @@ export function rivalPairs(held: readonly Dated[]): [earlier: Dated, later: Date
   return out
 }
 
-/** The edits that a later one of the same (subject, relation) and another target makes untrue, with the latest such one's id. */
+/** The edits that a later one of the same (subject, relation) and another target makes untrue, with the id of the latest that follows from it. */
 export function outdated(pairs: readonly (readonly [earlier: Dated, later: Dated])[], vectors: Vectors): Map<string, string> {
-  const out = new Map<string, string>()
+  const next = new Map<string, string>()
   for (const [earlier, later] of pairs)
-    if (sameRelation(earlier.edit, later.edit, vectors)) out.set(earlier.edit.id, later.edit.id)
-  return out
+    if (sameRelation(earlier.edit, later.edit, vectors)) next.set(earlier.edit.id, later.edit.id)
+  // From earlier to later only, so that this ends.
+  const last = (id: string): string => {
+    const after = next.get(id)
+    return after === undefined ? id : last(after)
+  }
+  return new Map([...next.keys()].map((id) => [id, last(id)]))
 }
