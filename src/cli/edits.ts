@@ -3,6 +3,7 @@ import type { Config } from '../config.ts'
 import { FORMATS } from '../edit/formats.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { Limits } from '../gateway.ts'
+import { addCheckCommand } from './check.ts'
 import { type Client, connect, query } from './client.ts'
 import { batchTable, editHistory, editTable, explanationText } from './edits-text.ts'
 import { importFiles } from './import.ts'
@@ -28,6 +29,7 @@ export function addEditsCommand(program: Command): void {
     .option('--dry-run', 'say what would change, and change nothing')
     .option('--batch <id>', 'id of the batch; default: made from the content')
     .option('--tags <names>', 'tags for every edit, with commas between')
+  addCheckCommand(edits)
   filtered(add(edits, 'list', 'list edits, latest first', (client, _args, options: Filters) => list(client, options)))
   filtered(
     add(edits, 'search <text...>', 'list the edits in which every word occurs', (client, words, options: Filters) =>

@@ -12,7 +12,7 @@ const COMMON = new Set(
   case cat cause center century chance change character child children choice choose church circle city class clean clear close cloud club
   cold color colour come common community company complete control cook cool could count country course court cover cross crowd cup cut dance
   dark data date daughter day days dead death deal deep design did die different dinner do doctor does dog dogs door down dr dream dreams drink
-  drive drop dry during each ear early earth east easy eat edge education eight either end energy enough even evening ever every everyone
+  drive drop dry during each ear early earth east easy eat edge education egg eight either end energy enough even evening ever every everyone
   everything example experience eye eyes face fact fall family famous far farm fast father fear feel few field fight figure fill film final
   find fine fire first fish five floor flower fly follow food foot for force forest forever form four free freedom friend friends from front
   full fun future game games garden general get gift girl girls give glass go god gold gone good government great green ground group grow
@@ -51,5 +51,6 @@ export function easyName(name: string): 'common' | 'short' | undefined {
   const parts = words(name)
   const letters = parts.join('')
   if (letters.length <= (DENSE.test(letters) ? 1 : SHORT_CHARS)) return 'short'
-  return parts.every((part) => COMMON.has(part) || /^\p{N}+$/u.test(part)) ? 'common' : undefined
+  const everyday = (part: string) => COMMON.has(part) || COMMON.has(part.replace(/s$/, '')) || /^\p{N}+$/u.test(part)
+  return parts.every(everyday) ? 'common' : undefined
 }

@@ -91,10 +91,17 @@ function difference(a: readonly string[], b: readonly string[]): [readonly strin
   return start + end > 0 && Math.max(restA.length, restB.length) <= FRAME_WORDS ? [restA, restB] : undefined
 }
 
+function meanings(text: readonly string[]): string {
+  return [...new Set(text.map(meaning))]
+    .filter((said) => said !== '')
+    .toSorted()
+    .join(' ')
+}
+
 /** Whether one is the other with a word of another meaning. */
 export function sameFrame(a: readonly string[], b: readonly string[]): boolean {
-  const [inA, inB] = difference(a, b)?.map((rest) => [...new Set(rest.map(meaning))].filter((m) => m !== '').toSorted()) ?? []
-  return inA !== undefined && inB !== undefined && inA.join(' ') !== inB.join(' ')
+  const rests = difference(a, b)
+  return rests !== undefined && meanings(rests[0]) !== meanings(rests[1])
 }
 
 /** Whether the wordings rule out that two relations are the same, however close. */
@@ -115,8 +122,9 @@ const PREPOSITIONS: ReadonlyMap<string, string> = new Map(
 
 /** "X is paid by" and "X is paid to": one sentence but for a preposition. */
 function turnsOnPreposition(a: readonly string[], b: readonly string[]): boolean {
-  const found = difference(a, b)?.map((rest) => rest.flatMap((word) => PREPOSITIONS.get(word) ?? []))
-  const [inA = [], inB = []] = found ?? []
+  const rests = difference(a, b)
+  if (rests === undefined || meanings(rests[0]) !== meanings(rests[1])) return false
+  const [inA = [], inB = []] = rests.map((rest) => rest.flatMap((word) => PREPOSITIONS.get(word) ?? []))
   return inA.length > 0 && inB.length > 0 && !inA.some((word) => inB.includes(word))
 }
 
