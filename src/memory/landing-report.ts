@@ -73,8 +73,10 @@ interface Entry extends Side {
 const nameKey = (text: string): string => words(text).join(' ')
 
 export async function landingReport({ edits, results, held, embed }: ReportInput): Promise<LandingReport> {
-  const batch = lastOfEach(edits).map(([index, edit]) => entry(edit, index))
-  const replaced = new Set([...edits.map(({ id }) => id), ...results.flatMap(({ supersedes }) => supersedes)])
+  // Of edits under one id, the last is what will be held.
+  const lastIndex = new Map(edits.map(({ id }, index) => [id, index]))
+  const batch = edits.flatMap((edit, index) => (lastIndex.get(edit.id) === index ? [entry(edit, index)] : []))
+  const replaced = new Set([...lastIndex.keys(), ...results.flatMap(({ supersedes }) => supersedes)])
   const near = await nearby(batch, held, replaced)
   const bySubject = groups([...batch, ...near], ({ names }) => names)
   const byTarget = groups(
@@ -84,7 +86,7 @@ export async function landingReport({ edits, results, held, embed }: ReportInput
   const { pairs, left } = rivals(batch, bySubject)
   const { vectors, dropped, fault } = await vectorsOf(pairs, embed)
   const findings = [
-    ...results.flatMap((result) => ofResult(result, edits)),
+    ...results.flatMap((result) => ofResult(result, edits, lastIndex)),
     ...pairs.flatMap((pair) => ofPair(pair, vectors)),
     ...batch.flatMap((one) => ofMirror(one, bySubject, byTarget)),
     ...batch.flatMap(ofNames),
@@ -103,12 +105,6 @@ type Landing = Entry & { readonly index: number }
 
 function entry<I extends number | null>(edit: Edit, index: I): Entry & { readonly index: I } {
   return { index, id: edit.id, edit, names: namesOf(edit), mirror: mirrorOf(edit) }
-}
-
-/** Of edits under one id, the last is what will be held. */
-function lastOfEach(edits: readonly Edit[]): [number, Edit][] {
-  const last = new Map(edits.map((edit, index) => [edit.id, index]))
-  return [...edits.entries()].filter(([index, edit]) => last.get(edit.id) === index)
 }
 
 /** Live edits of the memory that share a name with the batch, as subject or as target. Lets others run now and then: memory may be large. */
@@ -138,6 +134,11 @@ function groups(entries: readonly Entry[], keys: (entry: Entry) => readonly stri
 
 type Pair = readonly [edit: Landing, earlier: Entry]
 
+/** Whether both can be true at one time for one model. What is said for certain models only is meant to differ from what is said for all. */
+function meet(a: Edit, b: Edit): boolean {
+  return overlap(a, b) && a.models?.join() === b.models?.join()
+}
+
 /** Pairs that would contradict each other if their relations were the same; equal keys are the landing's own business. */
 function rivals(batch: readonly Landing[], bySubject: Groups): { pairs: Pair[]; left: number } {
   const pairs: Pair[] = []
@@ -150,7 +151,7 @@ function rivals(batch: readonly Landing[], bySubject: Groups): { pairs: Pair[]; 
         break
       }
       if ((other.index ?? -1) >= one.index) continue
-      if (!sameSubject(one.names, other.names) || sameTarget(one.edit, other.edit) || !overlap(one.edit, other.edit)) continue
+      if (!sameSubject(one.names, other.names) || sameTarget(one.edit, other.edit) || !meet(one.edit, other.edit)) continue
       if (plainlySameRelation(one.edit, other.edit) === undefined) pairs.push([one, other])
     }
   }
@@ -198,9 +199,13 @@ function finding(
 const said = (edit: Edit | undefined): string => (edit === undefined ? 'another edit' : show(statement(edit)))
 
 /** What the landing itself found: equal keys and equal contents. */
-function ofResult({ index, id, supersedes, duplicateOf, conflictsWith }: LandingResult, edits: readonly Edit[]): Finding[] {
+function ofResult(
+  { index, id, supersedes, duplicateOf, conflictsWith }: LandingResult,
+  edits: readonly Edit[],
+  lastIndex: ReadonlyMap<string, number>,
+): Finding[] {
   const one = { index, id }
-  const others = conflictsWith.map((other) => ({ id: other, index: edits.findLastIndex((edit) => edit.id === other) }))
+  const others = conflictsWith.map((other) => ({ id: other, index: lastIndex.get(other) ?? index }))
   return [
     ...(duplicateOf === undefined
       ? []
@@ -211,9 +216,11 @@ function ofResult({ index, id, supersedes, duplicateOf, conflictsWith }: Landing
       .map((other) =>
         finding('conflict', one, other, `${said(edits[index])} contradicts ${said(edits[other.index])}; the later wins`),
       ),
-    ...supersedes.map((other) =>
-      finding('supersedes', one, { index: null, id: other }, `${said(edits[index])} takes the place of an edit in memory`),
-    ),
+    ...supersedes
+      .filter((other) => !lastIndex.has(other))
+      .map((other) =>
+        finding('supersedes', one, { index: null, id: other }, `${said(edits[index])} takes the place of an edit in memory`),
+      ),
   ]
 }
 
