@@ -128,10 +128,10 @@ function turnsOnPreposition(a: readonly string[], b: readonly string[]): boolean
   return inA.length > 0 && inB.length > 0 && !inA.some((word) => inB.includes(word))
 }
 
-/** What a statement's open end takes: an agent, a place or time, a role. */
+/** What a statement's open end takes: an agent, a place or time, a role. ("At" may be either of the first two: "works at".) */
 function openEnd(text: string): 'agent' | 'place' | 'role' | undefined {
   if (/ (?:by|for)(?: whom| who| what| which)?$/.test(text) || /^by (?:whom|what|which|who) /.test(text)) return 'agent'
-  if (/ (?:in|at|on|within)$/.test(text)) return 'place'
+  if (/ (?:in|on|within)$/.test(text)) return 'place'
   return / as$/.test(text) ? 'role' : undefined
 }
 
