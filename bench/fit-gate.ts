@@ -142,7 +142,13 @@ const retriever = new Retriever(memoryOf(edits), embedder, { now: () => 0, cache
 const rows: Row[] = []
 const dubious = new Set<Row>()
 for (const [i, probe] of probes.entries()) {
-  const query = { messages: [{ role: 'user', content: probe.text }], tenant: 'default', edits: { kind: 'on' }, tags: [] } as const
+  const query = {
+    model: 'any',
+    messages: [{ role: 'user', content: probe.text }],
+    tenant: 'default',
+    edits: { kind: 'on' },
+    tags: [],
+  } as const
   const { candidates } = await retriever.candidates(query, 0)
   for (const { edit, evidence } of candidates) {
     if (evidence === null) continue

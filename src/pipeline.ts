@@ -1,8 +1,8 @@
-import { statement } from './edit/edit.ts'
+import { isForModel, statement } from './edit/edit.ts'
 import type { Finish, Inspection, Prompt } from './engine/engine.ts'
 import { PalimpsestError } from './errors.ts'
 import type { Gateway } from './gateway.ts'
-import { gate } from './memory/gate.ts'
+import { type Calibration, gate, score } from './memory/gate.ts'
 import type { Candidate } from './memory/retrieve.ts'
 import { render, type ScopedEdit } from './prompt/render.ts'
 import type { ChatRequest } from './request.ts'
@@ -48,18 +48,45 @@ async function select(request: ChatRequest, gateway: Gateway, trace: Trace): Pro
   for (const [turn, message] of request.messages.entries()) {
     if (message.role !== 'user') continue
     const { candidates, cached } = await trace.time('retrieve', () => retriever.candidates(request, turn))
-    const considered = await trace.time('gate', () => gate(candidates, calibration))
+    const late = await trace.time('gate', () => retriever.outdated(request, candidates))
+    const current = late.size === 0 ? candidates : heirs(candidates, late, calibration)
+    const gated = await trace.time('gate', () => gate(current, calibration))
+    const considered = [...gated, ...candidates.flatMap((candidate) => replaced(candidate, late))]
     const scores = new Map(considered.flatMap((c) => (c.reason === 'selected' ? [[c.id, c.score]] : [])))
-    const applying = candidates.flatMap(({ edit }) => (scores.has(edit.id) ? [{ edit, score: scores.get(edit.id) ?? 0 }] : []))
+    const applying = current.flatMap(({ edit }) => (scores.has(edit.id) ? [{ edit, score: scores.get(edit.id) ?? 0 }] : []))
     if (applying.length > 0) edits.set(turn, applying)
     nearby.set(
       turn,
-      candidates.filter(({ edit, similarity }) => similarity !== null && !scores.has(edit.id)),
+      current.filter(({ edit, similarity }) => similarity !== null && !scores.has(edit.id)),
     )
     turns.push({ turn, considered, cached })
   }
   trace.turns = turns
   return { edits, nearby }
+}
+
+/**
+ * The candidates without those that a later one makes untrue. What speaks for one of these speaks for the later: they ask the same of the
+ * same subject, so the earlier's wording is one more of the later's.
+ */
+function heirs(candidates: readonly Candidate[], late: ReadonlyMap<string, string>, calibration: Calibration): Candidate[] {
+  const needed = ({ evidence }: Candidate) => (evidence === null ? 0 : score(evidence, calibration))
+  return candidates
+    .filter(({ edit }) => !late.has(edit.id))
+    .map((heir) => {
+      const left = candidates.filter(({ edit }) => late.get(edit.id) === heir.edit.id)
+      return left.reduce((best, one) => (needed(one) > needed(best) ? { ...heir, evidence: one.evidence } : best), heir)
+    })
+}
+
+/** A candidate that a later edit makes untrue, as the trace shows it: whatever the turn asks, it does not need this. */
+function replaced({ edit, similarity, evidence }: Candidate, late: ReadonlyMap<string, string>): Considered[] {
+  const outdatedBy = late.get(edit.id)
+  if (outdatedBy === undefined) return []
+  const { id, subject } = edit
+  return [
+    { id, subject, statement: statement(edit), score: 0, similarity, reason: 'outdated', outdatedBy, evidence: evidence ?? {} },
+  ]
 }
 
 /** The edits a request names by id go to its last user turn, whatever the gate would say. */
@@ -78,6 +105,12 @@ function named(request: ChatRequest, ids: readonly string[], { memory, now }: Ga
       throw new PalimpsestError(
         'invalid_value',
         `Edit \`${id}\` is ${held.state}, so it can't be applied; restore it, or ask with an \`as_of\` at which it was live.`,
+        { param: 'palimpsest.edits' },
+      )
+    if (!isForModel(held.edit, request.model))
+      throw new PalimpsestError(
+        'invalid_value',
+        `Edit \`${id}\` is for ${held.edit.models?.join(', ')} only, and \`${request.model}\` is served here.`,
         { param: 'palimpsest.edits' },
       )
     return { edit: held.edit, score: 1 }

@@ -47,4 +47,4 @@ export interface ChatRequest {
 }
 
 /** What a question selects edits by, cut from a ChatRequest; `POST /v1/edits/explain` makes one directly. */
-export type SelectionQuery = Pick<ChatRequest, 'messages' | 'tenant' | 'edits' | 'tags' | 'asOf'>
+export type SelectionQuery = Pick<ChatRequest, 'model' | 'messages' | 'tenant' | 'edits' | 'tags' | 'asOf'>

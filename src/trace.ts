@@ -11,6 +11,7 @@ export type Reason =
   | 'part_of_longer_name' // the match lies inside another name
   | 'other_relation' // the subject is meant, but something else is asked of it
   | 'below_threshold'
+  | 'outdated' // a later edit says something else of the same subject and relation, in other words
   | 'outranked' // another edit of the same subject fits better
   | 'over_limit' // more edits applied than one prompt takes
   | 'budget' // dropped to fit the context
@@ -25,6 +26,8 @@ export interface Considered {
   /** Cosine of the whole texts, in [-1, 1]; null where the vector index did not return it. */
   readonly similarity: number | null
   readonly reason: Reason
+  /** Id of the later edit, when the reason is `outdated`. */
+  readonly outdatedBy?: string
   /** The gate's evidence by name, for explain. */
   readonly evidence: Readonly<Record<string, number>>
 }

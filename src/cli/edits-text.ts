@@ -1,7 +1,18 @@
 /** What the `edits` commands print; pure. */
 import type { Problem } from '../errors.ts'
+import { FINDING_KINDS } from '../memory/landing-report.ts'
 import { clip, count, printable, table } from './table.ts'
-import type { WireBatch, WireConsidered, WireEdit, WireExplanation, WireHistory, WireLanding, WirePage } from './wire.ts'
+import type {
+  WireBatch,
+  WireConsidered,
+  WireEdit,
+  WireExplanation,
+  WireHistory,
+  WireLanding,
+  WirePage,
+  WireReport,
+  WireSide,
+} from './wire.ts'
 
 const TEXT_COLUMNS = 56
 const NAME_COLUMNS = 28
@@ -49,6 +60,7 @@ export function editHistory(edit: WireHistory): string {
     ['paraphrases', edit.paraphrases.join(' | ')],
     ['tags', edit.tags.join(', ')],
     ['tenant', edit.tenant],
+    ['models', edit.models?.join(', ')],
     ['valid', edit.valid_from || edit.valid_to ? `${edit.valid_from ?? ''} to ${edit.valid_to ?? ''}`.trim() : undefined],
     ['source', edit.source],
     ['batch', edit.batch],
@@ -68,13 +80,15 @@ export function editHistory(edit: WireHistory): string {
 }
 
 /** What a batch did, or would do; then what its author may not have meant. */
-export function landingText({ id, dry_run: dryRun, replayed, counts, results }: WireLanding, file: string): string {
+export function landingText({ id, dry_run: dryRun, replayed, counts, results, report }: WireLanding, file: string): string {
   const outcome = [
     `${counts.added.toLocaleString('en')} added`,
     `${counts.revised.toLocaleString('en')} revised`,
     `${counts.unchanged.toLocaleString('en')} unchanged`,
   ].join(', ')
   const did = replayed ? 'had landed before; nothing was changed' : `${dryRun ? 'would land: ' : ''}${outcome}`
+  const head = `${file}: ${count(counts.edits, 'edit')} (batch ${id}) ${did}`
+  if (report !== undefined) return [printable(head), reportText(report)].filter((part) => part !== '').join('\n')
   const notes = results.flatMap((result) => [
     ...result.supersedes.map((other) => `  ${result.id} supersedes ${other}`),
     ...(result.duplicate_of === null ? [] : [`  record ${result.index + 1} says the same as record ${result.duplicate_of + 1}`]),
@@ -83,9 +97,23 @@ export function landingText({ id, dry_run: dryRun, replayed, counts, results }: 
       : [`  ${result.id} says something else than ${result.conflicts_with.join(', ')}; the last one wins`]),
   ])
   const more = notes.length > LISTED ? [`  … and ${notes.length - LISTED} more`] : []
-  return [`${file}: ${count(counts.edits, 'edit')} (batch ${id}) ${did}`, ...notes.slice(0, LISTED), ...more]
-    .map(printable)
-    .join('\n')
+  return [head, ...notes.slice(0, LISTED), ...more].map(printable).join('\n')
+}
+
+/** What a dry run found, kind by kind, each with line and id of both sides. */
+export function reportText({ findings, counts, pairs_left: left, fault }: WireReport): string {
+  const place = ({ id, line }: WireSide) => (line === null ? `${id} in memory` : `line ${line} ${id}`)
+  const kinds = FINDING_KINDS.filter((kind) => counts[kind] > 0).flatMap((kind) => {
+    const shown = findings.filter((finding) => finding.kind === kind).slice(0, LISTED)
+    const more = counts[kind] > shown.length ? [`    … and ${(counts[kind] - shown.length).toLocaleString('en')} more`] : []
+    const rows = shown.map(
+      ({ edit, other, message }) => `    ${place(edit)}${other === null ? '' : ` / ${place(other)}`}: ${message}`,
+    )
+    return [`  ${kind}: ${counts[kind].toLocaleString('en')}`, ...rows, ...more]
+  })
+  const unsure =
+    left === 0 ? [] : [`  ${count(left, 'pair')} of one subject not compared${fault === null ? ': too many' : `: ${fault}`}`]
+  return [...kinds, ...unsure].map(printable).join('\n')
 }
 
 /** `file:line: field: message`. */

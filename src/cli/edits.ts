@@ -3,6 +3,7 @@ import type { Config } from '../config.ts'
 import { FORMATS } from '../edit/formats.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { Limits } from '../gateway.ts'
+import { addCheckCommand } from './check.ts'
 import { type Client, connect, query } from './client.ts'
 import { batchTable, editHistory, editTable, explanationText } from './edits-text.ts'
 import { importFiles } from './import.ts'
@@ -28,6 +29,7 @@ export function addEditsCommand(program: Command): void {
     .option('--dry-run', 'say what would change, and change nothing')
     .option('--batch <id>', 'id of the batch; default: made from the content')
     .option('--tags <names>', 'tags for every edit, with commas between')
+  addCheckCommand(edits)
   filtered(add(edits, 'list', 'list edits, latest first', (client, _args, options: Filters) => list(client, options)))
   filtered(
     add(edits, 'search <text...>', 'list the edits in which every word occurs', (client, words, options: Filters) =>
@@ -51,6 +53,7 @@ export function addEditsCommand(program: Command): void {
 interface Filters extends Typed {
   readonly state?: string
   readonly tag?: string
+  readonly model?: string
   readonly batch?: string
   readonly subject?: string
   readonly q?: string
@@ -62,6 +65,7 @@ function filtered(command: Command): Command {
   return command
     .option('--state <state>', 'live, superseded, withdrawn, not_yet_valid or expired')
     .option('--tag <tag>', 'only edits with this tag')
+    .option('--model <name>', 'only edits that are for the model of this name')
     .option('--batch <id>', 'only edits of this batch')
     .option('--subject <name>', 'only edits of this subject')
     .option('--limit <number>', 'edits on a page')
@@ -92,8 +96,10 @@ function add<O extends Typed>(parent: Command, usage: string, description: strin
 
 const asJson = (value: unknown): string => JSON.stringify(value, null, 2)
 
-async function list(client: Client, { state, tag, batch, subject, q, limit, cursor, json }: Filters): Promise<string> {
-  const page = await client.json<WirePage<WireEdit>>('GET', `/v1/edits${query({ state, tag, batch, subject, q, limit, cursor })}`)
+async function list(client: Client, { json, ...filters }: Filters): Promise<string> {
+  const { state, tag, model, batch, subject, q, limit, cursor } = filters
+  const asked = query({ state, tag, model, batch, subject, q, limit, cursor })
+  const page = await client.json<WirePage<WireEdit>>('GET', `/v1/edits${asked}`)
   return json ? asJson(page) : editTable(page)
 }
 

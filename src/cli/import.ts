@@ -45,8 +45,17 @@ export async function importFiles(client: Client, files: readonly string[], opti
   return landings.map(({ file, landing }) => landingText(landing, sourceOf(file))).join('\n')
 }
 
-async function importFile(client: Client, file: string, { format, dryRun, batch, tags }: ImportOptions): Promise<WireLanding> {
-  const content = await contentOf(file)
+async function importFile(client: Client, file: string, options: ImportOptions): Promise<WireLanding> {
+  return postFile(client, file, await contentOf(file), options)
+}
+
+/** Posts what was read from a file as one batch. */
+export async function postFile(
+  client: Client,
+  file: string,
+  content: Uint8Array<ArrayBuffer>,
+  { format, dryRun, batch, tags }: ImportOptions,
+): Promise<WireLanding> {
   const source = sourceOf(file)
   const asked = query({ format, dry_run: dryRun ? 'true' : undefined, batch, tags, source })
   const headers = { Accept: 'application/x-ndjson', 'Content-Type': MEDIA_TYPES[extname(file).toLowerCase()] ?? UNKNOWN_TYPE }
@@ -58,9 +67,9 @@ async function importFile(client: Client, file: string, { format, dryRun, batch,
   }
 }
 
-const sourceOf = (file: string): string => (file === '-' ? 'standard input' : basename(file))
+export const sourceOf = (file: string): string => (file === '-' ? 'standard input' : basename(file))
 
-async function contentOf(file: string): Promise<Uint8Array<ArrayBuffer>> {
+export async function contentOf(file: string): Promise<Uint8Array<ArrayBuffer>> {
   try {
     return new Uint8Array(file === '-' ? await buffer(process.stdin) : await readFile(file))
   } catch (cause) {
@@ -69,7 +78,7 @@ async function contentOf(file: string): Promise<Uint8Array<ArrayBuffer>> {
 }
 
 /** Draws the progress lines; the last line is the result. */
-async function landingOf(response: Response, label: string): Promise<WireLanding> {
+export async function landingOf(response: Response, label: string): Promise<WireLanding> {
   const bar = new Bar(process.stderr, () => performance.now())
   const startedMs = performance.now()
   for await (const line of lines(response.body ?? [])) {

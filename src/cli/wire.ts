@@ -13,6 +13,7 @@ export interface WireEdit {
   readonly paraphrases: readonly string[]
   readonly tags: readonly string[]
   readonly tenant: string
+  readonly models?: readonly string[]
   readonly valid_from?: string
   readonly valid_to?: string
   readonly source?: string
@@ -49,6 +50,8 @@ export interface WireBatch {
 }
 
 export type WireLanding = ReturnType<typeof wireLanding>
+export type WireReport = NonNullable<WireLanding['report']>
+export type WireSide = WireReport['findings'][number]['edit']
 export type WireExplanation = ReturnType<typeof wireExplanation>
 export type WireConsidered = WireExplanation['turns'][number]['considered'][number]
 

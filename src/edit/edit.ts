@@ -17,6 +17,8 @@ export interface Edit {
   readonly paraphrases: readonly string[]
   readonly tags: readonly string[]
   readonly tenant: string
+  /** Names of served models that it is for, `*` standing for any characters; absent: every model. Never empty. */
+  readonly models?: readonly string[]
   /** Milliseconds since the epoch; absent: from when it landed. */
   readonly validFrom?: number
   /** Milliseconds since the epoch, exclusive; absent: until superseded or withdrawn. */
@@ -35,6 +37,8 @@ export const LIMITS = {
   paraphrases: 64,
   tags: 32,
   tagChars: 64,
+  models: 32,
+  modelChars: 128,
   tenantChars: 64,
   sourceChars: 2_048,
   batchEdits: 200_000,
@@ -70,13 +74,24 @@ export function maskSubject(text: string, subject: string, mask: string = MASK):
   return out + text.slice(from)
 }
 
-/** What supersession compares: later beats earlier on an equal key. Relation by label when given, else by the masked prompt's words. */
-export function supersessionKey(edit: Pick<Edit, 'subject' | 'relation' | 'prompt' | 'tenant'>): string {
-  const relation =
-    edit.relation === undefined
-      ? words(maskSubject(edit.prompt, edit.subject, ' ')).join(' ')
-      : `=${edit.relation.trim().toLowerCase()}`
-  return `${edit.tenant}\u0000${words(edit.subject).join(' ')}\u0000${relation}`
+/** Whether the edit is for the served model of this name (without an arm's suffix). Upper and lower case are the same. */
+export function isForModel({ models }: Pick<Edit, 'models'>, name: string): boolean {
+  return models === undefined || models.some((pattern) => matchesName(pattern.toLowerCase(), name.toLowerCase()))
+}
+
+/** Parts between stars, each sought after the one before: linear, where a compiled pattern may not be. */
+function matchesName(pattern: string, name: string): boolean {
+  const [head = '', ...parts] = pattern.split('*')
+  const tail = parts.pop()
+  if (tail === undefined) return name === head
+  if (!name.startsWith(head)) return false
+  let from = head.length
+  for (const part of parts) {
+    const found = name.indexOf(part, from)
+    if (found === -1) return false
+    from = found + part.length
+  }
+  return name.length - from >= tail.length && name.endsWith(tail)
 }
 
 /** The statement as a reader would see it: question and answer, or cloze completed. */

@@ -33,6 +33,7 @@ const ONLY_OURS: readonly OwnField[] = [
   'paraphrases',
   'tags',
   'tenant',
+  'models',
   'valid_from',
   'valid_to',
   'source',

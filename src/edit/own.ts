@@ -22,6 +22,7 @@ export const OwnRecord = z.strictObject({
   paraphrases: list(text(LIMITS.promptChars), LIMITS.paraphrases),
   tags: list(text(LIMITS.tagChars), LIMITS.tags),
   tenant: optional(name(LIMITS.tenantChars)),
+  models: list(text(LIMITS.modelChars), LIMITS.models),
   valid_from: optional(instant),
   valid_to: optional(instant),
   source: optional(text(LIMITS.sourceChars)),
@@ -30,7 +31,7 @@ export const OwnRecord = z.strictObject({
 type Fields = z.output<typeof OwnRecord>
 export type OwnField = keyof Fields
 export const OWN_FIELDS = Object.keys(OwnRecord.shape) as readonly OwnField[]
-export const LIST_FIELDS: ReadonlySet<string> = new Set<OwnField>(['aliases', 'paraphrases', 'tags'])
+export const LIST_FIELDS: ReadonlySet<string> = new Set<OwnField>(['aliases', 'paraphrases', 'tags', 'models'])
 
 /** What a record is read into. */
 export interface ReadContext {
@@ -87,6 +88,7 @@ function toEdit(fields: Fields, context: ReadContext): Edit {
     paraphrases: [...new Set(fields.paraphrases.map((paraphrase) => fill(paraphrase, subject)))],
     tags: [...new Set([...fields.tags, ...context.tags])],
     tenant,
+    ...(fields.models.length > 0 && { models: fields.models }),
     ...(validFrom !== undefined && { validFrom }),
     ...(validTo !== undefined && { validTo }),
     ...(source !== undefined && { source }),
@@ -155,6 +157,7 @@ export function toWire(edit: Edit): Record<string, unknown> {
     paraphrases: [...edit.paraphrases],
     tags: [...edit.tags],
     tenant: edit.tenant,
+    ...(edit.models !== undefined && { models: [...edit.models] }),
     ...(edit.validFrom !== undefined && { valid_from: isoDate(edit.validFrom) }),
     ...(edit.validTo !== undefined && { valid_to: isoDate(edit.validTo) }),
     ...(edit.source !== undefined && { source: edit.source }),

@@ -1,12 +1,12 @@
 import type { Request, Response } from 'express'
 import { z } from 'zod'
-import { parseBatch } from '../edit/batch.ts'
-import type { Edit } from '../edit/edit.ts'
+import { type Batch, parseBatch } from '../edit/batch.ts'
 import { FORMATS } from '../edit/formats.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { Gateway } from '../gateway.ts'
+import { landingReport } from '../memory/landing-report.ts'
 import type { Landing } from '../memory/memory.ts'
-import { wireLanding } from '../openai/edits.ts'
+import { type Preview, wireLanding } from '../openai/edits.ts'
 import { oneTenant, tenant, text } from '../openai/selection.ts'
 import { isDeep, mediaType } from './body.ts'
 import { goneSignal, tenantHeader } from './exchange.ts'
@@ -34,7 +34,7 @@ export async function importEdits(req: Request, res: Response, gateway: Gateway)
   const asked = query(req, importQuery)
   const tenant = oneTenant(asked.tenant, tenantHeader(req), 'tenant')
   const batchId = batchIdOf(req, asked.batch)
-  const edits = readEdits(req, tenant, asked, limits.jsonDepthLevels)
+  const { edits, lines } = readEdits(req, tenant, asked, limits.jsonDepthLevels)
   const dryRun = asked.dry_run ?? false
   const landing = memory.land(edits, {
     source: asked.source ?? 'http',
@@ -42,11 +42,18 @@ export async function importEdits(req: Request, res: Response, gateway: Gateway)
     dryRun,
     ...(batchId !== undefined && { batchId }),
   })
+  const preview = dryRun ? { report: await report(gateway, tenant, edits, landing, goneSignal(res)), lines } : undefined
   const changed = !dryRun && landing.results.some(({ outcome }) => outcome !== 'unchanged')
   res.status(changed && !landing.replayed ? 201 : 200)
-  if (req.accepts(['json', 'application/x-ndjson']) === 'application/x-ndjson') return progress(res, gateway, tenant, landing)
+  if (req.accepts(['json', 'application/x-ndjson']) === 'application/x-ndjson')
+    return progress(res, gateway, tenant, landing, preview)
   if (changed && edits.length <= limits.awaitIndexEdits) await within(limits.awaitIndexMs, memory.indexed(landing.version))
-  res.json(wireLanding(landing))
+  res.json(wireLanding(landing, preview))
+}
+
+function report({ memory, retriever }: Gateway, tenant: string, edits: Batch['edits'], { results }: Landing, gone: AbortSignal) {
+  const embed = (texts: readonly string[]) => retriever.relationVectors(texts, 'import', gone)
+  return landingReport({ edits, results, held: memory.all(tenant), embed })
 }
 
 function batchIdOf(req: Request, named: string | undefined): string | undefined {
@@ -71,7 +78,7 @@ function readEdits(
   tenant: string,
   { format = 'auto', tags = '' }: z.output<typeof importQuery>,
   depthLevels: number,
-): readonly Edit[] {
+): Batch {
   const contentType = mediaType(req)
   const input: Buffer = Buffer.isBuffer(req.body) ? req.body : Buffer.alloc(0)
   // The YAML reader is recursive, and slow long before it runs out of stack.
@@ -84,7 +91,7 @@ function readEdits(
       tags: labels.filter((tag) => tag !== ''),
       tenants: 'one',
       ...(contentType !== '' && { contentType }),
-    }).edits
+    })
   } catch (error) {
     if (error instanceof RangeError) throw tooDeep()
     throw error
@@ -99,7 +106,13 @@ function tooDeep(): PalimpsestError {
 }
 
 /** Lines `{"object":"edit.batch.progress","indexed","total"}` while vectors are made, then the result. A client that leaves stops only the lines. */
-async function progress(res: Response, { memory, limits }: Gateway, tenant: string, landing: Landing): Promise<void> {
+async function progress(
+  res: Response,
+  { memory, limits }: Gateway,
+  tenant: string,
+  landing: Landing,
+  preview?: Preview,
+): Promise<void> {
   const gone = goneSignal(res)
   const pending = () => memory.status().find((status) => status.tenant === tenant)?.pending ?? 0
   const line = async (value: object) => {
@@ -120,7 +133,7 @@ async function progress(res: Response, { memory, limits }: Gateway, tenant: stri
   }
   if (gone.aborted) return
   await line({ object: 'edit.batch.progress', indexed: total, total })
-  await line(wireLanding(landing))
+  await line(wireLanding(landing, preview))
   res.end()
 }
 

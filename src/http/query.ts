@@ -40,6 +40,7 @@ export function filterFields<Limit extends z.ZodType<number>>(limits: Limits, li
   return {
     state: z.enum(STATES).optional(),
     tag: short.optional(),
+    model: short.optional(),
     batch: short.optional(),
     subject: short.optional(),
     q: short.optional(),
@@ -52,12 +53,13 @@ export function filterFields<Limit extends z.ZodType<number>>(limits: Limits, li
 export type FilterFields = z.output<z.ZodObject<ReturnType<typeof filterFields<z.ZodType<number>>>>>
 
 export function toFilter(req: Request, { limits }: Gateway, fields: FilterFields): ListFilter {
-  const { state, tag, batch, subject, q, cursor } = fields
+  const { state, tag, model, batch, subject, q, cursor } = fields
   return {
     tenant: oneTenant(fields.tenant, tenantHeader(req), 'tenant'),
     limit: fields.limit ?? limits.listPageDefault,
     ...(state !== undefined && { state }),
     ...(tag !== undefined && { tag }),
+    ...(model !== undefined && { model }),
     ...(batch !== undefined && { batchId: batch }),
     ...(subject !== undefined && { subject }),
     ...(q !== undefined && { text: q }),

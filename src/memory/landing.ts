@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
-import { type Edit, LIMITS, supersessionKey } from '../edit/edit.ts'
+import { type Edit, LIMITS } from '../edit/edit.ts'
+import { supersessionKey } from '../edit/relation.ts'
 import { PalimpsestError, type Problem } from '../errors.ts'
 import { contentOf, type LiveView, type Revision } from './live.ts'
 import type { LandingResult } from './memory.ts'
@@ -50,7 +51,7 @@ export function newContents(view: LiveView, edits: readonly Edit[]): Edit[] {
 }
 
 /** True where both may be true at one time. */
-function overlap(a: Edit, b: Edit): boolean {
+export function overlap(a: Edit, b: Edit): boolean {
   const from = Math.max(a.validFrom ?? Number.NEGATIVE_INFINITY, b.validFrom ?? Number.NEGATIVE_INFINITY)
   const to = Math.min(a.validTo ?? Number.POSITIVE_INFINITY, b.validTo ?? Number.POSITIVE_INFINITY)
   return from < to

@@ -1,4 +1,4 @@
-import { type Edit, words } from '../edit/edit.ts'
+import { type Edit, isForModel, words } from '../edit/edit.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { LiveView } from './live.ts'
 import type { HeldEdit, ListFilter, Page } from './memory.ts'
@@ -38,6 +38,7 @@ function matcher(filter: ListFilter): (held: HeldEdit) => boolean {
   return ({ edit, batchId, state }) =>
     (filter.state === undefined || state === filter.state) &&
     (filter.batchId === undefined || batchId === filter.batchId) &&
+    (filter.model === undefined || isForModel(edit, filter.model)) &&
     (filter.tag === undefined || edit.tags.includes(filter.tag)) &&
     (subject === undefined || words(edit.subject).join(' ') === subject) &&
     wanted.every((word) => textOf(edit).includes(word))

@@ -1,4 +1,5 @@
-import { type Edit, supersessionKey } from '../edit/edit.ts'
+import type { Edit } from '../edit/edit.ts'
+import { supersessionKey } from '../edit/relation.ts'
 import type { EditState, HeldEdit, LogRecord } from './memory.ts'
 
 /** One content of an edit: an `add` record, seen from the live view. */
@@ -24,10 +25,11 @@ interface Verdict {
 
 /** Edits whose every field but the id is equal have equal content. */
 export function contentOf(edit: Edit): string {
-  const { subject, aliases, prompt, targetNew, targetTrue, relation, paraphrases, tags, tenant, validFrom, validTo, source } =
-    edit
-  const may = [targetTrue, relation, validFrom, validTo, source].map((v) => v ?? null)
-  return JSON.stringify([tenant, subject, prompt, targetNew, aliases, paraphrases, tags, may])
+  const { subject, aliases, prompt, targetNew, targetTrue, relation, paraphrases, tags, tenant, models } = edit
+  const may = [targetTrue, relation, edit.validFrom, edit.validTo, edit.source].map((v) => v ?? null)
+  // Models last and only where given: the digests of batches that landed before there were any stay as they are.
+  const said = [tenant, subject, prompt, targetNew, aliases, paraphrases, tags, may]
+  return JSON.stringify(models === undefined ? said : [...said, models])
 }
 
 /** When a revision's statement begins to be true. */

@@ -55,6 +55,8 @@ export interface ListFilter {
   readonly tenant: string
   readonly state?: EditState
   readonly tag?: string
+  /** Only edits that are for the served model of this name. */
+  readonly model?: string
   readonly batchId?: string
   readonly subject?: string
   /** Every word must occur in the subject, an alias, the prompt or the target. */

@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
-import type { Edit } from '../edit/edit.ts'
-import { MASK } from '../edit/edit.ts'
+import { type Edit, isForModel, MASK } from '../edit/edit.ts'
 import type { Embedder } from '../engine/engine.ts'
 import type { Message, SelectionQuery } from '../request.ts'
 import { type Evidence, nameEvidence, relationTexts, relationWords, surroundings } from './evidence.ts'
 import type { HeldEdit, VectorHit } from './memory.ts'
 import { RELATIONS } from './relations.ts'
+import { outdated, relationTextsOf, rivalPairs, type Vectors } from './sameness.ts'
 import { type NameMatch, SubjectIndex } from './subject-index.ts'
 import { type Token, tokens } from './tokens.ts'
 
@@ -54,6 +54,7 @@ export class Retriever {
   readonly #now: () => number
   readonly #indexes = new Map<string, SubjectIndex>()
   readonly #turns: LRUCache<string, readonly Candidate[]>
+  readonly #outdated = new WeakMap<readonly Candidate[], ReadonlyMap<string, string>>()
   #relations: Promise<readonly Float32Array[]> | undefined
 
   constructor(source: Source, embedder: Embedder, options: { now: () => number; cacheBytes: number }) {
@@ -95,12 +96,28 @@ export class Retriever {
     return { candidates: found, cached: false }
   }
 
-  #key(query: SelectionQuery, turn: number): string {
-    const hash = createHash('sha256')
-    hash.update(
-      JSON.stringify([query.tenant, query.tags, query.asOf ?? null, this.#source.version, query.messages.slice(0, turn + 1)]),
-    )
-    return hash.digest('base64')
+  /** Those of one turn's candidates that a later one contradicts in other words, with its id. Most turns have no two such and cost nothing. */
+  async outdated({ tenant, asOf }: SelectionQuery, candidates: readonly Candidate[]): Promise<ReadonlyMap<string, string>> {
+    const had = this.#outdated.get(candidates)
+    if (had !== undefined) return had
+    const at = asOf ?? this.#now()
+    const pairs = rivalPairs(candidates.map(({ edit }) => ({ edit, seq: this.#source.get(tenant, edit.id, at)?.seq ?? 0 })))
+    const texts = pairs.flat().flatMap(({ edit }) => relationTextsOf(edit))
+    const found = outdated(pairs, await this.relationVectors(texts, 'query'))
+    this.#outdated.set(candidates, found)
+    return found
+  }
+
+  /** Vectors of relations' texts, by the text. */
+  async relationVectors(texts: readonly string[], priority: 'query' | 'import', signal?: AbortSignal): Promise<Vectors> {
+    const unique = [...new Set(texts)]
+    const vectors = unique.length === 0 ? [] : await this.#embedder.embed(unique, priority, signal)
+    return new Map(unique.map((text, i) => [text, vectors[i] ?? new Float32Array()]))
+  }
+
+  #key({ tenant, model, tags, asOf, messages }: SelectionQuery, turn: number): string {
+    const asked = [tenant, model, tags, asOf ?? null, this.#source.version, messages.slice(0, turn + 1)]
+    return createHash('sha256').update(JSON.stringify(asked)).digest('base64')
   }
 
   async #find(query: SelectionQuery, turn: number, at: number): Promise<Candidate[]> {
@@ -109,7 +126,8 @@ export class Retriever {
     if (index === undefined || text.trim() === '') return []
     const eligible = (id: string): Edit | undefined => {
       const held = this.#source.get(query.tenant, id, at)
-      if (held === undefined || !this.#source.heldAt(query.tenant, id, at)) return undefined
+      if (held === undefined || !this.#source.heldAt(query.tenant, id, at) || !isForModel(held.edit, query.model))
+        return undefined
       return query.tags.length === 0 || query.tags.some((t) => held.edit.tags.includes(t)) ? held.edit : undefined
     }
     const named = await this.#named(text, index, eligible)

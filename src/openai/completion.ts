@@ -111,6 +111,15 @@ export function wireTurns(turns: Trace['turns']) {
   return turns.map(({ turn, cached, considered }) => ({ turn, cached, considered: considered.map(wireConsidered) }))
 }
 
-function wireConsidered({ id, subject, statement, score, similarity, reason, evidence }: Considered) {
-  return { id, subject, statement, score, similarity, reason, evidence }
+function wireConsidered({ id, subject, statement, score, similarity, reason, outdatedBy, evidence }: Considered) {
+  return {
+    id,
+    subject,
+    statement,
+    score,
+    similarity,
+    reason,
+    ...(outdatedBy !== undefined && { outdated_by: outdatedBy }),
+    evidence,
+  }
 }

@@ -1,4 +1,5 @@
 import { toWire } from '../edit/batch.ts'
+import type { Finding, LandingReport, Side } from '../memory/landing-report.ts'
 import type { BatchSummary, HeldEdit, Landing, LandingResult, LogRecord, Page } from '../memory/memory.ts'
 
 /** The wire form of what the memory holds. Objects carry `object` as OpenAI's do; times are ISO 8601. */
@@ -27,8 +28,14 @@ export function wirePage({ edits, nextCursor, total }: Page) {
   return { object: 'list', data: edits.map(wireHeld), has_more: nextCursor !== null, next_cursor: nextCursor, total }
 }
 
+/** What a dry run adds: `lines` are those on which the records of the batch begin. */
+export interface Preview {
+  readonly report: LandingReport
+  readonly lines: readonly number[]
+}
+
 /** What a batch did, or would do: counts first, for readers of long ones. */
-export function wireLanding({ batchId, dryRun, replayed, version, results }: Landing) {
+export function wireLanding({ batchId, dryRun, replayed, version, results }: Landing, preview?: Preview) {
   return {
     object: 'edit.batch',
     id: batchId,
@@ -36,7 +43,24 @@ export function wireLanding({ batchId, dryRun, replayed, version, results }: Lan
     replayed,
     version,
     counts: counts(results),
+    ...(preview && { report: wireReport(preview) }),
     results: results.map(wireResult),
+  }
+}
+
+function wireReport({ report: { findings, counts, pairs, fault }, lines }: Preview) {
+  const side = ({ index, id }: Side) => ({ id, index, line: index === null ? null : (lines[index] ?? null) })
+  return {
+    counts,
+    findings: findings.map(({ kind, edit, other, message }: Finding) => ({
+      kind,
+      message,
+      edit: side(edit),
+      other: other && side(other),
+    })),
+    pairs_compared: pairs.compared,
+    pairs_left: pairs.left,
+    fault,
   }
 }
 

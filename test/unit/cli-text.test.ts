@@ -1,10 +1,12 @@
 import { describe, expect, it } from 'vitest'
 import { banner, curl, sampleQuestion } from '../../src/cli/banner.ts'
+import { checkText } from '../../src/cli/check-text.ts'
 import { query } from '../../src/cli/client.ts'
 import { batchTable, editHistory, editTable, explanationText, landingText, problemText } from '../../src/cli/edits-text.ts'
 import { lines } from '../../src/cli/lines.ts'
 import { clip, count, printable, table, width } from '../../src/cli/table.ts'
-import type { WireEdit, WireExplanation, WireLanding } from '../../src/cli/wire.ts'
+import type { WireEdit, WireExplanation, WireLanding, WireReport } from '../../src/cli/wire.ts'
+import { FINDING_KINDS } from '../../src/memory/landing-report.ts'
 import type { HeldEdit } from '../../src/memory/memory.ts'
 
 const edit: WireEdit = {
@@ -98,6 +100,98 @@ describe('edits', () => {
       '  record 2 says the same as record 1',
     ])
     expect(landingText({ ...landing, replayed: true, results: [] }, 'f')).toContain('had landed before; nothing was changed')
+  })
+
+  const report: WireReport = {
+    counts: {
+      ...(Object.fromEntries(FINDING_KINDS.map((kind) => [kind, 0])) as WireReport['counts']),
+      supersedes: 12,
+      short_name: 1,
+    },
+    findings: [
+      { kind: 'short_name', message: 'the name "US" is very short', edit: { id: 'x', index: 0, line: 1 }, other: null },
+      ...Array.from({ length: 12 }, (_, n) => ({
+        kind: 'supersedes' as const,
+        message: 'takes its place',
+        edit: { id: `e${n}`, index: n, line: n + 1 },
+        other: { id: 'old', index: null, line: null },
+      })),
+    ],
+    pairs_compared: 7,
+    pairs_left: 3,
+    fault: null,
+  }
+  const rehearsed: WireLanding = {
+    object: 'edit.batch',
+    id: 'b_1',
+    dry_run: true,
+    replayed: false,
+    version: 1,
+    counts: { edits: 13, added: 13, revised: 0, unchanged: 0, superseded: 12, duplicates: 0, conflicts: 0 },
+    results: [],
+    report,
+  }
+
+  it('tells what a dry run found, kind by kind, with line and id of both sides', () => {
+    const text = landingText(rehearsed, 'f.csv').split('\n')
+    expect(text.slice(0, 3)).toEqual([
+      'f.csv: 13 edits (batch b_1) would land: 13 added, 0 revised, 0 unchanged',
+      '  supersedes: 12',
+      '    line 1 e0 / old in memory: takes its place',
+    ])
+    expect(text.slice(12)).toEqual([
+      '    … and 2 more',
+      '  short_name: 1',
+      '    line 1 x: the name "US" is very short',
+      '  3 pairs of one subject not compared: too many',
+    ])
+  })
+
+  it('tells what a check found: figures, thresholds, and the evidence of what failed', () => {
+    const stage = {
+      landed: 13,
+      ok: false,
+      scores: [
+        { measure: 'reliability' as const, asked: 10, passed: 9, threshold: 0.9, ok: true },
+        { measure: 'generalization' as const, asked: 0, passed: 0, threshold: 0.8, ok: true },
+        { measure: 'locality_unrelated' as const, asked: 2, passed: 1, threshold: 0.98, ok: false },
+      ],
+      failures: [
+        {
+          measure: 'reliability' as const,
+          question: 'Who leads A?',
+          editId: 'x1',
+          expected: 'Bo',
+          answered: { text: 'Nobody', edits: [] },
+          base: 'Cy',
+        },
+        {
+          measure: 'locality_unrelated' as const,
+          question: 'Two and two?',
+          editId: null,
+          expected: 'Four',
+          answered: { text: 'Bo', edits: ['x1'] },
+          base: null,
+        },
+      ],
+    }
+    const outcome = { file: 'f.csv', model: 'm', edits: 13, landing: rehearsed, conflicts: 0, maxConflicts: 0 }
+    const text = checkText({ ...outcome, result: { stages: [stage], ok: false } })
+    expect(text).toContain('    13  reliability             10  90.0 %  59.6–98.2 %      90.0 %  ok')
+    expect(text).not.toContain('generalization')
+    expect(text.split('\n').slice(-10)).toEqual([
+      'With 13 edits landed, not as it should be:',
+      '  reliability: 1 question',
+      '    Who leads A? (x1)',
+      '      target  Bo',
+      '      answer  Nobody (no edit applied)',
+      '      base    Cy',
+      '  locality, unrelated: 1 question',
+      '    Two and two?',
+      '      before  Four',
+      '      answer  Bo (with x1)',
+    ])
+    expect(checkText({ ...outcome, conflicts: 2, result: null })).toContain('conflicts within the file: 2 (at most 0): failed')
   })
 
   it('puts a problem on one line', () => {

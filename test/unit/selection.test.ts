@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { Edit } from '../../src/edit/edit.ts'
-import { maskSubject, supersessionKey, words } from '../../src/edit/edit.ts'
+import { maskSubject, words } from '../../src/edit/edit.ts'
+import { supersessionKey } from '../../src/edit/relation.ts'
 import { readCalibration } from '../../src/memory/calibration.ts'
 import { EVIDENCE, type Evidence, nameEvidence, surroundings } from '../../src/memory/evidence.ts'
 import { gate, score } from '../../src/memory/gate.ts'

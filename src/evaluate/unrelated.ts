@@ -1,0 +1,36 @@
+/**
+ * Questions that hardly any edit is about, to see that a batch leaves the rest alone: sums, words, everyday knowledge, small tasks, without
+ * the name of a person, place or product. Ours.
+ */
+export const UNRELATED: readonly string[] = [
+  'What is seven times eight?',
+  'If I have twelve eggs and use five, how many are left?',
+  'Which is heavier, a kilogram of iron or a kilogram of feathers?',
+  'What is the square root of 144?',
+  'How many minutes are there in three hours?',
+  'What is the plural of "mouse"?',
+  'Give one word that means the opposite of "generous".',
+  'Put this sentence in the past tense: She walks to work.',
+  'Correct the spelling: "definately".',
+  'What does the proverb "a stitch in time saves nine" mean?',
+  'Write one short sentence about rain.',
+  'Name three vegetables that are green.',
+  'Why does ice float on water?',
+  'What do bees make?',
+  'How many legs does a spider have?',
+  'Why is the sky blue on a clear day?',
+  'What gas do plants take in during the day?',
+  'At what temperature does water boil at sea level?',
+  'How do I boil an egg so that the yolk stays soft?',
+  'What should I check before a long drive by car?',
+  'Suggest a polite way to decline an invitation.',
+  'Write a one-line apology for a late reply.',
+  'Write a function that reverses a string.',
+  'What is the difference between a list and a set in programming?',
+  'What does HTTP status 404 mean?',
+  'Which is the smallest prime number?',
+  'Sort these words by the alphabet: pear, apple, fig.',
+  'Is a tomato a fruit or a vegetable?',
+  'How can I fall asleep more easily?',
+  'Tell me a riddle with its answer.',
+]
