@@ -1,5 +1,5 @@
 import type { Edit } from '../../edit/edit.ts'
-import { supersessionKey } from '../../edit/edit.ts'
+import { supersessionKey } from '../../edit/relation.ts'
 import { inScopeProbe, type ProbeReader, reliability } from './reader.ts'
 
 /** ConflictEdit (Li et al. 2024): of several edits of one fact the last must win; in the other kinds of conflict, the last of all. */
