@@ -6,11 +6,15 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Edit } from '../src/edit/edit.ts'
 import { maskSubject, words } from '../src/edit/edit.ts'
+import { sameFacts } from './gate-labels.ts'
+import { OWN } from './gate-own.ts'
 
 export interface Probe {
   readonly kind: string
   readonly text: string
   readonly wants: readonly string[]
+  /** Edits that state nearly this fact, or about which the data set is silent: neither right nor a false alarm. */
+  readonly also: readonly string[]
   readonly group: string
 }
 
@@ -45,9 +49,10 @@ export function development(folder: string): Development {
     return { id, group }
   }
   const probe = (kind: string, text: string, id: string | null, group: string): void => {
-    probes.push({ kind, text, wants: id === null ? [] : [id], group })
+    probes.push({ kind, text, wants: id === null ? [] : [id], also: [], group })
   }
-  for (const r of json(join(folder, 'counterfact/counterfact-dev-500.json'))) {
+  const counterfact = json(join(folder, 'counterfact/counterfact-dev-500.json'))
+  for (const r of counterfact) {
     const { subject, prompt, target_new, relation_id } = r.requested_rewrite
     const { id } = edit(subject, prompt.replace('{}', subject), target_new.str)
     probe('cf.prompt', prompt.replace('{}', subject), id, relation_id)
@@ -80,10 +85,8 @@ export function development(folder: string): Development {
     if (typeof r.loc === 'string') probe('wfd.loc', r.loc, null, group)
   }
   for (const r of json(join(folder, 'mquake/mquake-2002-dev-400.json')).slice(0, 400)) {
-    const ids = r.requested_rewrite.map((w: Foreign) => edit(w.subject, w.prompt.replace('{}', w.subject), w.target_new.str).id)
     for (const h of r.requested_rewrite)
-      probe('mq.question', h.question, edit(h.subject, h.prompt.replace('{}', h.subject), '').id, h.relation_id)
-    void ids
+      probe('mq.question', h.question, edit(h.subject, h.prompt.replace('{}', h.subject), h.target_new.str).id, h.relation_id)
   }
   const traffic = (name: string, text: (r: Foreign) => string[]): void => {
     for (const r of lines(join(folder, `traffic/${name}.jsonl`)))
@@ -93,5 +96,10 @@ export function development(folder: string): Development {
   traffic('gsm8k-500', (r) => [r.question])
   traffic('mt-bench-80', (r) => r.turns)
   traffic('mmlu-1000', (r) => [`${r.question}\n${r.choices.join('\n')}`])
-  return { edits, probes }
+  for (const [subject, prompt, target, asks, not] of OWN) {
+    const { id, group } = edit(subject, prompt, target)
+    for (const text of asks) probe('own.asks', text, id, group)
+    for (const text of not) probe('own.not', text, null, group)
+  }
+  return { edits, probes: sameFacts(edits, probes, counterfact) }
 }

@@ -9,7 +9,7 @@ import type { ChatRequest } from './request.ts'
 import type { Applied, Considered, Trace, TurnTrace } from './trace.ts'
 
 /** What the conversation needs of the memory, by the index in `messages` of each user turn. */
-interface Scope {
+export interface Scope {
   readonly edits: ReadonlyMap<number, readonly ScopedEdit[]>
   /** Edits near each turn that do not apply to it: raw material of demonstrations. */
   readonly nearby: ReadonlyMap<number, readonly Candidate[]>
@@ -36,7 +36,7 @@ export async function* answer(
 }
 
 /** Which edits apply to each user turn. A turn's edits depend on the conversation up to it and on the memory alone, never on what follows. */
-async function select(request: ChatRequest, gateway: Gateway, trace: Trace): Promise<Scope> {
+export async function select(request: ChatRequest, gateway: Gateway, trace: Trace): Promise<Scope> {
   const { retriever, calibration, memory } = gateway
   trace.arm = request.arm
   trace.memoryVersion = memory.version

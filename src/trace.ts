@@ -10,6 +10,7 @@ export type Reason =
   | 'no_subject' // nothing in the text stands for the subject
   | 'part_of_longer_name' // the match lies inside another name
   | 'other_relation' // the subject is meant, but something else is asked of it
+  | 'opposite' // the opposite is asked, or the relation the other way round
   | 'below_threshold'
   | 'outdated' // a later edit says something else of the same subject and relation, in other words
   | 'outranked' // another edit of the same subject fits better

@@ -1,12 +1,12 @@
 import type { Edit } from '../edit/edit.ts'
 import type { Gateway } from '../gateway.ts'
-import { gate } from '../memory/gate.ts'
-import type { SelectionQuery } from '../request.ts'
-import type { Considered } from '../trace.ts'
+import { select as selectTurns } from '../pipeline.ts'
+import type { ChatRequest } from '../request.ts'
+import { type Considered, Trace } from '../trace.ts'
 import type { Probe } from './probe.ts'
 import { TENANT } from './trial.ts'
 
-/** What retrieval and gate make of a probe's last turn, as the pipeline does it, without the model. */
+/** What the pipeline selects for a probe's last turn, without the model. */
 export interface Selection {
   readonly selected: readonly Edit[]
   readonly considered: readonly Considered[]
@@ -14,12 +14,20 @@ export interface Selection {
   readonly offered: readonly string[]
 }
 
-export async function select(probe: Probe, { retriever, calibration }: Gateway): Promise<Selection> {
+export async function select(probe: Probe, gateway: Gateway): Promise<Selection> {
   const messages = probe.turns.map((content) => ({ role: 'user' as const, content }))
-  const query: SelectionQuery = { messages, tenant: TENANT, edits: { kind: 'on' }, tags: [] }
-  const { candidates } = await retriever.candidates(query, messages.length - 1)
-  const considered = gate(candidates, calibration)
-  const taken = new Set(considered.flatMap(({ id, reason }) => (reason === 'selected' ? [id] : [])))
-  const selected = candidates.flatMap(({ edit }) => (taken.has(edit.id) ? [edit] : []))
-  return { selected, considered, offered: candidates.map(({ edit }) => edit.id) }
+  const request: ChatRequest = {
+    ...{ model: gateway.engine.model.name, messages, arm: 'edited', tenant: TENANT, edits: { kind: 'on' }, tags: [] },
+    ...{ explain: false, sampling: { temperature: 0, topP: 1, stop: [] } },
+  }
+  const trace = new Trace(probe.id, gateway.now)
+  const turn = messages.length - 1
+  const scope = await selectTurns(request, gateway, trace)
+  const considered = trace.turns.find((t) => t.turn === turn)?.considered ?? []
+  const { candidates } = await gateway.retriever.candidates(request, turn)
+  return {
+    selected: (scope.edits.get(turn) ?? []).map(({ edit }) => edit),
+    considered,
+    offered: candidates.map(({ edit }) => edit.id),
+  }
 }

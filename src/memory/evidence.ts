@@ -1,4 +1,4 @@
-import { type Edit, MASK, maskSubject, words } from '../edit/edit.ts'
+import { MASK, words } from '../edit/edit.ts'
 import type { NameMatch } from './subject-index.ts'
 import { sentences, type Token } from './tokens.ts'
 
@@ -10,20 +10,32 @@ export const EVIDENCE = [
   'exact', // the subject's name, or an alias, in full
   'misspelt', // all its words, at least one misspelt: share of weight
   'partial', // some of its words: share of weight
-  'antecedent', // named in an earlier turn, and this turn has a pronoun for it
+  'alike', // a name that resembles it ("C. A. Bushnell" for "Corry A. Bushnell"): how much
+  'antecedent', // named earlier, and a pronoun stands for it where something is asked
   'lone_word', // the name is one word: easily another thing's name
-  'name_chars', // log of the name's length
   'case_mismatch', // a capitalised name, written small in a text that uses capitals
   'extended_left', // a capitalised word right before it: part of a longer name
   'extended_right', // a capitalised word, number or bracket right after it
   'inside_longer', // inside another edit's longer name
-  'relation', // cosine of the sentence with the name masked and the prompt with the subject masked
-  'relation_window', // the same for the few words around the name
+  'relation', // best cosine of the text around the name, name masked, with prompt and statement, subject masked
+  'statement', // the same with the statement alone
   'relation_words', // share of the prompt's relation words that the sentence has
   'bare', // the sentence is nothing but the name
   'decoy', // how much nearer the text is to some other common relation than the edit is
+  'gap', // how far the edit's nearest common relation lies behind the text's nearest one
+  'profile', // overlap of how text and edit spread over all common relations
   'whole', // cosine of the sentence and the prompt, nothing masked
-  'rival', // how much better another edit of the same subject fits
+  'whole_statement', // cosine of the sentence and the statement
+  'head_same', // the noun that the name belongs to ("the father of X", "X's father") is the edit's own
+  'head_differs', // both have such a noun, and it is another: 1 - cosine
+  'head_cosine', // cosine of those nouns where both have one
+  'no_head', // the text has none
+  'specific', // both text and edit have content words besides the name ("X, in" has none)
+  'target_named', // the text itself names the new target
+  'asks_number', // a date or amount is asked for, and the target holds no digit
+  'told', // the sentence tells something; the question is elsewhere
+  'opposed', // the sentence has the opposite of one of the edit's words ("disable", "enable"), or a negation that the edit lacks
+  'reversed', // the name stands on the other side of the relation ("whose father is X" for "X's father")
 ] as const
 export type EvidenceName = (typeof EVIDENCE)[number]
 export type Evidence = Readonly<Record<EvidenceName, number>>
@@ -42,6 +54,11 @@ function stem(word: string): string {
   return word.length <= 5 ? word.replace(/s$/, '') : word.slice(0, 5)
 }
 
+/** Weaker than `stem`, which takes "citizen" and "citizenship" for one. */
+function singular(word: string): string {
+  return word.replace(/s$/, '')
+}
+
 export function relationWords(masked: string): Set<string> {
   return new Set(
     words(masked.replaceAll(MASK, ' '))
@@ -50,17 +67,17 @@ export function relationWords(masked: string): Set<string> {
   )
 }
 
-/** Texts of the relation: the prompt and its paraphrases with the subject masked. */
-export function relationTexts(edit: Edit): string[] {
-  return [edit.prompt, ...edit.paraphrases].map((t) => maskSubject(t, edit.subject).trim())
+/** The sentence around a match, and what is left once the name is masked: of the sentence, of the few words around, and from the name on. */
+export interface Surroundings {
+  readonly sentence: string
+  readonly masked: string
+  readonly window: string
+  readonly tail: string
+  /** Text follows after the sentence. */
+  readonly followed: boolean
 }
 
-/** The sentence around a match, with the name masked, and the few words around the name. */
-export function surroundings(
-  text: string,
-  tokens: readonly Token[],
-  match: NameMatch,
-): { sentence: string; masked: string; window: string } {
+export function surroundings(text: string, tokens: readonly Token[], match: NameMatch): Surroundings {
   const spans = sentences(text)
   const from = spans.findLast((s) => s.start <= match.start)?.start ?? 0
   const to = spans.find((s) => s.end >= match.end)?.end ?? text.length
@@ -71,16 +88,143 @@ export function surroundings(
     sentence: text.slice(from, to).trim(),
     masked: mask(from, to),
     window: mask(Math.max(from, left?.start ?? from), Math.min(to, right?.end ?? to)),
+    tail: mask(match.start, to),
+    followed: text.slice(to).trim() !== '',
+  }
+}
+
+const BEFORE = /((?:[\p{L}\p{N}'’.-]+ ){0,2}[\p{L}\p{N}'’.-]+) (?:of|for|in|to|by|from|which) (?:the )?$/iu
+const NO_HEAD = new Set([...STOP, ...'names current currently present his her their official full are'.split(' ')])
+
+const WHICH = /\b(?:which|what) ((?:[\p{L}-]+ ){1,3}?)(?:is|was|are|were|does|did|do|has|had|can|could) (?:the )?$/iu
+
+/**
+ * The noun phrase, of at most two words, that a masked name belongs to: "father" in "the father of X is" and "X's father", "league" in "the
+ * league which X plays in" and "what league does X play in"; else "".
+ */
+export function head(masked: string): string {
+  const at = masked.indexOf(MASK)
+  if (at === -1) return ''
+  const left = masked.slice(0, at)
+  const before = BEFORE.exec(left)?.[1] ?? WHICH.exec(left)?.[1]
+  if (before !== undefined) {
+    const nouns = words(before)
+    const from = nouns.findLastIndex((w) => NO_HEAD.has(w)) + 1
+    if (from < nouns.length) return nouns.slice(from).slice(-2).join(' ')
+  }
+  const after = masked.slice(at + MASK.length)
+  if (!/^['’]/.test(after)) return ''
+  const nouns = words(after.replace(/^['’]s?/, '')).slice(0, 3)
+  const to = nouns.findIndex((w) => NO_HEAD.has(w))
+  return nouns.slice(0, to === -1 ? 2 : Math.min(2, to)).join(' ')
+}
+
+const ASKS = /\?|^\W*(?:who|whom|whose|what|which|when|where|why|how)\b/iu
+const ASKS_NUMBER = /\b(?:when|(?:what|which) (?:year|date|day|time)|how (?:long|old|many|much|far|tall|often|big|high))\b/iu
+
+/** True when the sentence asks something of the reader: a question, or one left open at the text's end. */
+export function asks({ sentence, followed }: Pick<Surroundings, 'sentence' | 'followed'>): boolean {
+  return ASKS.test(sentence) || (!followed && !/[.!;]["”)]?\s*$/.test(sentence))
+}
+
+/** Pairs of which a text that has one does not ask for an edit that has the other; compared by stem. */
+const OPPOSITES: readonly (readonly [string, string])[] =
+  `enable disable | activate deactivate | allow forbid | open close | start end | begin end | first last | oldest youngest | oldest newest
+  largest smallest | highest lowest | longest shortest | before after | birth death | born died | father mother | husband wife
+  brother sister | son daughter | uncle aunt | buy sell | import export | arrival departure | increase decrease | minimum maximum
+  lower upper | north south | east west | win lose | winner loser | precede follow | predecessor successor | include exclude | add remove
+  join leave | accept reject | public private | employer employee | teacher student | parent child | login logout | encrypt decrypt
+  install uninstall | lock unlock | credit debit | male female`
+    .split(/\s*[|\n]\s*/)
+    .map((pair) => pair.split(' ').map(stem) as [string, string])
+
+const SWITCH = /\b(?:turn|switch)(?:ed|ing|e?s)?(?: \p{L}+){0,3} (on|off)\b/giu
+const NEGATION = /\b(?:not|never|no longer|without|cannot)\b|n['’]t\b/iu
+const REVERSING = /^(?:un|dis|non|de)(?=.{4})/
+
+function polarWords(text: string): Set<string> {
+  const plain = text
+    .replace(SWITCH, (_, way: string) => (way.toLowerCase() === 'on' ? 'enable' : 'disable'))
+    .replace(/\bfollowed by\b/giu, 'precede')
+  return new Set(words(plain).map(stem))
+}
+
+/** Whether a text asks for the opposite of what an edit's prompt speaks of, both with the subject masked. */
+export function opposed(asked: string, prompt: string): boolean {
+  if (NEGATION.test(asked) !== NEGATION.test(prompt)) return true
+  const [a, b] = [polarWords(asked), polarWords(prompt)]
+  const only = (x: string, of: Set<string>, other: Set<string>) => of.has(x) && !other.has(x)
+  if (OPPOSITES.some(([x, y]) => (only(x, a, b) && only(y, b, a)) || (only(y, a, b) && only(x, b, a)))) return true
+  const [whole, plain] = [words(asked), words(prompt)]
+  const undone = (list: string[], other: string[]) =>
+    list.some((w) => !other.includes(w) && other.includes(w.replace(REVERSING, '')))
+  return undone(whole, plain) || undone(plain, whole)
+}
+
+const NAMED_AS = new RegExp(
+  [
+    `whose (?:\\p{L}+ )?(\\p{L}+) (?:is|was|are|were) ${MASK}`,
+    `${MASK} (?:is|was|are|were) (?:the |an? )?(?:\\p{L}+ )?(\\p{L}+) (?:of|to)\\b`,
+    `\\b(?:is|was|are|were) ${MASK} (?:the |an? )?(\\p{L}+) (?:of|to)\\b`,
+  ].join('|'),
+  'iu',
+)
+/** Relations that hold both ways. */
+const SYMMETRIC = /\b(?:twin|sister cit|sibling|spouse|partner|married|border|neighbou?r|friend|colleague|rival)/iu
+
+/** Whether the name stands on the other side of the same relation: "whose father is X" against "the father of X is". */
+export function reversed(asked: string, prompt: string): boolean {
+  if (SYMMETRIC.test(prompt)) return false
+  const own = (text: string) => {
+    const noun = NAMED_AS.exec(text)
+      ?.slice(1)
+      .find((n) => n !== undefined)
+    return noun === undefined ? '' : singular(noun.toLowerCase())
+  }
+  const of = (text: string) => head(text).split(' ').map(singular)
+  const [askedIs, promptIs] = [own(asked), own(prompt)]
+  return (
+    (askedIs !== '' && promptIs === '' && of(prompt).includes(askedIs)) ||
+    (promptIs !== '' && askedIs === '' && of(asked).includes(promptIs))
+  )
+}
+
+/** Evidence read off the words of the text and of an edit's prompt, the subject masked in both. */
+export function wordEvidence(near: Surroundings, prompt: string, target: string) {
+  const wanted = relationWords(prompt)
+  const given = relationWords(near.masked)
+  const [asked, own] = [head(near.masked), head(prompt)]
+  const stems = new Set(own.split(' ').map(stem))
+  const same = asked !== '' && own !== '' && asked.split(' ').some((w) => stems.has(stem(w)))
+  const spoken = ` ${words(near.sentence).join(' ')} `
+  const goal = words(target).join(' ')
+  return {
+    relation_words: wanted.size === 0 ? 0 : [...wanted].filter((w) => given.has(w)).length / wanted.size,
+    bare: words(near.masked.replaceAll(MASK, '')).length === 0 ? 1 : 0,
+    head_same: same ? 1 : 0,
+    no_head: asked === '' ? 1 : 0,
+    specific: relationWords(near.window).size > 0 && wanted.size > 0 ? 1 : 0,
+    target_named: goal !== '' && spoken.includes(` ${goal} `) && !words(prompt).join(' ').includes(goal) ? 1 : 0,
+    asks_number: ASKS_NUMBER.test(near.sentence) && !/\d/.test(target) ? 1 : 0,
+    told: asks(near) ? 0 : 1,
+    opposed: opposed(near.masked, prompt) ? 1 : 0,
+    reversed: reversed(near.masked, prompt) ? 1 : 0,
   }
 }
 
 /** Evidence about the name alone; everything here is read off the text. */
-export function nameEvidence(text: string, tokens: readonly Token[], match: NameMatch, edit: Edit, all: readonly NameMatch[]) {
+export function nameEvidence(
+  text: string,
+  tokens: readonly Token[],
+  match: NameMatch,
+  subject: string,
+  all: readonly NameMatch[],
+) {
   const before = tokens[match.firstToken - 1]
   const after = tokens[match.firstToken + match.tokenCount]
   const own = tokens.slice(match.firstToken, match.firstToken + match.tokenCount)
   const usesCapitals = tokens.some((t, i) => t.capital && i > 0 && /\p{L}/u.test(t.word))
-  const nameCapital = /^\p{Lu}/u.test(edit.subject)
+  const nameCapital = /\p{Lu}/u.test(subject)
   const startsSentence = before === undefined || /[.!?:\n"“]\s*$/.test(text.slice(before.end, match.start) || ' ')
   const gapBefore = before === undefined ? '' : text.slice(before.end, match.start)
   const gapAfter = after === undefined ? '' : text.slice(match.end, after.start)
@@ -92,8 +236,8 @@ export function nameEvidence(text: string, tokens: readonly Token[], match: Name
     exact: match.kind === 'exact' || match.kind === 'alias' ? 1 : 0,
     misspelt: match.kind === 'misspelt' ? match.coverage : 0,
     partial: match.kind === 'partial' ? match.coverage : 0,
+    alike: match.kind === 'alike' ? match.coverage : 0,
     lone_word: match.matchedWords === 1 ? 1 : 0,
-    name_chars: Math.min(1, Math.log2(1 + match.end - match.start) / 6),
     case_mismatch: nameCapital && usesCapitals && !startsSentence && !own.some((t) => t.capital) ? 1 : 0,
     extended_left: before?.capital === true && !firstOfSentence && /^[\s-]+$/.test(gapBefore) && nameCapital ? 1 : 0,
     extended_right:

@@ -34,20 +34,27 @@ export function gate(candidates: readonly Candidate[], calibration: Calibration)
   const scored = candidates
     .map((c) => ({ ...c, score: c.evidence === null ? 0 : score(c.evidence, calibration) }))
     .sort((a, b) => b.score - a.score || (b.similarity ?? -1) - (a.similarity ?? -1))
-  let taken = 0
+  const taken = new Set<string>()
+  let selected = 0
   return scored.slice(0, TRACED_CANDIDATES).map(({ edit, similarity, evidence, score }) => {
     const applies = score >= calibration.threshold
-    const reason: Reason = applies ? (taken < TURN_EDITS ? 'selected' : 'over_limit') : refusal(evidence)
-    if (reason === 'selected') taken++
+    const reason: Reason = !applies
+      ? refusal(evidence, taken.has(edit.subject))
+      : selected < TURN_EDITS
+        ? 'selected'
+        : 'over_limit'
+    if (reason === 'selected') selected++
+    if (applies) taken.add(edit.subject)
     return { id: edit.id, subject: edit.subject, statement: statement(edit), score, similarity, reason, evidence: evidence ?? {} }
   })
 }
 
-/** The strongest single thing that speaks against a candidate below the threshold. */
-function refusal(evidence: Evidence | null): Reason {
+/** The strongest single thing that speaks against a candidate below the threshold; `outdone`: a fact of the same subject fits better. */
+function refusal(evidence: Evidence | null, outdone: boolean): Reason {
   if (evidence === null) return 'no_subject'
-  if (evidence.inside_longer + evidence.extended_left + evidence.extended_right > 0) return 'part_of_longer_name'
-  if (evidence.rival > 0.1) return 'outranked'
+  if (evidence.inside_longer + evidence.extended_right > 0) return 'part_of_longer_name'
+  if (outdone) return 'outranked'
+  if (evidence.opposed + evidence.reversed > 0) return 'opposite'
   if (evidence.exact > 0 && evidence.case_mismatch === 0) return 'other_relation'
   return 'below_threshold'
 }

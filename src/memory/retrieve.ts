@@ -1,14 +1,15 @@
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
-import { type Edit, isForModel, MASK } from '../edit/edit.ts'
+import { type Edit, isForModel } from '../edit/edit.ts'
 import type { Embedder } from '../engine/engine.ts'
 import type { Message, SelectionQuery } from '../request.ts'
-import { type Evidence, nameEvidence, relationTexts, relationWords, surroundings } from './evidence.ts'
+import { asks, type Evidence, nameEvidence, surroundings } from './evidence.ts'
+import { likeness, mentions } from './likeness.ts'
 import type { HeldEdit, VectorHit } from './memory.ts'
-import { RELATIONS } from './relations.ts'
+import { type Asked, RelationReader } from './relation-reader.ts'
 import { outdated, relationTextsOf, rivalPairs, type Vectors } from './sameness.ts'
 import { type NameMatch, SubjectIndex } from './subject-index.ts'
-import { type Token, tokens } from './tokens.ts'
+import { sentences, type Token, tokens } from './tokens.ts'
 
 /** What retrieval needs of the memory. */
 export interface Source {
@@ -37,6 +38,8 @@ const LOOSE_CANDIDATES = 8
 /** Least share of a name that makes it worth looking at. */
 const PARTIAL_COVERAGE = 0.6
 const MISSPELT_COVERAGE = 0.45
+/** Least likeness of a name to a subject that makes the edit worth looking at. */
+const ALIKE = 0.5
 /** Nearest vectors looked at; those without a name in the text are shown as near misses. */
 const VECTOR_CANDIDATES = 20
 /** Longest text embedded as a whole, characters; a chat message beyond that has no one meaning. */
@@ -55,24 +58,21 @@ export class Retriever {
   readonly #indexes = new Map<string, SubjectIndex>()
   readonly #turns: LRUCache<string, readonly Candidate[]>
   readonly #outdated = new WeakMap<readonly Candidate[], ReadonlyMap<string, string>>()
-  #relations: Promise<readonly Float32Array[]> | undefined
+  readonly #relation: RelationReader
 
   constructor(source: Source, embedder: Embedder, options: { now: () => number; cacheBytes: number }) {
     this.#source = source
     this.#embedder = embedder
     this.#now = options.now
+    this.#relation = new RelationReader(embedder)
     this.#turns = new LRUCache({ maxSize: options.cacheBytes, sizeCalculation: (c) => 256 + c.length * 2_048 })
     for (const tenant of source.tenants()) this.#add(tenant, source.all(tenant))
     source.onChange(({ tenant, added }) => this.#add(tenant, added))
   }
 
-  /** Embeds the yardstick of common relations, about a second of work, so that no request waits for it. Tried again after a failure. */
-  warm(): Promise<readonly Float32Array[]> {
-    this.#relations ??= this.#embedder.embed(RELATIONS, 'query').catch((error: unknown) => {
-      this.#relations = undefined
-      throw error
-    })
-    return this.#relations
+  /** Makes ready what would make the first request wait. */
+  async warm(): Promise<void> {
+    await this.#relation.warm()
   }
 
   #add(tenant: string, held: Iterable<HeldEdit>): void {
@@ -130,12 +130,13 @@ export class Retriever {
         return undefined
       return query.tags.length === 0 || query.tags.some((t) => held.edit.tags.includes(t)) ? held.edit : undefined
     }
-    const named = await this.#named(text, index, eligible)
-    const referred = await this.#referred(query.messages, turn, text, index, eligible, named)
-    const weighed = rivals([...named, ...referred])
-    const known = new Map(weighed.map((c) => [c.edit.id, c]))
     const whole = text.length > WHOLE_TEXT_CHARS ? [] : await this.#nearest(query, text)
-    const out: Candidate[] = weighed.map((c) => ({
+    const found = namesIn(text, index, eligible)
+    const alike = namesLike(text, found, whole, eligible)
+    const named = await this.#weigh(text, [...found.named, ...alike], found)
+    const referred = named.some((c) => c.evidence.exact > 0) ? [] : await this.#referred(query.messages, turn, index, eligible)
+    const known = new Map([...referred, ...named].map((c) => [c.edit.id, c]))
+    const out: Candidate[] = [...known.values()].map((c) => ({
       ...c,
       similarity: whole.find((h) => h.editId === c.edit.id)?.similarity ?? null,
     }))
@@ -151,106 +152,141 @@ export class Retriever {
     return vector === undefined ? [] : this.#source.search(tenant, vector, VECTOR_CANDIDATES, asOf)
   }
 
-  /** Edits whose subject the turn itself names. */
-  async #named(text: string, index: SubjectIndex, eligible: (id: string) => Edit | undefined): Promise<Weighed[]> {
-    const words = tokens(text)
-    const all = index.find(words)
-    const out: Weighed[] = []
-    let loose = 0
-    for (const match of bestByEdit(all)) {
-      const whole = match.kind === 'exact' || match.kind === 'alias'
-      if (
-        !whole &&
-        (++loose > LOOSE_CANDIDATES || match.coverage < (match.kind === 'partial' ? PARTIAL_COVERAGE : MISSPELT_COVERAGE))
-      )
-        continue
-      const edit = eligible(match.editId)
-      if (edit === undefined) continue
-      if (out.length === WEIGHED_CANDIDATES) break
-      out.push({
-        edit,
-        evidence: {
-          ...nameEvidence(text, words, match, edit, all),
-          antecedent: 0,
-          ...(await this.#relation(text, words, match, edit)),
-        },
-      })
+  /** Evidence for edits named in `text`. What is asked around a name is embedded once, however many edits have that name. */
+  async #weigh(text: string, places: readonly Place[], { words, all }: Found): Promise<Weighed[]> {
+    const asked = new Map<string, Promise<Asked>>()
+    const read = (match: NameMatch, from: string, tokens: readonly Token[]) => {
+      const key = `${from === text ? 'here' : 'below'} ${match.firstToken} ${match.tokenCount}`
+      const had = asked.get(key) ?? this.#relation.asked(surroundings(from, tokens, match))
+      asked.set(key, had)
+      return had
     }
-    return out
+    return Promise.all(
+      places.map(async ({ edit, match }) => {
+        const name = nameEvidence(text, words, match, edit.subject, all)
+        const here = { ...name, antecedent: 0, ...(await this.#relation.compare(await read(match, text, words), edit)) }
+        const below = here.told === 1 ? askedBelow(text, match) : null
+        if (below === null) return { edit, evidence: here }
+        const there = await this.#relation.compare(await read(below.match, below.text, below.words), edit)
+        return { edit, evidence: { ...name, antecedent: 1, ...there } }
+      }),
+    )
   }
 
   /** Edits whose subject an earlier turn names in full, when this turn speaks of it by a pronoun only. */
   async #referred(
     messages: readonly Message[],
     turn: number,
-    text: string,
     index: SubjectIndex,
     eligible: (id: string) => Edit | undefined,
-    named: readonly Weighed[],
   ): Promise<Weighed[]> {
-    const pronoun = PRONOUN.exec(text)
-    if (pronoun === null || named.some((c) => c.evidence.exact > 0)) return []
-    const earlier = messages
-      .slice(0, turn)
-      .filter((m) => m.role === 'user')
-      .slice(-ANTECEDENT_TURNS)
-      .reverse()
-    // The pronoun stands where the name would.
+    const text = messages[turn]?.content ?? ''
     const here = tokens(text)
-    const end = pronoun.index + pronoun[0].length
-    const tokenCount = Math.max(1, here.filter((t) => t.start >= pronoun.index && t.end <= end).length)
-    const stand = { start: pronoun.index, end, firstToken: here.findIndex((t) => t.start >= pronoun.index), tokenCount }
-    for (const { content } of earlier) {
-      const there = tokens(content)
-      const all = index.find(there)
-      const out: Weighed[] = []
-      for (const match of bestByEdit(all)) {
-        const edit = match.kind === 'exact' || match.kind === 'alias' ? eligible(match.editId) : undefined
-        if (edit === undefined || out.length === WEIGHED_CANDIDATES) continue
-        const place: NameMatch = { ...match, ...stand }
-        out.push({
+    const pronoun = pronounIn(text, here)
+    if (pronoun === null) return []
+    const earlier = messages.slice(0, turn).filter((m) => m.role === 'user')
+    for (const { content } of earlier.slice(-ANTECEDENT_TURNS).reverse()) {
+      const there = namesIn(content, index, eligible)
+      const whole = there.named.filter(({ match }) => match.kind === 'exact' || match.kind === 'alias')
+      if (whole.length === 0) continue
+      const asked = await this.#relation.asked(surroundings(text, here, { ...(whole[0] as Place).match, ...pronoun }))
+      return Promise.all(
+        whole.map(async ({ edit, match }) => ({
           edit,
           evidence: {
-            ...nameEvidence(content, there, match, edit, all),
+            ...nameEvidence(content, there.words, match, edit.subject, there.all),
             antecedent: 1,
-            ...(await this.#relation(text, here, place, edit)),
+            ...(await this.#relation.compare(asked, edit)),
           },
-        })
-      }
-      if (out.length > 0) return out
+        })),
+      )
     }
     return []
-  }
-
-  /** What speaks for the relation: cosines of masked texts, and shared words. */
-  async #relation(text: string, words: readonly Token[], match: NameMatch, edit: Edit) {
-    const near = surroundings(text, words, match)
-    const relations = relationTexts(edit)
-    const [masked, window, sentence, prompt, ...keys] = await this.#embedder.embed(
-      [near.masked, near.window, near.sentence, edit.prompt, ...relations],
-      'query',
-    )
-    const wanted = relationWords(relations[0] ?? '')
-    const given = relationWords(near.masked)
-    const best = (v: Float32Array | undefined) => Math.max(...keys.map((k) => cosine(v, k)))
-    const common = await this.warm()
-    const beaten = (v: Float32Array | undefined) =>
-      Math.max(...common.map((r) => cosine(v, r) - Math.max(...keys.map((k) => cosine(k, r)))))
-    return {
-      relation: best(masked),
-      relation_window: best(window),
-      relation_words: wanted.size === 0 ? 0 : [...wanted].filter((w) => given.has(w)).length / wanted.size,
-      bare: near.masked.replaceAll(MASK, '').trim() === '' ? 1 : 0,
-      decoy: Math.min(beaten(masked), beaten(window)),
-      whole: cosine(sentence, prompt),
-      rival: 0,
-    }
   }
 }
 
 interface Weighed {
   readonly edit: Edit
   readonly evidence: Evidence
+}
+
+interface Place {
+  readonly edit: Edit
+  readonly match: NameMatch
+}
+
+interface Found {
+  readonly words: readonly Token[]
+  /** Every match in the text, of edits that are not eligible too. */
+  readonly all: readonly NameMatch[]
+  readonly named: readonly Place[]
+}
+
+/** Eligible edits whose subject the text names, whole names first. */
+function namesIn(text: string, index: SubjectIndex, eligible: (id: string) => Edit | undefined): Found {
+  const words = tokens(text)
+  const all = index.find(words)
+  const named: Place[] = []
+  let loose = 0
+  for (const match of bestByEdit(all)) {
+    if (named.length === WEIGHED_CANDIDATES) break
+    const whole = match.kind === 'exact' || match.kind === 'alias'
+    const least = match.kind === 'partial' ? PARTIAL_COVERAGE : MISSPELT_COVERAGE
+    if (!whole && (loose === LOOSE_CANDIDATES || match.coverage < least)) continue
+    const edit = eligible(match.editId)
+    if (edit === undefined) continue
+    if (!whole) loose++
+    named.push({ edit, match })
+  }
+  return { words, all, named }
+}
+
+/** Of the edits that are near by vector but not named: those whose subject resembles a name in the text. */
+function namesLike(
+  text: string,
+  { words, named }: Found,
+  near: readonly VectorHit[],
+  eligible: (id: string) => Edit | undefined,
+): Place[] {
+  const known = new Set(named.map(({ edit }) => edit.id))
+  const written = near.length === 0 ? [] : mentions(text, words)
+  const out: Place[] = []
+  for (const { editId } of near) {
+    const edit = known.has(editId) ? undefined : eligible(editId)
+    if (edit === undefined) continue
+    const names = [edit.subject, ...edit.aliases]
+    const scored = written.map((mention) => ({ mention, score: Math.max(...names.map((n) => likeness(mention.words, n))) }))
+    const best = scored.reduce((a, b) => (b.score > a.score ? b : a), scored[0] ?? { mention: null, score: 0 })
+    if (best.mention === null || best.score < ALIKE) continue
+    out.push({
+      edit,
+      match: { ...best.mention, editId, kind: 'alike', coverage: best.score, matchedWords: best.mention.words.length },
+    })
+    if (out.length === LOOSE_CANDIDATES) break
+  }
+  return out
+}
+
+/** Where a pronoun stands that a name may be put for. */
+function pronounIn(text: string, words: readonly Token[]): Pick<NameMatch, 'start' | 'end' | 'firstToken' | 'tokenCount'> | null {
+  const pronoun = PRONOUN.exec(text)
+  if (pronoun === null) return null
+  const start = pronoun.index
+  const end = start + pronoun[0].length
+  const tokenCount = Math.max(1, words.filter((t) => t.start >= start && t.end <= end).length)
+  return { start, end, firstToken: words.findIndex((t) => t.start >= start), tokenCount }
+}
+
+/** The later part of a message that asks about a name told before by a pronoun: "We moved to Ulm. Who runs it?" */
+function askedBelow(text: string, match: NameMatch): { text: string; words: Token[]; match: NameMatch } | null {
+  for (const { start, end } of sentences(text).filter((s) => s.start >= match.end)) {
+    const sentence = text.slice(start, end)
+    if (!asks({ sentence, followed: text.slice(end).trim() !== '' })) continue
+    const words = tokens(sentence)
+    const pronoun = pronounIn(sentence, words)
+    if (pronoun !== null) return { text: sentence, words, match: { ...match, ...pronoun } }
+  }
+  return null
 }
 
 /** The best match of each edit, whole names before loose ones, longer before shorter. */
@@ -261,21 +297,4 @@ function bestByEdit(all: readonly NameMatch[]): NameMatch[] {
     if (had === undefined || match.coverage > had.coverage) best.set(match.editId, match)
   }
   return [...best.values()].sort((a, b) => b.coverage - a.coverage || b.matchedWords - a.matchedWords)
-}
-
-/** Fill in `rival`: how much better another edit of the same subject fits the relation asked for. */
-function rivals(all: readonly Weighed[]): Weighed[] {
-  const closeness = (e: Evidence) => Math.max(e.relation, e.relation_window)
-  return all.map((c) => {
-    const others = all.filter((o) => o !== c && o.edit.subject === c.edit.subject).map((o) => closeness(o.evidence))
-    return { ...c, evidence: { ...c.evidence, rival: Math.max(0, ...others.map((f) => f - closeness(c.evidence))) } }
-  })
-}
-
-/** Of unit vectors. */
-function cosine(a: Float32Array | undefined, b: Float32Array | undefined): number {
-  if (a === undefined || b === undefined) return 0
-  let sum = 0
-  for (let i = 0; i < a.length; i++) sum += (a[i] ?? 0) * (b[i] ?? 0)
-  return sum
 }

@@ -2,13 +2,13 @@ import type { Edit } from '../edit/edit.ts'
 import { words } from '../edit/edit.ts'
 import type { Span, Token } from './tokens.ts'
 
-/** How a text names a subject: in full, by an alias, in full but misspelt, or by some of its words ("Ancelotti"). */
-export type NameKind = 'exact' | 'alias' | 'misspelt' | 'partial'
+/** How a text names a subject: in full, by an alias, in full but misspelt, by some of its words ("Ancelotti"), or by a name alike. */
+export type NameKind = 'exact' | 'alias' | 'misspelt' | 'partial' | 'alike'
 
 export interface NameMatch extends Span {
   readonly editId: string
   readonly kind: NameKind
-  /** Share of the name's weight (rarer words weigh more) that the text has; 1 for exact and alias. */
+  /** Share of the name's weight (rarer words weigh more) that the text has; 1 for exact and alias; for one alike, its likeness. */
   readonly coverage: number
   /** Words of the name that matched. */
   readonly matchedWords: number

@@ -52,12 +52,21 @@ export function viewOf(edit: Pick<Edit, 'subject' | 'prompt' | 'targetNew'>): Ed
 const OPEN =
   /(?:^|[^\p{L}\p{N}])(?:in|of|is|by|from|the|on|at|was|to|for|as|a|an|within|after|with|are|were|and|or|than|into|has|had|its|their)\s*$/iu
 
+const ASKING =
+  'who whom whose what which when where why how is are was were am do does did can could would will should shall may might has have had'
+const REQUESTS = `if hi hello hey ok okay tell give write name list show find get make create explain describe summarise summarize translate
+  compose draft compare define discuss generate provide answer say state guess choose pick rewrite rephrase correct fix check complete finish
+  continue calculate compute count convert suggest recommend imagine pretend act play use add remove print return implement solve prove outline
+  sketch design plan invent identify classify extract express search look read sing help remind teach let`
+
+const opening = (words: string) => words.trim().split(/\s+/).join('|')
 /** A question begins: whole even without its last mark, and even when it ends in a preposition ("what show is he from"). */
-const QUESTION =
-  /^[^\p{L}]*(?:(?:in|on|at|to|from|of|by|for|with|under)\s+)?(?:who|whom|whose|what|which|when|where|why|how|is|are|was|were|am|do|does|did|can|could|would|will|should|shall|may|might|has|have|had)\b\s+\S|\b(?:who|whom|what|where|when)\s*$/iu
+const QUESTION = new RegExp(
+  `^[^\\p{L}]*(?:(?:in|on|at|to|from|of|by|for|with|under)\\s+)?(?:${opening(ASKING)})\\b\\s+\\S|\\b(?:who|whom|what|where|when)\\s*$`,
+  'iu',
+)
 /** Someone is spoken to: a request. */
-const REQUEST =
-  /^[^\p{L}]*(?:if|hi|hello|hey|ok|okay|tell|give|write|name|list|show|find|get|make|create|explain|describe|summari[sz]e|translate|compose|draft|compare|define|discuss|generate|provide|answer|say|state|guess|choose|pick|rewrite|rephrase|correct|fix|check|complete|finish|continue|calculate|compute|count|convert|suggest|recommend|imagine|pretend|act|play|use|add|remove|print|return|implement|solve|prove|outline|sketch|design|plan|invent|identify|classify|extract|express|search|look|read|sing|help|remind|teach|let)\b|\b(?:I|you|your|me|my|us|our|please)\b/iu
+const REQUEST = new RegExp(`^[^\\p{L}]*(?:${opening(REQUESTS)})\\b|\\b(?:I|you|your|me|my|us|our|please)\\b`, 'iu')
 const END_MARK = /[.!?:;)\]}"”»`]\s*$/u
 /** A last "sentence" longer than this is a document, a list or code, not a sentence to go on with. */
 const SENTENCE_WORDS = 40

@@ -61,7 +61,7 @@ export async function trialOn(dataset: Dataset, wish: TrialWish): Promise<Trial 
   }
   const gateway: Gateway = {
     ...{ engine, memory: store, templates, limits: DEFAULT_LIMITS, now: Date.now, log: quiet, version: 'test', startedAt: 0 },
-    retriever: { candidates: async () => ({ candidates: [], cached: false }) } as never,
+    retriever: { candidates: async () => ({ candidates: [], cached: false }), outdated: async () => new Map() } as never,
     calibration: { bias: 0, weights: {}, products: {}, threshold: 0.5 },
   }
   return {

@@ -1,10 +1,11 @@
 import { describe, expect, it } from 'vitest'
 import type { Edit } from '../../src/edit/edit.ts'
-import { maskSubject, words } from '../../src/edit/edit.ts'
+import { MASK, maskSubject, words } from '../../src/edit/edit.ts'
 import { supersessionKey } from '../../src/edit/relation.ts'
 import { readCalibration } from '../../src/memory/calibration.ts'
-import { EVIDENCE, type Evidence, nameEvidence, surroundings } from '../../src/memory/evidence.ts'
+import { EVIDENCE, type Evidence, head, nameEvidence, opposed, reversed, surroundings } from '../../src/memory/evidence.ts'
 import { gate, score } from '../../src/memory/gate.ts'
+import { likeness, mentions } from '../../src/memory/likeness.ts'
 import { SubjectIndex, withinOneEdit } from '../../src/memory/subject-index.ts'
 import { sentences, tokens } from '../../src/memory/tokens.ts'
 
@@ -75,7 +76,7 @@ describe('evidence', () => {
     const all = find(text, e)
     const match = all[0]
     if (match === undefined) throw new Error('not found')
-    return { name: nameEvidence(text, t, match, e, all), near: surroundings(text, t, match) }
+    return { name: nameEvidence(text, t, match, e.subject, all), near: surroundings(text, t, match) }
   }
 
   it('keeps to the sentence that names the subject, whatever stands around it', () => {
@@ -98,9 +99,63 @@ describe('evidence', () => {
     expect(around(text, edit('e', subject, 'p')).name[name]).toBe(value),
   )
 
+  it.each([
+    ['The father of X is', 'father'],
+    ["Who is X's oldest brother?", 'oldest brother'],
+    ['The name of the alma mater of X is', 'alma mater'],
+    ['The gender of the mother of X is', 'mother'],
+    ['Which league does X play in?', 'league'],
+    ['X was born in', ''],
+  ])('in %j the name belongs to %j', (text, noun) => expect(head(text.replace('X', MASK))).toBe(noun))
+
+  it.each([
+    ['How do I disable X?', 'To enable X, open', true],
+    ['How can I turn off X?', 'To enable X, open', true],
+    ['Where can I turn X on?', 'To enable X, open', false],
+    ['X is followed by', 'X follows', true],
+    ['When does X not open?', 'X opens at', true],
+    ['Where was X born?', 'X was born in', false],
+    ['How do I uninstall X?', 'To install X, run', true],
+  ])('%j against %j is opposed: %s', (asked, prompt, is) => {
+    expect(opposed(asked.replace('X', MASK), prompt.replace('X', MASK))).toBe(is)
+  })
+
+  it.each([
+    ['Whose father is X?', 'The father of X is', true],
+    ['Who is X the father of?', 'The father of X is', true],
+    ["Who is X's father?", 'The father of X is', false],
+    ['The capital of X is', 'X is the capital of', true],
+    ['The twin city of X is', 'X is a twin city of', false],
+  ])('%j against %j is reversed: %s', (asked, prompt, is) => {
+    expect(reversed(asked.replace('X', MASK), prompt.replace('X', MASK))).toBe(is)
+  })
+
   it('breaks no sentence at an initial or an abbreviation', () => {
     const text = 'Dr. A. Weir met Mr. Poe. He left.'
     expect(sentences(text).map((s) => text.slice(s.start, s.end).trim())).toEqual(['Dr. A. Weir met Mr. Poe.', 'He left.'])
+  })
+})
+
+describe('names alike', () => {
+  it('finds what is written like a name', () => {
+    const text = 'The gender of Frederick of the Rhine was told to Ann B. Lee-Smith'
+    expect(mentions(text, tokens(text)).map((m) => text.slice(m.start, m.end))).toEqual([
+      'The',
+      'Frederick of the Rhine',
+      'Ann B. Lee-Smith',
+    ])
+  })
+
+  it.each([
+    ['C. A. Bushnell', 'Corry A. Bushnell', 0.8, 1],
+    ['Mike Pitts', 'Michael Pitts', 0.9, 1],
+    ['Qinying Yao', 'Qin-Ying Yao', 1, 1],
+    ['Thomas Lamb', 'Thomas Phillipps Lamb', 0.7, 0.9],
+    ['Nokia N80', 'Nokia N85', 0, 0],
+    ['Ida Berg', 'Corry A. Bushnell', 0, 0.2],
+  ])('%s and %s', (a, b, least, most) => {
+    expect(likeness(words(a), b)).toBeGreaterThanOrEqual(least)
+    expect(likeness(words(a), b)).toBeLessThanOrEqual(most)
   })
 })
 
@@ -123,7 +178,19 @@ describe('masking and supersession', () => {
 describe('the gate', () => {
   const calibration = readCalibration()
   const none = Object.fromEntries(EVIDENCE.map((n) => [n, 0])) as Record<keyof Evidence, number>
-  const clear = { ...none, exact: 1, name_chars: 0.7, relation: 0.9, relation_window: 0.9, relation_words: 1, whole: 0.9 }
+  const clear = {
+    ...none,
+    ...{
+      exact: 1,
+      relation: 0.9,
+      statement: 0.7,
+      relation_words: 1,
+      whole: 0.9,
+      whole_statement: 0.8,
+      specific: 1,
+      profile: 0.9,
+    },
+  }
   const candidate = (id: string, evidence: Evidence | null) => ({ edit: edit(id, `S${id}`, 'p'), similarity: 0.5, evidence })
 
   it('takes a named subject with its relation, and abstains from everything else', () => {
@@ -132,8 +199,17 @@ describe('the gate', () => {
         candidate('right', clear),
         candidate('unnamed', null),
         candidate('longer', { ...clear, inside_longer: 1 }),
-        candidate('other', { ...clear, relation: 0.1, relation_window: 0.1, relation_words: 0, whole: 0.2, decoy: 0.5 }),
-        candidate('rival', { ...clear, relation: 0.5, relation_window: 0.5, rival: 0.5 }),
+        candidate('other', {
+          ...clear,
+          relation: 0.1,
+          statement: 0.1,
+          relation_words: 0,
+          whole: 0.3,
+          whole_statement: 0.2,
+          decoy: 0.5,
+          gap: 0.4,
+        }),
+        candidate('opposite', { ...clear, relation: 0.5, opposed: 1, decoy: 0.4, gap: 0.3, whole_statement: 0.5 }),
       ],
       calibration,
     )
@@ -142,7 +218,7 @@ describe('the gate', () => {
       unnamed: 'no_subject',
       longer: 'part_of_longer_name',
       other: 'other_relation',
-      rival: 'outranked',
+      opposite: 'opposite',
     })
   })
 

@@ -1,0 +1,145 @@
+import { LRUCache } from 'lru-cache'
+import { type Edit, MASK, maskSubject, statement } from '../edit/edit.ts'
+import type { Embedder } from '../engine/engine.ts'
+import { head, type Surroundings, wordEvidence } from './evidence.ts'
+import { RELATIONS } from './relations.ts'
+
+/** Paraphrases of an edit whose wording is compared besides its prompt's. */
+const PARAPHRASES = 6
+/** Edits whose vectors are kept; each takes some 10 KB. */
+const STATED_EDITS = 4_096
+/** Temperature at which a text's cosines to the common relations become a distribution. */
+const PROFILE_TEMPERATURE = 0.1
+
+/** What is asked around one name, embedded. */
+export interface Asked {
+  readonly near: Surroundings
+  readonly around: readonly Float32Array[]
+  readonly sentence: Float32Array
+  readonly head: Float32Array | null
+  /** Cosines to the common relations: of the masked sentence, of the window, and the larger of both. */
+  readonly yardsticks: readonly [Float32Array, Float32Array]
+  readonly nearest: Float32Array
+  readonly profile: Float32Array
+}
+
+/** What an edit states, embedded. */
+interface Stated {
+  readonly prompts: readonly Float32Array[]
+  readonly statements: readonly Float32Array[]
+  readonly whole: Float32Array
+  readonly wholeStatement: Float32Array
+  readonly maskedPrompt: string
+  readonly head: Float32Array | null
+  readonly yardstick: Float32Array
+  readonly profile: Float32Array
+  /** The common relation nearest to it. */
+  readonly own: number
+}
+
+/** Reads whether a text asks for an edit's relation: by cosines of texts with the name masked, held against a yardstick of common relations. */
+export class RelationReader {
+  readonly #embedder: Embedder
+  readonly #stated = new LRUCache<Edit, Stated>({ max: STATED_EDITS })
+  #common: Promise<readonly Float32Array[]> | undefined
+
+  constructor(embedder: Embedder) {
+    this.#embedder = embedder
+  }
+
+  /** Embeds the yardstick, about a second of work, so that no request waits for it. Tried again after a failure. */
+  warm(): Promise<readonly Float32Array[]> {
+    this.#common ??= this.#embedder.embed(RELATIONS, 'query').catch((error: unknown) => {
+      this.#common = undefined
+      throw error
+    })
+    return this.#common
+  }
+
+  async asked(near: Surroundings): Promise<Asked> {
+    const common = await this.warm()
+    const noun = head(near.masked)
+    const texts = [near.masked, near.window, near.tail, near.sentence, noun] as const
+    const [masked, window, tail, sentence, spoken] = await this.#embed(texts)
+    const yardsticks = [cosines(masked, common), cosines(window, common)] as const
+    const nearest = larger(yardsticks)
+    const around = [masked, window, tail]
+    return { near, around, sentence, head: noun === '' ? null : spoken, yardsticks, nearest, profile: distribution(nearest) }
+  }
+
+  /** How well the edit's relation fits what is asked. */
+  async compare(asked: Asked, edit: Edit) {
+    const stated = await this.#read(edit)
+    const best = (keys: readonly Float32Array[]) =>
+      Math.max(...keys.map((k) => Math.max(...asked.around.map((a) => cosine(a, k)))))
+    const beaten = (yardstick: Float32Array) =>
+      yardstick.reduce((most, c, i) => Math.max(most, c - (stated.yardstick[i] ?? 0)), -2)
+    const byStatement = best(stated.statements)
+    const said = wordEvidence(asked.near, stated.maskedPrompt, edit.targetNew)
+    const nouns = asked.head !== null && stated.head !== null ? cosine(asked.head, stated.head) : 0
+    return {
+      ...said,
+      relation: Math.max(byStatement, best(stated.prompts)),
+      statement: byStatement,
+      decoy: Math.min(...asked.yardsticks.map(beaten)),
+      gap: Math.max(...asked.nearest) - (asked.nearest[stated.own] ?? 0),
+      profile: asked.profile.reduce((sum, p, i) => sum + Math.sqrt(p * (stated.profile[i] ?? 0)), 0),
+      whole: cosine(asked.sentence, stated.whole),
+      whole_statement: cosine(asked.sentence, stated.wholeStatement),
+      head_cosine: nouns,
+      head_differs: asked.head !== null && stated.head !== null && said.head_same === 0 ? 1 - nouns : 0,
+    }
+  }
+
+  async #read(edit: Edit): Promise<Stated> {
+    const had = this.#stated.get(edit)
+    if (had !== undefined) return had
+    const common = await this.warm()
+    const wordings = [edit.prompt, ...edit.paraphrases.slice(0, PARAPHRASES)]
+    const masked = (text: string) => maskSubject(text, edit.subject).trim()
+    const maskedPrompt = masked(edit.prompt)
+    const noun = head(maskedPrompt)
+    const [whole, wholeStatement, spoken] = await this.#embed([edit.prompt, statement(edit), noun] as const)
+    const prompts = await this.#embed(wordings.map(masked))
+    const statements = await this.#embed(wordings.map((prompt) => masked(statement({ ...edit, prompt }))))
+    const yardstick = larger([...prompts, ...statements].map((v) => cosines(v, common)))
+    const reading: Stated = {
+      ...{ prompts, statements, whole, wholeStatement, maskedPrompt, yardstick },
+      head: noun === '' ? null : spoken,
+      profile: distribution(yardstick),
+      own: yardstick.indexOf(Math.max(...yardstick)),
+    }
+    this.#stated.set(edit, reading)
+    return reading
+  }
+
+  /** One vector a text, the same text embedded once; an empty one gets a neutral stand-in. */
+  async #embed<T extends readonly string[]>(texts: T): Promise<{ [K in keyof T]: Float32Array }> {
+    const distinct = [...new Set(texts.map((t) => t || MASK))]
+    const vectors = await this.#embedder.embed(distinct, 'query')
+    const of = new Map(distinct.map((t, i) => [t, vectors[i]]))
+    return texts.map((t) => of.get(t || MASK)) as unknown as { [K in keyof T]: Float32Array }
+  }
+}
+
+/** Of unit vectors. */
+export function cosine(a: Float32Array, b: Float32Array): number {
+  let sum = 0
+  for (let i = 0; i < a.length; i++) sum += (a[i] as number) * (b[i] as number)
+  return sum
+}
+
+function cosines(vector: Float32Array, common: readonly Float32Array[]): Float32Array {
+  return Float32Array.from(common, (r) => cosine(vector, r))
+}
+
+function larger(rows: readonly Float32Array[]): Float32Array {
+  return Float32Array.from(rows[0] ?? [], (_, i) => Math.max(...rows.map((row) => row[i] ?? -1)))
+}
+
+function distribution(row: Float32Array): Float32Array {
+  const most = Math.max(...row)
+  const raised = row.map((c) => Math.exp((c - most) / PROFILE_TEMPERATURE))
+  const sum = raised.reduce((a, b) => a + b, 0)
+  return raised.map((c) => c / sum)
+}
