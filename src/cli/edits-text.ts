@@ -102,7 +102,8 @@ export function landingText({ id, dry_run: dryRun, replayed, counts, results, re
 
 /** What a dry run found, kind by kind, each with line and id of both sides. */
 export function reportText({ findings, counts, pairs_left: left, fault }: WireReport): string {
-  const place = ({ id, line }: WireSide) => (line === null ? `${id} in memory` : `line ${line} ${id}`)
+  const place = ({ id, line, index }: WireSide) =>
+    index === null ? `${id} in memory` : `line ${line} (record ${index + 1}) ${id}`
   const kinds = FINDING_KINDS.filter((kind) => counts[kind] > 0).flatMap((kind) => {
     const shown = findings.filter((finding) => finding.kind === kind).slice(0, LISTED)
     const more = counts[kind] > shown.length ? [`    … and ${(counts[kind] - shown.length).toLocaleString('en')} more`] : []

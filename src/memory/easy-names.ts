@@ -43,6 +43,9 @@ const COMMON = new Set(
   ),
 )
 const SHORT_CHARS = 2
+/** Everyday words that are met together now and then; more of them only as a name. */
+const COMMON_WORDS = 2
+const ARTICLES = new Set(['the', 'a', 'an'])
 /** Of scripts in which a character is a word. */
 const DENSE = /[\p{sc=Han}\p{sc=Hira}\p{sc=Kana}\p{sc=Hangul}]/u
 
@@ -52,5 +55,6 @@ export function easyName(name: string): 'common' | 'short' | undefined {
   const letters = parts.join('')
   if (letters.length <= (DENSE.test(letters) ? 1 : SHORT_CHARS)) return 'short'
   const everyday = (part: string) => COMMON.has(part) || COMMON.has(part.replace(/s$/, '')) || /^\p{N}+$/u.test(part)
-  return parts.every(everyday) ? 'common' : undefined
+  const few = parts.filter((part) => !ARTICLES.has(part)).length <= COMMON_WORDS
+  return few && parts.every(everyday) ? 'common' : undefined
 }

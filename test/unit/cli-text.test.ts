@@ -137,12 +137,12 @@ describe('edits', () => {
     expect(text.slice(0, 3)).toEqual([
       'f.csv: 13 edits (batch b_1) would land: 13 added, 0 revised, 0 unchanged',
       '  supersedes: 12',
-      '    line 1 e0 / old in memory: takes its place',
+      '    line 1 (record 1) e0 / old in memory: takes its place',
     ])
     expect(text.slice(12)).toEqual([
       '    … and 2 more',
       '  short_name: 1',
-      '    line 1 x: the name "US" is very short',
+      '    line 1 (record 1) x: the name "US" is very short',
       '  3 pairs of one subject not compared: too many',
     ])
   })

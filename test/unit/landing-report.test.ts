@@ -158,6 +158,7 @@ describe('names that are found too easily', () => {
     ['The Next Day', 'common'],
     ['100 Questions', 'common'],
     ['eggs', 'common'],
+    ['The Secret in Their Eyes', undefined],
     ['US', 'short'],
     ['東', 'short'],
     ['東京', undefined],

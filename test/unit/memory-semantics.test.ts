@@ -52,6 +52,16 @@ describe('supersession', () => {
     expect(store.get(T, 'old')?.state).toBe('live')
   })
 
+  test('a question supersedes the statement that says the same, and edits for other models do not', async () => {
+    const store = await memory()
+    store.land([edit('a')], POST)
+    store.land([edit('b', { models: ['m'] }), edit('c', { prompt: 'The capital of France was' })], POST)
+    expect(store.get(T, 'a')?.state).toBe('live')
+    store.land([edit('d', { prompt: 'What is the capital of France?' })], POST)
+    expect(store.get(T, 'a')).toMatchObject({ state: 'superseded', supersededBy: 'd' })
+    expect(['b', 'c'].map((id) => store.get(T, id)?.state)).toEqual(['live', 'live'])
+  })
+
   test('other relations, other subjects and other tenants do not supersede', async () => {
     const store = await memory()
     store.land(
