@@ -77,6 +77,7 @@ export interface Prepared {
   readonly records: ReadonlyMap<number, DataRecord>
   readonly edits: ReadonlyMap<string, Edit>
   readonly probes: readonly Probe[]
+  readonly drawn: readonly Probe[]
   readonly notes: readonly string[]
 }
 
@@ -91,8 +92,8 @@ export async function prepare(
   const live = liveEdits(memory)
   const records = new Map(dataset.records.map((record) => [record.index, record]))
   const { probes: chosen, passedOver } = chooseProbes(dataset.records, traffic, live, choice)
-  const { probes: settled, contradicted } = await settleScope(chosen, records, [...live.values()], embedder)
-  const probes = settled.filter(({ kind }) => choice.kinds.length === 0 || choice.kinds.includes(kind))
+  const { probes: drawn, contradicted } = await settleScope(chosen, records, [...live.values()], embedder)
+  const probes = drawn.filter(({ kind }) => choice.kinds.length === 0 || choice.kinds.includes(kind))
   if (probes.length === 0)
     throw new PalimpsestError(
       'invalid_value',
@@ -113,5 +114,5 @@ export async function prepare(
       : []),
   ]
   const edits = new Map([...live].map(([id, { edit }]) => [id, edit]))
-  return { records, edits, probes, notes }
+  return { records, edits, probes, drawn, notes }
 }

@@ -49,7 +49,7 @@ export async function run(options: RunOptions): Promise<Run> {
     if (line.protocol === 'generated' && line.outcome.prompt !== undefined)
       engine.remember(line.outcome.prompt.hash, line.outcome.prompt.answer)
   }
-  const cosine = methods.includes('cosine') ? await cosineBaseline(trial.probes, trial) : null
+  const cosine = methods.includes('cosine') ? await cosineBaseline(trial.drawn, trial) : null
   const aids: Aids = { cosine: cosine ?? { threshold: 1, nearest: new Map() }, ike: ikeOf(trial) }
   const outcomes = new Map(
     trial.probes.map((probe) => [probe.id, { probe, generated: {}, forced: {}, edits: trial.edits } as Mutable]),
@@ -144,7 +144,7 @@ function ikeOf(trial: Trial) {
 
 /** Retrieval and gate on every probe, then the cosine baseline: in this order, so that the gate's time has its embeddings in it. */
 export async function runSelection(
-  trial: Pick<Trial, 'gateway' | 'embedder' | 'edits' | 'probes'>,
+  trial: Pick<Trial, 'gateway' | 'embedder' | 'edits' | 'probes' | 'drawn'>,
   tick: Tick,
   signal: AbortSignal,
 ): Promise<{ readonly outcomes: readonly SelectionOutcome[]; readonly cosine: CosineBaseline }> {
@@ -156,7 +156,7 @@ export async function runSelection(
     tick({ label: 'selection', done, total: probes.length })
     selected.push({ probe, gate: await selectOne(probe) })
   }
-  const cosine = await cosineBaseline(probes, trial)
+  const cosine = await cosineBaseline(trial.drawn, trial)
   return { outcomes: selected.map((one) => ({ ...one, nearest: cosine.nearest.get(one.probe.id) ?? null })), cosine }
 }
 

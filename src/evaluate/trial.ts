@@ -17,6 +17,8 @@ export interface Trial {
   readonly edits: ReadonlyMap<string, Edit>
   /** Those asked. */
   readonly probes: readonly Probe[]
+  /** Those drawn, of every kind: the cosine baseline's threshold is chosen on these. */
+  readonly drawn: readonly Probe[]
   readonly limits: TrialLimits
   readonly seed: number
 }

@@ -43,6 +43,7 @@ export interface TrialWish {
 /** A trial on a scripted model. Nothing is ever retrieved, so that the pipeline renders the base prompt. */
 export async function trialOn(dataset: Dataset, wish: TrialWish): Promise<Trial & { readonly asked: string[] }> {
   const embedder = wish.embedder ?? fakeEmbedder()
+  const probes = dataset.records.flatMap((record) => record.probes)
   const store = await memory({ embedder })
   landAll(store, dataset, [])
   await store.indexed()
@@ -74,7 +75,7 @@ export async function trialOn(dataset: Dataset, wish: TrialWish): Promise<Trial 
       edits: new Map([...liveEdits(store)].map(([id, { edit }]) => [id, edit])),
     },
     records: new Map(dataset.records.map((record): [number, DataRecord] => [record.index, record])),
-    probes: dataset.records.flatMap(({ probes }) => probes),
+    ...{ probes, drawn: probes },
   }
 }
 
