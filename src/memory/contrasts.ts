@@ -86,20 +86,33 @@ const MARKS = new Set(
   next future first second third last middle maiden step grand honorary average total annual`.split(/\s+/),
 )
 
-const GROUPS: readonly (readonly ReadonlySet<string>[])[] = CLASSES.trim()
+/** For each word, the class and group of it, as numbers; a word may be in several classes. */
+const PLACES = new Map<string, { readonly class: number; readonly group: number }[]>()
+for (const [number, line] of CLASSES.trim()
   .split(/\n(?!\|)/)
-  .map((line) => line.split('|').map((group) => new Set(group.trim().split(/\s+/))))
+  .entries())
+  for (const [group, words] of line.split('|').entries())
+    for (const word of words.trim().split(/\s+/)) {
+      const places = PLACES.get(word) ?? []
+      places.push({ class: number, group })
+      PLACES.set(word, places)
+    }
+
+/** The groups that a text has words of, by class. */
+function groupsOf(text: readonly string[]): Map<number, Set<number>> {
+  const out = new Map<number, Set<number>>()
+  for (const word of text)
+    for (const place of PLACES.get(word.replace(/s$/, '')) ?? [])
+      out.set(place.class, (out.get(place.class) ?? new Set()).add(place.group))
+  return out
+}
 
 /** Whether two relations, as words, differ by a word: a number, a negation, an opposite, or another member of the same class. */
 export function contrast(a: readonly string[], b: readonly string[]): boolean {
   const marked = (text: readonly string[]) => text.filter((word) => MARKS.has(word) || /^\p{N}+$/u.test(word)).toSorted()
   if (marked(a).join(' ') !== marked(b).join(' ')) return true
-  const [stemsA, stemsB] = [a, b].map((text) => text.map((word) => word.replace(/s$/, ''))) as [string[], string[]]
-  return GROUPS.some((groups) => {
-    const inA = groups.filter((group) => stemsA.some((word) => group.has(word)))
-    const inB = groups.filter((group) => stemsB.some((word) => group.has(word)))
-    return inA.length > 0 && inB.length > 0 && !inA.some((group) => inB.includes(group))
-  })
+  const [inA, inB] = [groupsOf(a), groupsOf(b)]
+  return [...inA].some(([number, groups]) => inB.has(number) && ![...groups].some((group) => inB.get(number)?.has(group)))
 }
 
 /** Words that may stand for each other in a relation, by the first; the first line's say nothing that "in" or "is" does not. */

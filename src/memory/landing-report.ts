@@ -11,6 +11,7 @@ import type { HeldEdit, LandingResult } from './memory.ts'
 import { type Mirror, mirrorOf } from './mirror.ts'
 import { namesOf, plainlySameRelation, relationTextsOf, sameRelation, sameSubject, sameTarget, type Vectors } from './sameness.ts'
 
+/** The weightiest first. */
 export const FINDING_KINDS = [
   'conflict', // two edits of the batch say different things of the same (subject, relation): the last wins
   'conflict_in_other_words', // the same, worded differently: the last wins when a question meets both
@@ -41,7 +42,7 @@ export interface Finding {
 }
 
 export interface LandingReport {
-  /** At most REPORT_LIMITS.findings. */
+  /** At most REPORT_LIMITS.findings, by position in the batch. */
   readonly findings: readonly Finding[]
   /** How many of each kind, unlisted ones included. */
   readonly counts: Readonly<Record<FindingKind, number>>
@@ -90,14 +91,20 @@ export async function landingReport({ edits, results, held, embed }: ReportInput
     ...pairs.flatMap((pair) => ofPair(pair, vectors)),
     ...batch.flatMap((one) => ofMirror(one, bySubject, byTarget)),
     ...batch.flatMap(ofNames),
-  ].sort((a, b) => a.edit.index - b.edit.index)
+  ]
   const counts = Object.fromEntries(FINDING_KINDS.map((kind) => [kind, findings.filter((f) => f.kind === kind).length]))
   return {
-    findings: findings.slice(0, REPORT_LIMITS.findings),
+    findings: weightiest(findings).sort((a, b) => a.edit.index - b.edit.index),
     counts: counts as Record<FindingKind, number>,
     pairs: { compared: pairs.length - dropped, left: left + dropped },
     fault,
   }
+}
+
+/** Where there are too many to list, contradictions come before names. */
+function weightiest(findings: readonly Finding[]): Finding[] {
+  const weight = ({ kind }: Finding) => FINDING_KINDS.indexOf(kind)
+  return findings.toSorted((a, b) => weight(a) - weight(b)).slice(0, REPORT_LIMITS.findings)
 }
 
 /** One of the batch. */

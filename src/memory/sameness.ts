@@ -36,27 +36,44 @@ export function sameTarget(a: Edit, b: Edit): boolean {
 }
 
 interface Wording {
-  /** Canonical, the subject as `SUBJECT`. */
+  /** Canonical, the subject as `SUBJECT`; and its words. */
+  readonly said: string
   readonly words: readonly string[]
   /** What is embedded: as written, the subject masked. */
   readonly text: string
 }
 
-function wordings(edit: Edit): Wording[] {
+/** Worked out once an edit: a turn may compare each with many. */
+interface Reading {
+  readonly key: string
+  readonly wordings: readonly Wording[]
+}
+const readings = new WeakMap<Edit, Reading>()
+
+function reading(edit: Edit): Reading {
+  const known = readings.get(edit)
+  if (known !== undefined) return known
+  const read = { key: relationKey(edit), wordings: wordingsOf(edit) }
+  readings.set(edit, read)
+  return read
+}
+
+function wordingsOf(edit: Edit): Wording[] {
   return [edit.prompt, ...edit.paraphrases].slice(0, WORDINGS).map((text) => {
     const name = [edit.subject, ...edit.aliases].find((n) => maskSubject(text, n) !== text) ?? edit.subject
-    return { words: canonicalRelation(text, edit).split(' '), text: maskSubject(text, name).trim() }
+    const said = canonicalRelation(text, edit)
+    return { said, words: said.split(' '), text: maskSubject(text, name).trim() }
   })
 }
 
 /** The texts whose vectors `sameRelation` looks up for an edit. */
 export function relationTextsOf(edit: Edit): string[] {
-  return wordings(edit).map(({ text }) => text)
+  return reading(edit).wordings.map(({ text }) => text)
 }
 
 /** Whether labels or equal words decide; undefined where only vectors can. Two labels decide always: the user knows best. */
 export function plainlySameRelation(a: Edit, b: Edit): boolean | undefined {
-  if (relationKey(a) === relationKey(b)) return true
+  if (reading(a).key === reading(b).key) return true
   return a.relation !== undefined && b.relation !== undefined ? false : undefined
 }
 
@@ -64,11 +81,11 @@ export function plainlySameRelation(a: Edit, b: Edit): boolean | undefined {
 export function sameRelation(a: Edit, b: Edit, vectors: Vectors): boolean {
   const plain = plainlySameRelation(a, b)
   if (plain !== undefined) return plain
-  return wordings(a).some((one) => wordings(b).some((other) => sameWording(one, other, vectors)))
+  return reading(a).wordings.some((one) => reading(b).wordings.some((other) => sameWording(one, other, vectors)))
 }
 
 function sameWording(a: Wording, b: Wording, vectors: Vectors): boolean {
-  if (a.words.join(' ') === b.words.join(' ')) return true
+  if (a.said === b.said) return true
   const [va, vb] = [vectors.get(a.text), vectors.get(b.text)]
   if (va === undefined || vb === undefined) return false
   return cosine(va, vb) >= (sameFrame(a.words, b.words) ? SAME_FRAME_COSINE : SAME_COSINE) && !opposed(a.words, b.words)

@@ -96,8 +96,8 @@ describe('a dry run', () => {
     const { report } = (await answer.json()) as any
     const sides = report.findings.map(({ kind, edit, other }: Record<string, unknown>) => [kind, edit, other])
     expect(sides).toEqual([
-      ['supersedes', { id: 'y', index: 1, line: 3 }, { id: 'held', index: null, line: null }],
       ['conflict_in_other_words', { id: 'y', index: 1, line: 3 }, { id: 'x', index: 0, line: 1 }],
+      ['supersedes', { id: 'y', index: 1, line: 3 }, { id: 'held', index: null, line: null }],
       ['short_name', { id: 'z', index: 2, line: 5 }, null],
     ])
     expect(report).toMatchObject({

@@ -35,9 +35,9 @@ describe('a batch against itself', () => {
     ]
     expect(told(await report(batch))).toEqual([
       'conflict b / a',
-      'duplicate c / c',
       'conflict_in_other_words c / a',
       'conflict_in_other_words c / b',
+      'duplicate c / c',
     ])
   })
 
