@@ -3,8 +3,8 @@ import type { Gateway } from '../gateway.ts'
 import { gate } from '../memory/gate.ts'
 import type { SelectionQuery } from '../request.ts'
 import type { Considered } from '../trace.ts'
+import { TENANT } from './dataset.ts'
 import type { Probe } from './probe.ts'
-import { TENANT } from './trial.ts'
 
 /** What retrieval and gate make of a probe's last turn, as the pipeline does it, without the model. */
 export interface Selection {
