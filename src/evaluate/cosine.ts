@@ -1,6 +1,7 @@
+import { TENANT } from './dataset.ts'
 import { harmonicMean } from './intervals.ts'
 import { isWanted, type Probe } from './probe.ts'
-import { TENANT, type Trial } from './trial.ts'
+import type { Trial } from './trial.ts'
 
 /** The nearest edit to a probe, by the vector index alone. */
 export interface Nearest {

@@ -4,6 +4,7 @@ import { basename } from 'node:path'
 import type { Edit } from '../edit/edit.ts'
 import type { Json } from '../edit/formats/draft.ts'
 import { detectFormat, type Format, readRecord } from '../edit/formats.ts'
+import { outline } from '../edit/json-outline.ts'
 import { guessKind, readRecords } from '../edit/records.ts'
 import { PalimpsestError, type Problem } from '../errors.ts'
 import type { Probe, ProbeDraft } from './probe.ts'
@@ -55,7 +56,7 @@ export function readDatasetFile(file: string, format: Format | 'auto'): Dataset 
 /** Throws `invalid_batch` with every problem, by record and field, when anything at all is wrong. */
 export function readDataset(text: string, name: string, format: Format | 'auto' = 'auto'): Dataset {
   const read = readRecords(text, guessKind(text), (value) => detectFormat(value) === 'conflictedit')
-  const problems = read.problems.map((problem) => ({ file: name, ...problem }))
+  const problems = read.problems.map((problem) => ({ file: name, ...problem, ...brokenRecord(text, problem) }))
   const formats = new Set<Format>()
   const records: DataRecord[] = []
   for (const { value, index } of read.records) {
@@ -68,6 +69,12 @@ export function readDataset(text: string, name: string, format: Format | 'auto' 
     problems.push({ file: name, field: null, message: 'holds no record; expected at least one edit with its probes' })
   if (problems.length > 0) throw refusal(problems, name, read.records.length)
   return { name, format: formats.size === 1 ? ([...formats][0] as Format) : 'mixed', records }
+}
+
+/** Which record of a list the text stops being JSON in; the notation's own problems have a line only. */
+function brokenRecord(text: string, { index, message }: Problem): Partial<Problem> {
+  const begun = outline(text).elements.length
+  return index !== undefined || begun === 0 ? {} : { message: `record ${begun} is cut off or broken; ${message}` }
 }
 
 interface One extends Omit<DataRecord, 'index'> {

@@ -5,12 +5,13 @@ import { answer } from '../pipeline.ts'
 import type { ChatRequest, EditsChoice, Message } from '../request.ts'
 import { Trace } from '../trace.ts'
 import { type CosineBaseline, cosineSelects } from './cosine.ts'
+import { TENANT } from './dataset.ts'
 import { type IkePrompts, ikeMessages } from './ike.ts'
 import { mello } from './mello.ts'
 import type { Method } from './methods.ts'
 import type { Probe } from './probe.ts'
 import type { Remembered } from './remember.ts'
-import { ownEdits, ownRecord, TENANT, type Trial, tokensFor } from './trial.ts'
+import { ownEdits, ownRecord, type Trial, tokensFor } from './trial.ts'
 
 /** What a method answered to a probe. */
 export interface Generated {

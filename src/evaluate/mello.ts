@@ -7,7 +7,8 @@ import { statement } from '../edit/edit.ts'
 import type { Prompt } from '../engine/engine.ts'
 import type { Message } from '../request.ts'
 import { Trace } from '../trace.ts'
-import { TENANT, type Trial } from './trial.ts'
+import { TENANT } from './dataset.ts'
+import type { Trial } from './trial.ts'
 
 export interface MelloAnswer {
   /** Its final answer. */

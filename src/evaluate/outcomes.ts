@@ -41,7 +41,7 @@ export function isIdentical({ generated }: Outcome, method: Method): boolean | n
 }
 
 /** Mean log-probability of the answer's tokens, as a probability: what ROME compares. */
-export function meanProbability(logProbabilities: readonly number[]): number {
+function meanProbability(logProbabilities: readonly number[]): number {
   return logProbabilities.length === 0 ? 0 : Math.exp(logProbabilities.reduce((sum, x) => sum + x, 0) / logProbabilities.length)
 }
 

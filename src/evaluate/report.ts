@@ -115,7 +115,7 @@ function lines(head: readonly string[], body: readonly (readonly string[])[]): s
 }
 
 /** "93.5 (89.1–96.2)"; shares in per cent. */
-export function figureText(figure: Figure | null | undefined, unit: Row['unit']): string {
+function figureText(figure: Figure | null | undefined, unit: Row['unit']): string {
   if (figure == null) return ''
   const { value, low, high } = figure
   const one = (x: number) =>

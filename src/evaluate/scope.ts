@@ -14,9 +14,9 @@ import type { DataRecord } from './dataset.ts'
 import type { Probe } from './probe.ts'
 
 /** Cosine of masked texts from which two wordings are one relation … */
-export const SAME_WORDING = 0.9
+const SAME_WORDING = 0.9
 /** … or from which they are, when the same true answer is known of both. */
-export const SAME_TRUTH = 0.5
+const SAME_TRUTH = 0.5
 
 /** Longest subject looked for, words. */
 const NAME_WORDS = 24

@@ -3,8 +3,8 @@ import type { Gateway } from '../gateway.ts'
 import { select as selectTurns } from '../pipeline.ts'
 import type { ChatRequest } from '../request.ts'
 import { type Considered, Trace } from '../trace.ts'
+import { TENANT } from './dataset.ts'
 import type { Probe } from './probe.ts'
-import { TENANT } from './trial.ts'
 
 /** What the pipeline selects for a probe's last turn, without the model. */
 export interface Selection {

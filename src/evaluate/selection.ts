@@ -1,9 +1,10 @@
 /** Selection alone: which edits retrieval and gate take for each probe. No chat model, so that thousands of probes take minutes. */
 import { SubjectIndex } from '../memory/subject-index.ts'
 import { tokens } from '../memory/tokens.ts'
+import { TENANT } from './dataset.ts'
 import { isWanted, type Probe } from './probe.ts'
 import { select } from './select.ts'
-import { TENANT, type Trial } from './trial.ts'
+import type { Trial } from './trial.ts'
 
 export interface Selected {
   readonly selected: readonly string[]
@@ -19,7 +20,7 @@ export interface Selected {
   readonly ms: number
 }
 
-export const VECTOR_DEPTH = 20
+const VECTOR_DEPTH = 20
 
 export type SelectProbe = (probe: Probe) => Promise<Selected>
 

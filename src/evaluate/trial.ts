@@ -1,7 +1,7 @@
 import type { Edit } from '../edit/edit.ts'
 import type { Embedder } from '../engine/engine.ts'
 import type { Gateway } from '../gateway.ts'
-import { type DataRecord, TENANT } from './dataset.ts'
+import type { DataRecord } from './dataset.ts'
 import type { Probe } from './probe.ts'
 import { randomFrom, sample } from './random.ts'
 import type { RememberingEngine } from './remember.ts'
@@ -70,5 +70,3 @@ export function ownEdits(probe: Probe, trial: Pick<Trial, 'records' | 'seed' | '
   const ids = new Set(ownRecord(probe, trial).edits.map(({ id }) => id))
   return [...ids].flatMap((id) => trial.edits.get(id) ?? [])
 }
-
-export { TENANT }

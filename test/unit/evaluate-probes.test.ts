@@ -224,7 +224,7 @@ describe('probes of each published format', () => {
     const cut = JSON.stringify([counterfact, counterfact], null, 1).slice(0, -20)
     const [problem] = problemsOf(() => readDataset(cut, 'cut.json'))
     expect(problem?.line).toBeGreaterThan(30)
-    expect(problem?.message).toMatch(/^not JSON: /)
+    expect(problem?.message).toMatch(/^record 2 is cut off or broken; not JSON: /)
   })
 })
 
