@@ -46,6 +46,7 @@ function refused(work: () => unknown): PalimpsestError {
 const turn = (question: string, ...facts: [prompt: string, target: string][]): Turn => ({
   question,
   unfinished: breaksOff(question),
+  asked: null,
   edits: facts.map(([prompt, targetNew]) => viewOf({ subject: 'S', prompt, targetNew })),
   demonstrations: [],
 })
