@@ -56,7 +56,7 @@ async function select(request: ChatRequest, gateway: Gateway, trace: Trace, sign
     const considered = await trace.time('gate', () => gate(candidates, calibration))
     const scores = new Map(considered.flatMap((c) => (c.reason === 'selected' ? [[c.id, c.score]] : [])))
     const applying = candidates.flatMap(({ edit }) => (scores.has(edit.id) ? [{ edit, score: scores.get(edit.id) ?? 0 }] : []))
-    const hops = await follow(request, message.content, applying, gateway, trace, signal)
+    const hops = await follow({ request, question: message.content, candidates, considered, applying }, gateway, trace, signal)
     const needed = [...applying, ...hops.links]
     if (needed.length > 0) edits.set(turn, needed)
     if (hops.asked !== null) asked.set(turn, hops.asked)
@@ -66,7 +66,7 @@ async function select(request: ChatRequest, gateway: Gateway, trace: Trace, sign
     )
     turns.push({
       turn,
-      considered: [...considered, ...hops.considered],
+      considered: [...considered.filter(({ id }) => !hops.considered.some((c) => c.id === id)), ...hops.considered],
       cached,
       ...(hops.asked !== null && { asked: hops.asked }),
     })
@@ -75,19 +75,27 @@ async function select(request: ChatRequest, gateway: Gateway, trace: Trace, sign
   return { edits, nearby, asked }
 }
 
-/** Edits that a question needs beyond those it names the subject of; nothing for a plain question. */
+interface Gated {
+  readonly request: ChatRequest
+  readonly question: string
+  readonly candidates: readonly Candidate[]
+  readonly considered: readonly Considered[]
+  readonly applying: readonly ScopedEdit[]
+}
+
+/** Edits that a question needs beyond those that apply to it as it is; nothing for a plain question. */
 async function follow(
-  request: ChatRequest,
-  question: string,
-  applying: readonly ScopedEdit[],
+  gated: Gated,
   { retriever, calibration, multiHop }: Gateway,
   trace: Trace,
   signal: AbortSignal,
 ): Promise<Chain> {
+  const { request, question, candidates, considered, applying } = gated
   const mode = request.multiHop ?? multiHop?.mode ?? 'chain'
   if (mode === 'off') return NO_CHAIN
-  const found = await trace.time('retrieve', () => chains(request, question, applying, retriever, calibration))
-  if (mode === 'chain' || multiHop === undefined || (applying.length > 0 && found.asked === null)) return found
+  const found = await trace.time('retrieve', () => chains(request, question, candidates, considered, retriever, calibration))
+  const led = applying.length + found.links.length > 0
+  if (mode === 'chain' || multiHop === undefined || (led && found.asked === null)) return found
   const ask = async (description: string) => {
     const { name, cost } = await multiHop.bridges.name(description, signal)
     trace.decomposition.calls += cost === null ? 0 : 1
@@ -97,7 +105,7 @@ async function follow(
   }
   const apart = { query: request, source: retriever, calibration, ask }
   const more = await trace.time('decompose', () => decompose(found.asked ?? question, apart))
-  return more === null ? found : joined(found, more, applying)
+  return more === null ? found : { ...joined([found, more], applying), asked: more.asked }
 }
 
 /** The edits a request names by id go to its last user turn, whatever the gate would say. */

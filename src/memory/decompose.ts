@@ -97,7 +97,6 @@ async function supported(text: string, names: readonly Span[], apart: Apart): Pr
   let best: { description: Description; support: number } | null = null
   for (const name of [...names].reverse()) {
     for (const description of descriptions(text, name)) {
-      if (description.loose) continue
       if (best !== null && best.description.start !== description.start) return best.description
       if (++compared > READINGS) break
       const support = await supportOf(text.slice(0, description.start) + MASK + text.slice(description.end), apart)

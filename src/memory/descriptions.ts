@@ -8,8 +8,6 @@ import { sentences, tokens } from './tokens.ts'
 export interface Description extends Span {
   /** The name it describes by. */
   readonly name: Span
-  /** No article before it and no possessive after the name: might be the middle of a longer description. */
-  readonly loose: boolean
 }
 
 /** How far a description reaches to each side of its name. */
@@ -19,21 +17,24 @@ const RIGHT_WORDS = 10
 const DESCRIPTIONS = 24
 
 const ARTICLE = /^(?:the|a|an)$/
-const PREPOSITION = /^(?:of|by|in|for|to|from|with|at|on)$/
-const ASKING = /^(?:who|whom|whose|what|which|when|where|why|how|that)$/
 /** Says nothing about which relation is meant. */
 const EMPTY = new Set(
-  'a an the is are was were be been being am do does did has have had of in on at to for from by with as and or that which who whom whose what when where why how it its this these those s t name named person please tell me you know can could would current currently now held hold holds called'.split(
-    ' ',
-  ),
+  `a an the is are was were be been being am do does did has have had of in on at to for from by with as and or that which who whom whose
+  what when where why how it its this these those s t name named person please tell me you know can could would current currently now held
+  hold holds called`.split(/\s+/),
 )
 
-/** The sentence of `text` that holds `span`. */
+/** "Which city is …", "Which city serves as …": what follows is all that is asked, so it describes nothing further. */
+const IDENTITY =
+  /^\W*(?:who|what|which)(?: [\p{L}\p{N}-]+){0,3}? (?:is|are|was|were|be|been|(?:(?:is|are|was|were) )?(?:\p{L}+ly )?\p{L}+ (?:as|to be))\s*["“]?$/iu
+
+/** The sentence of `text` that holds `span`; a line break ends one. */
 export function sentenceAround(text: string, span: Span): Span {
   const all = sentences(text)
   const from = all.findLast((s) => s.start <= span.start)?.start ?? 0
   const to = all.find((s) => s.end >= span.end)?.end ?? text.length
-  return { start: from, end: to }
+  const end = text.indexOf('\n', span.end)
+  return { start: Math.max(from, text.lastIndexOf('\n', span.start - 1) + 1), end: end === -1 ? to : Math.min(to, end) }
 }
 
 /** Words of a text that can tell one relation from another. */
@@ -48,14 +49,15 @@ export function descriptions(sentence: string, name: Span): Description[] {
   const last = words.findLastIndex((w) => w.start < name.end)
   if (first < 0 || last < first) return []
   const out: Description[] = []
-  for (const { at, loose } of beginnings(sentence, words, first, name)) {
+  for (const at of beginnings(sentence, words, first, name)) {
     for (let to = last; to < words.length && to - last <= RIGHT_WORDS && out.length < DESCRIPTIONS; to++) {
       // "X's" is no end: what is X's must follow.
       if (to > last && /^s$/.test(words[to]?.word ?? '') && /['’]/.test(sentence.charAt((words[to]?.start ?? 0) - 1))) continue
       const inside = [...words.slice(at, first), ...words.slice(last + 1, to + 1)]
       const outside = [...words.slice(0, at), ...words.slice(to + 1)]
       if (tellingWords(inside).length === 0 || tellingWords(outside).length === 0) continue
-      out.push({ ...withMarks(sentence, words[at]?.start ?? 0, words[to]?.end ?? 0), name, loose })
+      if (to === words.length - 1 && IDENTITY.test(sentence.slice(0, words[at]?.start))) continue
+      out.push({ ...withMarks(sentence, words[at]?.start ?? 0, words[to]?.end ?? 0), name })
     }
   }
   return out
@@ -70,19 +72,13 @@ function withMarks(sentence: string, start: number, end: number): Span {
   return { start, end }
 }
 
-/** Where a description of the name may begin: at the name when something is its own ("Ann Lee's mother"), at an article, after a preposition. */
-function* beginnings(
-  sentence: string,
-  words: readonly Token[],
-  first: number,
-  name: Span,
-): Generator<{ at: number; loose: boolean }> {
-  if (/^["”]?['’]s?\s/.test(sentence.slice(name.end, name.end + 4))) yield { at: first, loose: false }
-  for (let at = first - 1; at >= 0 && first - at <= LEFT_WORDS; at--) {
-    const word = words[at]?.word ?? ''
-    if (ARTICLE.test(word)) yield { at, loose: false }
-    else if (PREPOSITION.test(words[at - 1]?.word ?? '') && !ASKING.test(word)) yield { at, loose: true }
-  }
+/**
+ * Where a description of the name may begin: at the name when something is its own ("Ann Lee's mother"), and at articles before it. (Words
+ * after a preposition, "wife of author of …", were tried too: they let through three times as many plain questions.)
+ */
+function* beginnings(sentence: string, words: readonly Token[], first: number, name: Span): Generator<number> {
+  if (/^["”]?['’]s?\s/.test(sentence.slice(name.end, name.end + 4))) yield first
+  for (let at = first - 1; at >= 0 && first - at <= LEFT_WORDS; at--) if (ARTICLE.test(words[at]?.word ?? '')) yield at
 }
 
 /** Names that can be told without knowing them, as spans: runs of capitalised words or numbers, and what stands in quotes. */

@@ -24,7 +24,8 @@ export interface Reading {
   /** The question with the target in that part's place, and where it stands there. */
   readonly asked: string
   readonly name: Span
-  readonly loose: boolean
+  /** That part. */
+  readonly part: string
   /** What is left of the question, that part masked. */
   readonly outer: Float32Array
   /** Cosines to the edit's relation: of the part, of the whole question, of what is left of it. */
@@ -48,7 +49,7 @@ export function placeOf(question: string, edit: Edit): Place | null {
   }
 }
 
-/** All ways to read a question that names the subject of `edit`. */
+/** The ways to read a question that names the subject of `edit`: one for each beginning of a description, which ends where it asks for the edit most clearly. */
 export async function read({ text, name }: Place, edit: Edit, source: HopSource): Promise<Reading[]> {
   const found = descriptions(text, name)
   if (found.length === 0) return []
@@ -58,11 +59,11 @@ export async function read({ text, name }: Place, edit: Edit, source: HopSource)
   ])
   const [whole, ...vectors] = await source.embed([text.slice(0, name.start) + MASK + text.slice(name.end), ...parts])
   const relation = await relationOf(edit, source)
-  return found.map((description, i) => {
+  const readings = found.map((description, i) => {
     const outer = vectors[2 * i + 1] as Float32Array
     const target = edit.targetNew.trim()
     return {
-      loose: description.loose,
+      part: text.slice(description.start, description.end),
       asked: text.slice(0, description.start) + target + text.slice(description.end),
       name: { start: description.start, end: description.start + target.length },
       outer,
@@ -71,6 +72,7 @@ export async function read({ text, name }: Place, edit: Edit, source: HopSource)
       rest: nearness(outer, relation),
     }
   })
+  return readings.filter((one) => readings.every((other) => other.name.start !== one.name.start || other.inner <= one.inner))
 }
 
 /** The relation of an edit in all its wordings, the subject masked. */

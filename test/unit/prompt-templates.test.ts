@@ -235,7 +235,7 @@ describe('a broken template is refused with file and line', () => {
       'an unknown name',
       `${GOOD}\n{{answer}}`,
       8,
-      'unknown name "answer"; known here: question, unfinished, edits, demonstrations',
+      'unknown name "answer"; known here: question, unfinished, asked, edits, demonstrations',
     ],
     ['an edit field outside the loop', `x\n{{statement}}\n${GOOD}`, 2, 'unknown name "statement"'],
     ['a prototype property', `${GOOD}{{question.constructor}}`, 7, 'unknown name "question.constructor"'],
