@@ -75,7 +75,7 @@ async function applied(question: string, gateway: Gateway): Promise<Set<string>>
     messages: [{ role: 'user' as const, content: question }],
     sampling: { temperature: 0, topP: 1, stop: [] },
   }
-  const { turns } = await explain(request, gateway, new Trace('bench', Date.now))
+  const { turns } = await explain(request, gateway, new Trace('bench', Date.now), new AbortController().signal)
   return new Set(turns.flatMap(({ considered }) => considered.filter((c) => c.reason === 'selected').map((c) => c.id)))
 }
 

@@ -10,6 +10,7 @@ import { z } from 'zod'
 import { unknownField } from './edit/spelling.ts'
 import { PalimpsestError } from './errors.ts'
 import { defaultHome } from './models/home.ts'
+import { MULTI_HOP } from './request.ts'
 
 const FILES = ['palimpsest.config.json', 'palimpsest.config.yaml', 'palimpsest.config.yml'] as const
 const PREFIX = 'PALIMPSEST_'
@@ -158,6 +159,12 @@ const SETTINGS = {
     undefined,
     'score from which the gate lets an edit through, 0 to 1; default: as calibrated',
     { flag: '<score>' },
+  ),
+  multiHop: setting(
+    oneOf(MULTI_HOP),
+    'chain',
+    'questions that describe what they ask about: off, chain (from edit to edit) or model (the model is asked for what no edit states)',
+    { flag: '<how>' },
   ),
   embedCacheBytes: setting(bytes, 32 * MIB, 'memory for embeddings of recent questions'),
   selectionCacheBytes: setting(bytes, 32 * MIB, 'memory for the edits found for recent turns'),

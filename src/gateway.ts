@@ -1,9 +1,11 @@
+import type { Bridges } from './engine/bridge.ts'
 import type { Engine } from './engine/engine.ts'
 import type { Problem } from './errors.ts'
 import type { Calibration } from './memory/gate.ts'
 import type { MemoryStore } from './memory/memory-store.ts'
 import type { Retriever } from './memory/retrieve.ts'
 import type { Templates } from './prompt/templates.ts'
+import type { MultiHop } from './request.ts'
 
 /** Every bound on what a request may ask for or cost. `src/config.ts` may change any of them. */
 export interface Limits {
@@ -80,6 +82,8 @@ export interface Gateway {
   readonly retriever: Retriever
   readonly calibration: Calibration
   readonly templates: Templates
+  /** How multi-hop questions are followed where a request does not say; absent: from edit to edit, and `model` means that too. */
+  readonly multiHop?: { readonly mode: MultiHop; readonly bridges: Bridges }
   /** Faults of files in `edits/`, whose edits stay as they last were; absent where no folder is followed. */
   readonly editFiles?: { problems(): readonly Problem[] }
   readonly limits: Limits

@@ -2,6 +2,8 @@ import { isForModel, statement } from './edit/edit.ts'
 import type { Finish, Inspection, Prompt } from './engine/engine.ts'
 import { PalimpsestError } from './errors.ts'
 import type { Gateway } from './gateway.ts'
+import { type Chain, chains, joined, NO_CHAIN } from './memory/chain.ts'
+import { decompose } from './memory/decompose.ts'
 import { type Calibration, gate, score } from './memory/gate.ts'
 import type { Candidate } from './memory/retrieve.ts'
 import { render, type ScopedEdit } from './prompt/render.ts'
@@ -13,9 +15,11 @@ export interface Scope {
   readonly edits: ReadonlyMap<number, readonly ScopedEdit[]>
   /** Edits near each turn that do not apply to it: raw material of demonstrations. */
   readonly nearby: ReadonlyMap<number, readonly Candidate[]>
+  /** What a turn's question amounts to once the edits are known, where it describes rather than names. */
+  readonly asked: ReadonlyMap<number, string>
 }
 
-const NOTHING: Scope = { edits: new Map(), nearby: new Map() }
+const NOTHING: Scope = { edits: new Map(), nearby: new Map(), asked: new Map() }
 
 /** Prompt tokens kept free for the answer when the request does not say how many it wants. */
 const ANSWER_TOKENS = 256
@@ -30,13 +34,13 @@ export async function* answer(
   trace: Trace,
   signal: AbortSignal,
 ): AsyncGenerator<string, Finish> {
-  const scope = await select(request, gateway, trace)
+  const scope = await select(request, gateway, trace, signal)
   const prompt = await trace.time('render', () => write(request, request.arm === 'edited' ? scope : NOTHING, gateway, trace))
   return yield* gateway.engine.generate(prompt, request.sampling, trace, signal)
 }
 
 /** Which edits apply to each user turn. A turn's edits depend on the conversation up to it and on the memory alone, never on what follows. */
-export async function select(request: ChatRequest, gateway: Gateway, trace: Trace): Promise<Scope> {
+export async function select(request: ChatRequest, gateway: Gateway, trace: Trace, signal: AbortSignal): Promise<Scope> {
   const { retriever, calibration, memory } = gateway
   trace.arm = request.arm
   trace.memoryVersion = memory.version
@@ -44,6 +48,7 @@ export async function select(request: ChatRequest, gateway: Gateway, trace: Trac
   if (request.edits.kind === 'only') return named(request, request.edits.ids, gateway, trace)
   const edits = new Map<number, readonly ScopedEdit[]>()
   const nearby = new Map<number, readonly Candidate[]>()
+  const asked = new Map<number, string>()
   const turns: TurnTrace[] = []
   for (const [turn, message] of request.messages.entries()) {
     if (message.role !== 'user') continue
@@ -54,15 +59,61 @@ export async function select(request: ChatRequest, gateway: Gateway, trace: Trac
     const considered = [...gated, ...candidates.flatMap((candidate) => replaced(candidate, late))]
     const scores = new Map(considered.flatMap((c) => (c.reason === 'selected' ? [[c.id, c.score]] : [])))
     const applying = current.flatMap(({ edit }) => (scores.has(edit.id) ? [{ edit, score: scores.get(edit.id) ?? 0 }] : []))
-    if (applying.length > 0) edits.set(turn, applying)
+    const hops = await follow(
+      { request, question: message.content, candidates: current, considered, applying },
+      gateway,
+      trace,
+      signal,
+    )
+    const needed = [...applying, ...hops.links]
+    if (needed.length > 0) edits.set(turn, needed)
+    if (hops.asked !== null) asked.set(turn, hops.asked)
     nearby.set(
       turn,
       current.filter(({ edit, similarity }) => similarity !== null && !scores.has(edit.id)),
     )
-    turns.push({ turn, considered, cached })
+    turns.push({
+      turn,
+      considered: [...considered.filter(({ id }) => !hops.considered.some((c) => c.id === id)), ...hops.considered],
+      cached,
+      ...(hops.asked !== null && { asked: hops.asked }),
+    })
   }
   trace.turns = turns
-  return { edits, nearby }
+  return { edits, nearby, asked }
+}
+
+interface Gated {
+  readonly request: ChatRequest
+  readonly question: string
+  readonly candidates: readonly Candidate[]
+  readonly considered: readonly Considered[]
+  readonly applying: readonly ScopedEdit[]
+}
+
+/** Edits that a question needs beyond those that apply to it as it is; nothing for a plain question. */
+async function follow(
+  gated: Gated,
+  { retriever, calibration, multiHop }: Gateway,
+  trace: Trace,
+  signal: AbortSignal,
+): Promise<Chain> {
+  const { request, question, candidates, considered, applying } = gated
+  const mode = request.multiHop ?? multiHop?.mode ?? 'chain'
+  if (mode === 'off') return NO_CHAIN
+  const found = await trace.time('retrieve', () => chains(request, question, candidates, considered, retriever, calibration))
+  const led = applying.length + found.links.length > 0
+  if (mode === 'chain' || multiHop === undefined || (led && found.asked === null)) return found
+  const ask = async (description: string) => {
+    const { name, cost } = await multiHop.bridges.name(description, signal)
+    trace.decomposition.calls += cost === null ? 0 : 1
+    trace.decomposition.promptTokens += cost?.promptTokens ?? 0
+    trace.decomposition.completionTokens += cost?.completionTokens ?? 0
+    return name
+  }
+  const apart = { query: request, source: retriever, calibration, ask }
+  const more = await trace.time('decompose', () => decompose(found.asked ?? question, apart))
+  return more === null ? found : { ...joined([found, more], applying), asked: more.asked }
 }
 
 /**
@@ -127,7 +178,7 @@ function named(request: ChatRequest, ids: readonly string[], { memory, now }: Ga
     }),
   )
   trace.turns = [{ turn, considered, cached: false }]
-  return edits.length === 0 ? NOTHING : { edits: new Map([[turn, edits]]), nearby: new Map() }
+  return edits.length === 0 ? NOTHING : { ...NOTHING, edits: new Map([[turn, edits]]) }
 }
 
 /** The conversation with each turn's edits in front of it, within the model's context. */
@@ -152,7 +203,7 @@ function write(request: ChatRequest, scope: Scope, gateway: Gateway, trace: Trac
       })),
     ]),
   )
-  const { messages, applied } = render(request.messages, scope.edits, template, budget, pools)
+  const { messages, applied } = render(request.messages, scope.edits, template, budget, pools, scope.asked)
   trace.applied = applied.map(({ turn, edit, score }): Applied => ({ id: edit.id, subject: edit.subject, score, turn }))
   trace.turns = trace.turns.map((t) => ({
     ...t,
@@ -169,7 +220,7 @@ function dropped(considered: Considered, turn: number, applied: readonly Applied
   return wanted && !applied.some((a) => a.id === considered.id && a.turn === turn)
 }
 
-/** What `answer` would send, and why, without asking the model. */
+/** What `answer` would send, and why, without an answer; the model is asked about parts of the question only, where `multi_hop` is `model`. */
 export interface Explanation {
   readonly turns: readonly TurnTrace[]
   readonly template: { readonly name: string; readonly hash: string } | null
@@ -178,10 +229,11 @@ export interface Explanation {
   readonly base: Inspection
   readonly tokensAdded: number
   readonly memoryVersion: number
+  readonly decomposition: Trace['decomposition']
 }
 
-export async function explain(request: ChatRequest, gateway: Gateway, trace: Trace): Promise<Explanation> {
-  const scope = await select(request, gateway, trace)
+export async function explain(request: ChatRequest, gateway: Gateway, trace: Trace, signal: AbortSignal): Promise<Explanation> {
+  const scope = await select(request, gateway, trace, signal)
   const prompt = await trace.time('render', () => write(request, scope, gateway, trace))
   return {
     turns: trace.turns,
@@ -190,5 +242,6 @@ export async function explain(request: ChatRequest, gateway: Gateway, trace: Tra
     base: gateway.engine.inspect({ messages: request.messages }),
     tokensAdded: trace.tokensAdded,
     memoryVersion: trace.memoryVersion,
+    decomposition: trace.decomposition,
   }
 }

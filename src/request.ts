@@ -16,6 +16,13 @@ export type EditsChoice =
   | { readonly kind: 'off' }
   | { readonly kind: 'only'; readonly ids: readonly string[] }
 
+/**
+ * How a question is followed that describes what it asks about ("the capital of the country where X was born"): not at all; from edit to
+ * edit; or also by asking the served model for what no edit states.
+ */
+export const MULTI_HOP = ['off', 'chain', 'model'] as const
+export type MultiHop = (typeof MULTI_HOP)[number]
+
 export interface Sampling {
   /** 0 is greedy. */
   readonly temperature: number
@@ -41,6 +48,8 @@ export interface ChatRequest {
   readonly tags: readonly string[]
   /** Answer with what was held true then (milliseconds since the epoch); absent: now. */
   readonly asOf?: number
+  /** Absent: as the gateway is configured. */
+  readonly multiHop?: MultiHop
   /** Put the whole trace in the response. */
   readonly explain: boolean
   readonly sampling: Sampling

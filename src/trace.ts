@@ -1,7 +1,7 @@
 import type { Arm } from './request.ts'
 
 /** Stages of a request, in order; `Server-Timing` prints them under these names. */
-export type Stage = 'retrieve' | 'gate' | 'render' | 'queue' | 'prefill' | 'decode'
+export type Stage = 'retrieve' | 'gate' | 'decompose' | 'render' | 'queue' | 'prefill' | 'decode'
 
 /** Why a candidate was taken or refused. */
 export type Reason =
@@ -31,6 +31,10 @@ export interface Considered {
   readonly outdatedBy?: string
   /** The gate's evidence by name, for explain. */
   readonly evidence: Readonly<Record<string, number>>
+  /** Where a question describes what it asks about: 2 for an edit about what an edit of hop 1 names, and so on. Absent: 1. */
+  readonly hop?: number
+  /** Id of the edit whose target this edit is about; `model` where the model named it. */
+  readonly via?: string
 }
 
 /** What selection decided for the user turn at `messages[turn]`. */
@@ -38,6 +42,8 @@ export interface TurnTrace {
   readonly turn: number
   readonly considered: readonly Considered[]
   readonly cached: boolean
+  /** What the question amounts to once its descriptions are replaced by what the edits say; absent where it describes nothing. */
+  readonly asked?: string
 }
 
 /** An edit that was put in front of the model. */
@@ -63,6 +69,8 @@ export class Trace {
   template: { readonly name: string; readonly hash: string } | null = null
   /** Prompt tokens that edits added to this request. */
   tokensAdded = 0
+  /** What asking the model about parts of the question cost, beside the answer itself; its time is the stage `decompose`. */
+  decomposition = { calls: 0, promptTokens: 0, completionTokens: 0 }
   /** Prompt tokens found in the slot's cache. */
   tokensCached = 0
   promptTokens = 0

@@ -133,15 +133,18 @@ export function explanationText(explanation: WireExplanation, hasModel: boolean)
       ? 'no edit is rendered'
       : `template ${explanation.template.name}, ${count(explanation.tokens_added, 'token')} added`
   const note = hasModel ? '' : '; no model is loaded, so its chat format is left out'
-  return `${shown}\n\nPrompt (${template}${note}):\n${printable(explanation.prompt.text)}`
+  const asked = explanation.turns
+    .flatMap((turn) => (turn.asked === null ? [] : [`\n\nRead as: ${printable(turn.asked)}`]))
+    .join('')
+  return `${shown}${asked}\n\nPrompt (${template}${note}):\n${printable(explanation.prompt.text)}`
 }
 
 export function candidateTable(considered: readonly WireConsidered[]): string {
-  const rows = considered.map(({ id, statement, score, similarity, reason, evidence }) => [
+  const rows = considered.map(({ id, statement, score, similarity, reason, hop, evidence }) => [
     id,
     score.toFixed(3),
     similarity === null ? '' : similarity.toFixed(2),
-    reason,
+    hop > 1 ? `${reason} (hop ${hop})` : reason,
     clip(statement, TEXT_COLUMNS),
     evidenceText(evidence),
   ])

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Config } from '../config.ts'
+import { Bridges } from '../engine/bridge.ts'
 import type { Embedder, Engine } from '../engine/engine.ts'
 import type { Gateway, Limits, Logger } from '../gateway.ts'
 import { readCalibration } from '../memory/calibration.ts'
@@ -73,6 +74,7 @@ export async function openParts({ config, embedder: plain, log, watch, closing }
           version: VERSION,
           startedAt,
           closing,
+          multiHop: { mode: config.multiHop, bridges: new Bridges(engine) },
         },
         hosts: config.hosts,
       }),

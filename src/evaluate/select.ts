@@ -22,7 +22,7 @@ export async function select(probe: Probe, gateway: Gateway): Promise<Selection>
   }
   const trace = new Trace(probe.id, gateway.now)
   const turn = messages.length - 1
-  const scope = await selectTurns(request, gateway, trace)
+  const scope = await selectTurns(request, gateway, trace, new AbortController().signal)
   const considered = trace.turns.find((t) => t.turn === turn)?.considered ?? []
   const { candidates } = await gateway.retriever.candidates(request, turn)
   return {

@@ -3,7 +3,7 @@ import { explainReader, wireExplanation } from '../openai/explain.ts'
 import { explain } from '../pipeline.ts'
 import { Trace } from '../trace.ts'
 import { bytes, json } from './body.ts'
-import { exchangeOf, refuseWhenClosing, tenantHeader } from './exchange.ts'
+import { exchangeOf, goneSignal, refuseWhenClosing, tenantHeader } from './exchange.ts'
 import type { Routes } from './routes.ts'
 
 /** `POST /v1/edits/explain`: what would be selected for a question, with scores and reasons, and the exact prompt. The model is not asked. */
@@ -19,7 +19,7 @@ export function explainRoutes(gateway: Gateway): Routes {
           const served = { model: engine.model.name, templates: templates.names() }
           const request = read(json(req, limits.jsonDepthLevels), tenantHeader(req), served)
           const trace = new Trace(exchangeOf(res).id, now)
-          res.json(wireExplanation(request.model, await explain(request, gateway, trace)))
+          res.json(wireExplanation(request.model, await explain(request, gateway, trace, goneSignal(res))))
         },
       ],
     },

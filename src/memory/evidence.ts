@@ -1,4 +1,5 @@
 import { MASK, words } from '../edit/edit.ts'
+import { opposites } from './contrasts.ts'
 import type { NameMatch } from './subject-index.ts'
 import { sentences, type Token } from './tokens.ts'
 
@@ -127,38 +128,24 @@ export function asks({ sentence, followed }: Pick<Surroundings, 'sentence' | 'fo
   return ASKS.test(sentence) || (!followed && !/[.!;]["”)]?\s*$/.test(sentence))
 }
 
-/** Pairs of which a text that has one does not ask for an edit that has the other; compared by stem. */
-const OPPOSITES: readonly (readonly [string, string])[] =
-  `enable disable | activate deactivate | allow forbid | open close | start end | begin end | first last | oldest youngest | oldest newest
-  largest smallest | highest lowest | longest shortest | before after | birth death | born died | father mother | husband wife
-  brother sister | son daughter | uncle aunt | buy sell | import export | arrival departure | increase decrease | minimum maximum
-  lower upper | north south | east west | win lose | winner loser | precede follow | predecessor successor | include exclude | add remove
-  join leave | accept reject | public private | employer employee | teacher student | parent child | login logout | encrypt decrypt
-  install uninstall | lock unlock | credit debit | male female`
-    .split(/\s*[|\n]\s*/)
-    .map((pair) => pair.split(' ').map(stem) as [string, string])
-
 const SWITCH = /\b(?:turn|switch)(?:ed|ing|e?s)?(?: \p{L}+){0,3} (on|off)\b/giu
 const NEGATION = /\b(?:not|never|no longer|without|cannot)\b|n['’]t\b/iu
 const REVERSING = /^(?:un|dis|non|de)(?=.{4})/
 
-function polarWords(text: string): Set<string> {
+function polarWords(text: string): string[] {
   const plain = text
     .replace(SWITCH, (_, way: string) => (way.toLowerCase() === 'on' ? 'enable' : 'disable'))
     .replace(/\bfollowed by\b/giu, 'precede')
-  return new Set(words(plain).map(stem))
+  return words(plain)
 }
 
 /** Whether a text asks for the opposite of what an edit's prompt speaks of, both with the subject masked. */
 export function opposed(asked: string, prompt: string): boolean {
   if (NEGATION.test(asked) !== NEGATION.test(prompt)) return true
   const [a, b] = [polarWords(asked), polarWords(prompt)]
-  const only = (x: string, of: Set<string>, other: Set<string>) => of.has(x) && !other.has(x)
-  if (OPPOSITES.some(([x, y]) => (only(x, a, b) && only(y, b, a)) || (only(y, a, b) && only(x, b, a)))) return true
-  const [whole, plain] = [words(asked), words(prompt)]
   const undone = (list: string[], other: string[]) =>
     list.some((w) => !other.includes(w) && other.includes(w.replace(REVERSING, '')))
-  return undone(whole, plain) || undone(plain, whole)
+  return opposites(a, b) || undone(a, b) || undone(b, a)
 }
 
 const NAMED_AS = new RegExp(

@@ -124,12 +124,7 @@ export class Retriever {
     const text = query.messages[turn]?.content ?? ''
     const index = this.#indexes.get(query.tenant)
     if (index === undefined || text.trim() === '') return []
-    const eligible = (id: string): Edit | undefined => {
-      const held = this.#source.get(query.tenant, id, at)
-      if (held === undefined || !this.#source.heldAt(query.tenant, id, at) || !isForModel(held.edit, query.model))
-        return undefined
-      return query.tags.length === 0 || query.tags.some((t) => held.edit.tags.includes(t)) ? held.edit : undefined
-    }
+    const eligible = (id: string) => this.#eligible(query, id, at)
     const whole = text.length > WHOLE_TEXT_CHARS ? [] : await this.#nearest(query, text)
     const found = namesIn(text, index, eligible)
     const alike = namesLike(text, found, whole, eligible)
@@ -145,6 +140,27 @@ export class Retriever {
       if (edit !== undefined) out.push({ edit, similarity, evidence: null })
     }
     return out
+  }
+
+  #eligible(query: SelectionQuery, id: string, at: number): Edit | undefined {
+    const held = this.#source.get(query.tenant, id, at)
+    if (held === undefined || !this.#source.heldAt(query.tenant, id, at) || !isForModel(held.edit, query.model)) return undefined
+    return query.tags.length === 0 || query.tags.some((t) => held.edit.tags.includes(t)) ? held.edit : undefined
+  }
+
+  /** The edits in the query's scope whose subject, or an alias of it, is `name`, give or take an article before it. */
+  about(query: SelectionQuery, name: string): readonly Edit[] {
+    const bare = name.trim().replace(/^(?:the|a|an)\s+/i, '')
+    const words = tokens(`the ${bare}`)
+    const at = query.asOf ?? this.#now()
+    const whole = (this.#indexes.get(query.tenant)?.find(words) ?? []).filter(
+      (m) => (m.kind === 'exact' || m.kind === 'alias') && m.tokenCount >= words.length - 1 && m.end === words.at(-1)?.end,
+    )
+    return [...new Set(whole.map((m) => m.editId))].flatMap((id) => this.#eligible(query, id, at) ?? [])
+  }
+
+  embed(texts: readonly string[]): Promise<Float32Array[]> {
+    return this.#embedder.embed(texts, 'query')
   }
 
   async #nearest({ tenant, asOf }: SelectionQuery, text: string): Promise<readonly VectorHit[]> {

@@ -104,22 +104,27 @@ function wireTrace(trace: Trace) {
     prompt_tokens: trace.promptTokens,
     cached_tokens: trace.tokensCached,
     stages_ms: trace.stagesMs,
+    decomposition: wireDecomposition(trace.decomposition),
   }
 }
 
-export function wireTurns(turns: Trace['turns']) {
-  return turns.map(({ turn, cached, considered }) => ({ turn, cached, considered: considered.map(wireConsidered) }))
+export function wireDecomposition({ calls, promptTokens, completionTokens }: Trace['decomposition']) {
+  return { calls, prompt_tokens: promptTokens, completion_tokens: completionTokens }
 }
 
-function wireConsidered({ id, subject, statement, score, similarity, reason, outdatedBy, evidence }: Considered) {
+export function wireTurns(turns: Trace['turns']) {
+  return turns.map(({ turn, cached, asked, considered }) => ({
+    turn,
+    cached,
+    asked: asked ?? null,
+    considered: considered.map(wireConsidered),
+  }))
+}
+
+function wireConsidered({ id, subject, statement, score, similarity, reason, outdatedBy, evidence, hop, via }: Considered) {
   return {
-    id,
-    subject,
-    statement,
-    score,
-    similarity,
-    reason,
+    ...{ id, subject, statement, score, similarity, reason },
     ...(outdatedBy !== undefined && { outdated_by: outdatedBy }),
-    evidence,
+    ...{ hop: hop ?? 1, via: via ?? null, evidence },
   }
 }

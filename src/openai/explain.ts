@@ -4,7 +4,7 @@ import type { Limits } from '../gateway.ts'
 import type { Explanation } from '../pipeline.ts'
 import type { ChatRequest } from '../request.ts'
 import { isObject, messagesField, type Served, tidyMessages, toMessages } from './chat.ts'
-import { wireTurns } from './completion.ts'
+import { wireDecomposition, wireTurns } from './completion.ts'
 import { strip } from './fields.ts'
 import { modelAsked } from './models.ts'
 import { check } from './refusal.ts'
@@ -14,7 +14,7 @@ export type ExplainReader = (body: unknown, tenantHeader: string | undefined, se
 
 /**
  * Reads the body of `POST /v1/edits/explain`: `question` or `messages`, and what may narrow the selection (`edits`, `template`, `tags`,
- * `tenant`, `as_of`, as in a chat request's `palimpsest`).
+ * `tenant`, `as_of`, `multi_hop`, as in a chat request's `palimpsest`).
  */
 export function explainReader(limits: Limits): ExplainReader {
   const schema = z.strictObject({
@@ -59,7 +59,10 @@ function tidy(body: unknown): unknown {
 }
 
 /** What would be put in front of the model, why, and exactly how; and what the base arm would see. */
-export function wireExplanation(model: string, { turns, template, prompt, base, tokensAdded, memoryVersion }: Explanation) {
+export function wireExplanation(
+  model: string,
+  { turns, template, prompt, base, tokensAdded, memoryVersion, decomposition }: Explanation,
+) {
   return {
     object: 'edit.explanation',
     model,
@@ -67,6 +70,7 @@ export function wireExplanation(model: string, { turns, template, prompt, base, 
     tokens_added: tokensAdded,
     template,
     turns: wireTurns(turns),
+    decomposition: wireDecomposition(decomposition),
     prompt: { text: prompt.text, tokens: prompt.tokens },
     base: { text: base.text, tokens: base.tokens },
   }

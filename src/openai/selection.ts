@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { PalimpsestError } from '../errors.ts'
 import type { Limits } from '../gateway.ts'
-import type { ChatRequest, EditsChoice } from '../request.ts'
+import { type ChatRequest, type EditsChoice, MULTI_HOP } from '../request.ts'
 
 export const DEFAULT_TENANT = 'default'
 
@@ -31,12 +31,13 @@ export function selectionFields(limits: Limits) {
     tags: several.optional(),
     tenant: tenant.optional(),
     as_of: moment.optional(),
+    multi_hop: z.enum(MULTI_HOP).optional(),
   }
 }
 
 export type SelectionFields = z.output<z.ZodObject<ReturnType<typeof selectionFields>>>
 
-export type Selection = Pick<ChatRequest, 'edits' | 'template' | 'tags' | 'tenant' | 'asOf'>
+export type Selection = Pick<ChatRequest, 'edits' | 'template' | 'tags' | 'tenant' | 'asOf' | 'multiHop'>
 
 /**
  * Fields as read, to ours. `prefix` is where they stood, for error messages ("palimpsest." or "").
@@ -48,7 +49,7 @@ export function toSelection(
   templates: readonly string[],
   prefix: string,
 ): Selection {
-  const { template, as_of: asOf } = fields
+  const { template, as_of: asOf, multi_hop: multiHop } = fields
   if (template !== undefined && !templates.includes(template)) throw templateNotFound(template, templates, `${prefix}template`)
   return {
     edits: toChoice(fields.edits),
@@ -56,6 +57,7 @@ export function toSelection(
     tenant: oneTenant(fields.tenant, header, `${prefix}tenant`),
     ...(template !== undefined && { template }),
     ...(asOf !== undefined && { asOf }),
+    ...(multiHop !== undefined && { multiHop }),
   }
 }
 

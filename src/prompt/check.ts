@@ -5,7 +5,7 @@ export const HELPERS = ['if', 'each', 'sentence'] as const
 
 /** What may be named where: the turn itself, inside `each edits`, inside `each demonstrations`. */
 const FIELDS: Readonly<Record<string, readonly string[]>> = {
-  turn: ['question', 'unfinished', 'edits', 'demonstrations'],
+  turn: ['question', 'unfinished', 'asked', 'edits', 'demonstrations'],
   edits: ['subject', 'prompt', 'target', 'statement', 'question'],
   demonstrations: ['kind', 'fact', 'question', 'answer'],
 }

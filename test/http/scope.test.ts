@@ -66,7 +66,7 @@ describe('a later edit in other words', () => {
       messages: [{ role: 'user' as const, content: 'Ada Quist earns her living at' }],
       sampling: { temperature: 0, topP: 1, stop: [] },
     }
-    const { turns } = await explain(request, strict, new Trace('t', Date.now))
+    const { turns } = await explain(request, strict, new Trace('t', Date.now), new AbortController().signal)
     expect(turns[0]?.considered.map(({ id, reason }) => [id, reason])).toEqual([
       ['b', 'selected'],
       ['a', 'outdated'],

@@ -207,11 +207,13 @@ describe('edits', () => {
       model: 'm',
       memory_version: 1,
       tokens_added: 14,
+      decomposition: { calls: 0, prompt_tokens: 0, completion_tokens: 0 },
       template: { name: 'facts', hash: 'h' },
       turns: [
         {
           turn: 0,
           cached: false,
+          asked: 'What is T?',
           considered: [
             {
               id: 'x1',
@@ -220,6 +222,8 @@ describe('edits', () => {
               score: 0.9876,
               similarity: null,
               reason: 'selected' as const,
+              hop: 2,
+              via: 'x0',
               evidence: { a: 0.1, b: 0, c: -0.9 },
             },
           ],
@@ -229,7 +233,7 @@ describe('edits', () => {
       base: { text: 'user: hello', tokens: [1] },
     } satisfies WireExplanation
     expect(explanationText(explanation, true)).toMatch(
-      /x1 +0\.988 +selected +S is T +c -0\.9, a 0\.1\n\nPrompt \(template facts, 14 tokens added\):\nuser: hello$/,
+      /x1 +0\.988 +selected \(hop 2\) +S is T +c -0\.9, a 0\.1\n\nRead as: What is T\?\n\nPrompt \(template facts, 14 tokens added\):\nuser: hello$/,
     )
     expect(explanationText({ ...explanation, turns: [], template: null }, false)).toMatch(
       /^No edit .*\n\nPrompt \(no edit is rendered; no model is loaded/s,

@@ -46,6 +46,7 @@ function refused(work: () => unknown): PalimpsestError {
 const turn = (question: string, ...facts: [prompt: string, target: string][]): Turn => ({
   question,
   unfinished: breaksOff(question),
+  asked: null,
   edits: facts.map(([prompt, targetNew]) => viewOf({ subject: 'S', prompt, targetNew })),
   demonstrations: [],
 })
@@ -234,7 +235,7 @@ describe('a broken template is refused with file and line', () => {
       'an unknown name',
       `${GOOD}\n{{answer}}`,
       8,
-      'unknown name "answer"; known here: question, unfinished, edits, demonstrations',
+      'unknown name "answer"; known here: question, unfinished, asked, edits, demonstrations',
     ],
     ['an edit field outside the loop', `x\n{{statement}}\n${GOOD}`, 2, 'unknown name "statement"'],
     ['a prototype property', `${GOOD}{{question.constructor}}`, 7, 'unknown name "question.constructor"'],
