@@ -64,12 +64,13 @@ export async function run(options: RunOptions): Promise<Run> {
   let done = 0
   try {
     for (const task of tasks) {
-      const { protocol, method, probe } = task
+      const { probe } = task
       const key = keyOf(task)
       const had = answers.find(key)
       if (had === undefined) {
         signal.throwIfAborted()
-        tick({ label: `${protocol} ${method}`, done, total: fresh.size })
+        // One label a protocol: a bar in a log starts its clock anew with each.
+        tick({ label: task.protocol, done, total: fresh.size })
       }
       const line = had ?? (await perform(task, key, trial, aids, force, signal))
       if (had === undefined) {
@@ -108,10 +109,10 @@ async function perform(
   return { ...about, protocol, outcome: await force(method, probe) }
 }
 
-function tasksOf({ probes, records, seed }: Trial, methods: readonly Method[], protocols: readonly Protocol[]): Task[] {
+function tasksOf(trial: Trial, methods: readonly Method[], protocols: readonly Protocol[]): Task[] {
   const place = (probe: Probe) => (probe.record === null ? Number.MAX_SAFE_INTEGER : probe.record)
-  const shown = (probe: Probe) => ownRecord(probe, { records, seed }).index
-  const ordered = [...probes].sort((a, b) => place(a) - place(b) || shown(a) - shown(b))
+  const shown = (probe: Probe) => ownRecord(probe, trial).index
+  const ordered = [...trial.probes].sort((a, b) => place(a) - place(b) || shown(a) - shown(b))
   const groups = new Map<string, Probe[]>()
   for (const probe of ordered) {
     const key = `${probe.record ?? 'traffic'}/${shown(probe)}`

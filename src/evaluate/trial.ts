@@ -51,9 +51,12 @@ export function tokensFor({ kind }: Probe, { answerTokens, fluencyTokens }: Tria
 /** Records whose edits traffic is asked under: few, since IKE's demonstrations for each take many seconds to read. */
 const TRAFFIC_RECORDS = 3
 
+type Own = Pick<Trial, 'records' | 'edits' | 'seed'>
+
 /** The record whose edits a method without selection shows a probe: its own; for traffic, one of a few drawn by the seed. */
-export function ownRecord(probe: Probe, { records, seed }: Pick<Trial, 'records' | 'seed'>): DataRecord {
-  if (probe.record === null) return drawn([...records.values()], probe, seed)
+export function ownRecord(probe: Probe, { records, edits, seed }: Own): DataRecord {
+  const isLive = (record: DataRecord) => record.edits.some(({ id }) => edits.has(id))
+  if (probe.record === null) return drawn([...records.values()].filter(isLive), probe, seed)
   const own = records.get(probe.record)
   if (own === undefined) throw new Error(`probe ${probe.id} belongs to no record`)
   return own
@@ -65,7 +68,7 @@ function drawn(records: readonly DataRecord[], { id }: Probe, seed: number): Dat
 }
 
 /** The record's edits that are live: what it stated last. */
-export function ownEdits(probe: Probe, trial: Pick<Trial, 'records' | 'seed' | 'edits'>): readonly Edit[] {
+export function ownEdits(probe: Probe, trial: Own): readonly Edit[] {
   // A record's conflicting edits (ConflictEdit) leave only the last one live.
   const ids = new Set(ownRecord(probe, trial).edits.map(({ id }) => id))
   return [...ids].flatMap((id) => trial.edits.get(id) ?? [])
