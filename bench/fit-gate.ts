@@ -244,7 +244,7 @@ for (const kind of kinds) {
   line('false alarm', 0)
 }
 console.log('\n| score | candidates | of them right |\n|---|---|---|')
-for (let low = 0; low < 1; low += 0.1) {
+for (let low = 0; low < 0.95; low += 0.1) {
   const inside = clean.filter((r) => (scores.get(r) ?? 0) >= low && (scores.get(r) ?? 0) < low + 0.1)
   console.log(
     `| ${low.toFixed(1)}–${(low + 0.1).toFixed(1)} | ${inside.length} | ${((100 * inside.filter((r) => r.y === 1).length) / inside.length).toFixed(1)} % |`,
