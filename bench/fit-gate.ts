@@ -205,7 +205,7 @@ await disk.close()
 const clean = rows.filter((r) => !silent.has(r))
 
 /** Fits, leaving out (for good) what the data give the wrong sign. */
-function fit(train: readonly Row[]): Float64Array {
+function fitted(train: readonly Row[]): Float64Array {
   const left = new Set<number>()
   for (;;) {
     const beta = regress(left.size === 0 ? train : train.map((r) => ({ ...r, x: r.x.map((v, i) => (left.has(i) ? 0 : v)) })))
@@ -217,7 +217,7 @@ function fit(train: readonly Row[]): Float64Array {
 
 const scores = new Map<Row, number>()
 for (let f = 0; f < FOLDS; f++) {
-  const beta = fit(clean.filter((r) => r.fold !== f))
+  const beta = fitted(clean.filter((r) => r.fold !== f))
   for (const row of rows) if (row.fold === f) scores.set(row, probability(beta, row.x, row.offset))
 }
 
@@ -257,7 +257,7 @@ if (dumpPath !== undefined)
       .map(([r, s]) => JSON.stringify([probes[r.probe]?.kind, s, r.y, silent.has(r), probes[r.probe]?.text, r.edit, [...r.x]]))
       .join('\n'),
   )
-const beta = fit(clean)
+const beta = fitted(clean)
 const round = (x: number | undefined) => Math.round((x ?? 0) * 1000) / 1000
 const weights = Object.fromEntries(EVIDENCE.map((name, i) => [name, GIVEN[name] ?? round(beta[i + 1])]))
 const products = Object.fromEntries(PRODUCTS.map(([a, b], i) => [`${a}*${b}`, round(beta[EVIDENCE.length + 1 + i])]))
