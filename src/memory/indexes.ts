@@ -45,8 +45,8 @@ function openTable(folder: string, embedder: Embedder, log: Log): VectorTable {
   guarded(folder, 'making the index folder', () => mkdirSync(folder, { recursive: true }))
   try {
     return new VectorTable(file, embedder.name, embedder.dimensions)
-  } catch (error) {
-    log.warn({ err: error, file, reason: 'corrupt' }, 'the kept embeddings cannot be read; making them again')
+  } catch {
+    log.warn({ file, reason: 'corrupt' }, 'the kept embeddings cannot be read; making them again')
     dropVectorTable(file)
     return new VectorTable(file, embedder.name, embedder.dimensions)
   }
