@@ -300,7 +300,7 @@ for (const hops of [1, 2, 3, 4]) {
     const { candidates } = await retriever.candidates(query, 0)
     const considered = gate(candidates, calibration)
     const taken = considered.filter((c) => c.reason === 'selected')
-    const { links, asked } = await chains(query, question, candidates, considered, retriever, calibration)
+    const { links, asked } = await chains(question, candidates, considered, { query, source: retriever, calibration })
     const ids = [...taken.map((c) => c.id), ...links.map((l) => l.edit.id)]
     if (ids.includes(wants[0] ?? '')) first++
     if (wants.every((id) => ids.includes(id))) complete++

@@ -101,7 +101,8 @@ async function follow(
   const { request, question, candidates, considered, applying } = gated
   const mode = request.multiHop ?? multiHop?.mode ?? 'chain'
   if (mode === 'off') return NO_CHAIN
-  const found = await trace.time('retrieve', () => chains(request, question, candidates, considered, retriever, calibration))
+  const hops = { query: request, source: retriever, calibration }
+  const found = await trace.time('retrieve', () => chains(question, candidates, considered, hops))
   const led = applying.length + found.links.length > 0
   if (mode === 'chain' || multiHop === undefined || (led && found.asked === null)) return found
   const ask = async (description: string) => {
@@ -111,8 +112,7 @@ async function follow(
     trace.decomposition.completionTokens += cost?.completionTokens ?? 0
     return name
   }
-  const apart = { query: request, source: retriever, calibration, ask }
-  const more = await trace.time('decompose', () => decompose(found.asked ?? question, apart))
+  const more = await trace.time('decompose', () => decompose(found.asked ?? question, ask, hops))
   return more === null ? found : { ...joined([found, more], applying), asked: more.asked }
 }
 

@@ -1,8 +1,6 @@
 import type { Edit } from '../edit/edit.ts'
-import type { SelectionQuery } from '../request.ts'
 import type { Considered, Reason } from '../trace.ts'
-import { type Calibration, gate } from './gate.ts'
-import { type HopSource, nearness, placeOf, type Reading, read, relationOf } from './reading.ts'
+import { type HopSource, type Hops, nearness, placeOf, type Reading, read, relationOf, verdict } from './reading.ts'
 import type { Candidate } from './retrieve.ts'
 
 /** Edits in a row, the first included. */
@@ -43,12 +41,10 @@ export const NO_CHAIN: Chain = { links: [], considered: [], asked: null }
  * does not. `considered` is the gate's verdict on `candidates`; `asked` is where the longest chain leads.
  */
 export async function chains(
-  query: SelectionQuery,
   question: string,
   candidates: readonly Candidate[],
   considered: readonly Considered[],
-  source: HopSource,
-  calibration: Calibration,
+  hops: Hops,
 ): Promise<Chain> {
   const edits = new Map(candidates.map(({ edit }) => [edit.id, edit]))
   const those = (reason: Reason) =>
@@ -56,30 +52,22 @@ export async function chains(
       c.reason === reason && edits.has(c.id) ? [{ edit: edits.get(c.id) as Edit, score: c.score, hop: 1 }] : [],
     )
   const applying = those('selected')
-  const described = await describing(query, question, those('other_relation'), applying, source, calibration)
+  const described = await describing(question, those('other_relation'), applying, hops)
   const found = [described]
-  for (const root of [...applying, ...described.links]) found.push(await chain(query, question, root, source, calibration))
+  for (const root of [...applying, ...described.links]) found.push(await chain(question, root, hops))
   return joined(found, applying)
 }
 
 /** Edits that a description asks for where the question as a whole asks something else of their subject, and no other edit of it applies. */
-async function describing(
-  query: SelectionQuery,
-  question: string,
-  refused: readonly Link[],
-  applying: readonly Link[],
-  source: HopSource,
-  calibration: Calibration,
-): Promise<Chain> {
+async function describing(question: string, refused: readonly Link[], applying: readonly Link[], hops: Hops): Promise<Chain> {
   const links: Link[] = []
   const considered: Considered[] = []
   const open = refused.filter(({ edit }) => !applying.some((a) => a.edit.subject === edit.subject))
   for (const { edit } of open.slice(0, DESCRIBED_EDITS)) {
     const place = placeOf(question, edit)
-    const part = place === null ? undefined : plainest(await read(place, edit, source))?.part
+    const part = place === null ? undefined : plainest(await read(place, edit, hops.source))?.part
     if (part === undefined) continue
-    const { candidates } = await source.candidates({ ...query, messages: [{ role: 'user', content: `What is ${part}?` }] }, 0)
-    const [taken] = gate(candidates, calibration)
+    const [taken] = (await verdict(`What is ${part}?`, hops)).considered
     if (taken?.reason !== 'selected' || taken.id !== edit.id) continue
     links.push({ edit, score: taken.score, hop: 1 })
     considered.push(taken)
@@ -104,13 +92,7 @@ export function joined(chains: readonly Chain[], applying: readonly { readonly e
  * A reading counts only if the part replaced asks for the first edit and what is left for something else (`clear`, `splits`; measured in
  * docs/LOG.md): "Where was X born?" leaves nothing to follow.
  */
-export async function chain(
-  query: SelectionQuery,
-  question: string,
-  first: Link,
-  source: HopSource,
-  calibration: Calibration,
-): Promise<Chain> {
+export async function chain(question: string, first: Link, hops: Hops): Promise<Chain> {
   const links: Link[] = []
   const considered: Considered[] = []
   let place = placeOf(question, first.edit)
@@ -119,11 +101,10 @@ export async function chain(
   while (place !== null && last.hop < CHAIN_HOPS) {
     const { edit, score, hop } = last
     const used = new Set([first.edit.id, ...links.map((l) => l.edit.id)])
-    const next = source.about(query, edit.targetNew).filter((e) => !used.has(e.id))
-    const readings = await read(place, edit, source)
-    const found = await follow(query, readings, next, source, calibration)
-    const reading = found?.reading ?? plainest(readings)
-    asked = reading?.asked ?? asked
+    const next = hops.source.about(hops.query, edit.targetNew).filter((e) => !used.has(e.id))
+    const readings = await read(place, edit, hops.source)
+    const found = await follow(readings, next, hops)
+    asked = (found?.reading ?? plainest(readings))?.asked ?? asked
     if (found === null) break
     for (const c of found.considered) considered.push({ ...c, score: c.score * score, hop: hop + 1, via: edit.id })
     last = { edit: found.edit, score: found.score * score, hop: hop + 1 }
@@ -144,25 +125,15 @@ interface Followed {
  * The innermost reading under which the gate takes one of `next`: for what is left of the question, or else for a part of that which
  * describes in its turn.
  */
-async function follow(
-  query: SelectionQuery,
-  readings: readonly Reading[],
-  next: readonly Edit[],
-  source: HopSource,
-  calibration: Calibration,
-): Promise<Followed | null> {
+async function follow(readings: readonly Reading[], next: readonly Edit[], hops: Hops): Promise<Followed | null> {
   if (next.length === 0) return null
-  const verdict = async (reading: Reading, text: string): Promise<Followed | null> => {
-    const { candidates } = await source.candidates({ ...query, messages: [{ role: 'user', content: text }] }, 0)
-    const considered = onlyFirst(gate(candidates, calibration).filter((c) => next.some((edit) => edit.id === c.id)))
-    const edit = next.find(({ id }) => id === considered[0]?.id)
-    if (edit === undefined || considered[0]?.reason !== 'selected') return null
-    return { reading, edit, score: considered[0].score, considered }
-  }
-  for (const reading of await likely(readings, next, source)) {
-    for (const text of [reading.asked, ...(await parts(reading, next, source))]) {
-      const found = await verdict(reading, text)
-      if (found !== null) return found
+  for (const reading of await likely(readings, next, hops.source)) {
+    for (const text of [reading.asked, ...(await parts(reading, next, hops.source))]) {
+      const about = (await verdict(text, hops)).considered.filter((c) => next.some((edit) => edit.id === c.id))
+      const considered = onlyFirst(about)
+      const edit = next.find(({ id }) => id === considered[0]?.id)
+      if (edit !== undefined && considered[0]?.reason === 'selected')
+        return { reading, edit, score: considered[0].score, considered }
     }
   }
   return null

@@ -1,6 +1,7 @@
 import { type Edit, MASK, maskSubject } from '../edit/edit.ts'
 import type { SelectionQuery } from '../request.ts'
 import { descriptions, sentenceAround } from './descriptions.ts'
+import { type Calibration, gate } from './gate.ts'
 import type { Candidate } from './retrieve.ts'
 import { SubjectIndex } from './subject-index.ts'
 import { type Span, tokens } from './tokens.ts'
@@ -10,6 +11,14 @@ export interface HopSource {
   candidates(query: SelectionQuery, turn: number): Promise<{ readonly candidates: readonly Candidate[] }>
   about(query: SelectionQuery, name: string): readonly Edit[]
   embed(texts: readonly string[]): Promise<readonly Float32Array[]>
+}
+
+/** What following hops works with. */
+export interface Hops {
+  /** Its scope counts, not its messages. */
+  readonly query: SelectionQuery
+  readonly source: HopSource
+  readonly calibration: Calibration
 }
 
 export interface Place {
@@ -49,7 +58,10 @@ export function placeOf(question: string, edit: Edit): Place | null {
   }
 }
 
-/** The ways to read a question that names the subject of `edit`: one for each beginning of a description, which ends where it asks for the edit most clearly. */
+/**
+ * The ways to read a question that names the subject of `edit`: one for each beginning of a description, which ends where it asks for the
+ * edit most clearly. The innermost comes first.
+ */
 export async function read({ text, name }: Place, edit: Edit, source: HopSource): Promise<Reading[]> {
   const found = descriptions(text, name)
   if (found.length === 0) return []
@@ -83,4 +95,10 @@ export function relationOf(edit: Edit, source: HopSource): Promise<readonly Floa
 /** The best cosine to a relation, of unit vectors. */
 export function nearness(vector: Float32Array, relation: readonly Float32Array[]): number {
   return Math.max(...relation.map((r) => r.reduce((sum, x, i) => sum + x * (vector[i] ?? 0), 0)))
+}
+
+/** The gate's verdict on a text by itself, and the edits it is about. */
+export async function verdict(text: string, { query, source, calibration }: Hops) {
+  const { candidates } = await source.candidates({ ...query, messages: [{ role: 'user', content: text }] }, 0)
+  return { candidates, considered: gate(candidates, calibration) }
 }

@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createApp } from '../../src/app.ts'
+import { Bridges } from '../../src/engine/bridge.ts'
 import type { Embedder, Engine, Prompt } from '../../src/engine/engine.ts'
 import { openScripted, type ScriptedOptions } from '../../src/engine/scripted.ts'
 import { DEFAULT_LIMITS, type Gateway, type Limits } from '../../src/gateway.ts'
@@ -44,8 +45,10 @@ export async function serve({ engine, embedder = fakeEmbedder(), script, limits,
   const now = () => performance.timeOrigin + performance.now()
   const dataDir = mkdtempSync(join(tmpdir(), 'palimpsest-http-'))
   const memory = await openMemory({ dataDir, embedder, now: Date.now, log: quiet })
+  const served = engine ?? openScripted({ name: MODEL, reply: echo, contextTokens: 2_000_000, ...script })
   const gateway: Gateway = {
-    engine: engine ?? openScripted({ name: MODEL, reply: echo, contextTokens: 2_000_000, ...script }),
+    engine: served,
+    multiHop: { mode: 'chain', bridges: new Bridges(served) },
     memory,
     retriever: new Retriever(memory, embedder, { now, cacheBytes: 1_000_000 }),
     calibration: { bias: 5, weights: {}, products: {}, threshold: 0.5 },

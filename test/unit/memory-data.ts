@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import type { Edit } from '../../src/edit/edit.ts'
+import { type Edit, words } from '../../src/edit/edit.ts'
 import type { Embedder } from '../../src/engine/engine.ts'
 
 /** Numbers in [0, 1), the same for the same seed (mulberry32). */
@@ -22,6 +22,28 @@ export function unit(vector: Float32Array): Float32Array {
 export function vectorOf(text: string, dimensions: number): Float32Array {
   const next = random(createHash('sha256').update(text).digest().readInt32LE(0))
   return unit(Float32Array.from({ length: dimensions }, () => next() - 0.5))
+}
+
+const STOP = new Set(
+  'a an the is was of in on at to for by with who what which where that someone or something did does'.split(' '),
+)
+
+/** Words that tell what a text is about, cut to five letters. */
+export function telling(text: string): string[] {
+  return words(text)
+    .filter((w) => !STOP.has(w))
+    .map((w) => w.slice(0, 5))
+}
+
+export const BAG_DIMENSIONS = 64
+
+/** A vector that means something: texts with the same telling words point the same way. */
+export function bagOfWords(text: string): Float32Array {
+  const sum = new Float32Array(BAG_DIMENSIONS)
+  const said = telling(text)
+  for (const word of said.length > 0 ? said : ['nothing'])
+    for (const [i, x] of vectorOf(word, BAG_DIMENSIONS).entries()) sum[i] = (sum[i] ?? 0) + x
+  return unit(sum)
 }
 
 export interface FakeEmbedder extends Embedder {
