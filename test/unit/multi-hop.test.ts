@@ -49,7 +49,7 @@ function memoryOf(edits: readonly Edit[]): HopSource & { readonly asked: string[
   }
 }
 
-const query = { messages: [], tenant: 'default', edits: { kind: 'on' }, tags: [] } as const
+const query = { model: 'm', messages: [], tenant: 'default', edits: { kind: 'on' }, tags: [] } as const
 
 async function follow(question: string, edits: readonly Edit[] = ALL) {
   const source = memoryOf(edits)
@@ -104,7 +104,7 @@ describe('a chain of edits', () => {
     expect(found.asked).toBe('What is the capital of Arden?')
     expect(found.considered.map((c) => [c.id, c.hop, c.via, c.reason])).toEqual([
       ['capital', 2, 'born', 'selected'],
-      ['language', 2, 'born', 'other_relation'],
+      ['language', 2, 'born', 'outranked'],
     ])
   })
 
