@@ -44,10 +44,13 @@ export function generatedRows({ outcomes, methods, seed }: Scoring): Row[] {
     multiHopRow(of('multi_hop'), methods),
     row('multi_hop/question', 'multi-hop: each question', of('multi_hop'), isRight),
     row('in_scope_neighbour', 'in-scope neighbours', of('in_scope_neighbour'), isRight),
-    ...(subs('locality').length > 1 ? subs('locality') : []).flatMap((sub) => [
-      row(`locality/${sub}/identical`, `${plain(sub)}: byte-identical to base`, of('locality', sub), isIdentical),
-      row(`locality/${sub}/right`, `${plain(sub)}: right`, of('locality', sub), isRight),
-    ]),
+    // One sub-kind alone is the headline again.
+    ...subs('locality')
+      .filter((sub) => sub === NOT_LOCALITY || localities.some(({ probe }) => probe.sub !== sub))
+      .flatMap((sub) => [
+        row(`locality/${sub}/identical`, `${plain(sub)}: byte-identical to base`, of('locality', sub), isIdentical),
+        row(`locality/${sub}/right`, `${plain(sub)}: right`, of('locality', sub), isRight),
+      ]),
     ...subs('traffic').flatMap((sub) => [
       row(`traffic/${sub}/identical`, `${sub}: byte-identical to base`, of('traffic', sub), isIdentical),
       row(`traffic/${sub}/right`, `${sub}: right`, of('traffic', sub), isRight),

@@ -91,11 +91,7 @@ function probesOf(line: TrafficLine, name: string, number: number): Probe[] {
   const { question, turns, choices, answer } = line
   if (choices !== undefined && question !== undefined) {
     const letter = letterOf(answer, choices) ?? ''
-    const asked = [
-      question,
-      ...choices.map((choice, i) => `${LETTERS[i]}. ${choice}`),
-      'Answer with the letter of the right choice.',
-    ]
+    const asked = [question, ...choices.map((choice, i) => `${LETTERS[i]}. ${choice}`), 'Answer with one letter only.']
     return [{ ...about, kind: 'choice', id: `${sub}/choice/${number}`, turns: [asked.join('\n')], answers: [letter] }]
   }
   const asked = turns ?? [question ?? '']

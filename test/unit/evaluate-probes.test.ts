@@ -249,7 +249,7 @@ describe('traffic', () => {
       'traffic/some who? -> Bo',
       'traffic/some one -> ',
       'traffic/some one // two -> ',
-      'choice/some pick\nA. x\nB. y\nAnswer with the letter of the right choice. -> B',
+      'choice/some pick\nA. x\nB. y\nAnswer with one letter only. -> B',
     ])
     expect(notes).toEqual([])
   })
