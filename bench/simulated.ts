@@ -25,6 +25,12 @@ export const seconds =
   (random, isOther) =>
     Math.exp(Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random())) + (isOther ? shift : 0)
 
+/** The same latencies as logarithms; the other arm slower by a factor of e to the `shift`. */
+export const logSeconds =
+  (shift = 0): Outcome =>
+  (random, isOther) =>
+    Math.log(seconds()(random, isOther)) + (isOther ? shift : 0)
+
 class Moments {
   n = 0
   sum = 0

@@ -2,8 +2,10 @@ import express, { type ErrorRequestHandler, type Express } from 'express'
 import type { Gateway } from './gateway.ts'
 import { batchRoutes } from './http/batches.ts'
 import { fromBodyParser } from './http/body.ts'
+import { compareRoutes } from './http/compare.ts'
 import { editRoutes } from './http/edits.ts'
 import { beginExchange, exchangeOf } from './http/exchange.ts'
+import { experimentRoutes } from './http/experiments.ts'
 import { explainRoutes } from './http/explain.ts'
 import { inferenceRoutes } from './http/inference.ts'
 import { refuseForeignPages } from './http/origin.ts'
@@ -17,7 +19,8 @@ export function createApp(gateway: Gateway): Express {
   app.disable('x-powered-by')
   app.disable('etag')
   app.use(beginExchange(gateway), refuseForeignPages(gateway))
-  for (const routes of [inferenceRoutes, statusRoutes, explainRoutes, editRoutes, batchRoutes]) mount(app, routes(gateway))
+  const all = [inferenceRoutes, statusRoutes, explainRoutes, editRoutes, batchRoutes, compareRoutes, experimentRoutes]
+  for (const routes of all) mount(app, routes(gateway))
   app.use(unknownRoute)
   app.use(renderError(gateway))
   return app

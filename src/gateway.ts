@@ -1,6 +1,10 @@
 import type { Bridges } from './engine/bridge.ts'
 import type { Engine } from './engine/engine.ts'
 import type { Problem } from './errors.ts'
+import type { Allocator } from './experiment/allocate.ts'
+import type { Experiments } from './experiment/experiments.ts'
+import type { Replays } from './experiment/replay.ts'
+import type { Rollouts } from './experiment/rollouts.ts'
 import type { Calibration } from './memory/gate.ts'
 import type { MemoryStore } from './memory/memory-store.ts'
 import type { Retriever } from './memory/retrieve.ts'
@@ -35,6 +39,17 @@ export interface Limits {
   readonly awaitIndexEdits: number
   /** … or after this long, whichever comes first. */
   readonly awaitIndexMs: number
+  /** Answers of experiments kept in the ledger, and prompts and pairs of answers kept for each: see LedgerLimits. */
+  readonly ledgerAnswers: number
+  readonly loggedPrompts: number
+  readonly replayPairs: number
+  /** Prompts that wait to be replayed. */
+  readonly replayQueue: number
+  /** Experiments of one tenant that may run at a time. */
+  readonly runningExperiments: number
+  /** Arms of one experiment, and prompts in one replay or compare request. */
+  readonly experimentArms: number
+  readonly replayPrompts: number
   /** Between two progress lines of a streamed import. */
   readonly progressMs: number
   /** Silence on an event stream after which a comment is sent, so that proxies keep it open. */
@@ -62,6 +77,13 @@ export const DEFAULT_LIMITS: Limits = {
   headerEdits: 16,
   awaitIndexEdits: 64,
   awaitIndexMs: 5_000,
+  ledgerAnswers: 2_000_000,
+  loggedPrompts: 1_000,
+  replayPairs: 10_000,
+  replayQueue: 2_000,
+  runningExperiments: 32,
+  experimentArms: 8,
+  replayPrompts: 1_000,
   progressMs: 200,
   heartbeatMs: 15_000,
   stalledMs: 120_000,
@@ -78,6 +100,15 @@ export interface Logger {
 /** All that a request may touch; made once at start. */
 export interface Gateway {
   readonly engine: Engine
+  /** Further models by name, for arms of experiments and as judges. */
+  readonly otherEngines?: ReadonlyMap<string, Engine>
+  /** Absent: none can be declared. */
+  readonly experiments?: {
+    readonly registry: Experiments
+    readonly allocator: Allocator
+    readonly replays: Replays
+    readonly rollouts: Rollouts
+  }
   readonly memory: MemoryStore
   readonly retriever: Retriever
   readonly calibration: Calibration

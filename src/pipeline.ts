@@ -1,11 +1,14 @@
 import { isForModel, statement } from './edit/edit.ts'
-import type { Finish, Inspection, Prompt } from './engine/engine.ts'
+import type { Engine, Finish, Inspection, Prompt } from './engine/engine.ts'
 import { PalimpsestError } from './errors.ts'
+import type { Allocation } from './experiment/allocate.ts'
+import { observed } from './experiment/outcome.ts'
 import type { Gateway } from './gateway.ts'
 import { type Chain, chains, joined, NO_CHAIN } from './memory/chain.ts'
 import { decompose } from './memory/decompose.ts'
 import { type Calibration, gate, score } from './memory/gate.ts'
 import type { Candidate } from './memory/retrieve.ts'
+import { withholding } from './memory/withhold.ts'
 import { render, type ScopedEdit } from './prompt/render.ts'
 import type { ChatRequest } from './request.ts'
 import type { Applied, Considered, Trace, TurnTrace } from './trace.ts'
@@ -26,7 +29,7 @@ const ANSWER_TOKENS = 256
 
 /**
  * The one way through: find the edits that each turn needs, put them next to it, let the model answer. Selection comes before the
- * arm, so "would have been edited" is known in both arms; where nothing is selected the model gets what a plain server would give it.
+ * arm, so "would have been edited" is known in all arms; where nothing is selected the model gets what a plain server would give it.
  */
 export async function* answer(
   request: ChatRequest,
@@ -34,14 +37,37 @@ export async function* answer(
   trace: Trace,
   signal: AbortSignal,
 ): AsyncGenerator<string, Finish> {
-  const scope = await select(request, gateway, trace, signal)
-  const prompt = await trace.time('render', () => write(request, request.arm === 'edited' ? scope : NOTHING, gateway, trace))
-  return yield* gateway.engine.generate(prompt, request.sampling, trace, signal)
+  const { request: served, scope, done } = await allocate(request, gateway, trace, signal)
+  const prompt = await trace.time('render', () => write(served, served.arm === 'edited' ? scope : NOTHING, gateway, trace))
+  const pieces = engineOf(served, gateway).generate(prompt, served.sampling, trace, signal)
+  return yield* done === undefined ? pieces : observed(pieces, done, signal)
+}
+
+/** The request as its arm answers it, and the edits that apply. Without experiments: as it came. */
+async function allocate(request: ChatRequest, gateway: Gateway, trace: Trace, signal: AbortSignal): Promise<Allocation<Scope>> {
+  const choose = async (served: ChatRequest) => {
+    const scope = await select(served, gateway, trace, signal)
+    const chosen = [...scope.edits].flatMap(([turn, edits]) => edits.map(({ edit }) => ({ turn, edit })))
+    const edits = chosen.map(({ turn, edit }) => [turn, edit.id, edit.targetNew])
+    return {
+      scope,
+      edits: edits.length === 0 ? '' : JSON.stringify(edits),
+      targets: chosen.map(({ edit }) => edit.targetNew),
+    }
+  }
+  if (gateway.experiments === undefined) return { request, scope: (await choose(request)).scope }
+  return await gateway.experiments.allocator.allocate(request, choose, trace)
+}
+
+function engineOf({ model }: ChatRequest, { engine, otherEngines }: Gateway): Engine {
+  return otherEngines?.get(model) ?? engine
 }
 
 /** Which edits apply to each user turn. A turn's edits depend on the conversation up to it and on the memory alone, never on what follows. */
 export async function select(request: ChatRequest, gateway: Gateway, trace: Trace, signal: AbortSignal): Promise<Scope> {
-  const { retriever, calibration, memory } = gateway
+  const { retriever, memory } = gateway
+  const calibration = { ...gateway.calibration, threshold: request.threshold ?? gateway.calibration.threshold }
+  const { without, isWithheld } = withholding(request, memory)
   trace.arm = request.arm
   trace.memoryVersion = memory.version
   if (request.edits.kind === 'off') return NOTHING
@@ -52,7 +78,8 @@ export async function select(request: ChatRequest, gateway: Gateway, trace: Trac
   const turns: TurnTrace[] = []
   for (const [turn, message] of request.messages.entries()) {
     if (message.role !== 'user') continue
-    const { candidates, cached } = await trace.time('retrieve', () => retriever.candidates(request, turn))
+    const { candidates: found, cached } = await trace.time('retrieve', () => retriever.candidates(request, turn))
+    const candidates = without(found)
     const late = await trace.time('gate', () => retriever.outdated(request, candidates))
     const current = late.size === 0 ? candidates : heirs(candidates, late, calibration)
     const gated = await trace.time('gate', () => gate(current, calibration))
@@ -65,7 +92,7 @@ export async function select(request: ChatRequest, gateway: Gateway, trace: Trac
       trace,
       signal,
     )
-    const needed = [...applying, ...hops.links]
+    const needed = [...applying, ...hops.links.filter(({ edit }) => !isWithheld(edit.id))]
     if (needed.length > 0) edits.set(turn, needed)
     if (hops.asked !== null) asked.set(turn, hops.asked)
     nearby.set(
@@ -183,7 +210,8 @@ function named(request: ChatRequest, ids: readonly string[], { memory, now }: Ga
 
 /** The conversation with each turn's edits in front of it, within the model's context. */
 function write(request: ChatRequest, scope: Scope, gateway: Gateway, trace: Trace): Prompt {
-  const { engine, templates } = gateway
+  const { templates } = gateway
+  const engine = engineOf(request, gateway)
   const template = templates.get(request.template, engine.model.family)
   const plain: Prompt = { messages: request.messages }
   if (scope.edits.size === 0) return plain
@@ -233,8 +261,9 @@ export interface Explanation {
 }
 
 export async function explain(request: ChatRequest, gateway: Gateway, trace: Trace, signal: AbortSignal): Promise<Explanation> {
-  const scope = await select(request, gateway, trace, signal)
-  const prompt = await trace.time('render', () => write(request, scope, gateway, trace))
+  const usual = gateway.experiments?.registry.usual(request) ?? request
+  const scope = await select(usual, gateway, trace, signal)
+  const prompt = await trace.time('render', () => write(usual, scope, gateway, trace))
   return {
     turns: trace.turns,
     template: trace.template,

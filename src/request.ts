@@ -35,6 +35,18 @@ export interface Sampling {
   readonly stop: readonly string[]
 }
 
+/** Who asks, as far as experiments need to know; made at the rim. */
+export interface Caller {
+  /** Id of the answer, for the feedback on it. */
+  readonly completion: string
+  /** The model's name was asked for with an arm (`NAME@edited`). */
+  readonly armChosen: boolean
+  readonly user?: string
+  /** Hash of the API key. */
+  readonly keyHash?: string
+  header(name: string): string | undefined
+}
+
 export interface ChatRequest {
   /** Served model name without the arm suffix. */
   readonly model: string
@@ -50,6 +62,12 @@ export interface ChatRequest {
   readonly asOf?: number
   /** Absent: as the gateway is configured. */
   readonly multiHop?: MultiHop
+  /** The gate's operating point; absent: as calibrated. */
+  readonly threshold?: number
+  /** Batches answered as though they had never landed. */
+  readonly withoutBatches?: readonly string[]
+  /** Absent: asked by the gateway itself; such a request takes part in no experiment. */
+  readonly caller?: Caller
   /** Put the whole trace in the response. */
   readonly explain: boolean
   readonly sampling: Sampling

@@ -67,6 +67,8 @@ export class Trace {
   applied: readonly Applied[] = []
   /** Name and content hash of the template that rendered the edits; null when none was rendered. */
   template: { readonly name: string; readonly hash: string } | null = null
+  /** The experiment that this answer counts in, and the name of its arm; null: in none. */
+  experiment: { readonly id: string; readonly arm: string } | null = null
   /** Prompt tokens that edits added to this request. */
   tokensAdded = 0
   /** What asking the model about parts of the question cost, beside the answer itself; its time is the stage `decompose`. */

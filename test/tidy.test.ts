@@ -12,6 +12,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ['app.ts'],
   ['http', 'evaluate', 'handoff', 'console'],
   ['openai'],
+  ['compare.ts'],
   ['pipeline.ts'],
   ['gateway.ts', 'config.ts'],
   ['memory', 'prompt', 'engine', 'experiment', 'models'],

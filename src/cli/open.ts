@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { answererOf } from '../compare.ts'
 import type { Config } from '../config.ts'
 import { Bridges } from '../engine/bridge.ts'
 import type { Embedder, Engine } from '../engine/engine.ts'
@@ -12,6 +13,7 @@ import { Retriever } from '../memory/retrieve.ts'
 import { openMemory } from '../memory/store.ts'
 import { openTemplates, type Templates } from '../prompt/templates.ts'
 import { parseEditFile } from './edit-file.ts'
+import { declareFiles, openTrials } from './trials.ts'
 
 /** Of the package, for `--version` and /health. */
 export const VERSION = (JSON.parse(readFileSync(join(import.meta.dirname, '../../package.json'), 'utf8')) as { version: string })
@@ -56,30 +58,37 @@ export async function openParts({ config, embedder: plain, log, watch, closing }
     memory = await openMemory({ dataDir: config.dataDir, embedder, now: Date.now, log })
     const held = memory
     const folder = await openFolder({ dir: config.editsDir, memory: held, parse: parseEditFile, watch, log })
+    const trials = openTrials({ dataDir: config.dataDir, memory: held, limits: config.limits, now, log })
     const retriever = new Retriever(held, embedder, { now: Date.now, cacheBytes: config.selectionCacheBytes })
     return {
       memory: held,
       folder,
-      gateway: (engine) => ({
-        ...{
-          engine,
-          memory: held,
-          retriever,
-          calibration,
-          templates,
-          editFiles: folder,
-          limits: config.limits,
-          now,
-          log,
-          version: VERSION,
-          startedAt,
-          closing,
-          multiHop: { mode: config.multiHop, bridges: new Bridges(engine) },
-        },
-        hosts: config.hosts,
-      }),
+      gateway: (engine) => {
+        const gateway: Gateway = {
+          ...{
+            engine,
+            memory: held,
+            retriever,
+            calibration,
+            templates,
+            editFiles: folder,
+            limits: config.limits,
+            now,
+            log,
+            version: VERSION,
+            startedAt,
+            closing,
+            multiHop: { mode: config.multiHop, bridges: new Bridges(engine) },
+          },
+          hosts: config.hosts,
+          experiments: trials.experiments,
+        }
+        declareFiles(config.experimentsDir, gateway)
+        trials.experiments.replays.start(answererOf(gateway))
+        return gateway
+      },
       close: async () => {
-        await Promise.all([folder.close(), templates.close()])
+        await Promise.all([folder.close(), templates.close(), trials.close()])
         await held.close()
       },
     }

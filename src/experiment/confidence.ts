@@ -17,7 +17,8 @@ export interface Sample {
   readonly variance: number
 }
 
-export type Kind = 'proportion' | 'mean'
+/** `ratio`: the values are logarithms, so that a difference is that of a ratio; for times and counts, which are skewed. */
+export type Kind = 'proportion' | 'ratio' | 'mean'
 
 /** Samples of both arms while the weights stayed the same. */
 export interface Stratum {
@@ -25,8 +26,11 @@ export interface Stratum {
   readonly other: Sample
 }
 
-/** Units an arm needs before intervals are given: they rest on a central limit theorem. */
-export const LEAST_UNITS = 20
+/**
+ * Units an arm needs before intervals are given: they rest on a central limit theorem. By simulation (bench/simulated.ts): a mean of skewed
+ * values in a small arm needs ten times as many as the others.
+ */
+export const LEAST_UNITS: Readonly<Record<Kind, number>> = { proportion: 20, ratio: 20, mean: 200 }
 
 /** A difference of means, other less base, and what a confidence sequence for it needs. */
 interface Difference {
@@ -35,23 +39,26 @@ interface Difference {
   readonly n: number
   /** Variance of the estimator's influence function: n times the variance of `value`. */
   readonly variance: number
+  /** Degrees of freedom of that variance: Welch 1947, Satterthwaite 1946. */
+  readonly degrees: number
 }
 
 /** Strata weighted by their units, so that a change of weights half-way does not take a change over time for an effect of the arm. */
 function difference(strata: readonly Stratum[], kind: Kind): Difference {
   const n = strata.reduce((sum, { base, other }) => sum + base.n + other.n, 0)
-  const parts = strata.map(({ base, other }) => {
+  const parts = strata.flatMap(({ base, other }) => {
     const share = (base.n + other.n) / n
-    const spread = spreadOf(base, kind) / base.n + spreadOf(other, kind) / other.n
-    return { value: share * (other.mean - base.mean), variance: share ** 2 * spread }
+    return [base, other].map((arm) => ({ n: arm.n, variance: (share ** 2 * spreadOf(arm, kind)) / arm.n }))
   })
-  const value = parts.reduce((sum, part) => sum + part.value, 0)
-  return { value, n, variance: n * parts.reduce((sum, part) => sum + part.variance, 0) }
+  const value = strata.reduce((sum, { base, other }) => sum + ((base.n + other.n) / n) * (other.mean - base.mean), 0)
+  const variance = parts.reduce((sum, part) => sum + part.variance, 0)
+  const wobble = parts.reduce((sum, part) => sum + part.variance ** 2 / Math.max(1, part.n - 1), 0)
+  return { value, n, variance: n * variance, degrees: wobble === 0 ? Number.POSITIVE_INFINITY : variance ** 2 / wobble }
 }
 
 /** Of a proportion: with one success and one failure added (Agresti and Caffo 2000), so that an arm without a single event is not sure of it. */
 function spreadOf({ n, mean, variance }: Sample, kind: Kind): number {
-  if (kind === 'mean') return variance
+  if (kind !== 'proportion') return variance
   const middle = (n * mean + 1) / (n + 2)
   const squares = Math.max(0, n - 1) * variance + n * mean ** 2 + 1
   return Math.max(0, squares - (n + 2) * middle ** 2) / (n + 1)
@@ -74,11 +81,25 @@ export function sequenceReach(n: number, variance: number, alpha: number, tunedF
 }
 
 /** The mixture itself at "no difference": an e-value, 1/alpha or more exactly where the sequence leaves out 0. */
-function evidence({ value, n, variance }: Difference, alpha: number, tunedFor: number): number {
+function evidence({ value, n, variance, degrees }: Difference, alpha: number, tunedFor: number): number {
   if (variance === 0) return value === 0 ? 1 : Number.POSITIVE_INFINITY
-  const rho2 = tuning(tunedFor, alpha) ** 2
-  const grown = n * rho2
-  return Math.exp((rho2 * n * n * value * value) / (variance * 2 * (1 + grown))) / Math.sqrt(1 + grown)
+  const grown = n * tuning(tunedFor, alpha) ** 2
+  const z = toNormal(Math.abs(value) / Math.sqrt(variance / n), degrees)
+  return Math.exp((grown * z * z) / (2 * (1 + grown))) / Math.sqrt(1 + grown)
+}
+
+/**
+ * The variance is itself an estimate, and a small arm's a poor one: what holds for the normal distribution is carried over to Student's by
+ * Wallace's approximation (1959, "Bounds on normal approximations to Student's and the chi-square distributions").
+ */
+function toNormal(t: number, degrees: number): number {
+  if (degrees === Number.POSITIVE_INFINITY) return t
+  return ((8 * degrees + 1) / (8 * degrees + 3)) * Math.sqrt(degrees * Math.log1p((t * t) / degrees))
+}
+
+function toStudent(z: number, degrees: number): number {
+  if (degrees === Number.POSITIVE_INFINITY) return z
+  return Math.sqrt(degrees * Math.expm1((z * (8 * degrees + 3)) ** 2 / (8 * degrees + 1) ** 2 / degrees))
 }
 
 export interface Comparison {
@@ -96,10 +117,12 @@ export interface Comparison {
 export function compareArms(strata: readonly Stratum[], kind: Kind, alpha: number, tunedFor: number): Comparison | null {
   const seen = strata.filter(({ base, other }) => base.n > 0 && other.n > 0)
   if (seen.length === 0) return null
-  const enough = seen.filter(({ base, other }) => base.n >= LEAST_UNITS && other.n >= LEAST_UNITS)
+  const enough = seen.filter(({ base, other }) => Math.min(base.n, other.n) >= LEAST_UNITS[kind])
   if (enough.length === 0) return { estimate: difference(seen, kind).value, sequence: null, fixed: null, eValue: 1 }
   const found = difference(enough, kind)
-  const reach = sequenceReach(found.n, found.variance, alpha, tunedFor)
+  const error = Math.sqrt(found.variance / found.n)
+  const reach =
+    error === 0 ? 0 : error * toStudent(sequenceReach(found.n, found.variance, alpha, tunedFor) / error, found.degrees)
   return {
     estimate: found.value,
     sequence: { low: found.value - reach, high: found.value + reach },

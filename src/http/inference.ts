@@ -9,6 +9,7 @@ import { answer } from '../pipeline.ts'
 import type { ChatRequest } from '../request.ts'
 import { Trace } from '../trace.ts'
 import { bytes, json } from './body.ts'
+import { callerOf } from './caller.ts'
 import { exchangeOf, goneSignal, refuseWhenClosing, tenantHeader } from './exchange.ts'
 import { provenanceHeaders, serverTiming } from './provenance.ts'
 import type { Routes } from './routes.ts'
@@ -27,9 +28,11 @@ export function inferenceRoutes(gateway: Gateway): Routes {
 async function chat(req: Request, res: Response, gateway: Gateway, read: ChatReader): Promise<void> {
   const { engine, templates, limits, now } = gateway
   const served = { model: engine.model.name, templates: templates.names() }
-  const call = read(json(req, limits.jsonDepthLevels), tenantHeader(req), served)
+  const asked = read(json(req, limits.jsonDepthLevels), tenantHeader(req), served)
+  const id = `chatcmpl-${randomUUID().replaceAll('-', '')}`
+  const call = { ...asked, request: { ...asked.request, caller: callerOf(req, id, asked.model, asked.user) } }
   const heading: Heading = {
-    id: `chatcmpl-${randomUUID().replaceAll('-', '')}`,
+    id,
     created: Math.floor(now() / 1000),
     model: call.model,
     system_fingerprint: fingerprint(gateway),

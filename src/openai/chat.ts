@@ -16,6 +16,8 @@ export interface ChatCall {
   readonly n: number
   readonly stream: boolean
   readonly includeUsage: boolean
+  /** The request's `user`, as experiments may keep it in one arm. */
+  readonly user?: string
 }
 
 /** What the gateway serves at the moment of a request. */
@@ -49,7 +51,9 @@ export function chatReader(limits: Limits): ChatReader {
       explain: palimpsest.explain ?? false,
       sampling: toSampling(fields, limits),
     }
-    return { request, model: fields.model, n: fields.n ?? 1, stream, includeUsage: fields.stream_options?.include_usage ?? false }
+    const includeUsage = fields.stream_options?.include_usage ?? false
+    const { model, n = 1, user } = fields
+    return { request, model, n, stream, includeUsage, ...(user !== undefined && { user }) }
   }
 }
 

@@ -88,6 +88,7 @@ function usage(finishes: readonly Finish[]) {
 function provenance(trace: Trace, explain: boolean) {
   return {
     arm: trace.arm,
+    ...(trace.experiment !== null && { experiment: trace.experiment }),
     edits: trace.applied.map(({ id, subject, score, turn }) => ({ id, subject, score, turn })),
     template: trace.template?.name ?? null,
     memory_version: trace.memoryVersion,

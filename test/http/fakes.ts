@@ -3,6 +3,8 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createApp } from '../../src/app.ts'
+import { openTrials } from '../../src/cli/trials.ts'
+import { answererOf } from '../../src/compare.ts'
 import { Bridges } from '../../src/engine/bridge.ts'
 import type { Embedder, Engine, Prompt } from '../../src/engine/engine.ts'
 import { openScripted, type ScriptedOptions } from '../../src/engine/scripted.ts'
@@ -46,6 +48,8 @@ export async function serve({ engine, embedder = fakeEmbedder(), script, limits,
   const dataDir = mkdtempSync(join(tmpdir(), 'palimpsest-http-'))
   const memory = await openMemory({ dataDir, embedder, now: Date.now, log: quiet })
   const served = engine ?? openScripted({ name: MODEL, reply: echo, contextTokens: 2_000_000, ...script })
+  const allLimits = { ...DEFAULT_LIMITS, ...limits }
+  const trials = openTrials({ dataDir, memory, limits: allLimits, now, log: { info: note, warn: note, error: note }, tickMs: 50 })
   const gateway: Gateway = {
     engine: served,
     multiHop: { mode: 'chain', bridges: new Bridges(served) },
@@ -53,13 +57,15 @@ export async function serve({ engine, embedder = fakeEmbedder(), script, limits,
     retriever: new Retriever(memory, embedder, { now, cacheBytes: 1_000_000 }),
     calibration: { bias: 5, weights: {}, products: {}, threshold: 0.5 },
     templates: openTemplates({ dir: join(import.meta.dirname, '../../templates'), watch: false, log: quiet }),
-    limits: { ...DEFAULT_LIMITS, ...limits },
+    experiments: trials.experiments,
+    limits: allLimits,
     now,
     log: { info: note, warn: note, error: note },
     version: '0.0.0-test',
     startedAt: Date.now(),
     ...(closing && { closing }),
   }
+  trials.experiments.replays.start(answererOf(gateway))
   const server = createApp(gateway).listen(0, '127.0.0.1')
   await new Promise((resolve) => server.once('listening', resolve))
   return {
@@ -69,6 +75,7 @@ export async function serve({ engine, embedder = fakeEmbedder(), script, limits,
     close: async () => {
       server.closeAllConnections()
       await new Promise((resolve) => server.close(resolve))
+      await trials.close()
       await memory.close()
       rmSync(dataDir, { recursive: true, force: true })
     },

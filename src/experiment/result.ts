@@ -1,0 +1,109 @@
+import { type Comparison, compareArms, type Sample, type Stratum } from './confidence.ts'
+import { holm } from './correction.ts'
+import { type Experiment, kindOf, type Metric } from './experiment.ts'
+import type { ArmSample, Ledger } from './ledger.ts'
+import { type SampleRatio, sampleRatio } from './sample-ratio.ts'
+
+export interface ArmResult {
+  readonly arm: string
+  readonly units: number
+  readonly answers: number
+  /** Begun, and not ended: under way, left by the client, or cut off with the process. */
+  readonly unfinished: number
+}
+
+/** One metric of one arm against the first arm. */
+export interface MetricResult {
+  readonly metric: Metric
+  readonly arm: string
+  /** Units with a value, of the first arm and of this one. */
+  readonly units: readonly [base: number, other: number]
+  /** Means over units; of a ratio, geometric. Null without units. */
+  readonly means: readonly [base: number | null, other: number | null]
+  /** Null while the sample ratio is off, or an arm is empty. Of a ratio, as its logarithm. */
+  readonly comparison: Comparison | null
+  /** Always valid, and corrected for all metrics and arms by Holm's method. */
+  readonly adjustedP: number
+  readonly significant: boolean
+}
+
+export interface Result {
+  readonly arms: readonly ArmResult[]
+  readonly sampleRatio: SampleRatio
+  /** The arms are not as full as their weights say: no figure below means anything, and none is given. */
+  readonly blocked: boolean
+  readonly metrics: readonly MetricResult[]
+}
+
+/** Units exposed up to `until` (milliseconds since the epoch; default: all). */
+export function resultOf(experiment: Experiment, ledger: Ledger, until?: number): Result {
+  const counts = ledger.counts(experiment, until)
+  const answers = ledger.answers(experiment)
+  const ratio = sampleRatio(splitsOf(experiment, counts, ledger))
+  const rows = experiment.metrics.flatMap((metric) => {
+    const samples = ledger.samples(experiment, metric, until)
+    return experiment.arms.slice(1).map((arm, i) => compared(experiment, metric, samples, arm.name, i + 1, ratio.mismatch))
+  })
+  const adjusted = holm(rows.map(({ comparison }) => (comparison === null ? 1 : Math.min(1, 1 / comparison.eValue))))
+  return {
+    arms: experiment.arms.map(({ name }, arm) => {
+      const own = answers.find((row) => row.arm === arm)
+      const units = counts.filter((row) => row.arm === arm).reduce((sum, row) => sum + row.units, 0)
+      return { arm: name, units, answers: own?.answers ?? 0, unfinished: own?.unfinished ?? 0 }
+    }),
+    sampleRatio: ratio,
+    blocked: ratio.mismatch,
+    metrics: rows.map((row, i) => {
+      const adjustedP = adjusted[i] ?? 1
+      return { ...row, adjustedP, significant: adjustedP <= experiment.alpha }
+    }),
+  }
+}
+
+/** Units by arm for each epoch, with the weights it had. */
+function splitsOf(experiment: Experiment, counts: ReturnType<Ledger['counts']>, ledger: Ledger) {
+  const weights = weightsByEpoch(experiment, ledger)
+  return [...new Set(counts.map(({ epoch }) => epoch))].map((epoch) => ({
+    counts: experiment.arms.map((_, arm) => counts.find((row) => row.epoch === epoch && row.arm === arm)?.units ?? 0),
+    weights: weights.get(epoch) ?? experiment.arms.map(({ weight }) => weight),
+  }))
+}
+
+/** Epochs begin with 1 and grow with each change of weights; each change names the weights it brings, the first the ones it replaces, too. */
+function weightsByEpoch(experiment: Experiment, ledger: Ledger): Map<number, readonly number[]> {
+  const changes = ledger.events(`${experiment.tenant}/${experiment.id}`).filter(({ kind }) => kind === 'reweighed')
+  const out = new Map<number, readonly number[]>()
+  for (const { body } of changes) {
+    const { epoch, before, weights } = body as { epoch: number; before: readonly number[]; weights: readonly number[] }
+    out.set(epoch - 1, before).set(epoch, weights)
+  }
+  return out
+}
+
+function compared(
+  experiment: Experiment,
+  metric: Metric,
+  samples: readonly ArmSample[],
+  name: string,
+  arm: number,
+  blocked: boolean,
+): Omit<MetricResult, 'adjustedP' | 'significant'> {
+  const kind = kindOf(metric)
+  const [base, other] = [0, arm].map((of) => pooled(samples.filter((sample) => sample.arm === of))) as [Sample, Sample]
+  const mean = ({ n, mean }: Sample) => (n === 0 ? null : kind === 'ratio' ? Math.exp(mean) : mean)
+  const comparison = blocked ? null : compareArms(strataOf(samples, arm), kind, experiment.alpha, experiment.plannedUnits)
+  return { metric, arm: name, units: [base.n, other.n], means: [mean(base), mean(other)], comparison }
+}
+
+const NONE: Sample = { n: 0, mean: 0, variance: 0 }
+
+export function strataOf(samples: readonly ArmSample[], arm: number): Stratum[] {
+  const of = (epoch: number, index: number) => samples.find((s) => s.epoch === epoch && s.arm === index) ?? NONE
+  return [...new Set(samples.map(({ epoch }) => epoch))].map((epoch) => ({ base: of(epoch, 0), other: of(epoch, arm) }))
+}
+
+/** Only its n and mean are asked for. */
+function pooled(samples: readonly Sample[]): Sample {
+  const n = samples.reduce((sum, sample) => sum + sample.n, 0)
+  return { n, mean: n === 0 ? 0 : samples.reduce((sum, sample) => sum + sample.n * sample.mean, 0) / n, variance: 0 }
+}

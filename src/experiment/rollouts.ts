@@ -1,0 +1,226 @@
+import type { Edit } from '../edit/edit.ts'
+import type { ChatRequest, Message } from '../request.ts'
+import { compareArms } from './confidence.ts'
+import type { Experiment, Rollout } from './experiment.ts'
+import type { Experiments, Watcher } from './experiments.ts'
+import { type Pair, type Replays, replayResult } from './replay.ts'
+import { strataOf } from './result.ts'
+import { type Hits, judgeStage, type StageEvidence } from './rollout.ts'
+
+/** What a rollout does to the memory. */
+export interface Batches {
+  has(tenant: string, batch: string): boolean
+  /** Edits of the batch that are live; of the others, if `others`. At most `limit`. */
+  live(tenant: string, batch: string, others: boolean, limit: number): readonly Edit[]
+  withdraw(tenant: string, batch: string, source: string): void
+}
+
+export interface RolloutsOptions {
+  readonly registry: Experiments
+  readonly replays: Replays
+  readonly batches: Batches
+  /** Asked of every batch, beside the prompts a rollout names. */
+  readonly unrelated: readonly string[]
+  /** Milliseconds since the epoch. */
+  readonly now: () => number
+  /** Between two looks while nothing happens. */
+  readonly tickMs?: number
+}
+
+/** Prompts of the batch, and of other edits, that are tried in the shadow. */
+const OWN_PROMPTS = 50
+const OTHER_PROMPTS = 50
+const TICK_MS = 1_000
+/** Outcomes are judged together when they come within this time. */
+const SETTLE_MS = 50
+
+/** Takes batches from stage to stage while their guardrails hold, and back when one breaks. */
+export class Rollouts implements Watcher {
+  readonly #options: RolloutsOptions
+  readonly #ticker: NodeJS.Timeout
+  readonly #due = new Set<string>()
+  /** How many prompts of each stage are replayed, by rollout and version. */
+  readonly #begun = new Map<string, { readonly locality: number; readonly own: number }>()
+
+  constructor(options: RolloutsOptions) {
+    this.#options = options
+    options.registry.watch(this)
+    this.#ticker = setInterval(() => this.look(), options.tickMs ?? TICK_MS)
+    this.#ticker.unref()
+  }
+
+  close(): void {
+    clearInterval(this.#ticker)
+  }
+
+  changed({ tenant, id, rollout, guardrails }: Experiment): void {
+    const key = JSON.stringify([tenant, id])
+    if ((rollout === undefined && guardrails.length === 0) || this.#due.has(key)) return
+    this.#due.add(key)
+    setTimeout(() => {
+      this.#due.delete(key)
+      this.#judge(this.#options.registry.get(tenant, id))
+    }, SETTLE_MS).unref()
+  }
+
+  shadow(experiment: Experiment, { messages }: ChatRequest): void {
+    this.#options.replays.enqueue(experiment, [messages], 'shadow')
+  }
+
+  /** Judges every rollout that is under way. */
+  look(): void {
+    for (const experiment of this.#options.registry.everywhere()) this.#judge(experiment)
+  }
+
+  /** Ends a rollout by hand: the batch is withdrawn. */
+  rollBack(experiment: Experiment, why: string): Experiment {
+    return this.#back(experiment, { why })
+  }
+
+  #judge(experiment: Experiment): void {
+    const { rollout, status, guardrails } = experiment
+    if (status !== 'running' || guardrails.length === 0) return
+    if (rollout === undefined) {
+      this.#guard(experiment)
+      return
+    }
+    if (!this.#options.batches.has(experiment.tenant, rollout.batch)) return
+    const begun = this.#begin(experiment, rollout)
+    const evidence = this.#evidence(experiment, 1, begun.locality)
+    // A small batch has fewer prompts of its own than the stage asks for.
+    const least = Math.min(rollout.stages[rollout.stage]?.least ?? 0, rollout.stage === 0 ? begun.own : Number.POSITIVE_INFINITY)
+    const { verdict, checked } = judgeStage(least, guardrails, evidence, experiment.alpha)
+    switch (verdict) {
+      case 'wait':
+        break
+      case 'broken':
+        this.#back(experiment, { broken: checked.filter(({ broken }) => broken), checked, evidence })
+        break
+      case 'advance':
+        this.#advance(experiment, rollout, { checked, evidence })
+        break
+      default:
+        verdict satisfies never
+    }
+  }
+
+  /** An experiment of which an arm breaks a guardrail is stopped. */
+  #guard(experiment: Experiment): void {
+    const { registry } = this.#options
+    for (const [arm, { name }] of experiment.arms.entries()) {
+      if (arm === 0) continue
+      const evidence = this.#evidence(experiment, arm, 0)
+      const { verdict, checked } = judgeStage(Number.POSITIVE_INFINITY, experiment.guardrails, evidence, experiment.alpha)
+      if (verdict !== 'broken') continue
+      registry.stop(experiment, { arm: name, broken: checked.filter(({ broken }) => broken) })
+      return
+    }
+  }
+
+  /** Has the prompts of a stage replayed, once. */
+  #begin(experiment: Experiment, { batch, stage, localityPrompts }: Rollout) {
+    const { tenant, id, version } = experiment
+    const key = JSON.stringify([tenant, id, version])
+    const known = this.#begun.get(key)
+    if (known !== undefined) return known
+    const { replays, batches, unrelated } = this.#options
+    const others = batches.live(tenant, batch, true, OTHER_PROMPTS).map(({ prompt }) => prompt)
+    const prompts = [...new Set([...localityPrompts, ...unrelated, ...others])]
+    const own = stage > 0 ? [] : batches.live(tenant, batch, false, OWN_PROMPTS).map(({ prompt }) => prompt)
+    const begun = {
+      locality: replays.enqueue(experiment, prompts.map(message), 'locality'),
+      own: replays.enqueue(experiment, own.map(message), 'own'),
+    }
+    this.#begun.set(key, begun)
+    return begun
+  }
+
+  #evidence(experiment: Experiment, arm: number, prompts: number): StageEvidence {
+    const { ledger } = this.#options.registry
+    const pairs = ledger.pairs<Pair>(experiment)
+    const { collateral, locality } = replayResult(experiment, pairs, arm)
+    const units = ledger
+      .counts(experiment)
+      .filter((row) => row.arm === arm)
+      .reduce((sum, row) => sum + row.units, 0)
+    const failed = pairs.filter(({ origin, error }) => origin === 'locality' && error !== undefined).length
+    const rate = (metric: 'error' | 'negative_feedback' | 'refusal') => this.#rate(experiment, metric, arm)
+    return {
+      exposed: this.#options.registry.isShadow(experiment) ? collateral.n : units,
+      locality: { ...locality, expected: prompts - failed },
+      collateral,
+      rates: { error: rate('error'), negative_feedback: rate('negative_feedback'), refusal: rate('refusal') },
+      latency: compareArms(
+        strataOf(ledger.samples(experiment, 'latency_ms'), arm),
+        'ratio',
+        experiment.alpha / Math.max(1, experiment.guardrails.length),
+        experiment.plannedUnits,
+      ),
+    }
+  }
+
+  /** A unit counts as the share of its answers; the sum is rounded, for an exact test wants whole events. */
+  #rate(experiment: Experiment, metric: 'error' | 'negative_feedback' | 'refusal', arm: number): readonly [Hits, Hits] {
+    const samples = this.#options.registry.ledger.samples(experiment, metric)
+    const of = (index: number): Hits => {
+      const own = samples.filter((sample) => sample.arm === index)
+      const n = own.reduce((sum, sample) => sum + sample.n, 0)
+      return { n, hits: Math.round(own.reduce((sum, sample) => sum + sample.n * sample.mean, 0)) }
+    }
+    return [of(0), of(arm)]
+  }
+
+  #advance(experiment: Experiment, rollout: Rollout, evidence: object): void {
+    const { registry, now } = this.#options
+    const next = rollout.stages[rollout.stage + 1]
+    if (next === undefined) {
+      const live = { ...experiment, rollout: { ...rollout, outcome: 'live' as const } }
+      registry.update({ ...live, status: 'shipped', endedAt: Math.round(now()) }, 'live', {
+        ...evidence,
+        ...this.#account(experiment),
+      })
+      return
+    }
+    const [without, withBatch] = experiment.arms
+    if (without === undefined || withBatch === undefined) return
+    const arms = [
+      { ...without, weight: 1 - next.share },
+      { ...withBatch, weight: next.share },
+    ]
+    const version = experiment.version + 1
+    registry.update({ ...experiment, arms, version, rollout: { ...rollout, stage: rollout.stage + 1 } }, 'stage', {
+      ...{ stage: rollout.stage + 1, share: next.share, passed: evidence },
+    })
+  }
+
+  /** The memory first: a process that ends between the two finds the guardrail broken again. */
+  #back(experiment: Experiment, evidence: object): Experiment {
+    const { registry, batches, now } = this.#options
+    const { tenant, id, rollout } = experiment
+    if (rollout === undefined) return experiment
+    if (batches.has(tenant, rollout.batch)) batches.withdraw(tenant, rollout.batch, `rollout ${id}`)
+    const ended: Experiment = {
+      ...{ ...experiment, status: 'stopped', endedAt: Math.round(now()) },
+      rollout: { ...rollout, outcome: 'rolled_back' },
+    }
+    registry.update(ended, 'rolled_back', { ...evidence, ...this.#account(experiment) })
+    return ended
+  }
+
+  /** How far it came, and how many answers the batch had made by then. */
+  #account(experiment: Experiment) {
+    const { ledger } = this.#options.registry
+    const share = experiment.rollout?.stages[experiment.rollout.stage]?.share
+    const first = ledger.firstAnswer(experiment, 1)
+    return {
+      ...{ stage: experiment.rollout?.stage, share },
+      requests_affected: ledger.answersEver(experiment, 1),
+      seconds: (this.#options.now() - experiment.createdAt) / 1_000,
+      seconds_since_first_affected: first === null ? null : (this.#options.now() - first) / 1_000,
+    }
+  }
+}
+
+function message(content: string): Message[] {
+  return [{ role: 'user', content }]
+}
