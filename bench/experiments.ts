@@ -1,7 +1,17 @@
 /** `npm run bench:experiments [-- --runs 2000 --seed 1]`: the simulations of bench/simulated.ts, as tables. */
 import { parseArgs } from 'node:util'
 import { needed } from '../src/experiment/power.ts'
-import { ALPHA, chance, pairsCrossed, rateCovered, ratioCaught, type Scenario, seconds, simulate } from './simulated.ts'
+import {
+  ALPHA,
+  chance,
+  logSeconds,
+  pairsCrossed,
+  rateCovered,
+  ratioCaught,
+  type Scenario,
+  seconds,
+  simulate,
+} from './simulated.ts'
 
 const { values: flags } = parseArgs({
   options: { runs: { type: 'string', default: '2000' }, seed: { type: 'string', default: '1' } },
@@ -27,17 +37,13 @@ const same: readonly Scenario[] = [
     weight: 0.1,
   },
   { name: 'chance 0.5, tuned for 200', outcome: chance(0.5), kind: 'proportion', truth: 0, exposures: 5_000, tunedFor: 200 },
-  { name: 'log-normal seconds', outcome: seconds(), kind: 'mean', truth: 0, exposures: 5_000, tunedFor: 2_000 },
-  { name: 'log-normal seconds, tuned for 200', outcome: seconds(), kind: 'mean', truth: 0, exposures: 5_000, tunedFor: 200 },
-  {
-    name: 'log-normal seconds, weights 90/10',
-    outcome: seconds(),
-    kind: 'mean',
-    truth: 0,
-    exposures: 5_000,
-    tunedFor: 2_000,
-    weight: 0.1,
-  },
+  ...[0.5, 0.1].flatMap((weight): Scenario[] => {
+    const common = { truth: 0, exposures: 5_000, tunedFor: 2_000, weight }
+    return [
+      { name: `log-normal seconds, ratio, weight ${weight}`, outcome: logSeconds(), kind: 'ratio', ...common },
+      { name: `log-normal seconds, mean, weight ${weight}`, outcome: seconds(), kind: 'mean', ...common },
+    ]
+  }),
   {
     name: 'chance 0.3, units come back 4 times',
     outcome: chance(0.3),
@@ -68,6 +74,14 @@ const differing: readonly Scenario[] = [
     tunedFor: 2_000,
   },
   { name: '0.01 and 0.02', outcome: chance(0.01, 0.02), kind: 'proportion', truth: 0.01, exposures: 5_000, tunedFor: 2_000 },
+  {
+    name: 'log-normal seconds, 15 % slower',
+    outcome: logSeconds(0.14),
+    kind: 'ratio',
+    truth: 0.14,
+    exposures: 5_000,
+    tunedFor: 2_000,
+  },
   { name: 'log-normal seconds, 0.3 s more', outcome: seconds(0.3), kind: 'mean', truth: 0.3, exposures: 5_000, tunedFor: 2_000 },
   {
     name: `0.30 and 0.36, ${need.sequential} exposures as planned`,

@@ -5,6 +5,7 @@ import { addDoctorCommand } from './cli/doctor.ts'
 import { addEditsCommand } from './cli/edits.ts'
 import { problemText } from './cli/edits-text.ts'
 import { addEvalCommand } from './cli/eval.ts'
+import { addExperimentCommands } from './cli/experiments.ts'
 import { VERSION } from './cli/open.ts'
 import { addServeCommand } from './cli/serve.ts'
 import { printable } from './cli/table.ts'
@@ -19,6 +20,7 @@ addServeCommand(program)
 addEditsCommand(program)
 addChatCommand(program)
 addEvalCommand(program)
+addExperimentCommands(program)
 addDoctorCommand(program)
 
 try {

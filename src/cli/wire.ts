@@ -1,5 +1,6 @@
 /** What the gateway answers, as far as the command line shows it. The shapes are made in `src/openai`. */
 import type { wireLanding } from '../openai/edits.ts'
+import type { wireEvent, wireExperiment, wireReplay, wireResult } from '../openai/experiment-answers.ts'
 import type { wireExplanation } from '../openai/explain.ts'
 
 export interface WireEdit {
@@ -62,4 +63,22 @@ export interface WireProvenance {
   readonly template: string | null
   readonly tokens_added: number
   readonly trace?: { readonly turns: WireExplanation['turns'] }
+}
+
+export type WireExperiment = ReturnType<typeof wireExperiment>
+export type WireExperimentResult = WireExperiment & {
+  readonly result: ReturnType<typeof wireResult>
+  readonly events: readonly ReturnType<typeof wireEvent>[]
+}
+export type WireReplayResult = ReturnType<typeof wireReplay>
+
+export interface WireComparison {
+  readonly identical: boolean
+  readonly arms: readonly {
+    readonly arm: string
+    readonly text: string
+    readonly latency_ms: number
+    readonly tokens_added: number
+    readonly turns: WireExplanation['turns']
+  }[]
 }

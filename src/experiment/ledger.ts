@@ -160,10 +160,10 @@ export class Ledger {
       .run(key, at, JSON.stringify(messages))
     this.#db
       .prepare(
-        `DELETE FROM experiment_prompts WHERE experiment = ?1 AND rowid <=
-           (SELECT rowid FROM experiment_prompts WHERE experiment = ?1 ORDER BY rowid DESC LIMIT 1 OFFSET ?2)`,
+        `DELETE FROM experiment_prompts WHERE experiment = :key AND rowid <=
+           (SELECT rowid FROM experiment_prompts WHERE experiment = :key ORDER BY rowid DESC LIMIT 1 OFFSET :keep)`,
       )
-      .run(key, this.#limits.loggedPrompts)
+      .run({ key, keep: this.#limits.loggedPrompts })
   }
 
   prompts(key: string): (readonly Message[])[] {
