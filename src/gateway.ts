@@ -41,6 +41,7 @@ export interface Limits {
   readonly awaitIndexMs: number
   /** Answers of experiments kept in the ledger, and prompts and pairs of answers kept for each: see LedgerLimits. */
   readonly ledgerAnswers: number
+  readonly answerFeedback: number
   readonly loggedPrompts: number
   readonly replayPairs: number
   /** Prompts that wait to be replayed. */
@@ -78,6 +79,7 @@ export const DEFAULT_LIMITS: Limits = {
   awaitIndexEdits: 64,
   awaitIndexMs: 5_000,
   ledgerAnswers: 2_000_000,
+  answerFeedback: 32,
   loggedPrompts: 1_000,
   replayPairs: 10_000,
   replayQueue: 2_000,

@@ -79,24 +79,24 @@ function bounds(interval: readonly (number | null)[] | null, kind: string): stri
 }
 
 export function replayText({ arms, waiting }: WireReplayResult): string {
-  return arms
-    .map(({ arm, pairs, failed, changed, target_shown: shown, judged, locality, edits }) => {
-      const lines = [
-        `${arm}: ${count(pairs, 'prompt')} answered by both arms, ${changed} differently${failed > 0 ? `, ${failed} failed` : ''}${waiting > 0 ? `, ${waiting} waiting` : ''}`,
-        `target shown: ${shown.gained} gained, ${shown.lost} lost of ${shown.pairs} with an edit at work; ${bounds(shown.confidence_sequence, 'proportion')} at any look; McNemar p = ${shown.mcnemar_p.toPrecision(2)}`,
-        ...(shown.prompts_needed === null
-          ? []
-          : [`about ${shown.prompts_needed} prompts show such a difference with 80 % power`]),
-        ...(judged.pairs === 0 ? [] : [`judged: better ${judged.gained}, worse ${judged.lost} of ${judged.pairs}`]),
-        ...(locality.n === 0 ? [] : [`not about it: ${locality.identical} of ${locality.n} answered the same`]),
-      ]
-      const rows = edits.map((edit) => [edit.id, ...[edit.pairs, edit.changed, edit.gained, edit.lost].map(String)])
-      return [
-        ...lines,
-        ...(rows.length === 0 ? [] : ['', table(['edit', 'prompts>', 'changed>', 'gained>', 'lost>'], rows)]),
-      ].join('\n')
-    })
-    .join('\n\n')
+  return arms.map((arm) => armReplayed(arm, waiting)).join('\n\n')
+}
+
+function armReplayed(of: WireReplayResult['arms'][number], waiting: number): string {
+  const { arm, pairs, failed, changed, target_shown: shown, judged, locality, edits } = of
+  const more = [...(failed > 0 ? [`${failed} failed`] : []), ...(waiting > 0 ? [`${waiting} waiting`] : [])]
+  const sequence = bounds(shown.confidence_sequence, 'proportion')
+  const lines = [
+    [`${arm}: ${count(pairs, 'prompt')} answered by both arms, ${changed} differently`, ...more].join(', '),
+    `target shown: ${shown.gained} gained, ${shown.lost} lost of ${shown.pairs} with an edit at work; ${sequence} at any look`,
+    `McNemar's exact p at one look: ${shown.mcnemar_p.toPrecision(2)}`,
+    ...(shown.prompts_needed === null ? [] : [`about ${shown.prompts_needed} prompts show such a difference with 80 % power`]),
+    ...(judged.pairs === 0 ? [] : [`judged: better ${judged.gained}, worse ${judged.lost} of ${judged.pairs}`]),
+    ...(locality.n === 0 ? [] : [`not about it: ${locality.identical} of ${locality.n} answered the same`]),
+  ]
+  const rows = edits.map((edit) => [edit.id, ...[edit.pairs, edit.changed, edit.gained, edit.lost].map(String)])
+  const perEdit = table(['edit', 'prompts>', 'changed>', 'gained>', 'lost>'], rows)
+  return [...lines, ...(rows.length === 0 ? [] : ['', perEdit])].join('\n')
 }
 
 const WHY_EDITS = 6

@@ -44,6 +44,8 @@ export interface ArmSample extends Sample {
 export interface LedgerLimits {
   /** Answers kept of all experiments. When they are reached, those of the experiments that ended longest ago go; then no more are taken. */
   readonly ledgerAnswers: number
+  /** Pieces of feedback kept on one answer. */
+  readonly answerFeedback: number
   /** Prompts kept of an experiment that logs them; the latest stay. */
   readonly loggedPrompts: number
   /** Pairs of answers kept of an experiment. */
@@ -77,7 +79,7 @@ export class Ledger {
     this.#answers = guarded('opening the ledger of experiments', () => {
       this.#db.pragma('journal_mode = WAL')
       this.#db.pragma('synchronous = NORMAL')
-      this.#db.exec(LEDGER_SCHEMA)
+      this.#db.transaction(() => this.#db.exec(LEDGER_SCHEMA)).immediate()
       return this.#db.prepare('SELECT count(*) FROM answers').pluck().get() as number
     })
   }
@@ -176,9 +178,11 @@ export class Ledger {
     const ended = this.experiments().filter(({ status }) => status !== 'running')
     for (const experiment of ended.sort((a, b) => (a.endedAt ?? 0) - (b.endedAt ?? 0))) {
       const key = keyOf(experiment)
-      const { changes } = this.#run('making room in the ledger', 'DELETE FROM answers WHERE experiment = ?', key)
+      const doing = 'making room in the ledger'
+      this.#run(doing, 'DELETE FROM feedback WHERE completion IN (SELECT id FROM answers WHERE experiment = ?)', key)
+      const { changes } = this.#run(doing, 'DELETE FROM answers WHERE experiment = ?', key)
       if (changes === 0) continue
-      this.#run('making room in the ledger', 'DELETE FROM exposures WHERE experiment = ?', key)
+      this.#run(doing, 'DELETE FROM exposures WHERE experiment = ?', key)
       this.#answers -= changes
       return true
     }
@@ -201,10 +205,12 @@ export class Ledger {
     this.#run('recording an outcome', 'UPDATE answers SET asked_again = 1 WHERE id = ? AND finished = 1', completion)
   }
 
-  feedback({ tenant, completion, id, at, score, label, numbers }: Feedback): 'recorded' | 'known' | 'no_exposure' {
+  feedback({ tenant, completion, id, at, score, label, numbers }: Feedback): 'recorded' | 'known' | 'no_exposure' | 'too_much' {
     const [answer] = this.#all<{ experiment: string }>('SELECT experiment FROM answers WHERE id = ?', completion)
     if (answer?.experiment.startsWith(`${tenant}/`) !== true) return 'no_exposure'
     const negative = (score ?? 0) < 0 || NEGATIVE.includes((label ?? '').toLowerCase())
+    const [held] = this.#all<{ n: number }>('SELECT count(*) AS n FROM feedback WHERE completion = ?', completion)
+    if ((held?.n ?? 0) >= this.#limits.answerFeedback) return 'too_much'
     const { changes } = this.#run(
       'recording feedback',
       'INSERT OR IGNORE INTO feedback (completion, id, at, score, label, numbers, negative) VALUES (?, ?, ?, ?, ?, ?, ?)',

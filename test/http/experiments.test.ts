@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { client } from '../../src/cli/client.ts'
 import type { Prompt } from '../../src/engine/engine.ts'
+import { openScripted } from '../../src/engine/scripted.ts'
 import { MODEL, type Served, type ServeOptions, serve } from './fakes.ts'
 
 vi.setConfig({ testTimeout: 60_000 })
@@ -111,6 +112,22 @@ describe('an experiment', () => {
     await call('POST', '/v1/experiments', { id: 'g', arms: arms({ threshold: 1 }) })
     const { experiment, edits } = (await ask('u')).palimpsest
     expect([experiment.id, edits.length]).toEqual(['g', experiment.arm === 'now' ? 1 : 0])
+  })
+
+  test('compares two models that are served', async () => {
+    const terse = openScripted({ name: 'terse', reply: () => 'Yes.' })
+    const { call, ask } = await start({ otherEngines: new Map([['terse', terse]]) })
+    await call('POST', '/v1/experiments', {
+      id: 'm',
+      arms: [{ name: 'now' }, { name: 'small', model: 'terse' }],
+      unit: 'conversation',
+    })
+    const texts = new Map<string, string>()
+    for (let i = 0; i < 20; i++) {
+      const { palimpsest, choices } = await ask(undefined, `Question ${i}?`)
+      texts.set(palimpsest.experiment.arm, choices[0].message.content)
+    }
+    expect(Object.fromEntries(texts)).toEqual({ now: 'Nobody knows.', small: 'Yes.' })
   })
 
   test.each([

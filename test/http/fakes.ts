@@ -34,13 +34,21 @@ export interface ServeOptions {
   readonly script?: Partial<ScriptedOptions>
   readonly limits?: Partial<Limits>
   readonly closing?: AbortSignal
+  readonly otherEngines?: ReadonlyMap<string, Engine>
 }
 
 /**
  * The real application, memory, retrieval and templates, on a port of the system's choice. Made up: the model, which is scripted; the
  * embedder, whose vectors mean nothing; and the gate's weights, which take every edit whose subject is named.
  */
-export async function serve({ engine, embedder = fakeEmbedder(), script, limits, closing }: ServeOptions = {}): Promise<Served> {
+export async function serve({
+  engine,
+  embedder = fakeEmbedder(),
+  script,
+  limits,
+  closing,
+  otherEngines,
+}: ServeOptions = {}): Promise<Served> {
   const logged: object[] = []
   const note = (fields: object) => void logged.push(fields)
   const quiet = { info: () => {}, warn: () => {}, error: () => {} }
@@ -52,6 +60,7 @@ export async function serve({ engine, embedder = fakeEmbedder(), script, limits,
   const trials = openTrials({ dataDir, memory, limits: allLimits, now, log: { info: note, warn: note, error: note }, tickMs: 50 })
   const gateway: Gateway = {
     engine: served,
+    ...(otherEngines && { otherEngines }),
     multiHop: { mode: 'chain', bridges: new Bridges(served) },
     memory,
     retriever: new Retriever(memory, embedder, { now, cacheBytes: 1_000_000 }),

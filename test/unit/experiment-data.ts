@@ -18,6 +18,6 @@ export function ledgerIn(file: string, limits: Partial<LedgerLimits> = {}): Ledg
   return new Ledger({
     file,
     guarded: (_doing, work) => work(),
-    limits: { ledgerAnswers: 100_000, loggedPrompts: 3, replayPairs: 10, ...limits },
+    limits: { ledgerAnswers: 100_000, answerFeedback: 2, loggedPrompts: 3, replayPairs: 10, ...limits },
   })
 }

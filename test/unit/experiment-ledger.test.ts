@@ -90,6 +90,7 @@ describe('the ledger', () => {
     const said = { tenant: 'default', completion: 'c', id: 'f', at: 1, label: 'wrong', numbers: { stars: 2 } }
     expect(ledger.feedback({ ...said, tenant: 'other' })).toBe('no_exposure')
     expect([ledger.feedback(said), ledger.feedback(said)]).toEqual(['recorded', 'known'])
+    expect(['g', 'h'].map((id) => ledger.feedback({ ...said, id, numbers: {} }))).toEqual(['recorded', 'too_much'])
     const mean = (metric: Parameters<typeof ledger.samples>[1]) =>
       ledger.samples(experiment(), metric).map(({ n, mean }) => [n, mean])
     expect(mean('target_shown')).toEqual([[1, 1]])
