@@ -34,7 +34,7 @@ export function experimentText(experiment: WireExperimentResult): string {
   const rows = result.metrics.map((metric) => [
     metric.metric,
     metric.arm,
-    ...metric.means.map((mean) => (mean === null ? '-' : mean.toPrecision(3))),
+    ...metric.means.map((mean) => (mean === null ? '-' : Number(mean.toPrecision(3)).toLocaleString('en'))),
     metric.difference === null ? '-' : signed(metric.difference, metric.kind),
     bounds(metric.confidence_sequence, metric.kind),
     bounds(metric.fixed_interval, metric.kind),
@@ -99,7 +99,7 @@ function armReplayed(of: WireReplayResult['arms'][number], waiting: number): str
   return [...lines, ...(rows.length === 0 ? [] : ['', perEdit])].join('\n')
 }
 
-const WHY_EDITS = 6
+const WHY_EDITS = 3
 
 export function comparisonText({ arms, identical }: WireComparison): string {
   const one = ({ arm, text, latency_ms: ms, tokens_added: added, turns }: WireComparison['arms'][number]) => {

@@ -125,10 +125,15 @@ export function compareArms(strata: readonly Stratum[], kind: Kind, alpha: numbe
     error === 0 ? 0 : error * toStudent(sequenceReach(found.n, found.variance, alpha, tunedFor) / error, found.degrees)
   return {
     estimate: found.value,
-    sequence: { low: found.value - reach, high: found.value + reach },
+    sequence: possible({ low: found.value - reach, high: found.value + reach }, kind),
     fixed: fixedInterval(enough, kind, alpha),
     eValue: evidence(found, alpha, tunedFor),
   }
+}
+
+/** Proportions differ by 1 at most. */
+function possible({ low, high }: Interval, kind: Kind): Interval {
+  return kind === 'proportion' ? { low: Math.max(-1, low), high: Math.min(1, high) } : { low, high }
 }
 
 /** One stratum: Newcombe for proportions, Welch for means. Several: the normal interval of the stratified estimate. */

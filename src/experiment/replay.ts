@@ -9,7 +9,7 @@ import { comparePairs, type PairedResult } from './paired.ts'
 /** How a gateway answers a request of our own. */
 export interface Answerer {
   answer(request: ChatRequest, signal: AbortSignal): Promise<Answered>
-  /** Whether the model would be asked different things; where not, one answer stands for all. */
+  /** Whether the model would be asked different things. */
   differ(requests: readonly ChatRequest[], signal: AbortSignal): Promise<boolean>
   /** Requests at work and waiting in the engine. */
   load(): number
@@ -46,6 +46,8 @@ export interface Pair {
   readonly answers: readonly PairAnswer[]
   /** Of each arm but the first. */
   readonly verdicts: readonly Verdict[]
+  /** The model would be asked the same by all arms, so it was not asked: the answers are the same, and their texts left empty. */
+  readonly same?: true
   /** Set where an arm could not answer. */
   readonly error?: string
 }
@@ -65,6 +67,7 @@ export interface ReplayOptions {
 }
 
 const ANSWER_TOKENS = 128
+const UNASKED: PairAnswer = { text: '', edits: [], targetShown: false, refusal: false, latencyMs: 0 }
 /** Between two looks whether someone waits. */
 const LOOK_MS = 10
 
@@ -135,6 +138,10 @@ export class Replays {
       while (answerer.load() > 0 && !this.#closing.signal.aborted) await pause(LOOK_MS)
       const job = this.#queue[0] as Job
       const { registry } = this.#options
+      if (isOver(job.experiment, registry)) {
+        this.#queue.shift()
+        continue
+      }
       const pair = await this.#pair(job, answerer).catch((error: unknown) => {
         if (error instanceof Preempted) return null
         this.#options.warn(`experiment ${keyOf(job.experiment)}: a prompt could not be replayed (${(error as Error).message})`)
@@ -161,10 +168,11 @@ export class Replays {
     try {
       const { registry } = this.#options
       const arms = registry.arms(experiment, registry.usual(replayRequest(experiment, messages, answerer.model)))
-      const differ = await answerer.differ(arms, signal)
+      const shown = origin === 'shadow' && !experiment.logPrompts ? null : (messages.at(-1)?.content ?? '')
+      if (!(await answerer.differ(arms, signal)))
+        return { origin, question: shown, answers: arms.map(() => UNASKED), verdicts: [], same: true }
       const answers: Answered[] = []
-      for (const [at, arm] of arms.entries())
-        answers.push(at > 0 && !differ ? (answers[0] as Answered) : await answerer.answer(arm, signal))
+      for (const arm of arms) answers.push(await answerer.answer(arm, signal))
       const targets = [...new Set(answers.flatMap((one) => one.targets))]
       const question = messages.at(-1)?.content ?? ''
       const verdicts: Verdict[] = []
@@ -175,7 +183,7 @@ export class Replays {
         verdicts.push(await judge(ask, question, base.text, other.text))
       }
       return {
-        ...{ origin, verdicts, question: origin === 'shadow' && !experiment.logPrompts ? null : question },
+        ...{ origin, verdicts, question: shown },
         answers: answers.map(({ text, edits, latencyMs }) => ({
           ...{ text, edits, latencyMs, refusal: refuses(text) },
           targetShown: targets.some((target) => shows(text, target)),
@@ -187,6 +195,12 @@ export class Replays {
       clearInterval(watch)
     }
   }
+}
+
+/** Whether the stage that a prompt was replayed for has passed. */
+function isOver({ tenant, id, version, rollout }: Experiment, registry: Experiments): boolean {
+  const now = registry.get(tenant, id)
+  return rollout !== undefined && (now.status !== 'running' || now.version !== version)
 }
 
 function promptHash({ messages, origin }: Job): string {
