@@ -51,9 +51,25 @@ export const MASK = 'someone or something'
 export const WORD =
   /[\p{sc=Han}\p{sc=Hira}\p{sc=Kana}\p{sc=Thai}]|(?:(?![\p{sc=Han}\p{sc=Hira}\p{sc=Kana}\p{sc=Thai}])[\p{L}\p{N}\p{M}])+/gu
 
+/** Letters with a stroke and the like, which no normal form takes apart. */
+const PLAIN: Readonly<Record<string, string>> = {
+  ł: 'l',
+  ø: 'o',
+  đ: 'd',
+  ð: 'd',
+  þ: 'th',
+  ħ: 'h',
+  ı: 'i',
+  ß: 'ss',
+  æ: 'ae',
+  œ: 'oe',
+  ŧ: 't',
+}
+
 /** Lower-cased words, accents folded (NFKD, marks dropped): how subjects are compared. */
 export function words(text: string): string[] {
-  return text.normalize('NFKD').replace(/\p{M}/gu, '').toLowerCase().match(WORD) ?? []
+  const bare = text.normalize('NFKD').replace(/\p{M}/gu, '').toLowerCase()
+  return bare.replace(/[łøđðþħıßæœŧ]/g, (letter) => PLAIN[letter] ?? letter).match(WORD) ?? []
 }
 
 const LETTER = /[\p{L}\p{N}]/u
