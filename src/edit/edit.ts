@@ -51,8 +51,13 @@ export const MASK = 'someone or something'
 export const WORD =
   /[\p{sc=Han}\p{sc=Hira}\p{sc=Kana}\p{sc=Thai}]|(?:(?![\p{sc=Han}\p{sc=Hira}\p{sc=Kana}\p{sc=Thai}])[\p{L}\p{N}\p{M}])+/gu
 
+const NOT_ASCII = /[^\0-\x7f]/
+const ASCII_WORD = /[a-z0-9]+/g
+
 /** Lower-cased words, accents folded (NFKD, marks dropped): how subjects are compared. */
 export function words(text: string): string[] {
+  // The same, some ten times faster, for most texts.
+  if (!NOT_ASCII.test(text)) return text.toLowerCase().match(ASCII_WORD) ?? []
   return text.normalize('NFKD').replace(/\p{M}/gu, '').toLowerCase().match(WORD) ?? []
 }
 
