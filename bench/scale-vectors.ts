@@ -1,7 +1,8 @@
 /**
  * Vectors for any number of made-up subjects, like those of a real embedder without its time. Some hundred names in each template are
  * embedded for real (once; kept in a file); the vector of a made-up name in a template is the template's mean plus a mixture of two real
- * names' deviations from it, one for each of its words. docs/LOG.md compares its nearest neighbours with those of real edits.
+ * names' deviations from it, one for each of its words, and something of the name's own, without which any two names of one word would be
+ * nearer to each other than real ones are. docs/LOG.md compares the nearest neighbours with those of real edits.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import type { Edit } from '../src/edit/edit.ts'
@@ -35,6 +36,9 @@ const SYLLABLES =
   )
 /** As `name` writes them; no other word of a template has this shape twice in a row. */
 const NAME = /\b([A-Z][aeiou](?:[a-z][aeiou]){2}) ([A-Z][aeiou](?:[a-z][aeiou]){2})\b/g
+
+/** How much of a name's deviation is its own. */
+const OWN = 0.7
 
 export function random(seed: number): () => number {
   let state = seed >>> 0
@@ -103,9 +107,13 @@ export async function recipeEmbedder(real: () => Promise<Embedder>, file: string
       const [a, b] = [hash(first), hash(`.${second}`)]
       const [one, other] = [of[a % of.length], of[b % of.length]]
       const angle = Math.PI / 6 + (((a ^ b) % 1_024) / 1_024) * (Math.PI / 6)
-      const weight = at === 0 ? 1 : 0.5
+      const weight = (at === 0 ? 1 : 0.5) * Math.sqrt(1 - OWN ** 2)
       const [cos, sin] = [weight * Math.cos(angle), weight * Math.sin(angle)]
       for (let d = 0; d < dimensions; d++) sum[d] = (sum[d] ?? 0) + cos * (one?.[d] ?? 0) + sin * (other?.[d] ?? 0)
+      // Uniform numbers of variance 1/12; the deviation's length is about that of `one`.
+      const draw = random(a ^ Math.imul(b, 31))
+      const scale = ((at === 0 ? 1 : 0.5) * OWN * Math.hypot(...(one ?? []))) / Math.sqrt(dimensions / 12)
+      for (let d = 0; d < dimensions; d++) sum[d] = (sum[d] ?? 0) + scale * (draw() - 0.5)
     }
     return unit(sum)
   }
