@@ -92,8 +92,11 @@ export class RelationReader {
     const stated = await this.#read(edit)
     const best = (keys: readonly Float32Array[]) =>
       Math.max(...keys.map((k) => Math.max(...asked.around.map((a) => cosine(a, k)))))
-    const beaten = (yardstick: Float32Array) =>
-      yardstick.reduce((most, c, i) => Math.max(most, c - (stated.yardstick[i] ?? 0)), -2)
+    const beaten = (yardstick: Float32Array) => {
+      let most = -2
+      for (let i = 0; i < yardstick.length; i++) most = Math.max(most, (yardstick[i] ?? 0) - (stated.yardstick[i] ?? 0))
+      return most
+    }
     const byStatement = best(stated.statements)
     const said = wordEvidence(asked.near, stated.maskedPrompt, edit.targetNew)
     const nouns = asked.head !== null && stated.head !== null ? cosine(asked.head, stated.head) : 0
@@ -156,14 +159,36 @@ export function cosine(a: Float32Array, b: Float32Array): number {
   return sum
 }
 
+/** Worked out once for each vector that the embedder's cache hands out: the wordings of many edits are one text with the subject masked. */
+const cosinesOf = new WeakMap<Float32Array, { readonly common: readonly Float32Array[]; readonly row: Float32Array }>()
+
 /** To each common relation: the best of its wordings. */
 function cosines(vector: Float32Array, common: readonly Float32Array[]): Float32Array {
-  const out = new Float32Array(RELATIONS.length).fill(-1)
-  for (const [i, wording] of common.entries()) {
-    const relation = RELATION_OF[i] ?? 0
-    out[relation] = Math.max(out[relation] ?? -1, cosine(vector, wording))
+  const had = cosinesOf.get(vector)
+  if (had?.common === common) return had.row
+  const row = new Float32Array(common.length)
+  // Four at a time: their sums do not wait for each other.
+  const fours = common.length & ~3
+  for (let r = 0; r < fours; r += 4) {
+    const [a, b, c, d] = common.slice(r, r + 4) as [Float32Array, Float32Array, Float32Array, Float32Array]
+    let [ofA, ofB, ofC, ofD] = [0, 0, 0, 0]
+    for (let i = 0; i < vector.length; i++) {
+      const x = vector[i] as number
+      ofA += x * (a[i] as number)
+      ofB += x * (b[i] as number)
+      ofC += x * (c[i] as number)
+      ofD += x * (d[i] as number)
+    }
+    row.set([ofA, ofB, ofC, ofD], r)
   }
-  return out
+  for (let r = fours; r < common.length; r++) row[r] = cosine(vector, common[r] as Float32Array)
+  const best = new Float32Array(RELATIONS.length).fill(-1)
+  for (let r = 0; r < row.length; r++) {
+    const relation = RELATION_OF[r] as number
+    best[relation] = Math.max(best[relation] as number, row[r] as number)
+  }
+  cosinesOf.set(vector, { common, row: best })
+  return best
 }
 
 function kindsOf(over: Float32Array): Map<AnswerKind, number> {
@@ -171,8 +196,10 @@ function kindsOf(over: Float32Array): Map<AnswerKind, number> {
   return new Map(ANSWER_KINDS.map((kind) => [kind, sum(kind)]))
 }
 
-function larger(rows: readonly Float32Array[]): Float32Array {
-  return Float32Array.from(rows[0] ?? [], (_, i) => Math.max(...rows.map((row) => row[i] ?? -1)))
+function larger([first, ...others]: readonly Float32Array[]): Float32Array {
+  const out = Float32Array.from(first ?? [])
+  for (const row of others) for (let i = 0; i < out.length; i++) out[i] = Math.max(out[i] as number, row[i] ?? -1)
+  return out
 }
 
 function distribution(row: Float32Array, temperature: number): Float32Array {

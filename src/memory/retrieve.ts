@@ -144,7 +144,7 @@ export class Retriever {
 
   #eligible(query: SelectionQuery, id: string, at: number): Edit | undefined {
     const held = this.#source.get(query.tenant, id, at)
-    if (held === undefined || !this.#source.heldAt(query.tenant, id, at) || !isForModel(held.edit, query.model)) return undefined
+    if (held?.state !== 'live' || !isForModel(held.edit, query.model)) return undefined
     return query.tags.length === 0 || query.tags.some((t) => held.edit.tags.includes(t)) ? held.edit : undefined
   }
 

@@ -48,6 +48,7 @@ interface Reading {
   readonly key: string
   readonly wordings: readonly Wording[]
 }
+const names = new WeakMap<Edit, readonly string[]>()
 const readings = new WeakMap<Edit, Reading>()
 
 function reading(edit: Edit): Reading {
@@ -183,15 +184,27 @@ export interface Dated {
 
 /** Pairs (earlier, later) that would contradict each other if their relations were the same, those that labels rule out left aside. */
 export function rivalPairs(held: readonly Dated[]): [earlier: Dated, later: Dated][] {
-  const sorted = held.map((dated) => ({ dated, names: namesOf(dated.edit) })).sort((a, b) => a.dated.seq - b.dated.seq)
+  const sorted = held.map((dated) => ({ dated, names: knownNames(dated.edit) })).sort((a, b) => a.dated.seq - b.dated.seq)
   const out: [Dated, Dated][] = []
-  for (const [i, later] of sorted.entries())
+  const met = new Set<string>()
+  for (const [i, later] of sorted.entries()) {
+    // Two of one subject have a name in common; most candidates have none with any other.
+    const alone = !later.names.some((name) => met.has(name))
+    for (const name of later.names) met.add(name)
+    if (alone) continue
     for (const earlier of sorted.slice(0, i)) {
       const [a, b] = [earlier.dated.edit, later.dated.edit]
       if (!sameSubject(earlier.names, later.names) || sameTarget(a, b) || plainlySameRelation(a, b) === false) continue
       out.push([earlier.dated, later.dated])
     }
+  }
   return out
+}
+
+function knownNames(edit: Edit): readonly string[] {
+  const known = names.get(edit) ?? namesOf(edit)
+  names.set(edit, known)
+  return known
 }
 
 /** The edits that a later one of the same (subject, relation) and another target makes untrue, with the id of the latest that follows from it. */
