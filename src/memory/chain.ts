@@ -17,6 +17,11 @@ const SPLIT = 0.15
 const APART = 0.1
 /** A question this near to an edit asks for it and describes nothing. */
 const PLAIN = 0.9
+/**
+ * Least probability of an edit that another one draws in: the question does not name its subject, so it has to be surer than one that is
+ * named (measured in docs/LOG.md).
+ */
+const DRAWN_IN = 0.6
 
 export interface Link {
   readonly edit: Edit
@@ -132,8 +137,9 @@ async function follow(readings: readonly Reading[], next: readonly Edit[], hops:
       const about = (await verdict(text, hops)).considered.filter((c) => next.some((edit) => edit.id === c.id))
       const considered = onlyFirst(about)
       const edit = next.find(({ id }) => id === considered[0]?.id)
-      if (edit !== undefined && considered[0]?.reason === 'selected')
-        return { reading, edit, score: considered[0].score, considered }
+      const [best] = considered
+      if (edit !== undefined && best?.reason === 'selected' && best.score >= DRAWN_IN)
+        return { reading, edit, score: best.score, considered }
     }
   }
   return null
