@@ -289,16 +289,23 @@ export function nameEvidence(
   }
 }
 
-/** Words that make a longer name with "of" or a place after them. */
-const NAMING =
-  /(?:Kingdom|Duchy|Republic|Empire|Principality|County|Province|Region|District|City|Municipality|Diocese|Archdiocese|University|College|Bank|Battle|Siege|Treaty|Museum|Church|Cathedral|Bay|Gulf|Isle|Island|Embassy|Occupation|occupation|Institute|Academy|Order|House|Tower|Port|Lake|Mount) of (?:the )?$/u
+/** Words that make a longer name with "of" after them. */
+const NAMING = new RegExp(
+  `\\b(?:${[
+    'Kingdom Duchy Republic Empire Principality County Province Region District City Municipality Diocese Archdiocese',
+    'University College Institute Academy Bank Museum Church Cathedral Order House Tower Embassy Battle Siege Treaty',
+    'Bay Gulf Isle Island Port Lake Mount Occupation occupation',
+  ]
+    .join(' ')
+    .replaceAll(' ', '|')}) of (?:the )?$`,
+  'u',
+)
 
 /** Words that open a sentence and belong to no name. */
 const OPENERS = new Set([
   ...STOP,
-  ...'did does can could will would should may might must if but so then while because about tell explain describe visit not no yes after before during since until like unlike hello hi hey please'.split(
-    ' ',
-  ),
+  ...'did does can could will would should may might must if but so then while because about like unlike'.split(' '),
+  ...'tell explain describe visit not no yes please after before during since until hello hi hey'.split(' '),
 ])
 
 /** Whether a name goes on after its last word: "iPhone 7", "Adobe Flash Player", "Sweet 16: Part 2", "Italy national". */
