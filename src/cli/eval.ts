@@ -128,6 +128,10 @@ function read(options: Record<string, unknown>): Typed {
 
 /** Opens everything, runs, writes the report; returns what to print. */
 async function evaluate(typed: Typed, config: Config<Limits>): Promise<string> {
+  if (typed.selection && config.multiHop === 'model')
+    throw new PalimpsestError('invalid_value', '--selection asks no model: give --multi-hop chain or off.', {
+      param: '--multi-hop',
+    })
   const dataset = readDatasetFile(typed.data, typed.format)
   const methods = typed.selection ? [] : methodsFor(typed, dataset)
   const traffic = typed.traffic.map(readTrafficFile)

@@ -158,6 +158,10 @@ describe('a run', () => {
     const other = await trialOn(data, { reply })
     await run(options(other, answersAt(true, answers.folder), { circumstances: () => ({ model: 'y' }) }))
     expect(lines()).toBe(2 * before)
+    const ofOne = await trialOn(data, { reply })
+    const circumstances = (method: Method) => ({ model: method === 'palimpsest' ? 'z' : 'x' })
+    const { outcomes, resumed: untouched } = await run(options(ofOne, answersAt(true, answers.folder), { circumstances }))
+    expect(untouched).toBe(before - outcomes.filter(({ generated }) => generated.palimpsest !== undefined).length)
   })
 })
 
