@@ -1,3 +1,4 @@
+import { LRUCache } from 'lru-cache'
 import { words } from '../edit/edit.ts'
 import { withinOneEdit } from './subject-index.ts'
 import type { Span, Token } from './tokens.ts'
@@ -14,6 +15,16 @@ const PARTICLES = new Set('of the de del della di da la le el al von van der den
 const MENTION_WORDS = 12
 /** Runs looked at in one text. */
 const MENTIONS = 16
+
+/** Subjects whose words are kept: each is compared with every mention in a text. */
+const KNOWN_SUBJECTS = 1_024
+const known = new LRUCache<string, readonly string[]>({ max: KNOWN_SUBJECTS })
+
+function tellingWords(subject: string): readonly string[] {
+  const told = known.get(subject) ?? words(subject).filter((w) => !PARTICLES.has(w))
+  known.set(subject, told)
+  return told
+}
 
 /** Everyday forms of English first names, each row one name. Only forms that a prefix does not show already. */
 const NICKNAMES: ReadonlyMap<string, number> = new Map(
@@ -57,7 +68,7 @@ export function mentions(text: string, tokens: readonly Token[]): Mention[] {
  */
 export function likeness(mention: readonly string[], subject: string): number {
   const a = mention.filter((w) => !PARTICLES.has(w))
-  const b = words(subject).filter((w) => !PARTICLES.has(w))
+  const b = tellingWords(subject)
   if (a.length === 0 || b.length === 0) return 0
   if (numbers(a) !== numbers(b)) return 0
   if (a.join('') === b.join('')) return 1
