@@ -1,5 +1,6 @@
 import type { Edit } from '../edit/edit.ts'
 import type { Considered, Reason } from '../trace.ts'
+import { asks } from './evidence.ts'
 import { type HopSource, type Hops, nearness, placeOf, type Reading, read, relationOf, verdict } from './reading.ts'
 import type { Candidate } from './retrieve.ts'
 
@@ -75,14 +76,20 @@ async function describing(question: string, refused: readonly Link[], applying: 
   const open = refused.filter(({ edit }) => !applying.some((a) => a.edit.subject === edit.subject))
   for (const { edit } of open.slice(0, DESCRIBED_EDITS)) {
     const place = placeOf(question, edit)
-    const part = place === null ? undefined : plainest(await read(place, edit, hops.source))?.part
+    if (place === null || !asking(question, place.text)) continue
+    const part = plainest(await read(place, edit, hops.source))?.part
     if (part === undefined) continue
     const [taken] = (await verdict(`What is ${part}?`, hops)).considered
-    if (taken?.reason !== 'selected' || taken.id !== edit.id) continue
+    if (taken?.reason !== 'selected' || taken.id !== edit.id || taken.score < DRAWN_IN) continue
     links.push({ edit, score: taken.score, hop: 1 })
     considered.push(taken)
   }
   return { links, considered, asked: null }
+}
+
+/** Whether this sentence of a text asks something; what a text only tells describes nothing that is to be looked up. */
+function asking(text: string, sentence: string): boolean {
+  return asks({ sentence, followed: text.slice(text.indexOf(sentence) + sentence.length).trim() !== '' })
 }
 
 /** Chains of one question together, each edit once, those of `applying` left out; the longest says what is asked. */
