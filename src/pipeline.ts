@@ -53,7 +53,7 @@ export async function select(request: ChatRequest, gateway: Gateway, trace: Trac
   for (const [turn, message] of request.messages.entries()) {
     if (message.role !== 'user') continue
     const { candidates, cached } = await trace.time('retrieve', () => retriever.candidates(request, turn))
-    const late = await trace.time('gate', () => retriever.outdated(request, candidates))
+    const late = await trace.time('gate', () => retriever.outdated(request, candidates, clearlyAsked(candidates, calibration)))
     const current = late.size === 0 ? candidates : heirs(candidates, late, calibration)
     const gated = await trace.time('gate', () => gate(current, calibration))
     const considered = [...gated, ...candidates.flatMap((candidate) => replaced(candidate, late))]
@@ -114,6 +114,14 @@ async function follow(
   }
   const more = await trace.time('decompose', () => decompose(found.asked ?? question, ask, hops))
   return more === null ? found : { ...joined([found, more], applying), asked: more.asked }
+}
+
+/** From this probability on, a question asks for an edit beyond doubt: of two such of one subject, the later one answers it. */
+const BEYOND_DOUBT = 0.8
+
+function clearlyAsked(candidates: readonly Candidate[], calibration: Calibration): ReadonlySet<string> {
+  const sure = candidates.filter(({ evidence }) => evidence !== null && score(evidence, calibration) >= BEYOND_DOUBT)
+  return new Set(sure.map(({ edit }) => edit.id))
 }
 
 /**
