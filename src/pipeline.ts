@@ -36,7 +36,24 @@ export async function* answer(
 ): AsyncGenerator<string, Finish> {
   const scope = await select(request, gateway, trace, signal)
   const prompt = await trace.time('render', () => write(request, request.arm === 'edited' ? scope : NOTHING, gateway, trace))
-  return yield* gateway.engine.generate(prompt, request.sampling, trace, signal)
+  return yield* noted(gateway.engine.generate(prompt, request.sampling, trace, signal), trace)
+}
+
+/** Passes an answer on as it comes; the trace learns when its first piece came and how it ended. */
+async function* noted(pieces: AsyncGenerator<string, Finish>, trace: Trace): AsyncGenerator<string, Finish> {
+  try {
+    for (;;) {
+      const { done, value } = await pieces.next()
+      if (done) {
+        trace.finish(value.reason, value.completionTokens)
+        return value
+      }
+      trace.piece(value)
+      yield value
+    }
+  } finally {
+    await pieces.return(undefined as never)
+  }
 }
 
 /** Which edits apply to each user turn. A turn's edits depend on the conversation up to it and on the memory alone, never on what follows. */

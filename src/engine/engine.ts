@@ -89,6 +89,8 @@ export interface Embedder {
   readonly name: string
   readonly dimensions: number
   readonly maxTokens: number
+  /** Tokens of a text, special ones included; of one that is far too long, some number above `maxTokens`. Absent where nobody is told how many there are. */
+  countTokens?(text: string): Promise<number>
   embed(texts: readonly string[], priority: 'query' | 'import', signal?: AbortSignal): Promise<Float32Array[]>
   close(): Promise<void>
 }

@@ -1,15 +1,16 @@
 import { createHash, randomUUID } from 'node:crypto'
 import type { Request, Response } from 'express'
 import type { Finish } from '../engine/engine.ts'
+import type { PalimpsestError } from '../errors.ts'
 import type { Gateway } from '../gateway.ts'
 import { type ChatCall, type ChatReader, chatReader } from '../openai/chat.ts'
 import { type Answer, chunk, completion, finishChunk, type Heading, usageChunk } from '../openai/completion.ts'
 import { presentable } from '../openai/error.ts'
 import { answer } from '../pipeline.ts'
 import type { ChatRequest } from '../request.ts'
-import { Trace } from '../trace.ts'
+import type { Trace } from '../trace.ts'
 import { bytes, json } from './body.ts'
-import { exchangeOf, goneSignal, refuseWhenClosing, tenantHeader } from './exchange.ts'
+import { beginTrace, exchangeOf, goneSignal, refuseWhenClosing, tenantHeader } from './exchange.ts'
 import { provenanceHeaders, serverTiming } from './provenance.ts'
 import type { Routes } from './routes.ts'
 import { EventStream } from './sse.ts'
@@ -34,6 +35,8 @@ async function chat(req: Request, res: Response, gateway: Gateway, read: ChatRea
     model: call.model,
     system_fingerprint: fingerprint(gateway),
   }
+  const { request, n, stream } = call
+  exchangeOf(res).call = { operation: 'chat', id: heading.id, model: request.model, stream, n, request }
   const signal = goneSignal(res)
   if (call.stream) await streamed(res, call, heading, gateway, signal)
   else await whole(res, call, heading, gateway, signal)
@@ -41,7 +44,7 @@ async function chat(req: Request, res: Response, gateway: Gateway, read: ChatRea
 
 /** Answers one after another: the later ones find the prompt in the first one's cache. */
 async function whole(res: Response, call: ChatCall, heading: Heading, gateway: Gateway, signal: AbortSignal): Promise<void> {
-  const { traces, startedMs } = exchangeOf(res)
+  const { traces } = exchangeOf(res)
   const answers: Answer[] = []
   for (let index = 0; index < call.n; index++) {
     let text = ''
@@ -55,18 +58,12 @@ async function whole(res: Response, call: ChatCall, heading: Heading, gateway: G
     answers.push({ text, finish })
   }
   const [trace] = traces as [Trace]
-  res.set({ ...provenanceHeaders(trace, gateway.limits.headerEdits), ...serverTiming(traces, gateway.now() - startedMs) })
+  res.set(provenanceHeaders(trace, gateway.limits.headerEdits))
   res.json(completion(heading, answers, trace, call.request.explain))
 }
 
 async function streamed(res: Response, call: ChatCall, heading: Heading, gateway: Gateway, signal: AbortSignal): Promise<void> {
-  const { traces, startedMs } = exchangeOf(res)
-  const { heartbeatMs, stalledMs, headerEdits } = gateway.limits
-  const headers = () => ({
-    ...(traces[0] && provenanceHeaders(traces[0], headerEdits)),
-    ...serverTiming(traces, gateway.now() - startedMs),
-  })
-  const events = new EventStream(res, { heartbeatMs, stalledMs, headers })
+  const events = openEvents(res, gateway)
   try {
     const finishes: Finish[] = []
     for (let index = 0; index < call.n; index++)
@@ -76,10 +73,29 @@ async function streamed(res: Response, call: ChatCall, heading: Heading, gateway
   } catch (thrown) {
     events.stop()
     if (!events.opened || signal.aborted) throw thrown
-    const error = presentable(thrown)
-    gateway.log.error({ request: exchangeOf(res).id, code: error.code, err: thrown }, 'stream failed')
-    await events.fail(error)
+    await events.fail(failure(thrown, res, gateway))
   }
+}
+
+/** A stream whose headers carry the provenance as it is known at its first event, and whose trailer has the times of all stages. */
+export function openEvents(res: Response, gateway: Gateway): EventStream {
+  const { traces, startedMs } = exchangeOf(res)
+  const { heartbeatMs, stalledMs, headerEdits } = gateway.limits
+  return new EventStream(res, {
+    heartbeatMs,
+    stalledMs,
+    headers: () => (traces[0] ? provenanceHeaders(traces[0], headerEdits) : {}),
+    trailers: () => serverTiming(traces, gateway.now() - startedMs),
+  })
+}
+
+/** What ends a stream early, noted in the log and in the exchange. */
+export function failure(thrown: unknown, res: Response, { log }: Gateway): PalimpsestError {
+  const error = presentable(thrown)
+  const exchange = exchangeOf(res)
+  exchange.error = error.code
+  log.error({ request: exchange.id, code: error.code, err: thrown }, 'stream failed')
+  return error
 }
 
 async function streamChoice(
@@ -107,7 +123,7 @@ async function streamChoice(
 }
 
 /** Runs a generation to its end, one piece at a time; closes it if `take` fails or the client leaves. */
-async function drive(
+export async function drive(
   pieces: AsyncGenerator<string, Finish>,
   signal: AbortSignal,
   take: (piece: string) => void | Promise<void>,
@@ -124,20 +140,13 @@ async function drive(
   }
 }
 
-function beginTrace(res: Response, gateway: Gateway): Trace {
-  const { id, traces } = exchangeOf(res)
-  const trace = new Trace(id, gateway.now)
-  traces.push(trace)
-  return trace
-}
-
 /** With a seed, the answers of one request differ but each is reproducible. */
 function choice(request: ChatRequest, index: number): ChatRequest {
   const { seed } = request.sampling
   return seed === undefined ? request : { ...request, sampling: { ...request.sampling, seed: seed + index } }
 }
 
-function fingerprint({ engine, version }: Gateway): string {
+export function fingerprint({ engine, version }: Gateway): string {
   const { name, sha256, device } = engine.model
   return `fp_${createHash('sha256')
     .update(JSON.stringify([name, sha256, device, version]))

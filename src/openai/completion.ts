@@ -85,7 +85,7 @@ function usage(finishes: readonly Finish[]) {
 }
 
 /** Which edits made the answer. */
-function provenance(trace: Trace, explain: boolean) {
+export function provenance(trace: Trace, explain: boolean) {
   return {
     arm: trace.arm,
     edits: trace.applied.map(({ id, subject, score, turn }) => ({ id, subject, score, turn })),

@@ -512,10 +512,11 @@ describe('what is read', () => {
 })
 
 describe('what else is served', () => {
-  test('both arms are listed as models', async () => {
+  test('both arms, and the embedder, are listed as models', async () => {
     const { client } = await start()
     const models = await gather(await client.models.list())
-    expect(models.map(({ id }) => id)).toEqual([MODEL, `${MODEL}@base`])
+    expect(models.map(({ id }) => id)).toEqual([MODEL, `${MODEL}@base`, 'fake'])
+    expect(await client.models.retrieve('fake')).toMatchObject({ palimpsest: { embedding: { dimensions: 16, max_tokens: 256 } } })
     expect(await client.models.retrieve(`${MODEL}@base`)).toEqual(models[1])
     await expect(client.models.retrieve('gpt-9')).rejects.toThrow(OpenAI.NotFoundError)
   })
