@@ -99,7 +99,7 @@ export class ChatEngine implements Engine {
     const scored = prompt.echo && sampling.logprobs !== undefined
     const answer = new AnswerStream({ stops: sampling.stop })
     const job: Job = { tokens, sampling, constraint: null, answer, trace, signal }
-    if (prompt.echo && !scored) yield { text: this.#detokenize(own) }
+    if (prompt.echo && !scored) yield { text: typeof prompt.text === 'string' ? prompt.text : this.#detokenize(own) }
     return yield* this.#run(scored ? { ...job, scoredFrom: start.length + before.length } : job)
   }
 
@@ -149,7 +149,7 @@ export class ChatEngine implements Engine {
     trace.tokensCached = await trace.time('prefill', () => this.#native(slot, () => rewind(slot, reused)))
     const echoed = new AnswerStream({ stops: [] })
     const show = (token: number, seen: Parameters<typeof logprobOf>[1]) =>
-      echoed.push(this.#parts.bytesOf(token), logprobOf(token, seen, this.#textOf))
+      echoed.push(this.#echoed(token), logprobOf(token, seen, this.#textOf))
     const first = show(tokens[from] ?? 0, null)
     if (first !== null) yield first
     for (const piece of pieces(tokens.slice(0, -1), trace.tokensCached)) {
@@ -228,12 +228,18 @@ export class ChatEngine implements Engine {
     return this.#parts.model.tokenize(kept, false, 'trimLeadingSpace')
   }
 
+  /** Control tokens, which do not show in an answer, are part of a client's own text. */
+  #echoed(token: number): Uint8Array {
+    const { bytes, name } = this.#textOf(token)
+    return bytes.length > 0 ? bytes : Buffer.from(name())
+  }
+
   #detokenize(tokens: readonly number[]): string {
-    const { vocabularySize, bytesOf } = this.#parts
+    const { vocabularySize } = this.#parts
     const wrong = tokens.find((token) => token >= vocabularySize)
     if (wrong !== undefined)
       throw new PalimpsestError('invalid_value', `Expected token ids below ${vocabularySize}, got ${wrong}.`, { param: 'prompt' })
-    return Buffer.concat(tokens.map(bytesOf)).toString()
+    return Buffer.concat(tokens.map((token) => this.#echoed(token))).toString()
   }
 
   inspect(prompt: Prompt): Inspection {
