@@ -14,6 +14,7 @@ import { responseRoutes } from './http/responses.ts'
 import { mount, unknownRoute } from './http/routes.ts'
 import { spanObserver } from './http/spans.ts'
 import { statusRoutes } from './http/status.ts'
+import { textCompletionRoutes } from './http/text-completions.ts'
 import { presentable, wireError } from './openai/error.ts'
 
 /** The HTTP interface over a gateway. It never listens, so tests need no port of their own choosing. */
@@ -24,7 +25,16 @@ export function createApp(gateway: Gateway): Express {
   const metrics = openMetrics(gateway)
   const observers = [requestLog(gateway), metrics.observe, spanObserver(gateway)].filter((observe) => observe !== null)
   app.use(beginExchange(gateway, observers), refuseForeignPages(gateway))
-  const rims = [inferenceRoutes, responseRoutes, embeddingRoutes, statusRoutes, explainRoutes, editRoutes, batchRoutes]
+  const rims = [
+    inferenceRoutes,
+    textCompletionRoutes,
+    responseRoutes,
+    embeddingRoutes,
+    statusRoutes,
+    explainRoutes,
+    editRoutes,
+    batchRoutes,
+  ]
   for (const routes of rims) mount(app, routes(gateway))
   mount(app, metrics.routes)
   app.use(unknownRoute)

@@ -147,6 +147,7 @@ async function openChat(llama: Llama, device: string, threads: number, options: 
     family,
     defaultSystem: defaultSystem(info.metadata.tokenizer.chat_template),
     bytesOf: tokenBytes(table) ?? ((token) => Buffer.from(model.detokenize([token as never]))),
+    vocabularySize: table.tokens.length,
     leadingSpace: table.model === 'llama' && table.add_space_prefix !== false,
     queueLimit,
     now,

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { Request, RequestHandler, Response } from 'express'
 import { type ErrorCode, PalimpsestError } from '../errors.ts'
 import type { Gateway } from '../gateway.ts'
-import type { ChatRequest } from '../request.ts'
+import type { ChatRequest, TextRequest } from '../request.ts'
 import { Trace } from '../trace.ts'
 import { serverTiming } from './provenance.ts'
 
@@ -17,8 +17,8 @@ export interface Call {
   readonly stream: boolean
   /** Answers asked for. */
   readonly n: number
-  /** Absent for embeddings. */
-  readonly request?: ChatRequest
+  /** Absent for embeddings; the first of several texts. */
+  readonly request?: ChatRequest | TextRequest
 }
 
 /** What is known of a request while it is under way; its observers read it when it is over. */

@@ -31,7 +31,7 @@ function line({ id, method, route, status, ms, error, call, traces }: Completed)
 
 function words({ call, traces }: Completed): object {
   return {
-    ...(call?.request && { messages: call.request.messages }),
+    ...(call?.request && ('messages' in call.request ? { messages: call.request.messages } : { prompt: call.request.prompt })),
     answers: traces.map(({ text }) => text?.join('') ?? ''),
   }
 }

@@ -3,13 +3,14 @@ import type { Request, Response } from 'express'
 import { PalimpsestError } from '../errors.ts'
 import type { Gateway } from '../gateway.ts'
 import { chatReader } from '../openai/chat.ts'
+import { obfuscated } from '../openai/completion.ts'
 import { ResponseBuilder, type ResponseEvent } from '../openai/response.ts'
 import { inResponseNames, type ResponseCall, type ResponseReader, responseReader } from '../openai/responses.ts'
 import { answer } from '../pipeline.ts'
 import type { Trace } from '../trace.ts'
+import { drive, failure, openEvents, randomText } from './answering.ts'
 import { bytes, json } from './body.ts'
 import { beginTrace, exchangeOf, goneSignal, refuseWhenClosing, tenantHeader } from './exchange.ts'
-import { drive, failure, openEvents } from './inference.ts'
 import { provenanceHeaders } from './provenance.ts'
 import { pathParam, tenantOf } from './query.ts'
 import { ResponseStore } from './response-store.ts'
@@ -100,7 +101,7 @@ async function build(
   const pieces = answer(request, gateway, trace, signal)
   const finish = await drive(pieces, signal, async (piece) => {
     await begin()
-    await send(builder.text(piece))
+    await send(builder.add(piece))
   }).catch((thrown: unknown) => {
     throw inResponseNames(thrown)
   })
@@ -113,8 +114,10 @@ async function build(
 
 async function streamed(res: Response, job: Job): Promise<void> {
   const stream = openEvents(res, job.gateway)
+  const { obfuscate } = job.call.chat
   const send = async (events: readonly ResponseEvent[]) => {
-    for (const event of events) await stream.send(event, event.type)
+    for (const event of events)
+      await stream.send(obfuscate && 'delta' in event ? obfuscated(event, randomText) : event, event.type)
   }
   try {
     await build(job, send)

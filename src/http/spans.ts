@@ -96,13 +96,18 @@ function answerAttributes({ call, traces, error, status }: Completed): Attribute
 
 function content({ call, traces }: Completed): Attributes {
   if (call?.request === undefined) return {}
+  const { request } = call
   const message = (role: string, text: string) => ({ role, parts: [{ type: 'text', content: text }] })
+  const asked =
+    'messages' in request
+      ? request.messages.map(({ role, content }) => message(role, content))
+      : [message('user', String(request.prompt))]
   const said = traces.map(({ text, finishReason = 'error' }) => ({
     ...message('assistant', text?.join('') ?? ''),
     finish_reason: finishReason,
   }))
   return {
-    'gen_ai.input.messages': JSON.stringify(call.request.messages.map(({ role, content }) => message(role, String(content)))),
+    'gen_ai.input.messages': JSON.stringify(asked),
     'gen_ai.output.messages': JSON.stringify(said),
   }
 }

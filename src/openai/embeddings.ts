@@ -1,8 +1,8 @@
 import { z } from 'zod'
 import { PalimpsestError } from '../errors.ts'
 import type { Limits } from '../gateway.ts'
-import { isObject } from './chat.ts'
-import { strip } from './fields.ts'
+import { EMBEDDING_FIELDS, strip } from './fields.ts'
+import { isObject } from './messages.ts'
 import type { ServedEmbedder } from './models.ts'
 import { check, fault } from './refusal.ts'
 import { text } from './selection.ts'
@@ -27,7 +27,7 @@ export function embeddingReader(limits: Limits): EmbeddingReader {
     user: z.string().optional(),
   })
   return (body, served) => {
-    const fields = check(schema, isObject(body) ? strip(body, {}) : body)
+    const fields = check(schema, isObject(body) ? strip(body, EMBEDDING_FIELDS) : body)
     if (fields.model !== served.name) throw modelNotFound(fields.model, served.name)
     if (fields.dimensions !== undefined && fields.dimensions !== served.dimensions)
       throw otherDimensions(fields.dimensions, served)

@@ -1,7 +1,7 @@
-import type { Finish } from '../engine/engine.ts'
+import type { CallPiece, Finish, Piece, TokenLogprob } from '../engine/engine.ts'
 import type { PalimpsestError } from '../errors.ts'
 import type { Trace } from '../trace.ts'
-import { provenance } from './completion.ts'
+import { callId, provenance, wireTokens } from './completion.ts'
 import { wireError } from './error.ts'
 import type { InputItem } from './response-items.ts'
 
@@ -23,6 +23,7 @@ interface TextItem {
   readonly kind: 'text'
   readonly id: string
   text: string
+  readonly logprobs: object[]
 }
 
 interface CallItem {
@@ -57,26 +58,45 @@ export class ResponseBuilder {
     )
   }
 
-  text(delta: string): ResponseEvent[] {
-    if (delta === '') return []
-    const last = this.#items.at(-1)
-    if (last?.kind === 'text' && this.#open) return [this.#delta(last, delta)]
-    const item: TextItem = { kind: 'text', id: this.#newId('msg'), text: '' }
-    return [
-      ...this.#add(item),
-      this.#event('response.content_part.added', { ...this.#part(item), part: textPart('') }),
-      this.#delta(item, delta),
-    ]
+  add({ text, tokens = [], calls = [] }: Piece): ResponseEvent[] {
+    return [...(text === '' && tokens.length === 0 ? [] : this.#text(text, tokens)), ...calls.flatMap((call) => this.#call(call))]
   }
 
-  #delta(item: TextItem, delta: string): ResponseEvent {
+  #text(delta: string, tokens: readonly TokenLogprob[]): ResponseEvent[] {
+    const last = this.#items.at(-1)
+    const before = last?.kind === 'text' && this.#open ? [] : this.#beginText()
+    const item = this.#items.at(-1) as TextItem
+    const logprobs = wireTokens(tokens)
     item.text += delta
-    return this.#event('response.output_text.delta', { ...this.#part(item), delta, logprobs: [] })
+    item.logprobs.push(...logprobs)
+    return [...before, this.#event('response.output_text.delta', { ...this.#part(item), delta, logprobs })]
+  }
+
+  #beginText(): ResponseEvent[] {
+    const item: TextItem = { kind: 'text', id: this.#newId('msg'), text: '', logprobs: [] }
+    const before = this.#begin(item)
+    return [...before, this.#event('response.content_part.added', { ...this.#part(item), part: textPart('', []) })]
+  }
+
+  #call({ name, id, index, arguments: delta }: CallPiece): ResponseEvent[] {
+    const before =
+      name === undefined
+        ? []
+        : this.#begin({
+            ...{ kind: 'call', id: this.#newId('fc'), callId: id ?? callId(this.#heading.id, index), name, arguments: '' },
+          })
+    const item = this.#items.at(-1)
+    if (item?.kind !== 'call' || delta === '') return before
+    item.arguments += delta
+    const fields = { item_id: item.id, output_index: this.#items.length - 1, delta }
+    return [...before, this.#event('response.function_call_arguments.delta', fields)]
   }
 
   /** The last event, and whatever has to come before it. `length` is OpenAI's "incomplete". */
   end(finish: Finish, trace: Trace, explain: boolean, completedAt: number): { events: ResponseEvent[]; response: object } {
-    const before = this.#items.length === 0 ? this.#emptyMessage() : this.#close()
+    // An answer without a word is a message all the same.
+    const empty = this.#items.length === 0 ? this.#beginText() : []
+    const before = [...empty, ...this.#end()]
     const incomplete = finish.reason === 'length'
     const response = {
       ...this.#response(incomplete ? 'incomplete' : 'completed'),
@@ -91,7 +111,10 @@ export class ResponseBuilder {
   /** How a stream ends that can't go on: OpenAI's `error` event, then the response as failed. */
   fail(cause: PalimpsestError): ResponseEvent[] {
     const { code, message, param, status } = cause
-    const error = { code: status === 429 ? 'rate_limit_exceeded' : status < 500 ? 'invalid_prompt' : 'server_error', message }
+    const error = {
+      code: status === 429 ? 'rate_limit_exceeded' : status < 500 ? 'invalid_prompt' : 'server_error',
+      message,
+    }
     return [
       // As documented, and as a chat's stream has it: official clients throw for the latter.
       this.#event('error', { code, message, param, ...wireError(cause) }),
@@ -108,40 +131,31 @@ export class ResponseBuilder {
     )
   }
 
-  /** An answer without a word is a message all the same. */
-  #emptyMessage(): ResponseEvent[] {
-    const item: TextItem = { kind: 'text', id: this.#newId('msg'), text: '' }
-    return [
-      ...this.#add(item),
-      this.#event('response.content_part.added', { ...this.#part(item), part: textPart('') }),
-      ...this.#close(),
-    ]
-  }
-
-  #add(item: OutputItem): ResponseEvent[] {
-    const before = this.#close()
+  #begin(item: OutputItem): ResponseEvent[] {
+    const before = this.#end()
     this.#items.push(item)
     this.#open = true
-    return [
-      ...before,
-      this.#event('response.output_item.added', { output_index: this.#items.length - 1, item: wireItem(item, 'in_progress') }),
-    ]
+    const fields = { output_index: this.#items.length - 1, item: wireItem(item, 'in_progress') }
+    return [...before, this.#event('response.output_item.added', fields)]
   }
 
   /** Ends the item that is open. */
-  #close(): ResponseEvent[] {
+  #end(): ResponseEvent[] {
     const item = this.#items.at(-1)
     if (item === undefined || !this.#open) return []
     this.#open = false
-    const said =
-      item.kind === 'call'
-        ? []
-        : [
-            this.#event('response.output_text.done', { ...this.#part(item), text: item.text, logprobs: [] }),
-            this.#event('response.content_part.done', { ...this.#part(item), part: textPart(item.text) }),
-          ]
-    const fields = { output_index: this.#items.length - 1, item: wireItem(item, 'completed') }
-    return [...said, this.#event('response.output_item.done', fields)]
+    const at = { output_index: this.#items.length - 1, item: wireItem(item, 'completed') }
+    if (item.kind === 'call') {
+      const { id, name, arguments: given } = item
+      const fields = { item_id: id, output_index: at.output_index, name, arguments: given }
+      return [this.#event('response.function_call_arguments.done', fields), this.#event('response.output_item.done', at)]
+    }
+    const { text, logprobs } = item
+    return [
+      this.#event('response.output_text.done', { ...this.#part(item), text, logprobs }),
+      this.#event('response.content_part.done', { ...this.#part(item), part: textPart(text, logprobs) }),
+      this.#event('response.output_item.done', at),
+    ]
   }
 
   #part({ id }: TextItem) {
@@ -166,12 +180,12 @@ export class ResponseBuilder {
 function wireItem(item: OutputItem, status: 'in_progress' | 'completed') {
   if (item.kind === 'call')
     return { id: item.id, type: 'function_call', status, call_id: item.callId, name: item.name, arguments: item.arguments }
-  const content = status === 'in_progress' ? [] : [textPart(item.text)]
+  const content = status === 'in_progress' ? [] : [textPart(item.text, item.logprobs)]
   return { id: item.id, type: 'message', status, role: 'assistant', content }
 }
 
-function textPart(text: string) {
-  return { type: 'output_text', text, annotations: [], logprobs: [] }
+function textPart(text: string, logprobs: readonly object[]) {
+  return { type: 'output_text', text, annotations: [], logprobs }
 }
 
 function usage({ promptTokens, cachedTokens, completionTokens }: Finish) {

@@ -1,8 +1,9 @@
 import { z } from 'zod'
 import { PalimpsestError } from '../errors.ts'
 import type { Limits } from '../gateway.ts'
-import { type ChatCall, type ChatReader, isObject, type Served } from './chat.ts'
-import { type Neutral, strip } from './fields.ts'
+import type { ChatCall, ChatReader, Served } from './chat.ts'
+import { type Decision, RESPONSE_FIELDS, strip } from './fields.ts'
+import { isObject } from './messages.ts'
 import { check } from './refusal.ts'
 import { type InputItem, inputField, type Located, type LocatedMessage, toMessages } from './response-items.ts'
 import { oneTenant, text } from './selection.ts'
@@ -27,29 +28,21 @@ export interface Earlier {
 
 export type ResponseReader = (body: unknown, tenantHeader: string | undefined, served: Served, earlier: Earlier) => ResponseCall
 
-/**
- * Fields of CreateResponse (openai-openapi 2.3.0) that ask for what is not here, each with the values that ask for nothing. `truncation:
- * auto` would drop the beginning of a conversation unseen; `reasoning` is what this model can't be made to do.
- */
-export const NEUTRAL_RESPONSE: Neutral = {
-  background: [false],
-  context_management: [[]],
-  conversation: [],
-  moderation: [],
-  prompt: [],
-  prompt_cache_options: [],
-  prompt_cache_retention: ['in_memory'],
-  service_tier: ['auto', 'default'],
-  truncation: ['disabled'],
+type Decisions = Readonly<Record<string, Decision>>
+
+/** `reasoning` is what this model can't be made to do: a summary of none is none. */
+const REASONING_FIELDS: Decisions = {
+  effort: { only: ['none'] },
+  mode: { only: ['standard'] },
+  context: { only: ['auto', 'current_turn', 'all_turns'] },
+  summary: { only: ['auto', 'concise', 'detailed'] },
+  generate_summary: { only: ['auto', 'concise', 'detailed'] },
 }
-const NEUTRAL_REASONING: Neutral = {
-  effort: ['none'],
-  mode: ['standard'],
-  context: ['auto', 'current_turn', 'all_turns'],
-  summary: ['auto', 'concise', 'detailed'],
-  generate_summary: ['auto', 'concise', 'detailed'],
+const TOOL_FIELDS: Decisions = {
+  output_schema: { only: [] },
+  defer_loading: { only: [false] },
+  allowed_callers: { only: [['direct']] },
 }
-const NEUTRAL_TOOL: Neutral = { output_schema: [], defer_loading: [false], allowed_callers: [['direct']] }
 
 /** What may be asked to be included. All but the log-probabilities belong to tools and parts that are refused, so there is none of them. */
 const INCLUDES = [
@@ -84,46 +77,37 @@ type Fields = z.output<ReturnType<typeof responseBody>>
 /** What a chat has a field for is checked there: sampling, tools and formats are `unknown` here. */
 function responseBody(limits: Limits) {
   const label = z.string().max(limits.searchChars)
-  return z
-    .strictObject({
-      model: z.string(),
-      input: inputField(limits),
-      instructions: text.optional(),
-      previous_response_id: label.optional(),
-      store: z.boolean().optional(),
-      stream: z.boolean().optional(),
-      stream_options: z.strictObject({ include_obfuscation: z.literal(false).optional() }).optional(),
-      include: z.array(z.enum(INCLUDES)).optional(),
-      text: z
-        .strictObject({ format: z.looseObject({ type: z.string() }).optional(), verbosity: z.unknown() })
-        .partial()
-        .optional(),
-      tools: z.array(toolField).optional(),
-      tool_choice: z.union([z.string(), z.looseObject({ type: z.string() })], { error: 'a string or an object' }).optional(),
-      // There are no built-in tools, so no number of calls to them is ever passed.
-      max_tool_calls: z.int().min(1).optional(),
-      temperature: z.unknown(),
-      top_p: z.unknown(),
-      top_logprobs: z.unknown(),
-      max_output_tokens: z.unknown(),
-      parallel_tool_calls: z.unknown(),
-      metadata: z.unknown(),
-      palimpsest: z.unknown(),
-      reasoning: z.strictObject({}).optional(),
-      // Labels, which change no answer at OpenAI either. Caches here are found by the prompt itself.
-      user: label.optional(),
-      safety_identifier: label.optional(),
-      prompt_cache_key: label.optional(),
-    })
-    .partial({
-      temperature: true,
-      top_p: true,
-      top_logprobs: true,
-      max_output_tokens: true,
-      parallel_tool_calls: true,
-      metadata: true,
-      palimpsest: true,
-    })
+  return z.strictObject({
+    model: z.string(),
+    input: inputField(limits),
+    instructions: text.optional(),
+    previous_response_id: label.optional(),
+    store: z.boolean().optional(),
+    stream: z.boolean().optional(),
+    stream_options: z.strictObject({ include_obfuscation: z.boolean().optional() }).optional(),
+    include: z.array(z.enum(INCLUDES)).optional(),
+    text: z
+      .strictObject({ format: z.looseObject({ type: z.string() }).optional(), verbosity: z.unknown().optional() })
+      .optional(),
+    tools: z.array(toolField).optional(),
+    tool_choice: z.union([z.string(), z.looseObject({ type: z.string() })], { error: 'a string or an object' }).optional(),
+    // There are no built-in tools, so no number of calls to them is ever passed.
+    max_tool_calls: z.int().min(1).optional(),
+    temperature: z.unknown().optional(),
+    top_p: z.unknown().optional(),
+    top_logprobs: z.unknown().optional(),
+    max_output_tokens: z.unknown().optional(),
+    parallel_tool_calls: z.unknown().optional(),
+    metadata: z.unknown().optional(),
+    palimpsest: z.unknown().optional(),
+    reasoning: z.strictObject({}).optional(),
+    // Labels, which change no answer at OpenAI either. Caches here are found by the prompt itself.
+    user: label.optional(),
+    safety_identifier: label.optional(),
+    prompt_cache_key: label.optional(),
+    prompt_cache_options: z.looseObject({}).optional(),
+    prompt_cache_retention: label.optional(),
+  })
 }
 
 const toolField = z
@@ -146,17 +130,17 @@ const toolField = z
 /** Nulls dropped, as OpenAI lets null stand for absent, and fields that ask for nothing dropped. */
 function tidy(body: unknown): unknown {
   if (!isObject(body)) return body
-  const fields = strip(body, NEUTRAL_RESPONSE)
-  const within = (name: string, neutral: Neutral) =>
-    isObject(fields[name]) ? { [name]: strip(fields[name] as object, neutral, [name]) } : {}
+  const fields = strip(body, RESPONSE_FIELDS)
+  const within = (name: string, decisions: Decisions) =>
+    isObject(fields[name]) ? { [name]: strip(fields[name] as object, decisions, [name]) } : {}
   return {
     ...fields,
-    ...within('reasoning', NEUTRAL_REASONING),
+    ...within('reasoning', REASONING_FIELDS),
     ...within('text', {}),
     ...within('stream_options', {}),
     ...(Array.isArray(fields.tools) && {
       tools: fields.tools.map((tool, i) =>
-        isObject(tool) && 'type' in tool && tool.type === 'function' ? strip(tool, NEUTRAL_TOOL, ['tools', i]) : tool,
+        isObject(tool) && 'type' in tool && tool.type === 'function' ? strip(tool, TOOL_FIELDS, ['tools', i]) : tool,
       ),
     }),
   }
@@ -194,6 +178,7 @@ function asChat(fields: Fields, messages: readonly LocatedMessage[]): object {
     parallel_tool_calls: fields.parallel_tool_calls,
     metadata: fields.metadata,
     stream: fields.stream,
+    stream_options: fields.stream_options,
     palimpsest: fields.palimpsest,
     verbosity: form?.verbosity,
     ...(logprobs && { logprobs: true, top_logprobs: top ?? 0 }),
@@ -260,7 +245,7 @@ function ourName(param: string, messages: readonly LocatedMessage[]): string {
   const [, index, rest] = /^messages\[(\d+)\](.*)$/.exec(param) ?? []
   const item = messages[Number(index)]?.param
   // Texts that stand for a whole message have no fields of their own.
-  if (item !== undefined) return item.endsWith(']') ? `${item}${rest}` : item
+  if (item !== undefined) return item.endsWith(']') ? `${item}${rest?.replace('tool_call_id', 'call_id')}` : item
   if (param === 'messages') return 'input'
   const [pattern, name] = NAMES.find(([known]) => known.test(param)) ?? []
   return pattern === undefined ? param : param.replace(pattern, name ?? '')

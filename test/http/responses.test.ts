@@ -1,9 +1,10 @@
 import OpenAI from 'openai'
 import type { ResponseStreamEvent } from 'openai/resources/responses/responses'
 import { afterEach, describe, expect, test, vi } from 'vitest'
-import type { Engine } from '../../src/engine/engine.ts'
+import type { Engine, Prompt } from '../../src/engine/engine.ts'
 import { openScripted } from '../../src/engine/scripted.ts'
 import { PalimpsestError } from '../../src/errors.ts'
+import type { Sampling } from '../../src/request.ts'
 import { echo, MODEL, type Served, type ServeOptions, serve } from './fakes.ts'
 
 const open: Served[] = []
@@ -244,7 +245,7 @@ describe('a streamed response', () => {
 
   test('that fails later ends with an error event and the failed response', async () => {
     const engine = failing(async function* () {
-      yield 'So far'
+      yield { text: 'So far' }
       throw new PalimpsestError('engine_failed', 'The model stopped working in the middle of an answer.')
     })
     const { base, client } = await start({ engine })
@@ -368,6 +369,115 @@ describe('what a response can not be asked for is refused by the name it has her
     const nulls = Object.fromEntries(names.split(' ').map((name) => [name, null]))
     expect((await post(await start(), { input: 'x', ...nulls })).status).toBe(200)
   })
+})
+
+describe('tools', () => {
+  const call = (name: string, given: object) => `<tool_call>\n${JSON.stringify({ name, arguments: given })}\n</tool_call>`
+  const weather = {
+    type: 'function' as const,
+    name: 'weather',
+    description: 'The weather of a city.',
+    parameters: { type: 'object', properties: { city: { type: 'string' } } },
+    strict: null,
+  }
+
+  test('are called, streamed event by event, and their results are gone on from', async () => {
+    const seen: Prompt[] = []
+    const reply = (prompt: Prompt) => {
+      seen.push(prompt)
+      if (prompt.messages.at(-1)?.role === 'tool') return 'Rain in Lund, sun in Malmö.'
+      return `Let me see.\n${call('weather', { city: 'Lund' })}\n${call('weather', { city: 'Malmö' })}`
+    }
+    const { client } = await start({ script: { reply } })
+    const ask = { model: MODEL, input: 'Weather?', tools: [weather], tool_choice: 'auto' as const }
+    const first = await client.responses.create(ask)
+    expect(first.output).toMatchObject([
+      { type: 'message', content: [{ text: expect.stringContaining('Let me see.') }] },
+      {
+        type: 'function_call',
+        name: 'weather',
+        arguments: '{"city":"Lund"}',
+        status: 'completed',
+        call_id: expect.stringMatching(/^call_/),
+      },
+      { type: 'function_call', name: 'weather', arguments: '{"city":"Malmö"}', status: 'completed' },
+    ])
+    expect(first.tools).toEqual([{ ...weather, strict: false }])
+    expect(seen[0]?.tools).toMatchObject({ tools: [{ name: 'weather', parameters: weather.parameters }], required: false })
+
+    const events = await gather(await client.responses.create({ ...ask, stream: true }))
+    const types = events.map(({ type }) => type.replace(/^response\./, ''))
+    expect(types.filter((type, i) => type !== types[i - 1])).toEqual([
+      ...['created', 'in_progress', 'output_item.added', 'content_part.added', 'output_text.delta'],
+      ...['output_text.done', 'content_part.done', 'output_item.done'],
+      ...['output_item.added', 'function_call_arguments.delta', 'function_call_arguments.done', 'output_item.done'],
+      ...['output_item.added', 'function_call_arguments.delta', 'function_call_arguments.done', 'output_item.done', 'completed'],
+    ])
+    expect(events.map((event) => event.sequence_number)).toEqual(events.map((_, i) => i))
+    const second = events.flatMap((event) =>
+      event.type === 'response.function_call_arguments.delta' && event.output_index === 2 ? [event.delta] : [],
+    )
+    expect(second.join('')).toBe('{"city":"Malmö"}')
+
+    const results = first.output.flatMap((item) =>
+      item.type === 'function_call' ? [{ type: 'function_call_output' as const, call_id: item.call_id, output: 'wet' }] : [],
+    )
+    const byId = await client.responses.create({ ...ask, input: results, previous_response_id: first.id })
+    const bySending = await client.responses.create({
+      ...ask,
+      input: [{ role: 'user', content: 'Weather?' }, ...first.output, ...results] as OpenAI.Responses.ResponseInput,
+    })
+    for (const { output_text: text } of [byId, bySending]) expect(text).toBe('Rain in Lund, sun in Malmö.')
+    expect(seen.at(-1)?.messages).toEqual(seen.at(-2)?.messages)
+    expect(seen.at(-1)?.messages).toMatchObject([
+      { role: 'user', content: 'Weather?' },
+      { role: 'assistant', toolCalls: [{ name: 'weather' }, { name: 'weather' }] },
+      { role: 'tool', content: 'wet' },
+      { role: 'tool', content: 'wet' },
+    ])
+  })
+
+  test.each([
+    ['a choice of a tool that is not there', { tools: [weather], tool_choice: { type: 'function', name: 'x' } }, 'tool_choice'],
+    [
+      'a result without its call',
+      {
+        input: [
+          { role: 'user', content: 'x' },
+          { type: 'function_call_output', call_id: 'c', output: '' },
+        ],
+      },
+      'input[1].call_id',
+    ],
+    ['a bad name', { tools: [{ ...weather, name: 'a b' }] }, 'tools[0].name'],
+    ['a choice without tools', { tool_choice: 'required' }, 'tool_choice'],
+  ])('refuse %s', async (_, fields, param) => {
+    const { status, json } = await post(await start(), { input: 'x', ...fields })
+    expect([status, json.error?.param]).toEqual([400, param])
+  })
+})
+
+test('a format, the log probabilities and padding are as in a chat', async () => {
+  const seen: Sampling[] = []
+  const reply = (_: Prompt, sampling: Sampling) => {
+    seen.push(sampling)
+    return ['{"a"', ':1}']
+  }
+  const { client } = await start({ script: { reply } })
+  const schema = { type: 'object', properties: { a: { type: 'number' } } }
+  const answer = await client.responses.create({
+    ...{ model: MODEL, input: 'x', top_logprobs: 2, include: ['message.output_text.logprobs'] },
+    text: { format: { type: 'json_schema', name: 'one', schema, strict: true } },
+  })
+  expect(seen[0]).toMatchObject({ logprobs: 2, format: { kind: 'schema', name: 'one', schema, strict: true } })
+  expect(answer.output).toMatchObject([
+    { content: [{ logprobs: [{ token: '{"a"', logprob: expect.any(Number) }, { token: ':1}' }] }] },
+  ])
+  expect(answer.text?.format).toMatchObject({ type: 'json_schema', name: 'one' })
+  const ask = { model: MODEL, input: 'x', stream: true as const, stream_options: { include_obfuscation: true } }
+  const deltas = (await gather(await client.responses.create(ask))).filter(({ type }) => type.endsWith('delta'))
+  expect(deltas.length).toBeGreaterThan(0)
+  for (const delta of deltas) expect(delta).toHaveProperty('obfuscation')
 })
 
 test('a client that leaves frees its slot', async () => {
