@@ -5,6 +5,9 @@ import { withoutKeys } from '../../src/cli/console-log.ts'
 import { PalimpsestError } from '../../src/errors.ts'
 import { MODEL, type Served, type ServeOptions, serve } from './fakes.ts'
 
+/** For a machine that does other things too. */
+vi.setConfig({ testTimeout: 60_000 })
+
 const open: Served[] = []
 afterEach(async () => {
   for (const served of open.splice(0)) await served.close()
@@ -100,7 +103,7 @@ describe('metrics for Prometheus', () => {
       expect(text).toContain('palimpsest_slots 4')
       expect(text).toContain(`palimpsest_info{version="0.0.0-test",model="${MODEL}",device="cpu"} 1`)
       expect(text).toMatch(/nodejs_eventloop_lag_p99_seconds [\d.]+/)
-    })
+    }, 10_000)
   })
 
   test('have no more series however models, tenants, paths and methods vary', async () => {

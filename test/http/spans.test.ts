@@ -14,6 +14,9 @@ import { readConfig } from '../../src/config.ts'
 import { DEFAULT_LIMITS, type Gateway, type Limits } from '../../src/gateway.ts'
 import { MODEL, type Served, serve } from './fakes.ts'
 
+/** For a machine that does other things too. */
+vi.setConfig({ testTimeout: 60_000 })
+
 const open: Served[] = []
 afterEach(async () => {
   for (const served of open.splice(0)) await served.close()
@@ -36,7 +39,7 @@ async function observed(gateway: Partial<Gateway> = {}) {
     vi.waitFor(() => {
       expect(spans.getFinishedSpans()).toHaveLength(count)
       return spans.getFinishedSpans()
-    })
+    }, 10_000)
   const figures = async () => {
     await reader.forceFlush()
     const last = exporter.getMetrics().at(-1)
