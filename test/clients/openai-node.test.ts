@@ -1,5 +1,5 @@
 import OpenAI from 'openai'
-import { zodResponseFormat, zodTextFormat } from 'openai/helpers/zod'
+import { zodFunction, zodResponseFormat, zodTextFormat } from 'openai/helpers/zod'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { z } from 'zod'
 import { MODEL, type Served, serve } from '../http/fakes.ts'
@@ -17,12 +17,11 @@ afterAll(() => served.close())
 
 const messages = [{ role: 'user' as const, content: 'Hello' }]
 const City = z.object({ city: z.string(), people: z.number() })
-const weather = {
+const weather = zodFunction({
   name: 'weather',
-  parameters: { type: 'object', properties: { city: { type: 'string' } } },
-  parse: JSON.parse,
-  function: ({ city }: { city: string }) => `rain in ${city}`,
-}
+  parameters: z.object({ city: z.string() }),
+  function: ({ city }) => `rain in ${city}`,
+})
 
 describe('the official client for Node', () => {
   test('chats, whole and streamed', async () => {
@@ -34,7 +33,7 @@ describe('the official client for Node', () => {
   })
 
   test('runs tools until the answer is there, whole and streamed', async () => {
-    const tools = [{ type: 'function' as const, function: weather }]
+    const tools = [weather]
     const whole = await client.chat.completions.runTools({ model: MODEL, messages, tools }).finalContent()
     const streamed = await client.chat.completions.runTools({ model: MODEL, messages, tools, stream: true }).finalContent()
     expect([whole, streamed]).toEqual(Array(2).fill('The weather: rain in Lund'))

@@ -43,7 +43,8 @@ test(
         arm: 'edited',
         streamed: 'You said: Hello',
         usage: true,
-        tool: ['tool_calls', '{"city":"Lund"}'],
+        // As the model wrote it, blanks and all.
+        tool: ['tool_calls', '{"city": "Lund"}'],
         response: 'You said: Hello',
         response_streamed: 'You said: Hello',
         completion: ' and so on',
