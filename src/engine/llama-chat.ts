@@ -87,7 +87,7 @@ export class ChatEngine implements Engine {
     checkBias(sampling, this.#parts.vocabularySize)
     const constraint = await this.#grammars.constraint(sampling.format, prompt.tools)
     const tokens = tokenize(this.#vocabulary, this.#pieces(prompt))
-    const options = { stops: sampling.stop, leadingSpace: this.#parts.leadingSpace, tools: prompt.tools !== undefined }
+    const options = { stops: sampling.stop, leadingSpace: this.#parts.leadingSpace, tools: prompt.tools?.allowed }
     return yield* this.#run({ tokens, sampling, constraint, answer: new AnswerStream(options), trace, signal })
   }
 
@@ -200,7 +200,7 @@ export class ChatEngine implements Engine {
         const piece = answer.push(bytes, seen)
         if (piece !== null) yield piece
         this.#check(signal)
-        if (constraint?.waits && answer.inCall) evaluating = this.#begin(constraint, answer, token, bytes)
+        if (constraint?.waits && answer.inCall) evaluating = await this.#begin(constraint, answer, token, bytes)
         if (answer.stopped) reason = 'stop'
         else if (written.length >= limit) reason = 'length'
       }
@@ -219,9 +219,9 @@ export class ChatEngine implements Engine {
     }
   }
 
-  /** The answer is held to a grammar from the end of the tag on: what `token` brought beyond it is taken back. Returns what to evaluate. */
-  #begin(constraint: Constraint, answer: AnswerStream, token: number, bytes: Uint8Array): readonly number[] {
-    constraint.begin()
+  /** The answer is held to a grammar from the beginning of a call on: what `token` brought beyond is taken back. Returns what to evaluate. */
+  async #begin(constraint: Constraint, answer: AnswerStream, token: number, bytes: Uint8Array): Promise<readonly number[]> {
+    await constraint.begin(answer.bare)
     const beyond = answer.dropHead()
     if (beyond === 0) return [token]
     const kept = Buffer.from(bytes.subarray(0, bytes.length - beyond)).toString()
