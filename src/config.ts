@@ -175,6 +175,7 @@ const SETTINGS = {
     'silent, error, warn, info or debug; info has one line a request',
     { flag: '<level>' },
   ),
+  logPrompts: setting(truth, false, 'write conversations and answers to the log and to spans', {}),
   graceMs: setting(number(0, 3_600_000), 10_000, 'time for running requests to end when the gateway stops', { flag: '<ms>' }),
 }
 

@@ -16,6 +16,7 @@ export type ErrorCode =
   | 'template_not_found'
   | 'edit_not_found'
   | 'batch_not_found'
+  | 'response_not_found'
   | 'route_not_found'
   | 'method_not_allowed'
   | 'origin_refused'
@@ -48,6 +49,7 @@ const STATUS: Readonly<Record<ErrorCode, number>> = {
   template_not_found: 400,
   edit_not_found: 404,
   batch_not_found: 404,
+  response_not_found: 404,
   route_not_found: 404,
   method_not_allowed: 405,
   origin_refused: 403,

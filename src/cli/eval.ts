@@ -145,7 +145,7 @@ async function evaluate(typed: Typed, config: Config<Limits>): Promise<string> {
   const closing: (() => Promise<unknown>)[] = [async () => rmSync(scratch, { recursive: true, force: true })]
   const bar = new Bar(process.stderr, () => performance.now())
   try {
-    const log = openLog(config.logLevel)
+    const log = openLog(config.logLevel, [config.upstreamKey, config.hubToken])
     const choice = typed.selection ? null : await choose(config)
     const weights = openWeights({ ...config, slots: SLOTS }, choice, log, stop.signal)
     closing.push(() => weights.close())

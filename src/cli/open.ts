@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import type { Config } from '../config.ts'
 import { Bridges } from '../engine/bridge.ts'
 import type { Embedder, Engine } from '../engine/engine.ts'
-import type { Gateway, Limits, Logger } from '../gateway.ts'
+import type { Gateway, Limits, Logger, Telemetry } from '../gateway.ts'
 import { readCalibration } from '../memory/calibration.ts'
 import { cachedEmbedder } from '../memory/embed-cache.ts'
 import { type EditFolder, openFolder } from '../memory/folder.ts'
@@ -33,12 +33,13 @@ export interface OpenOptions {
   /** Follow the folders of edits and templates. */
   readonly watch: boolean
   readonly closing: AbortSignal
+  readonly telemetry?: Telemetry | undefined
 }
 
 const now = () => performance.timeOrigin + performance.now()
 
 /** Opens templates, memory and `edits/`. Throws `template_broken`, `folder_in_use`, `storage_failed`, `storage_full`. */
-export async function openParts({ config, embedder: plain, log, watch, closing }: OpenOptions): Promise<Parts> {
+export async function openParts({ config, embedder: plain, log, watch, closing, telemetry }: OpenOptions): Promise<Parts> {
   const startedAt = now()
   let templatesOpen = false
   const say = {
@@ -77,6 +78,9 @@ export async function openParts({ config, embedder: plain, log, watch, closing }
           multiHop: { mode: config.multiHop, bridges: new Bridges(engine) },
         },
         hosts: config.hosts,
+        logPrompts: config.logPrompts,
+        ...(telemetry && { telemetry }),
+        ...(counts(plain) && { embedder: plain }),
       }),
       close: async () => {
         await Promise.all([folder.close(), templates.close()])
@@ -87,6 +91,10 @@ export async function openParts({ config, embedder: plain, log, watch, closing }
     await Promise.all([opened.close(), memory?.close()])
     throw error
   }
+}
+
+function counts(embedder: Embedder): embedder is Required<Embedder> {
+  return embedder.countTokens !== undefined
 }
 
 /** A name that the configuration gives stands in for the family's default; throws `template_not_found` at once, not at the first request. */

@@ -16,7 +16,7 @@ import { ensureModelsShown } from '../models/shown.ts'
 /** The models of one gateway: fetched and loaded when first asked for, each once. */
 export interface Weights {
   /** Loaded when it first embeds; a file of the user's at once, since only the file tells its dimensions. */
-  embedder(): Promise<Embedder>
+  embedder(): Promise<Required<Embedder>>
   engine(): Promise<Engine>
   close(): Promise<void>
 }
@@ -101,10 +101,11 @@ function upstream(url: string, { upstreamModel, upstreamKey, queueLimit }: Confi
   })
 }
 
-function lazy(name: string, load: () => Promise<Embedder>): Embedder {
+function lazy(name: string, load: () => Promise<Required<Embedder>>): Required<Embedder> {
   return {
     name,
     ...EMBEDDER_SHAPE,
+    countTokens: async (text) => (await load()).countTokens(text),
     embed: async (texts, priority, signal) => (await load()).embed(texts, priority, signal),
     close: async () => {},
   }

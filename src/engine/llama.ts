@@ -65,7 +65,7 @@ export interface Runtime {
   readonly device: string
   readonly threads: number
   openChat(options: ChatOptions): Promise<Engine>
-  openEmbedder(options: EmbedderOptions): Promise<Embedder>
+  openEmbedder(options: EmbedderOptions): Promise<Required<Embedder>>
   /** Frees all that is still open. */
   dispose(): Promise<void>
 }
@@ -147,6 +147,7 @@ async function openChat(llama: Llama, device: string, threads: number, options: 
     family,
     defaultSystem: defaultSystem(info.metadata.tokenizer.chat_template),
     bytesOf: tokenBytes(table) ?? ((token) => Buffer.from(model.detokenize([token as never]))),
+    vocabularySize: table.tokens.length,
     leadingSpace: table.model === 'llama' && table.add_space_prefix !== false,
     queueLimit,
     now,
@@ -248,7 +249,7 @@ async function createContext(model: LlamaModel, modelPath: string, contextSize: 
 async function openEmbedder(
   llama: Llama,
   { modelPath, name, maxTokens = DEFAULT_EMBED_TOKENS }: EmbedderOptions,
-): Promise<Embedder> {
+): Promise<Required<Embedder>> {
   await readHeader(llama, modelPath)
   const model = await loadModel(llama, modelPath, maxTokens)
   const limit = Math.min(maxTokens, model.trainContextSize - 1)

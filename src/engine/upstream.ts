@@ -1,10 +1,11 @@
 import { PalimpsestError } from '../errors.ts'
 import type { Sampling } from '../request.ts'
 import type { Trace } from '../trace.ts'
-import type { Engine, Finish, Inspection, Load, ModelInfo, Prompt } from './engine.ts'
+import type { Engine, Finish, Inspection, Load, ModelInfo, Piece, Prompt } from './engine.ts'
 import { eventData } from './event-stream.ts'
 import { SlotQueue, shuttingDown } from './queue.ts'
 import { TextStream } from './text-stream.ts'
+import { chatBody } from './upstream-request.ts'
 import { chunkOf, firstModel, refusal, unreachable } from './upstream-wire.ts'
 
 export interface UpstreamOptions {
@@ -61,12 +62,12 @@ class UpstreamEngine implements Engine {
     this.#slots = new SlotQueue([...Array(slots).keys()], queueLimit, now ?? (() => performance.now()))
   }
 
-  async *generate(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<string, Finish> {
+  async *generate(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<Piece, Finish> {
     const lease = await trace.time('queue', () => this.#slots.acquire((free) => free[0], signal))
     const call = new Call(signal, this.#closing.signal)
     try {
       trace.promptTokens = this.countTokens(prompt)
-      return yield* this.#relay(this.#server.chunks(request(this.model.name, prompt, sampling), call), sampling, trace)
+      return yield* this.#relay(this.#server.chunks(chatBody(this.model.name, prompt, sampling), call), sampling, trace)
     } catch (error) {
       throw call.reason ?? error
     } finally {
@@ -75,24 +76,28 @@ class UpstreamEngine implements Engine {
     }
   }
 
-  async *#relay(chunks: ReturnType<Server['chunks']>, sampling: Sampling, trace: Trace): AsyncGenerator<string, Finish> {
+  async *#relay(chunks: ReturnType<Server['chunks']>, sampling: Sampling, trace: Trace): AsyncGenerator<Piece, Finish> {
     const text = new TextStream(sampling.stop)
     let shownChars = 0
+    let parts = 0
     let reason: Finish['reason'] | null = null
     let usage: { readonly prompt: number; readonly completion: number; readonly cached: number } | null = null
     for (;;) {
-      const { value: chunk, done } = await trace.time(shownChars === 0 ? 'prefill' : 'decode', () => chunks.next())
+      const { value: chunk, done } = await trace.time(parts === 0 ? 'prefill' : 'decode', () => chunks.next())
       if (done) break
       const shown = text.push(Buffer.from(chunk.text))
       shownChars += shown.length
-      if (shown !== '') yield shown
+      if (shown !== '' || chunk.calls.length > 0) parts++
+      const { calls, tokens } = chunk
+      if (shown !== '' || calls.length > 0 || tokens.length > 0)
+        yield { text: shown, ...(calls.length > 0 && { calls }), ...(tokens.length > 0 && { tokens }) }
       reason = chunk.reason ?? reason
       usage = chunk.usage ?? usage
     }
     if (reason === null)
       throw new PalimpsestError('upstream_failed', `${this.#server.base} ended its answer without saying why; try again.`)
     const rest = text.end()
-    if (rest !== '') yield rest
+    if (rest !== '') yield { text: rest }
     trace.promptTokens = usage?.prompt ?? trace.promptTokens
     trace.tokensCached = usage?.cached ?? 0
     return {
@@ -125,20 +130,6 @@ class UpstreamEngine implements Engine {
 
 function estimate(chars: number): number {
   return Math.ceil(chars / CHARS_PER_TOKEN)
-}
-
-function request(model: string, { messages }: Prompt, { temperature, topP, seed, maxTokens, stop }: Sampling): object {
-  return {
-    model,
-    messages: messages.map(({ role, content }) => ({ role, content })),
-    temperature,
-    top_p: topP,
-    ...(seed === undefined ? {} : { seed }),
-    ...(maxTokens === undefined ? {} : { max_tokens: maxTokens }),
-    ...(stop.length === 0 ? {} : { stop }),
-    stream: true,
-    stream_options: { include_usage: true },
-  }
 }
 
 class Server {

@@ -32,13 +32,21 @@ export interface ServeOptions {
   readonly script?: Partial<ScriptedOptions>
   readonly limits?: Partial<Limits>
   readonly closing?: AbortSignal
+  readonly gateway?: Partial<Gateway>
 }
 
 /**
  * The real application, memory, retrieval and templates, on a port of the system's choice. Made up: the model, which is scripted; the
  * embedder, whose vectors mean nothing; and the gate's weights, which take every edit whose subject is named.
  */
-export async function serve({ engine, embedder = fakeEmbedder(), script, limits, closing }: ServeOptions = {}): Promise<Served> {
+export async function serve({
+  engine,
+  embedder = fakeEmbedder(),
+  script,
+  limits,
+  closing,
+  gateway: more,
+}: ServeOptions = {}): Promise<Served> {
   const logged: object[] = []
   const note = (fields: object) => void logged.push(fields)
   const quiet = { info: () => {}, warn: () => {}, error: () => {} }
@@ -50,6 +58,7 @@ export async function serve({ engine, embedder = fakeEmbedder(), script, limits,
     engine: served,
     multiHop: { mode: 'chain', bridges: new Bridges(served) },
     memory,
+    ...(embedder.countTokens && { embedder: embedder as Required<Embedder> }),
     retriever: new Retriever(memory, embedder, { now, cacheBytes: 1_000_000 }),
     calibration: { bias: 5, weights: {}, products: {}, threshold: 0.5 },
     templates: openTemplates({ dir: join(import.meta.dirname, '../../templates'), watch: false, log: quiet }),
@@ -59,6 +68,7 @@ export async function serve({ engine, embedder = fakeEmbedder(), script, limits,
     version: '0.0.0-test',
     startedAt: Date.now(),
     ...(closing && { closing }),
+    ...more,
   }
   const server = createApp(gateway).listen(0, '127.0.0.1')
   await new Promise((resolve) => server.once('listening', resolve))
