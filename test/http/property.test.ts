@@ -14,6 +14,7 @@ const PATIENCE_MS = 60_000
 
 const POSTS = [
   '/v1/chat/completions',
+  '/v1/completions',
   '/v1/edits',
   '/v1/edits?dry_run=1',
   '/v1/edits/explain',
@@ -63,7 +64,7 @@ const value: fc.Arbitrary<unknown> = fc.oneof(
 
 /** Bodies made of the fields that the routes know, with values of every kind. */
 const FIELDS = [
-  'model messages temperature top_p seed max_tokens max_completion_tokens stop n stream stream_options user metadata parallel_tool_calls palimpsest',
+  'model messages temperature top_p seed max_tokens max_completion_tokens stop n stream stream_options user metadata parallel_tool_calls palimpsest tools tool_choice response_format logprobs top_logprobs logit_bias prompt echo best_of suffix',
   'question edits template tags tenant as_of explain ids q state tag batch subject limit cursor',
   'id aliases prompt target_new target_true relation paraphrases valid_from valid_to source __proto__ constructor',
 ]
