@@ -66,8 +66,8 @@ const value: fc.Arbitrary<unknown> = fc.oneof(
 
 /** Bodies made of the fields that the routes know, with values of every kind. */
 const FIELDS = [
-  'model messages temperature top_p seed max_tokens max_completion_tokens stop n stream stream_options user metadata parallel_tool_calls palimpsest',
-  'input instructions previous_response_id store include reasoning text max_output_tokens encoding_format dimensions prompt echo best_of',
+  'model messages temperature top_p seed max_tokens max_completion_tokens stop n stream stream_options user metadata parallel_tool_calls palimpsest tools tool_choice response_format logprobs top_logprobs logit_bias prompt echo best_of suffix',
+  'input instructions previous_response_id store include reasoning text max_output_tokens encoding_format dimensions',
   'question edits template tags tenant as_of explain ids q state tag batch subject limit cursor',
   'id aliases prompt target_new target_true relation paraphrases valid_from valid_to source __proto__ constructor',
 ]
