@@ -16,6 +16,8 @@ const FILES = ['palimpsest.config.json', 'palimpsest.config.yaml', 'palimpsest.c
 const PREFIX = 'PALIMPSEST_'
 const MIB = 1024 * 1024
 
+const ENGINES = ['auto', 'embedded', 'server'] as const
+
 type Env = Readonly<Record<string, string | undefined>>
 
 /** Where the process runs: what defaults and relative paths depend on. */
@@ -130,6 +132,12 @@ const SETTINGS = {
   model: setting(orNone(text), undefined, 'model to serve: a name, a .gguf file, or the URL of an OpenAI-compatible server', {
     flag: '<model>',
   }),
+  engine: setting(
+    oneOf(ENGINES),
+    'auto',
+    'what runs a model file: embedded (in this process), server (llama-server as a child process), auto (server where it is built)',
+    { flag: '<which>' },
+  ),
   upstreamModel: setting(orNone(text), undefined, 'model to ask for at the server behind --model URL', { flag: '<name>' }),
   upstreamKey: setting(orNone(text), undefined, 'API key for the server behind --model URL'),
   embedder: setting(orNone(text), undefined, 'embedding model: a name or a .gguf file', { flag: '<model>' }),

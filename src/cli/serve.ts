@@ -28,6 +28,7 @@ export function addServeCommand(program: Command): void {
     'home',
     'templatesDir',
     'embedder',
+    'engine',
     'upstreamModel',
     'gpu',
     'threads',

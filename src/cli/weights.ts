@@ -1,9 +1,11 @@
 import { existsSync } from 'node:fs'
 import { basename, resolve } from 'node:path'
 import type { Config } from '../config.ts'
+import { hasServer, serverPath } from '../engine/build.ts'
 import type { Embedder, Engine } from '../engine/engine.ts'
-import { openRuntime, type Runtime, type RuntimeOptions } from '../engine/llama.ts'
+import { type ChatOptions, openRuntime, type Runtime, type RuntimeOptions } from '../engine/llama.ts'
 import { openUpstream } from '../engine/upstream.ts'
+import { PalimpsestError } from '../errors.ts'
 import type { Limits, Logger } from '../gateway.ts'
 import { EMBEDDER_MODEL } from '../models/catalog.ts'
 import { type Choice, chooseModel } from '../models/choose.ts'
@@ -50,13 +52,40 @@ export function openWeights(config: Config<Limits>, choice: Choice | null, log: 
       const modelPath = file?.path ?? resolve(choice.kind === 'file' ? choice.path : '')
       const name = choice.kind === 'file' ? basename(choice.path).replace(/\.gguf$/i, '') : choice.name
       const { contextTokens, slots, queueLimit } = config
-      return (await runtime()).openChat({ modelPath, name, contextTokens, slots, queueLimit, sha256: file?.sha256 ?? null })
+      return openEngine(
+        await runtime(),
+        config,
+        { modelPath, name, contextTokens, slots, queueLimit, sha256: file?.sha256 ?? null },
+        log,
+      )
     },
     close: async () => {
       // What was never loaded need not be freed; what failed to load has said so.
       await loadEmbedder.started?.then((embedder) => embedder.close()).catch(() => {})
       await runtime.started?.then((llama) => llama.dispose()).catch(() => {})
     },
+  }
+}
+
+/**
+ * In a llama-server where one is built, and with `--engine server` anyway. The prebuilt addon runs on a GPU, which our own server is not
+ * built for, so `auto` leaves a GPU to it.
+ */
+async function openEngine(runtime: Runtime, { engine, home, environment }: Config<Limits>, options: ChatOptions, log: Logger) {
+  const built = process.platform !== 'win32' && hasServer(home)
+  if (engine === 'embedded' || (engine === 'auto' && (!built || runtime.device !== 'cpu'))) return runtime.openChat(options)
+  if (!built) {
+    throw new PalimpsestError(
+      'engine_failed',
+      'Expected a llama-server for --engine server, but none is built for this machine; run: palimpsest engine build --server',
+    )
+  }
+  try {
+    return await runtime.openServed({ ...options, command: serverPath(home), environment })
+  } catch (error) {
+    if (engine === 'server' || (error instanceof PalimpsestError && error.code === 'model_file')) throw error
+    log.warn({ err: error }, 'llama-server does not start; the model runs inside the gateway instead')
+    return runtime.openChat(options)
   }
 }
 

@@ -1,0 +1,191 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { PalimpsestError } from '../errors.ts'
+import type { Sampling } from '../request.ts'
+import type { Trace } from '../trace.ts'
+import { type FormattedFamily, format, type Piece, tokenize, type Vocabulary, written } from './chat-format.ts'
+import type { Engine, Finish, Inspection, Load, ModelInfo, Prompt } from './engine.ts'
+import { eventData } from './event-stream.ts'
+import { contextExceeded } from './limits.ts'
+import { SlotQueue, shuttingDown } from './queue.ts'
+import type { ServerProcess } from './server-process.ts'
+import { type CompletionEvent, completionBody, completionEvent, serverFailed } from './server-wire.ts'
+import { append, type Cached, chooseSlot, empty, truncate } from './slots.ts'
+import { TextStream } from './text-stream.ts'
+import { Turns } from './turns.ts'
+
+export interface ServedParts {
+  readonly server: ServerProcess
+  readonly vocabulary: Vocabulary
+  readonly info: ModelInfo
+  readonly family: FormattedFamily
+  readonly defaultSystem: string | null
+  readonly bosText: string
+  readonly eosText: string
+  /** The vocabulary writes the first word of a text with a space before it. */
+  readonly leadingSpace: boolean
+  readonly slots: number
+  readonly queueLimit: number
+  readonly now: () => number
+  readonly randomSeed: () => number
+  /** Frees the vocabulary. */
+  readonly free: () => Promise<void>
+}
+
+/** A slot of the server, and the prompt it was last given: what it really reuses it finds out itself. */
+interface Slot extends Cached {
+  readonly id: number
+}
+
+const QUIET_POLL_MS = 10
+const CLOSE_STEP_MS = 10_000
+/** Once more, where the server ended before it had said anything. */
+const TRIES = 2
+
+/** A chat model in a llama-server of our own: same prompts, token for token, as the embedded engine. */
+export class ServedEngine implements Engine {
+  readonly model: ModelInfo
+  readonly #parts: ServedParts
+  readonly #slots: SlotQueue<Slot>
+  readonly #turns = new Turns()
+  readonly #closing = new AbortController()
+  #uses = 0
+
+  constructor(parts: ServedParts) {
+    this.model = parts.info
+    this.#parts = parts
+    const slots = Array.from({ length: parts.slots }, (_, id) => ({ ...empty(), id }))
+    this.#slots = new SlotQueue(slots, parts.queueLimit, parts.now)
+  }
+
+  async *generate(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<string, Finish> {
+    signal.throwIfAborted()
+    const tokens = tokenize(this.#parts.vocabulary, this.#pieces(prompt))
+    trace.promptTokens = tokens.length
+    if (tokens.length >= this.model.contextTokens) throw contextExceeded(tokens.length, this.model.contextTokens)
+    const lease = await trace.time('queue', () => this.#slots.acquire((free) => chooseSlot(free, tokens), signal))
+    // Seeded: nothing else in any of its batches, so that the same request gives the same answer.
+    const alone = sampling.seed !== undefined
+    const either = AbortSignal.any([signal, this.#closing.signal])
+    let leave = () => {}
+    try {
+      leave = await trace.time('queue', () => this.#turns.enter(alone, either))
+      if (alone) await trace.time('queue', () => this.#quiet(either))
+      return yield* this.#answer(lease.slot, tokens, sampling, trace, either)
+    } finally {
+      lease.slot.lastUsed = ++this.#uses
+      leave()
+      lease.release()
+    }
+  }
+
+  async *#answer(
+    slot: Slot,
+    tokens: readonly number[],
+    sampling: Sampling,
+    trace: Trace,
+    signal: AbortSignal,
+  ): AsyncGenerator<string, Finish> {
+    const text = new TextStream(sampling.stop, this.#parts.leadingSpace)
+    const limit = Math.min(sampling.maxTokens ?? Number.POSITIVE_INFINITY, this.model.contextTokens - tokens.length)
+    const asked = { tokens, slot: slot.id, limit, seed: sampling.seed ?? this.#parts.randomSeed(), sampling, loras: null }
+    truncate(slot, 0)
+    append(slot, tokens)
+    // Closing the connection is how the server is told to stop, by whoever leaves this generator.
+    const connection = new AbortController()
+    const events = this.#events(slot, completionBody(asked), AbortSignal.any([signal, connection.signal]))
+    let completionTokens = 0
+    let reason: Finish['reason'] | null = null
+    try {
+      while (reason === null) {
+        const stage = completionTokens === 0 ? 'prefill' : 'decode'
+        const { value: event, done } = await trace.time(stage, () => events.next())
+        signal.throwIfAborted()
+        if (done) throw serverFailed('the answer broke off')
+        if (event.kind === 'progress') {
+          trace.tokensCached = event.cached
+          continue
+        }
+        completionTokens = event.tokens
+        if (event.kind === 'end') {
+          reason = event.reason
+          break
+        }
+        const shown = text.push(Buffer.from(event.text))
+        if (shown !== '') yield shown
+        signal.throwIfAborted()
+        if (text.stopped) reason = 'stop'
+      }
+    } finally {
+      connection.abort()
+      await events.return().catch(() => {})
+    }
+    const rest = text.end()
+    if (rest !== '') yield rest
+    return { reason, promptTokens: tokens.length, completionTokens, cachedTokens: trace.tokensCached }
+  }
+
+  /** Asks a second time where the server ended before the first token. */
+  async *#events(slot: Slot, body: object, signal: AbortSignal): AsyncGenerator<CompletionEvent, void> {
+    for (let tries = 1; ; tries++) {
+      let begun = false
+      try {
+        const response = await this.#parts.server.ask('/completion', body, signal)
+        if (response.statusCode !== 200) throw serverFailed(await whole(response))
+        for await (const data of eventData(response)) {
+          const event = completionEvent(data)
+          begun ||= event.kind !== 'progress'
+          yield event
+        }
+        return
+      } catch (cause) {
+        if (signal.aborted) throw this.#closing.signal.aborted ? shuttingDown() : signal.reason
+        truncate(slot, 0)
+        if (cause instanceof PalimpsestError) throw cause
+        if (begun || tries === TRIES) throw serverFailed('its server ended', cause)
+      }
+    }
+  }
+
+  /** A client that left is only noticed at the next token, or piece of a prompt: wait until the server works on nothing. */
+  async #quiet(signal: AbortSignal): Promise<void> {
+    for (;;) {
+      const slots: unknown = JSON.parse(await whole(await this.#parts.server.ask('/slots', null, signal)))
+      if (!Array.isArray(slots) || slots.every((slot) => slot?.is_processing !== true)) return
+      await sleep(QUIET_POLL_MS)
+    }
+  }
+
+  inspect(prompt: Prompt): Inspection {
+    const parts = this.#pieces(prompt)
+    const { bosText, eosText, vocabulary } = this.#parts
+    return { text: written(parts, bosText, eosText), tokens: tokenize(vocabulary, parts) }
+  }
+
+  countTokens(prompt: Prompt): number {
+    return tokenize(this.#parts.vocabulary, this.#pieces(prompt)).length
+  }
+
+  load(): Load {
+    return this.#slots.load()
+  }
+
+  async close(graceMs: number): Promise<void> {
+    this.#slots.close()
+    if (!(await this.#slots.drained(graceMs))) {
+      this.#closing.abort(shuttingDown())
+      await this.#slots.drained(CLOSE_STEP_MS)
+    }
+    await this.#parts.server.close()
+    await this.#parts.free()
+  }
+
+  #pieces(prompt: Prompt): Piece[] {
+    return format(this.#parts.family, prompt.messages, this.#parts.defaultSystem)
+  }
+}
+
+async function whole(response: AsyncIterable<Buffer>): Promise<string> {
+  const chunks: Buffer[] = []
+  for await (const chunk of response) chunks.push(chunk)
+  return Buffer.concat(chunks).toString()
+}
