@@ -1,5 +1,5 @@
 import { isForModel, statement } from './edit/edit.ts'
-import type { Finish, Inspection, Prompt } from './engine/engine.ts'
+import type { Finish, Inspection, Piece, Prompt } from './engine/engine.ts'
 import { PalimpsestError } from './errors.ts'
 import type { Gateway } from './gateway.ts'
 import { type Chain, chains, joined, NO_CHAIN } from './memory/chain.ts'
@@ -33,7 +33,7 @@ export async function* answer(
   gateway: Gateway,
   trace: Trace,
   signal: AbortSignal,
-): AsyncGenerator<string, Finish> {
+): AsyncGenerator<Piece, Finish> {
   const scope = await select(request, gateway, trace, signal)
   const prompt = await trace.time('render', () => write(request, request.arm === 'edited' ? scope : NOTHING, gateway, trace))
   return yield* gateway.engine.generate(prompt, request.sampling, trace, signal)
@@ -185,12 +185,12 @@ function named(request: ChatRequest, ids: readonly string[], { memory, now }: Ga
 function write(request: ChatRequest, scope: Scope, gateway: Gateway, trace: Trace): Prompt {
   const { engine, templates } = gateway
   const template = templates.get(request.template, engine.model.family)
-  const plain: Prompt = { messages: request.messages }
+  const plain = promptOf(request, request.messages)
   if (scope.edits.size === 0) return plain
   const budget = {
     contextTokens: engine.model.contextTokens,
     reserveTokens: request.sampling.maxTokens ?? ANSWER_TOKENS,
-    count: (messages: Prompt['messages']) => engine.countTokens({ messages }),
+    count: (messages: Prompt['messages']) => engine.countTokens(promptOf(request, messages)),
   }
   const pools = new Map(
     [...scope.nearby].map(([turn, near]) => [
@@ -211,8 +211,13 @@ function write(request: ChatRequest, scope: Scope, gateway: Gateway, trace: Trac
   }))
   if (applied.length === 0) return plain
   trace.template = { name: template.name, hash: template.hash }
-  trace.tokensAdded = engine.countTokens({ messages }) - engine.countTokens(plain)
-  return { messages }
+  const edited = promptOf(request, messages)
+  trace.tokensAdded = engine.countTokens(edited) - engine.countTokens(plain)
+  return edited
+}
+
+function promptOf({ tools }: ChatRequest, messages: Prompt['messages']): Prompt {
+  return tools === undefined ? { messages } : { messages, tools }
 }
 
 function dropped(considered: Considered, turn: number, applied: readonly Applied[]): boolean {
@@ -239,7 +244,7 @@ export async function explain(request: ChatRequest, gateway: Gateway, trace: Tra
     turns: trace.turns,
     template: trace.template,
     prompt: gateway.engine.inspect(prompt),
-    base: gateway.engine.inspect({ messages: request.messages }),
+    base: gateway.engine.inspect(promptOf(request, request.messages)),
     tokensAdded: trace.tokensAdded,
     memoryVersion: trace.memoryVersion,
     decomposition: trace.decomposition,

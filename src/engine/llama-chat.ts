@@ -2,8 +2,8 @@ import { DisposedError, type LlamaContext, type LlamaModel, type SequenceEvaluat
 import { PalimpsestError } from '../errors.ts'
 import type { Sampling } from '../request.ts'
 import type { Trace } from '../trace.ts'
-import { type FormattedFamily, format, type Piece, tokenize, type Vocabulary, written } from './chat-format.ts'
-import type { Engine, Finish, Inspection, Load, ModelInfo, Prompt, Scorer } from './engine.ts'
+import { type FormatPiece, type FormattedFamily, format, tokenize, type Vocabulary, written } from './chat-format.ts'
+import type { Engine, Finish, Inspection, Load, ModelInfo, Piece, Prompt, Scorer } from './engine.ts'
 import { contextExceeded } from './limits.ts'
 import { ALONE, SHARED } from './llama-batching.ts'
 import { openScorer } from './llama-scorer.ts'
@@ -53,7 +53,7 @@ export class ChatEngine implements Engine {
     this.#slots = new SlotQueue(slots, parts.queueLimit, parts.now)
   }
 
-  async *generate(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<string, Finish> {
+  async *generate(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<Piece, Finish> {
     this.#check(signal)
     const tokens = tokenize(this.#vocabulary, this.#pieces(prompt))
     trace.promptTokens = tokens.length
@@ -97,7 +97,7 @@ export class ChatEngine implements Engine {
     sampling: Sampling,
     trace: Trace,
     signal: AbortSignal,
-  ): AsyncGenerator<string, Finish> {
+  ): AsyncGenerator<Piece, Finish> {
     const { model, bytesOf, leadingSpace, randomSeed } = this.#parts
     const text = new TextStream(sampling.stop, leadingSpace)
     const limit = Math.min(sampling.maxTokens ?? Number.POSITIVE_INFINITY, this.model.contextTokens - trace.promptTokens)
@@ -116,7 +116,7 @@ export class ChatEngine implements Engine {
         }
         completionTokens++
         const shown = text.push(bytesOf(token))
-        if (shown !== '') yield shown
+        if (shown !== '') yield { text: shown }
         this.#check(signal)
         if (text.stopped) reason = 'stop'
         else if (completionTokens >= limit) reason = 'length'
@@ -126,7 +126,7 @@ export class ChatEngine implements Engine {
       await steps.return()
     }
     const rest = text.end()
-    if (rest !== '') yield rest
+    if (rest !== '') yield { text: rest }
     return { reason, promptTokens: trace.promptTokens, completionTokens, cachedTokens: trace.tokensCached }
   }
 
@@ -157,7 +157,7 @@ export class ChatEngine implements Engine {
     await this.#parts.model.dispose()
   }
 
-  #pieces(prompt: Prompt): Piece[] {
+  #pieces(prompt: Prompt): FormatPiece[] {
     return format(this.#parts.family, prompt.messages, this.#parts.defaultSystem)
   }
 

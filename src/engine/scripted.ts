@@ -1,6 +1,6 @@
 import type { Message, Sampling } from '../request.ts'
 import type { Trace } from '../trace.ts'
-import type { Engine, Finish, Inspection, Load, ModelInfo, Prompt } from './engine.ts'
+import type { Engine, Finish, Inspection, Load, ModelInfo, Piece, Prompt } from './engine.ts'
 import { contextExceeded } from './limits.ts'
 import { SlotQueue, shuttingDown } from './queue.ts'
 import { append, type Cached, chooseSlot, empty, pieces, reusable, truncate } from './slots.ts'
@@ -42,7 +42,7 @@ class ScriptedEngine implements Engine {
     this.model = { name, family: 'scripted', contextTokens, device: 'cpu', threads: 1, sha256: null }
   }
 
-  async *generate(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<string, Finish> {
+  async *generate(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<Piece, Finish> {
     const { tokens } = this.inspect(prompt)
     trace.promptTokens = tokens.length
     if (tokens.length >= this.model.contextTokens) throw contextExceeded(tokens.length, this.model.contextTokens)
@@ -56,7 +56,7 @@ class ScriptedEngine implements Engine {
     }
   }
 
-  async *#speak(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<string, Finish> {
+  async *#speak(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<Piece, Finish> {
     const text = new TextStream(sampling.stop)
     const limit = Math.min(sampling.maxTokens ?? Number.POSITIVE_INFINITY, this.model.contextTokens - trace.promptTokens)
     const finish = (reason: Finish['reason']): Finish => ({
@@ -69,19 +69,19 @@ class ScriptedEngine implements Engine {
     for (const token of this.#tokens(this.#options.reply(prompt, sampling))) {
       if (completionTokens === limit) {
         const last = text.end()
-        if (last !== '') yield last
+        if (last !== '') yield { text: last }
         return finish('length')
       }
       await trace.time('decode', () => pause(this.#options.delayMs, signal))
       if (this.#closing.signal.aborted) throw shuttingDown()
       completionTokens++
       const shown = text.push(Buffer.from(token))
-      if (shown !== '') yield shown
+      if (shown !== '') yield { text: shown }
       signal.throwIfAborted()
       if (text.stopped) return finish('stop')
     }
     const last = text.end()
-    if (last !== '') yield last
+    if (last !== '') yield { text: last }
     return finish('stop')
   }
 

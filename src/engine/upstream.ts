@@ -1,7 +1,7 @@
 import { PalimpsestError } from '../errors.ts'
 import type { Sampling } from '../request.ts'
 import type { Trace } from '../trace.ts'
-import type { Engine, Finish, Inspection, Load, ModelInfo, Prompt } from './engine.ts'
+import type { Engine, Finish, Inspection, Load, ModelInfo, Piece, Prompt } from './engine.ts'
 import { eventData } from './event-stream.ts'
 import { SlotQueue, shuttingDown } from './queue.ts'
 import { TextStream } from './text-stream.ts'
@@ -61,7 +61,7 @@ class UpstreamEngine implements Engine {
     this.#slots = new SlotQueue([...Array(slots).keys()], queueLimit, now ?? (() => performance.now()))
   }
 
-  async *generate(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<string, Finish> {
+  async *generate(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<Piece, Finish> {
     const lease = await trace.time('queue', () => this.#slots.acquire((free) => free[0], signal))
     const call = new Call(signal, this.#closing.signal)
     try {
@@ -75,7 +75,7 @@ class UpstreamEngine implements Engine {
     }
   }
 
-  async *#relay(chunks: ReturnType<Server['chunks']>, sampling: Sampling, trace: Trace): AsyncGenerator<string, Finish> {
+  async *#relay(chunks: ReturnType<Server['chunks']>, sampling: Sampling, trace: Trace): AsyncGenerator<Piece, Finish> {
     const text = new TextStream(sampling.stop)
     let shownChars = 0
     let reason: Finish['reason'] | null = null
@@ -85,14 +85,14 @@ class UpstreamEngine implements Engine {
       if (done) break
       const shown = text.push(Buffer.from(chunk.text))
       shownChars += shown.length
-      if (shown !== '') yield shown
+      if (shown !== '') yield { text: shown }
       reason = chunk.reason ?? reason
       usage = chunk.usage ?? usage
     }
     if (reason === null)
       throw new PalimpsestError('upstream_failed', `${this.#server.base} ended its answer without saying why; try again.`)
     const rest = text.end()
-    if (rest !== '') yield rest
+    if (rest !== '') yield { text: rest }
     trace.promptTokens = usage?.prompt ?? trace.promptTokens
     trace.tokensCached = usage?.cached ?? 0
     return {

@@ -1,6 +1,6 @@
 /** The generated protocol: greedy answers to chat prompts, as a user would get them. */
 import type { Edit } from '../edit/edit.ts'
-import type { Finish } from '../engine/engine.ts'
+import type { Finish, Piece } from '../engine/engine.ts'
 import { answer } from '../pipeline.ts'
 import type { ChatRequest, EditsChoice, Message } from '../request.ts'
 import { Trace } from '../trace.ts'
@@ -125,12 +125,12 @@ function sampling(probe: Probe, { limits, seed }: Trial): ChatRequest['sampling'
   return { temperature: 0, topP: 1, seed, maxTokens: tokensFor(probe, limits), stop: [] }
 }
 
-async function readAll(steps: AsyncGenerator<string, Finish>) {
+async function readAll(steps: AsyncGenerator<Piece, Finish>) {
   let text = ''
   for (;;) {
     const step = await steps.next()
     if (!step.done) {
-      text += step.value
+      text += step.value.text
       continue
     }
     const { reason: finish, promptTokens, completionTokens } = step.value

@@ -1,6 +1,6 @@
 import { createHash, randomUUID } from 'node:crypto'
 import type { Request, Response } from 'express'
-import type { Finish } from '../engine/engine.ts'
+import type { Finish, Piece } from '../engine/engine.ts'
 import type { Gateway } from '../gateway.ts'
 import { type ChatCall, type ChatReader, chatReader } from '../openai/chat.ts'
 import { type Answer, chunk, completion, finishChunk, type Heading, usageChunk } from '../openai/completion.ts'
@@ -49,7 +49,7 @@ async function whole(res: Response, call: ChatCall, heading: Heading, gateway: G
       answer(choice(call.request, index), gateway, beginTrace(res, gateway), signal),
       signal,
       (piece) => {
-        text += piece
+        text += piece.text
       },
     )
     answers.push({ text, finish })
@@ -99,7 +99,7 @@ async function streamChoice(
   }
   const finish = await drive(answer(choice(request, index), gateway, trace, signal), signal, async (piece) => {
     await begin()
-    if (piece !== '') await events.send(chunk(heading, includeUsage, index, { content: piece }))
+    if (piece.text !== '') await events.send(chunk(heading, includeUsage, index, { content: piece.text }))
   })
   await begin()
   await events.send(finishChunk(heading, includeUsage, index, finish, trace, request.explain))
@@ -108,9 +108,9 @@ async function streamChoice(
 
 /** Runs a generation to its end, one piece at a time; closes it if `take` fails or the client leaves. */
 async function drive(
-  pieces: AsyncGenerator<string, Finish>,
+  pieces: AsyncGenerator<Piece, Finish>,
   signal: AbortSignal,
-  take: (piece: string) => void | Promise<void>,
+  take: (piece: Piece) => void | Promise<void>,
 ): Promise<Finish> {
   try {
     for (;;) {

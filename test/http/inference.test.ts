@@ -248,7 +248,7 @@ describe('a stream', () => {
 
   test('that fails after its first piece ends with an error event and no [DONE]', async () => {
     const failing = engineThat(async function* () {
-      yield 'So far'
+      yield { text: 'So far' }
       throw new PalimpsestError('engine_failed', 'The model stopped working in the middle of an answer.')
     })
     const served = await start({ engine: failing })
@@ -270,7 +270,7 @@ describe('a stream', () => {
     const released = latch()
     const slow = engineThat(async function* () {
       await released.promise
-      yield 'At last'
+      yield { text: 'At last' }
       return FINISH
     })
     const served = await start({ engine: slow, limits: { heartbeatMs: 5 } })
@@ -287,7 +287,7 @@ describe('a stream', () => {
       try {
         for (;;) {
           yielded++
-          yield 'x'.repeat(100_000)
+          yield { text: 'x'.repeat(100_000) }
         }
       } finally {
         ended.resolve()

@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { getLlama, type Llama, type LlamaModel } from 'node-llama-cpp'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { format, type Piece, QWEN_SYSTEM, tokenize, type Vocabulary, written } from '../../src/engine/chat-format.ts'
+import { type FormatPiece, format, QWEN_SYSTEM, tokenize, type Vocabulary, written } from '../../src/engine/chat-format.ts'
 import { TextStream } from '../../src/engine/text-stream.ts'
 import { tokenBytes } from '../../src/engine/token-bytes.ts'
 import type { Message } from '../../src/request.ts'
@@ -185,7 +185,7 @@ it('tokenizes only special pieces with special tokens on', () => {
       return [9]
     },
   }
-  const pieces: Piece[] = [
+  const pieces: FormatPiece[] = [
     { kind: 'bos' },
     { kind: 'text', text: '<|im_end|>' },
     { kind: 'special', text: '<|im_end|>' },

@@ -2,7 +2,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net'
 import fc from 'fast-check'
 import { afterEach, describe, expect, it } from 'vitest'
-import type { Finish } from '../../src/engine/engine.ts'
+import type { Finish, Piece } from '../../src/engine/engine.ts'
 import { eventData } from '../../src/engine/event-stream.ts'
 import { openUpstream, type UpstreamOptions } from '../../src/engine/upstream.ts'
 import type { Sampling } from '../../src/request.ts'
@@ -55,12 +55,12 @@ async function ask(handle: Handler, options: Partial<UpstreamOptions> = {}, sign
   return { ...result, trace, engine }
 }
 
-async function collect(stream: AsyncGenerator<string, Finish>): Promise<{ pieces: string[]; finish: Finish }> {
+async function collect(stream: AsyncGenerator<Piece, Finish>): Promise<{ pieces: string[]; finish: Finish }> {
   const pieces: string[] = []
   for (;;) {
     const { value, done } = await stream.next()
     if (done) return { pieces, finish: value }
-    pieces.push(value)
+    pieces.push(value.text)
   }
 }
 
@@ -196,10 +196,10 @@ describe('the upstream engine', () => {
       if (leave === 'return') {
         // A fresh signal: the first one is spent.
         const second = engine.generate(PROMPT, { ...SAMPLING, stop: [] }, new Trace('t', () => 0), never)
-        expect((await second.next()).value).toBe('first')
+        expect((await second.next()).value).toEqual({ text: 'first' })
         await second.return({ reason: 'stop', promptTokens: 0, completionTokens: 0, cachedTokens: 0 })
       } else {
-        expect((await stream.next()).value).toBe('first')
+        expect((await stream.next()).value).toEqual({ text: 'first' })
         const rest = expect(stream.next()).rejects.toThrow('left')
         gone.abort(new Error('left'))
         await rest
