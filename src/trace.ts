@@ -54,6 +54,13 @@ export interface Applied {
   readonly turn: number
 }
 
+/** A server that was asked for the answer, and what came of it. */
+export interface RouteStep {
+  readonly to: string
+  /** "answers", or why it did not. */
+  readonly outcome: string
+}
+
 /**
  * What happened to one request, filled in by every stage as it passes. The response's provenance, `explain`, `Server-Timing` and
  * the log line are all cut from it.
@@ -74,6 +81,8 @@ export class Trace {
   /** Prompt tokens found in the slot's cache. */
   tokensCached = 0
   promptTokens = 0
+  /** Where the model is behind several servers: those asked, in order. */
+  route: readonly RouteStep[] = []
   readonly #now: () => number
 
   constructor(id: string, now: () => number) {

@@ -30,6 +30,11 @@ export function addServeCommand(program: Command): void {
     'embedder',
     'engine',
     'upstreamModel',
+    'upstreams',
+    'upstreamConnectMs',
+    'upstreamFirstByteMs',
+    'upstreamBetweenBytesMs',
+    'upstreamHealthMs',
     'gpu',
     'threads',
   )

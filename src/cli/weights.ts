@@ -5,6 +5,7 @@ import { hasServer, serverPath } from '../engine/build.ts'
 import type { Embedder, Engine } from '../engine/engine.ts'
 import { type ChatOptions, openRuntime, type Runtime, type RuntimeOptions } from '../engine/llama.ts'
 import { openUpstream } from '../engine/upstream.ts'
+import type { UpstreamServerOptions } from '../engine/upstream-server.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { Limits, Logger } from '../gateway.ts'
 import { EMBEDDER_MODEL } from '../models/catalog.ts'
@@ -27,7 +28,13 @@ export interface Weights {
 const EMBEDDER_SHAPE = { dimensions: 384, maxTokens: 256 }
 
 /** What `--model` means on this machine. Throws `model_not_found`. */
-export async function choose({ model, gpu }: Config<Limits>): Promise<Choice> {
+export async function choose({ model, gpu, upstreams }: Config<Limits>): Promise<Choice> {
+  const [first] = upstreams
+  if (model !== undefined && first !== undefined)
+    throw new PalimpsestError('invalid_value', 'Expected --model or --upstreams, but got both; leave one out.', {
+      param: 'model',
+    })
+  if (first !== undefined) return { kind: 'upstream', url: first.url, why: 'You asked for the servers of --upstreams.' }
   const found = gpu === 'off' ? null : await findGpu(process.platform, process.arch)
   return chooseModel({ gpu: found, freeMemoryBytes: freeMemoryBytes(process.platform), wanted: model }, existsSync)
 }
@@ -121,12 +128,23 @@ function fileOf(files: readonly ModelFile[], names: readonly string[], name: str
   return file
 }
 
-function upstream(url: string, { upstreamModel, upstreamKey, queueLimit }: Config<Limits>): Promise<Engine> {
+/** `urls` of --model, or of `upstreams`, where each may have a model and a key of its own. */
+function upstream(url: string, config: Config<Limits>): Promise<Engine> {
+  const { upstreamModel: model, upstreamKey: apiKey, queueLimit, upstreamHealthMs: healthMs } = config
+  const servers = config.upstreams.length > 0 ? config.upstreams : [{ url }]
   return openUpstream({
-    url,
+    servers: servers.map(({ key, ...server }: Config<Limits>['upstreams'][number]) => ({
+      ...(model !== undefined && { model }),
+      ...((key ?? apiKey) !== undefined && { apiKey: key ?? apiKey }),
+      ...server,
+    })) as UpstreamServerOptions[],
+    patience: {
+      connectMs: config.upstreamConnectMs,
+      firstByteMs: config.upstreamFirstByteMs,
+      betweenBytesMs: config.upstreamBetweenBytesMs,
+    },
     queueLimit,
-    ...(upstreamModel !== undefined && { model: upstreamModel }),
-    ...(upstreamKey !== undefined && { apiKey: upstreamKey }),
+    healthMs,
   })
 }
 

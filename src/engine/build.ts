@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
-import { chmod, copyFile, mkdir, mkdtemp, rename, rm } from 'node:fs/promises'
+import { chmod, copyFile, mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises'
 import { cpus, tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -55,13 +55,22 @@ export function hasServer(home: string): boolean {
   return existsSync(serverPath(home))
 }
 
+/** Written once a build is whole: asking for one that is under way would wait for its end. */
+const ADDON_DONE = join(SOURCE, 'localBuilds', 'palimpsest.done')
+
+export function hasAddon(): boolean {
+  return existsSync(ADDON_DONE)
+}
+
 /** Builds node-llama-cpp's addon into that package's own folder of local builds. Throws `engine_failed` with the compiler's last words. */
 export async function buildAddon({ environment, onProgress, signal }: Omit<BuildOptions, 'home' | 'threads'>): Promise<void> {
   const options = { gpu: false, build: 'forceRebuild', cmakeOptions: ADDON_OPTIONS, progressLogs: true }
   const script = `const { getLlama } = await import(${JSON.stringify(import.meta.resolve('node-llama-cpp'))})
     await (await getLlama(${JSON.stringify(options)})).dispose()
     process.exit(0)`
+  await rm(ADDON_DONE, { force: true })
   await run(process.execPath, ['--input-type=module', '-e', script], { environment, onProgress, signal })
+  await writeFile(ADDON_DONE, '')
 }
 
 const CMAKE_FLAGS = [
@@ -94,8 +103,8 @@ export async function buildServer({ home, threads, ...how }: BuildOptions): Prom
   }
 }
 
-/** cmake's own count, "[ 37%] Building …". */
-const PERCENT = /\[\s*(\d+)%\]/g
+/** make's own count, "[ 37%] Building …", or ninja's, "[12/345] Building …". */
+const COUNT = /\[\s*(\d+)(?:%|\/(\d+))\]/g
 
 function run(
   command: string,
@@ -108,8 +117,8 @@ function run(
     for (const stream of [child.stdout, child.stderr]) {
       stream.setEncoding('utf8').on('data', (text: string) => {
         said = (said + text).slice(-SAID_CHARS)
-        const percent = [...text.matchAll(PERCENT)].at(-1)?.[1]
-        if (percent !== undefined) onProgress(Number(percent) / 100)
+        const count = [...text.matchAll(COUNT)].at(-1)
+        if (count !== undefined) onProgress(Number(count[1]) / Number(count[2] ?? 100))
       })
     }
     child.once('error', (cause) => reject(signal.aborted ? signal.reason : failed(command, cause.message, cause)))

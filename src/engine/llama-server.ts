@@ -2,8 +2,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { PalimpsestError } from '../errors.ts'
 import type { Sampling } from '../request.ts'
 import type { Trace } from '../trace.ts'
-import { type FormattedFamily, format, type Piece, tokenize, type Vocabulary, written } from './chat-format.ts'
-import type { Engine, Finish, Inspection, Load, ModelInfo, Prompt } from './engine.ts'
+import { type FormatPiece, type FormattedFamily, format, tokenize, type Vocabulary, written } from './chat-format.ts'
+import type { Engine, Finish, Inspection, Load, ModelInfo, Piece, Prompt } from './engine.ts'
 import { eventData } from './event-stream.ts'
 import { contextExceeded } from './limits.ts'
 import { SlotQueue, shuttingDown } from './queue.ts'
@@ -57,7 +57,7 @@ export class ServedEngine implements Engine {
     this.#slots = new SlotQueue(slots, parts.queueLimit, parts.now)
   }
 
-  async *generate(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<string, Finish> {
+  async *generate(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<Piece, Finish> {
     signal.throwIfAborted()
     const tokens = tokenize(this.#parts.vocabulary, this.#pieces(prompt))
     trace.promptTokens = tokens.length
@@ -84,7 +84,7 @@ export class ServedEngine implements Engine {
     sampling: Sampling,
     trace: Trace,
     signal: AbortSignal,
-  ): AsyncGenerator<string, Finish> {
+  ): AsyncGenerator<Piece, Finish> {
     const text = new TextStream(sampling.stop, this.#parts.leadingSpace)
     const limit = Math.min(sampling.maxTokens ?? Number.POSITIVE_INFINITY, this.model.contextTokens - tokens.length)
     const asked = { tokens, slot: slot.id, limit, seed: sampling.seed ?? this.#parts.randomSeed(), sampling, loras: null }
@@ -111,7 +111,7 @@ export class ServedEngine implements Engine {
           break
         }
         const shown = text.push(Buffer.from(event.text))
-        if (shown !== '') yield shown
+        if (shown !== '') yield { text: shown }
         signal.throwIfAborted()
         if (text.stopped) reason = 'stop'
       }
@@ -120,7 +120,7 @@ export class ServedEngine implements Engine {
       await events.return().catch(() => {})
     }
     const rest = text.end()
-    if (rest !== '') yield rest
+    if (rest !== '') yield { text: rest }
     return { reason, promptTokens: tokens.length, completionTokens, cachedTokens: trace.tokensCached }
   }
 
@@ -179,7 +179,7 @@ export class ServedEngine implements Engine {
     await this.#parts.free()
   }
 
-  #pieces(prompt: Prompt): Piece[] {
+  #pieces(prompt: Prompt): FormatPiece[] {
     return format(this.#parts.family, prompt.messages, this.#parts.defaultSystem)
   }
 }

@@ -14,7 +14,7 @@ import {
   readGgufFileInfo,
 } from 'node-llama-cpp'
 import { PalimpsestError } from '../errors.ts'
-import { ADDON_OPTIONS } from './build.ts'
+import { ADDON_OPTIONS, hasAddon } from './build.ts'
 import { type FormattedFamily, tokenize } from './chat-format.ts'
 import { createEmbedder, DEFAULT_EMBED_TOKENS } from './embedder.ts'
 import type { Embedder, Engine } from './engine.ts'
@@ -100,7 +100,7 @@ export async function openRuntime({
   prebuilt,
   log,
 }: RuntimeOptions): Promise<Runtime> {
-  const llama = await start(threads, gpu, prebuilt === true ? {} : ADDON_OPTIONS, log)
+  const llama = await start(threads, gpu, prebuilt === true || !hasAddon() ? {} : ADDON_OPTIONS, log)
   const device = llama.gpu === false ? 'cpu' : llama.gpu
   return {
     device,

@@ -64,7 +64,7 @@ async function ask(engine: Engine, sampling: Partial<Sampling> = {}, signal = ne
   for (;;) {
     const { value, done } = await stream.next()
     if (done) return { ...(value as Finish), text: pieces.join(''), pieces, trace }
-    pieces.push(value)
+    pieces.push(value.text)
   }
 }
 
