@@ -3,7 +3,7 @@ import { PalimpsestError } from '../errors.ts'
 import type { Sampling } from '../request.ts'
 import type { Trace } from '../trace.ts'
 import { type FormatPiece, type FormattedFamily, format, tokenize, type Vocabulary, written } from './chat-format.ts'
-import type { Engine, Finish, Inspection, Load, ModelInfo, Piece, Prompt } from './engine.ts'
+import type { Backend, Engine, Finish, Inspection, Load, ModelInfo, Piece, Prompt } from './engine.ts'
 import { eventData } from './event-stream.ts'
 import { contextExceeded } from './limits.ts'
 import { SlotQueue, shuttingDown } from './queue.ts'
@@ -167,6 +167,13 @@ export class ServedEngine implements Engine {
 
   load(): Load {
     return this.#slots.load()
+  }
+
+  backends(): readonly Backend[] {
+    const { server } = this.#parts
+    return [
+      { name: 'llama-server', state: server.state, busy: this.load().busy, faults: server.faults, lastFault: server.lastFault },
+    ]
   }
 
   async close(graceMs: number): Promise<void> {

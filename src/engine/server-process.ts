@@ -49,8 +49,9 @@ export class ServerProcess {
   #state: ServerState = 'starting'
   #said = ''
   #nextTryAt = 0
-  /** Counts the starts that succeeded: what a former server had cached is gone with it. */
-  generation = 0
+  /** How often it has ended unasked, and how it last did. */
+  faults = 0
+  lastFault: string | null = null
 
   constructor(options: ServerProcessOptions) {
     this.#options = options
@@ -178,7 +179,6 @@ export class ServerProcess {
     while (this.#options.now() < until && this.#state !== 'closed' && child !== null) {
       if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return false
       if (await this.#answers()) {
-        this.generation++
         this.#setState('up')
         return true
       }
@@ -216,6 +216,8 @@ export class ServerProcess {
       this.#nextTryAt = this.#options.now() + backoffMs
       this.#setState('restarting')
       const how = this.#child?.signalCode ?? `code ${this.#child?.exitCode}`
+      this.faults++
+      this.lastFault = `it ended with ${how}`
       this.#options.log('warn', `llama-server ended (${how}); it is started again in ${backoffMs} ms`)
       await this.#pause(backoffMs)
       if (this.#isClosed()) return
