@@ -20,6 +20,12 @@ export interface Limits {
   readonly choices: number
   readonly stops: number
   readonly stopChars: number
+  /** Tools offered in one request, and calls in one message. */
+  readonly tools: number
+  /** Token ids in one `logit_bias`. */
+  readonly biases: number
+  /** Prompts of one text completion. */
+  readonly prompts: number
   /** Edits named by id in one request's `palimpsest.edits`, and tags in its `palimpsest.tags`. */
   readonly selectors: number
   /** Ids in one `POST /v1/edits/withdraw`. */
@@ -50,9 +56,12 @@ export const DEFAULT_LIMITS: Limits = {
   editsBodyBytes: 128 * 1024 * 1024,
   jsonDepthLevels: 64,
   messages: 2_048,
-  choices: 8,
+  choices: 128,
   stops: 4,
   stopChars: 512,
+  tools: 128,
+  biases: 1_024,
+  prompts: 256,
   selectors: 64,
   withdrawIds: 10_000,
   searchChars: 1_024,

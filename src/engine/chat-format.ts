@@ -1,4 +1,5 @@
-import type { Message } from '../request.ts'
+import type { Message, ToolUse } from '../request.ts'
+import { withoutTools } from './tool-format.ts'
 
 /**
  * Conversations as the pieces of text and special tokens that a chat model was trained on.
@@ -25,12 +26,13 @@ export function format(
   family: FormattedFamily,
   messages: readonly Message[],
   defaultSystem: string | null = QWEN_SYSTEM,
+  tools?: ToolUse,
 ): FormatPiece[] {
   switch (family) {
     case 'chatml':
-      return chatml(messages, defaultSystem)
+      return chatml(withoutTools(family, messages, tools, defaultSystem), defaultSystem)
     case 'llama2':
-      return llama2(messages)
+      return llama2(withoutTools(family, messages, tools, null))
     default:
       return family satisfies never
   }

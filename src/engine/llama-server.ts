@@ -2,15 +2,30 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { PalimpsestError } from '../errors.ts'
 import type { Sampling } from '../request.ts'
 import type { Trace } from '../trace.ts'
+import { type AnswerGrammar, answerGrammar, FREE } from './answer-grammar.ts'
+import { AnswerStream } from './answer-stream.ts'
 import { type FormatPiece, type FormattedFamily, format, tokenize, type Vocabulary, written } from './chat-format.ts'
-import type { Backend, Engine, Finish, Inspection, Load, ModelInfo, Piece, Prompt } from './engine.ts'
+import type {
+  Backend,
+  Engine,
+  Finish,
+  Inspection,
+  Load,
+  ModelInfo,
+  Piece,
+  Prompt,
+  Scorer,
+  TextEngine,
+  TextPrompt,
+} from './engine.ts'
 import { eventData } from './event-stream.ts'
 import { contextExceeded } from './limits.ts'
+import { checkBias, checkTokens } from './llama-sampling.ts'
 import { SlotQueue, shuttingDown } from './queue.ts'
 import type { ServerProcess } from './server-process.ts'
 import { type CompletionEvent, completionBody, completionEvent, serverFailed } from './server-wire.ts'
 import { append, type Cached, chooseSlot, empty, truncate } from './slots.ts'
-import { TextStream } from './text-stream.ts'
+import { textTokens } from './text-prompt.ts'
 import { Turns } from './turns.ts'
 
 export interface ServedParts {
@@ -21,12 +36,17 @@ export interface ServedParts {
   readonly defaultSystem: string | null
   readonly bosText: string
   readonly eosText: string
+  readonly detokenize: (tokens: readonly number[]) => string
+  readonly shouldPrependBos: boolean
+  readonly vocabularySize: number
   /** The vocabulary writes the first word of a text with a space before it. */
   readonly leadingSpace: boolean
   readonly slots: number
   readonly queueLimit: number
   readonly now: () => number
   readonly randomSeed: () => number
+  /** The same model in this process, for what llama-server cannot do: opened when first needed. */
+  readonly openEmbedded: () => Promise<Engine>
   /** Frees the vocabulary. */
   readonly free: () => Promise<void>
 }
@@ -41,13 +61,29 @@ const CLOSE_STEP_MS = 10_000
 /** Once more, where the server ended before it had said anything. */
 const TRIES = 2
 
-/** A chat model in a llama-server of our own: same prompts, token for token, as the embedded engine. */
+/** One answer to be written. */
+interface Job {
+  readonly tokens: readonly number[]
+  readonly sampling: Sampling
+  readonly grammar: AnswerGrammar
+  readonly answer: AnswerStream
+  readonly trace: Trace
+  readonly signal: AbortSignal
+}
+
+/**
+ * A chat model in a llama-server of our own: same prompts, token for token, as the embedded engine. Log probabilities (llama-server loses
+ * those of a character's parts and has none of a prompt) and penalties (it penalizes the prompt's tokens, too) are the embedded engine's,
+ * which is opened beside it when they are first asked for.
+ */
 export class ServedEngine implements Engine {
   readonly model: ModelInfo
+  readonly text: TextEngine
   readonly #parts: ServedParts
   readonly #slots: SlotQueue<Slot>
   readonly #turns = new Turns()
   readonly #closing = new AbortController()
+  #embedded: Promise<Engine> | null = null
   #uses = 0
 
   constructor(parts: ServedParts) {
@@ -55,11 +91,39 @@ export class ServedEngine implements Engine {
     this.#parts = parts
     const slots = Array.from({ length: parts.slots }, (_, id) => ({ ...empty(), id }))
     this.#slots = new SlotQueue(slots, parts.queueLimit, parts.now)
+    this.text = {
+      complete: (prompt, sampling, trace, signal) => this.#complete(prompt, sampling, trace, signal),
+      detokenize: (tokens) => this.#detokenize(tokens),
+      countTokens: (text) => parts.vocabulary.tokenize(text, true).length,
+    }
   }
 
   async *generate(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<Piece, Finish> {
     signal.throwIfAborted()
+    checkBias(sampling, this.#parts.vocabularySize)
+    if (beyondServer(sampling)) return yield* (await this.#here()).generate(prompt, sampling, trace, signal)
+    const grammar = answerGrammar(sampling.format, prompt.tools)
     const tokens = tokenize(this.#parts.vocabulary, this.#pieces(prompt))
+    const options = { stops: sampling.stop, leadingSpace: this.#parts.leadingSpace, tools: prompt.tools !== undefined }
+    return yield* this.#run({ tokens, sampling, grammar, answer: new AnswerStream(options), trace, signal })
+  }
+
+  async *#complete(prompt: TextPrompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<Piece, Finish> {
+    signal.throwIfAborted()
+    checkBias(sampling, this.#parts.vocabularySize)
+    if (beyondServer(sampling)) {
+      const { text } = await this.#here()
+      if (text !== undefined) return yield* text.complete(prompt, sampling, trace, signal)
+    }
+    const { vocabulary, shouldPrependBos } = this.#parts
+    const { start, before, own } = textTokens(prompt, vocabulary, shouldPrependBos)
+    if (prompt.echo) yield { text: this.#detokenize(own) }
+    const answer = new AnswerStream({ stops: sampling.stop })
+    return yield* this.#run({ tokens: [...start, ...before, ...own], sampling, grammar: FREE, answer, trace, signal })
+  }
+
+  async *#run(job: Job): AsyncGenerator<Piece, Finish> {
+    const { tokens, sampling, trace, signal } = job
     trace.promptTokens = tokens.length
     if (tokens.length >= this.model.contextTokens) throw contextExceeded(tokens.length, this.model.contextTokens)
     const lease = await trace.time('queue', () => this.#slots.acquire((free) => chooseSlot(free, tokens), signal))
@@ -70,7 +134,7 @@ export class ServedEngine implements Engine {
     try {
       leave = await trace.time('queue', () => this.#turns.enter(alone, either))
       if (alone) await trace.time('queue', () => this.#quiet(either))
-      return yield* this.#answer(lease.slot, tokens, sampling, trace, either)
+      return yield* this.#answer(lease.slot, { ...job, signal: either })
     } finally {
       lease.slot.lastUsed = ++this.#uses
       leave()
@@ -78,21 +142,13 @@ export class ServedEngine implements Engine {
     }
   }
 
-  async *#answer(
-    slot: Slot,
-    tokens: readonly number[],
-    sampling: Sampling,
-    trace: Trace,
-    signal: AbortSignal,
-  ): AsyncGenerator<Piece, Finish> {
-    const text = new TextStream(sampling.stop, this.#parts.leadingSpace)
-    const limit = Math.min(sampling.maxTokens ?? Number.POSITIVE_INFINITY, this.model.contextTokens - tokens.length)
-    const asked = { tokens, slot: slot.id, limit, seed: sampling.seed ?? this.#parts.randomSeed(), sampling, loras: null }
+  async *#answer(slot: Slot, job: Job): AsyncGenerator<Piece, Finish> {
+    const { tokens, answer, trace, signal } = job
     truncate(slot, 0)
     append(slot, tokens)
     // Closing the connection is how the server is told to stop, by whoever leaves this generator.
     const connection = new AbortController()
-    const events = this.#events(slot, completionBody(asked), AbortSignal.any([signal, connection.signal]))
+    const events = this.#events(slot, this.#asked(slot, job), AbortSignal.any([signal, connection.signal]))
     let completionTokens = 0
     let reason: Finish['reason'] | null = null
     try {
@@ -110,18 +166,25 @@ export class ServedEngine implements Engine {
           reason = event.reason
           break
         }
-        const shown = text.push(Buffer.from(event.text))
-        if (shown !== '') yield { text: shown }
+        const piece = answer.push(Buffer.from(event.text))
+        if (piece !== null) yield piece
         signal.throwIfAborted()
-        if (text.stopped) reason = 'stop'
+        if (answer.stopped) reason = 'stop'
       }
     } finally {
       connection.abort()
       await events.return().catch(() => {})
     }
-    const rest = text.end()
-    if (rest !== '') yield { text: rest }
+    const rest = answer.end()
+    if (rest !== null) yield rest
+    if (reason === 'stop' && answer.calls > 0) reason = 'tool_calls'
     return { reason, promptTokens: tokens.length, completionTokens, cachedTokens: trace.tokensCached }
+  }
+
+  #asked(slot: Slot, { tokens, sampling, grammar }: Job): object {
+    const limit = Math.min(sampling.maxTokens ?? Number.POSITIVE_INFINITY, this.model.contextTokens - tokens.length)
+    const seed = sampling.seed ?? this.#parts.randomSeed()
+    return completionBody({ tokens, slot: slot.id, limit, seed, sampling, grammar, loras: null })
   }
 
   /** Asks a second time where the server ended before the first token. */
@@ -165,6 +228,12 @@ export class ServedEngine implements Engine {
     return tokenize(this.#parts.vocabulary, this.#pieces(prompt)).length
   }
 
+  async openScorer(): Promise<Scorer> {
+    const { openScorer } = await this.#here()
+    if (openScorer === undefined) throw serverFailed('it shows no probabilities')
+    return openScorer.call(await this.#here())
+  }
+
   load(): Load {
     return this.#slots.load()
   }
@@ -183,12 +252,32 @@ export class ServedEngine implements Engine {
       await this.#slots.drained(CLOSE_STEP_MS)
     }
     await this.#parts.server.close()
+    await this.#embedded?.then((engine) => engine.close(0)).catch(() => {})
     await this.#parts.free()
   }
 
-  #pieces(prompt: Prompt): FormatPiece[] {
-    return format(this.#parts.family, prompt.messages, this.#parts.defaultSystem)
+  /** What failed to open is tried again by the next who needs it: memory may have become free. */
+  #here(): Promise<Engine> {
+    this.#embedded ??= this.#parts.openEmbedded().catch((error: unknown) => {
+      this.#embedded = null
+      throw error
+    })
+    return this.#embedded
   }
+
+  #detokenize(tokens: readonly number[]): string {
+    checkTokens(tokens, this.#parts.vocabularySize)
+    return this.#parts.detokenize(tokens)
+  }
+
+  #pieces(prompt: Prompt): FormatPiece[] {
+    return format(this.#parts.family, prompt.messages, this.#parts.defaultSystem, prompt.tools)
+  }
+}
+
+/** What llama-server does otherwise, or not at all. */
+function beyondServer({ logprobs, frequencyPenalty = 0, presencePenalty = 0, repeatPenalty = 1 }: Sampling): boolean {
+  return logprobs !== undefined || frequencyPenalty !== 0 || presencePenalty !== 0 || repeatPenalty !== 1
 }
 
 async function whole(response: AsyncIterable<Buffer>): Promise<string> {

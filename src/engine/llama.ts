@@ -92,6 +92,9 @@ export const DEFAULT_QUEUE_LIMIT = 64
 /** Tokens in one batch at least; more where that many slots prefill at once, so that no piece is ever cut in two. */
 const BATCH_TOKENS = 512
 
+/** Of the embedded engine that stands in for a llama-server in what that cannot do. */
+const EMBEDDED_SLOTS = 1
+
 const DISPOSE_LIMIT_MS = 5_000
 
 export async function openRuntime({
@@ -167,6 +170,7 @@ async function openChat(llama: Llama, device: string, threads: number, options: 
     family,
     defaultSystem: defaultSystem(info.metadata.tokenizer.chat_template),
     bytesOf: tokenBytes(table) ?? ((token) => Buffer.from(model.detokenize([token as never]))),
+    vocabularySize: table.tokens.length,
     leadingSpace: leadingSpace(info),
     queueLimit,
     now,
@@ -191,8 +195,12 @@ async function openServed(llama: Llama, device: string, threads: number, options
     defaultSystem: defaultSystem(info.metadata.tokenizer.chat_template),
     bosText: vocabulary.tokens.bosString ?? '',
     eosText: vocabulary.tokens.eosString ?? '',
+    detokenize: (tokens) => vocabulary.detokenize(tokens as never[]),
+    shouldPrependBos: vocabulary.tokens.shouldPrependBosToken,
+    vocabularySize: info.metadata.tokenizer.ggml.tokens.length,
     leadingSpace: leadingSpace(info),
     slots: affordable,
+    openEmbedded: () => openChat(llama, device, threads, { ...options, slots: EMBEDDED_SLOTS, queueLimit }, log),
     queueLimit,
     now,
     randomSeed: options.randomSeed ?? (() => randomInt(2 ** 32 - 1)),

@@ -1,5 +1,8 @@
 import { PalimpsestError } from '../errors.ts'
 import type { Sampling } from '../request.ts'
+import type { AnswerGrammar } from './answer-grammar.ts'
+import { literal } from './json-grammar.ts'
+import { CALL } from './tool-format.ts'
 
 /** What llama-server's `/completion` is sent and sends (llama.cpp, tools/server/README.md). Pure. */
 
@@ -47,6 +50,7 @@ export interface CompletionAsked {
   readonly limit: number
   readonly seed: number
   readonly sampling: Sampling
+  readonly grammar: AnswerGrammar
   readonly loras: readonly LoraScale[] | null
 }
 
@@ -57,8 +61,7 @@ const LAST_FIELDS = ['stop', 'stop_type', 'tokens_predicted', 'timings/cache_n']
  * The prompt goes as token ids, so that nothing in it can turn into a special token. A request with a seed takes nothing from the cache:
  * then its batches have the same shapes every time.
  */
-export function completionBody({ tokens, slot, limit, seed, sampling, loras }: CompletionAsked): object {
-  const greedy = sampling.temperature === 0
+export function completionBody({ tokens, slot, limit, seed, sampling, grammar, loras }: CompletionAsked): object {
   return {
     prompt: tokens,
     id_slot: slot,
@@ -69,13 +72,34 @@ export function completionBody({ tokens, slot, limit, seed, sampling, loras }: C
     return_progress: true,
     response_fields: LAST_FIELDS,
     seed,
-    // The embedded engine's order. Greedy: the best one alone, without a softmax over the whole vocabulary.
-    ...(greedy
-      ? { samplers: ['top_k'], top_k: 1 }
-      : { samplers: ['top_p', 'temperature'], top_p: sampling.topP, temperature: sampling.temperature }),
+    ...samplers(sampling),
+    ...constrained(grammar),
+    ...(sampling.logitBias === undefined ? {} : { logit_bias: [...sampling.logitBias] }),
     ...(loras === null ? {} : { lora: loras }),
   }
 }
+
+/** The embedded engine's order. Greedy: the best one alone, without a softmax over the whole vocabulary. */
+function samplers({ temperature, topK, topP, minP }: Sampling): object {
+  if (temperature === 0) return { samplers: ['top_k'], top_k: 1 }
+  return {
+    samplers: [...(topK === undefined ? [] : ['top_k']), 'top_p', ...(minP === undefined ? [] : ['min_p']), 'temperature'],
+    ...(topK !== undefined && { top_k: topK }),
+    ...(minP !== undefined && { min_p: minP }),
+    top_p: topP,
+    temperature,
+  }
+}
+
+/** llama-server's grammar begins with the trigger itself, ours after it. */
+function constrained({ whole, afterTag }: AnswerGrammar): object {
+  if (whole !== null) return { grammar: whole }
+  if (afterTag === null) return {}
+  const grammar = `${afterTag.replace(/^root ::=/m, 'called ::=')}\nroot ::= ${literal(CALL)} called`
+  return { grammar, grammar_lazy: true, grammar_triggers: [{ type: WORD_TRIGGER, value: CALL }] }
+}
+
+const WORD_TRIGGER = 1
 
 /** One event of the answer. */
 export type CompletionEvent =

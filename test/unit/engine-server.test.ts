@@ -4,8 +4,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { answerGrammar, FREE } from '../../src/engine/answer-grammar.ts'
 import type { Engine, Finish } from '../../src/engine/engine.ts'
 import { ServedEngine } from '../../src/engine/llama-server.ts'
+import { openScripted } from '../../src/engine/scripted.ts'
 import { ServerProcess } from '../../src/engine/server-process.ts'
 import { completionBody, completionEvent, serverArgs } from '../../src/engine/server-wire.ts'
 import { Turns } from '../../src/engine/turns.ts'
@@ -51,6 +53,8 @@ async function serve(environment: Record<string, string> = {}, limits: Record<st
     family: 'chatml',
     ...{ defaultSystem: null, bosText: '', eosText: '', leadingSpace: false, slots, queueLimit: 4 },
     ...{ now: () => performance.now(), randomSeed: () => 7, free: async () => {} },
+    ...{ detokenize: (tokens) => String.fromCodePoint(...tokens), shouldPrependBos: false, vocabularySize: 0x110000 },
+    openEmbedded: async () => openScripted({ name: 'embedded', reply: () => 'from within' }),
   })
   open = { server, engine }
   await server.start()
@@ -152,6 +156,23 @@ describe('llama-server as a child process', () => {
     await expect(ask(engine, {}, never, 'x'.repeat(600))).rejects.toThrow('too long for me')
   })
 
+  it('leaves what llama-server cannot do to the embedded engine', async () => {
+    const { engine } = await serve()
+    expect((await ask(engine, { logprobs: 0 })).text).toBe('from within')
+    expect((await ask(engine, { presencePenalty: 1 })).text).toBe('from within')
+    expect((await ask(engine)).text).toBe('one two three')
+  })
+
+  it('goes on with plain text, in which control words are tokens, and repeats it where asked', async () => {
+    const { engine } = await serve()
+    const trace = new Trace('t', () => 0)
+    const pieces: string[] = []
+    const prompt = { before: '', text: 'ab', echo: true }
+    for await (const { text } of engine.text?.complete(prompt, GREEDY, trace, never) ?? []) pieces.push(text)
+    expect(pieces.join('')).toBe('abone two three')
+    expect(asks()[0].prompt).toEqual([97, 98])
+  })
+
   it('fails at once, with its last words, where it does not start', async () => {
     await expect(serve({ FAULT: 'no start' })).rejects.toThrow('the model is not to its taste')
     open = null
@@ -199,9 +220,22 @@ describe('the words of llama-server', () => {
   })
 
   it('names adapters by their position', () => {
-    const asked = { tokens: [1], slot: 0, limit: 4, seed: 1, sampling: GREEDY }
+    const asked = { tokens: [1], slot: 0, limit: 4, seed: 1, sampling: GREEDY, grammar: FREE }
     expect(completionBody({ ...asked, loras: [{ id: 0, scale: 0.5 }] })).toMatchObject({ lora: [{ id: 0, scale: 0.5 }] })
     expect(completionBody({ ...asked, loras: null })).not.toHaveProperty('lora')
+  })
+
+  it('holds an answer to a grammar, from the start or from the tag of a call on', () => {
+    const asked = { tokens: [1], slot: 0, limit: 4, seed: 1, sampling: GREEDY, loras: null }
+    const tool = { name: 'f', parameters: { type: 'object', properties: {} }, param: 'tools[0]' }
+    const tools = { tools: [tool], allowed: ['f'], required: false, parallel: false }
+    expect(completionBody({ ...asked, grammar: answerGrammar({ kind: 'json' }, undefined) })).toMatchObject({
+      grammar: expect.stringContaining('root ::= object'),
+    })
+    const lazy = completionBody({ ...asked, grammar: answerGrammar(undefined, tools) })
+    expect(lazy).toMatchObject({ grammar_lazy: true, grammar_triggers: [{ type: 1, value: '<tool_call>' }] })
+    expect((lazy as { grammar: string }).grammar).toMatch(/^called ::= /m)
+    expect((lazy as { grammar: string }).grammar).toMatch(/^root ::= "<tool_call>" called$/m)
   })
 
   it('tells an answer that ended from one that was cut', () => {
