@@ -1,5 +1,6 @@
 /** One contender of bench/engine.ts in a process of its own, so that none disturbs another: told over IPC what to ask, it reports times. */
 import { type ChildProcess, spawn } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Engine } from '../src/engine/engine.ts'
 import { eventData } from '../src/engine/event-stream.ts'
@@ -29,6 +30,22 @@ export interface Answer {
   readonly promptTokens: number
   readonly firstMs: number
   readonly totalMs: number
+}
+
+export interface Reply {
+  readonly answers: readonly Answer[]
+  /** Processor time of this process and of the server it started, which neighbours on the machine lengthen less than the clock's. */
+  readonly cpuMs: number
+}
+
+/** Linux; a hundred ticks a second. */
+function cpuMs(): number {
+  const children = readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8').split(' ').filter(Boolean)
+  const ticks = [String(process.pid), ...children].map((pid) => {
+    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? []
+    return Number(fields[11]) + Number(fields[12])
+  })
+  return ticks.reduce((sum, n) => sum + n, 0) * 10
 }
 
 type Asker = (prompt: string, tokens: number) => Promise<Answer>
@@ -120,6 +137,9 @@ if (process.send !== undefined) {
       return
     }
     const ask = asker
-    if (ask !== undefined) process.send?.(await Promise.all(message.prompts.map((prompt) => ask(prompt, message.tokens))))
+    if (ask === undefined) return
+    const before = cpuMs()
+    const answers = await Promise.all(message.prompts.map((prompt) => ask(prompt, message.tokens)))
+    process.send?.({ answers, cpuMs: cpuMs() - before } satisfies Reply)
   })
 }

@@ -8,7 +8,7 @@ import { cpus, homedir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { serverPath } from '../src/engine/build.ts'
-import { type Answer, type Ask, CONTENDERS, type Contender, type Setup } from './engine-contender.ts'
+import { type Answer, type Ask, CONTENDERS, type Contender, type Reply, type Setup } from './engine-contender.ts'
 
 const { values: flags } = parseArgs({
   options: {
@@ -36,6 +36,8 @@ interface Measured {
   /** Tokens a second of one answer once it has begun, mean over the clients. */
   readonly decodePerSecond: number
   readonly firstMs: number
+  /** Processor milliseconds for each token of an answer, prompts included. */
+  readonly cpuMsPerToken: number
   readonly tokens: number
   readonly promptTokens: number
 }
@@ -66,12 +68,20 @@ let serial = 0
 async function measure(child: ChildProcess, contender: Contender, clients: number, round: number): Promise<Measured> {
   const prompts = Array.from({ length: clients }, () => prompt(++serial))
   const start = performance.now()
-  const answers = await reply<Answer[]>(child, { prompts, tokens: Number(flags.tokens) })
+  const { answers, cpuMs } = await reply<Reply>(child, { prompts, tokens: Number(flags.tokens) })
   const seconds = (performance.now() - start) / 1000
   const mean = (of: (answer: Answer) => number) => answers.reduce((sum, answer) => sum + of(answer), 0) / answers.length
   const tokens = answers.reduce((sum, answer) => sum + answer.tokens, 0)
   const decodePerSecond = mean(({ tokens, totalMs, firstMs }) => ((tokens - 1) * 1000) / (totalMs - firstMs))
-  const found = { contender, clients, round, perSecond: tokens / seconds, decodePerSecond, firstMs: mean((a) => a.firstMs) }
+  const found = {
+    contender,
+    clients,
+    round,
+    perSecond: tokens / seconds,
+    decodePerSecond,
+    firstMs: mean((a) => a.firstMs),
+    cpuMsPerToken: cpuMs / tokens,
+  }
   return { ...found, tokens, promptTokens: answers.reduce((sum, answer) => sum + answer.promptTokens, 0) }
 }
 
@@ -96,7 +106,7 @@ try {
         const found = await measure(children.get(contender) as ChildProcess, contender, clients, round)
         if (round > 0) all.push(found)
         console.error(
-          `round ${round} ${contender} × ${clients}: ${found.perSecond.toFixed(1)} tok/s, decode ${found.decodePerSecond.toFixed(1)}`,
+          `round ${round} ${contender} × ${clients}: ${found.perSecond.toFixed(1)} tok/s, decode ${found.decodePerSecond.toFixed(1)}, ${found.cpuMsPerToken.toFixed(0)} ms of processor a token`,
         )
       }
     }
@@ -104,7 +114,7 @@ try {
   const of = (contender: Contender, clients: number) => all.filter((m) => m.contender === contender && m.clients === clients)
   console.log(`${basename(flags.model)}, ${flags.threads} threads, ${cpus()[0]?.model}, ${flags.rounds} rounds, medians`)
   console.log(
-    '| engine | clients | tok/s | against bare | decode tok/s a client | against bare | first token ms |\n|---|---|---|---|---|---|---|',
+    '| engine | clients | tok/s | against bare | decode tok/s a client | against bare | first token ms | processor ms a token | bare over it |\n|---|---|---|---|---|---|---|---|---|',
   )
   for (const contender of contenders) {
     for (const clients of clientCounts) {
@@ -112,7 +122,7 @@ try {
       const ratio = (of: (m: Measured) => number) =>
         bare.length === 0 ? '–' : median(own.map((m, i) => of(m) / of(bare[i] as Measured))).toFixed(3)
       console.log(
-        `| ${contender} | ${clients} | ${median(own.map((m) => m.perSecond)).toFixed(1)} | ${ratio((m) => m.perSecond)} | ${median(own.map((m) => m.decodePerSecond)).toFixed(1)} | ${ratio((m) => m.decodePerSecond)} | ${median(own.map((m) => m.firstMs)).toFixed(0)} |`,
+        `| ${contender} | ${clients} | ${median(own.map((m) => m.perSecond)).toFixed(1)} | ${ratio((m) => m.perSecond)} | ${median(own.map((m) => m.decodePerSecond)).toFixed(1)} | ${ratio((m) => m.decodePerSecond)} | ${median(own.map((m) => m.firstMs)).toFixed(0)} | ${median(own.map((m) => m.cpuMsPerToken)).toFixed(0)} | ${ratio((m) => 1 / m.cpuMsPerToken)} |`,
       )
     }
   }

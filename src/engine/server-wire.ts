@@ -2,7 +2,7 @@ import { PalimpsestError } from '../errors.ts'
 import type { Sampling } from '../request.ts'
 import type { AnswerGrammar } from './answer-grammar.ts'
 import { literal } from './json-grammar.ts'
-import { CALL } from './tool-format.ts'
+import { CALL, CALL_END } from './tool-format.ts'
 
 /** What llama-server's `/completion` is sent and sends (llama.cpp, tools/server/README.md). Pure. */
 
@@ -93,13 +93,15 @@ function samplers({ temperature, topK, topP, minP }: Sampling): object {
 
 /** llama-server's grammar begins with the trigger itself, ours after it. */
 function constrained({ whole, afterTag }: AnswerGrammar): object {
-  if (whole !== null) return { grammar: whole }
+  if (whole !== null) return { grammar: whole, preserved_tokens: TAGS }
   if (afterTag === null) return {}
   const grammar = `${afterTag.replace(/^root ::=/m, 'called ::=')}\nroot ::= ${literal(CALL)} called`
-  return { grammar, grammar_lazy: true, grammar_triggers: [{ type: WORD_TRIGGER, value: CALL }] }
+  return { grammar, grammar_lazy: true, grammar_triggers: [{ type: TOKEN_OR_WORD, value: CALL }], preserved_tokens: TAGS }
 }
 
-const WORD_TRIGGER = 1
+const TOKEN_OR_WORD = 1
+/** Shown, and able to begin a grammar, where the vocabulary has them as control tokens. */
+const TAGS = [CALL, CALL_END]
 
 /** One event of the answer. */
 export type CompletionEvent =
