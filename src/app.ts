@@ -9,6 +9,7 @@ import { inferenceRoutes } from './http/inference.ts'
 import { refuseForeignPages } from './http/origin.ts'
 import { mount, unknownRoute } from './http/routes.ts'
 import { statusRoutes } from './http/status.ts'
+import { textCompletionRoutes } from './http/text-completions.ts'
 import { presentable, wireError } from './openai/error.ts'
 
 /** The HTTP interface over a gateway. It never listens, so tests need no port of their own choosing. */
@@ -17,7 +18,8 @@ export function createApp(gateway: Gateway): Express {
   app.disable('x-powered-by')
   app.disable('etag')
   app.use(beginExchange(gateway), refuseForeignPages(gateway))
-  for (const routes of [inferenceRoutes, statusRoutes, explainRoutes, editRoutes, batchRoutes]) mount(app, routes(gateway))
+  for (const routes of [inferenceRoutes, textCompletionRoutes, statusRoutes, explainRoutes, editRoutes, batchRoutes])
+    mount(app, routes(gateway))
   app.use(unknownRoute)
   app.use(renderError(gateway))
   return app

@@ -7,7 +7,7 @@ import { decompose } from './memory/decompose.ts'
 import { type Calibration, gate, score } from './memory/gate.ts'
 import type { Candidate } from './memory/retrieve.ts'
 import { render, type ScopedEdit } from './prompt/render.ts'
-import type { ChatRequest } from './request.ts'
+import type { ChatRequest, Message, TextRequest } from './request.ts'
 import type { Applied, Considered, Trace, TurnTrace } from './trace.ts'
 
 /** What the conversation needs of the memory, by the index in `messages` of each user turn. */
@@ -35,8 +35,52 @@ export async function* answer(
   signal: AbortSignal,
 ): AsyncGenerator<Piece, Finish> {
   const scope = await select(request, gateway, trace, signal)
-  const prompt = await trace.time('render', () => write(request, request.arm === 'edited' ? scope : NOTHING, gateway, trace))
-  return yield* gateway.engine.generate(prompt, request.sampling, trace, signal)
+  const count = (messages: readonly Message[]) => gateway.engine.countTokens(promptOf(request, messages))
+  const used = request.arm === 'edited' ? scope : NOTHING
+  const messages = await trace.time('render', () => write(request, used, gateway, trace, count))
+  return yield* gateway.engine.generate(promptOf(request, messages), request.sampling, trace, signal)
+}
+
+/** The template that puts facts before a text and adds no instruction. */
+const TEXT_TEMPLATE = 'raw-completion'
+
+/** The same for a text to be gone on with: its edits stand before it, and it stays as the client wrote it, to the token. */
+export async function* completeText(
+  request: TextRequest,
+  gateway: Gateway,
+  trace: Trace,
+  signal: AbortSignal,
+): AsyncGenerator<Piece, Finish> {
+  const { model, text: engine } = gateway.engine
+  if (engine === undefined)
+    throw new PalimpsestError(
+      'unsupported_field',
+      `\`${model.name}\` can't go on with plain text here: use /v1/chat/completions.`,
+      { param: 'prompt' },
+    )
+  const { prompt, echo, sampling } = request
+  const text = typeof prompt === 'string' ? prompt : engine.detokenize(prompt)
+  const asked: ChatRequest = {
+    ...request,
+    template: request.template ?? TEXT_TEMPLATE,
+    messages: [{ role: 'user', content: text }],
+  }
+  const scope = await select(asked, gateway, trace, signal)
+  const count = (messages: readonly Message[]) => engine.countTokens(messages[0]?.content ?? '')
+  const written = await trace.time('render', () => write(asked, asked.arm === 'edited' ? scope : NOTHING, gateway, trace, count))
+  const whole = written[0]?.content ?? text
+  if (!whole.endsWith(text))
+    throw new PalimpsestError(
+      'invalid_value',
+      `The template '${asked.template}' writes after the text, which is to be gone on with: name one that only writes before it.`,
+      { param: 'palimpsest.template' },
+    )
+  return yield* engine.complete(
+    { before: whole.slice(0, whole.length - text.length), text: prompt, echo },
+    sampling,
+    trace,
+    signal,
+  )
 }
 
 /** Which edits apply to each user turn. A turn's edits depend on the conversation up to it and on the memory alone, never on what follows. */
@@ -143,6 +187,12 @@ function replaced({ edit, similarity, evidence }: Candidate, late: ReadonlyMap<s
 /** The edits a request names by id go to its last user turn, whatever the gate would say. */
 function named(request: ChatRequest, ids: readonly string[], { memory, now }: Gateway, trace: Trace): Scope {
   const turn = request.messages.findLastIndex((m) => m.role === 'user')
+  if (turn === -1)
+    throw new PalimpsestError(
+      'invalid_value',
+      'Edits were named, but the conversation has no message with the role `user` that they could be put next to.',
+      { param: 'palimpsest.edits' },
+    )
   const at = request.asOf ?? now()
   const edits = ids.map((id): ScopedEdit => {
     const held = memory.get(request.tenant, id, at)
@@ -181,16 +231,21 @@ function named(request: ChatRequest, ids: readonly string[], { memory, now }: Ga
   return edits.length === 0 ? NOTHING : { ...NOTHING, edits: new Map([[turn, edits]]) }
 }
 
-/** The conversation with each turn's edits in front of it, within the model's context. */
-function write(request: ChatRequest, scope: Scope, gateway: Gateway, trace: Trace): Prompt {
+/** The conversation with each turn's edits in front of it, within the model's context, by `count` tokens. */
+function write(
+  request: ChatRequest,
+  scope: Scope,
+  gateway: Gateway,
+  trace: Trace,
+  count: (messages: readonly Message[]) => number,
+): readonly Message[] {
   const { engine, templates } = gateway
   const template = templates.get(request.template, engine.model.family)
-  const plain = promptOf(request, request.messages)
-  if (scope.edits.size === 0) return plain
+  if (scope.edits.size === 0) return request.messages
   const budget = {
     contextTokens: engine.model.contextTokens,
     reserveTokens: request.sampling.maxTokens ?? ANSWER_TOKENS,
-    count: (messages: Prompt['messages']) => engine.countTokens(promptOf(request, messages)),
+    count,
   }
   const pools = new Map(
     [...scope.nearby].map(([turn, near]) => [
@@ -209,11 +264,10 @@ function write(request: ChatRequest, scope: Scope, gateway: Gateway, trace: Trac
     ...t,
     considered: t.considered.map((c) => (dropped(c, t.turn, trace.applied) ? { ...c, reason: 'budget' } : c)),
   }))
-  if (applied.length === 0) return plain
+  if (applied.length === 0) return request.messages
   trace.template = { name: template.name, hash: template.hash }
-  const edited = promptOf(request, messages)
-  trace.tokensAdded = engine.countTokens(edited) - engine.countTokens(plain)
-  return edited
+  trace.tokensAdded = count(messages) - count(request.messages)
+  return messages
 }
 
 function promptOf({ tools }: ChatRequest, messages: Prompt['messages']): Prompt {
@@ -239,11 +293,12 @@ export interface Explanation {
 
 export async function explain(request: ChatRequest, gateway: Gateway, trace: Trace, signal: AbortSignal): Promise<Explanation> {
   const scope = await select(request, gateway, trace, signal)
-  const prompt = await trace.time('render', () => write(request, scope, gateway, trace))
+  const count = (messages: readonly Message[]) => gateway.engine.countTokens(promptOf(request, messages))
+  const messages = await trace.time('render', () => write(request, scope, gateway, trace, count))
   return {
     turns: trace.turns,
     template: trace.template,
-    prompt: gateway.engine.inspect(prompt),
+    prompt: gateway.engine.inspect(promptOf(request, messages)),
     base: gateway.engine.inspect(promptOf(request, request.messages)),
     tokensAdded: trace.tokensAdded,
     memoryVersion: trace.memoryVersion,

@@ -119,5 +119,13 @@ export interface ChatRequest {
   readonly tools?: ToolUse
 }
 
+/** A request to go on with a text as it stands; edits are put in front of it. */
+export interface TextRequest extends Omit<ChatRequest, 'messages' | 'tools'> {
+  /** The text, or its token ids. */
+  readonly prompt: string | readonly number[]
+  /** The answer begins with the prompt. */
+  readonly echo: boolean
+}
+
 /** What a question selects edits by, cut from a ChatRequest; `POST /v1/edits/explain` makes one directly. */
 export type SelectionQuery = Pick<ChatRequest, 'model' | 'messages' | 'tenant' | 'edits' | 'tags' | 'asOf'>

@@ -2,23 +2,33 @@ import type { AnswerFormat, ToolUse } from '../request.ts'
 import { JsonGrammar, literal } from './json-grammar.ts'
 import { CALL, CALL_END } from './tool-format.ts'
 
-/** What an answer is held to, as GBNF: all of it, and from the end of the first call's tag on; null: free. */
+/** What an answer is held to, as GBNF; null: free. */
 export interface AnswerGrammar {
+  /** All of it. */
   readonly whole: string | null
+  /** What follows the tag of the first call. */
   readonly afterTag: string | null
+  /** What follows the head of a call that has no tag, up to its arguments. */
+  readonly afterHead: (name: string) => string | null
 }
-
-export const FREE: AnswerGrammar = { whole: null, afterTag: null }
 
 /** Throws `unsupported_field` or `invalid_value` naming the part of a schema that can't be enforced. */
 export function answerGrammar(format: AnswerFormat | undefined, tools: ToolUse | undefined): AnswerGrammar {
-  if (tools === undefined) return format === undefined ? FREE : { whole: written((g) => formatted(g, format)), afterTag: null }
-  const whole = written((g) => {
-    const called = `${literal(CALL)} ${calls(g, tools)}`
-    return tools.required || format === undefined ? called : `${called} | ${formatted(g, format)}`
-  })
-  const free = !tools.required && format === undefined
-  return free ? { whole: null, afterTag: written((g) => calls(g, tools)) } : { whole, afterTag: null }
+  const held = (whole: string): AnswerGrammar => ({ whole, afterTag: null, afterHead: () => null })
+  if (tools === undefined) {
+    return format === undefined ? { ...held(''), whole: null } : held(written((g) => formatted(g, format)))
+  }
+  if (!tools.required && format === undefined) {
+    const afterHead = (name: string) =>
+      written((g) => `[ \\n]{0,20} ${givenRule(g, tools, name)} [ \\n]{0,20} "}" ("\\n\`\`\`")?`)
+    return { whole: null, afterTag: written((g) => calls(g, tools)), afterHead }
+  }
+  return held(
+    written((g) => {
+      const called = `${literal(CALL)} ${calls(g, tools)}`
+      return tools.required || format === undefined ? called : `${called} | ${formatted(g, format)}`
+    }),
+  )
 }
 
 function written(root: (grammar: JsonGrammar) => string): string {
@@ -31,14 +41,19 @@ function formatted(grammar: JsonGrammar, format: AnswerFormat): string {
 }
 
 /** What follows a call's tag: the call, and others where several are allowed. */
-function calls(grammar: JsonGrammar, { tools, allowed, parallel }: ToolUse): string {
-  const callable = tools.filter(({ name }) => allowed.includes(name))
-  const bodies = callable.map(({ name, parameters, param }) => {
-    const given = argumentsRule(grammar, parameters, `${param}.function.parameters`)
-    return `${literal(`\n{"name": ${JSON.stringify(name)}, "arguments": `)} ${given}`
+function calls(grammar: JsonGrammar, use: ToolUse): string {
+  const bodies = use.allowed.map((name) => {
+    const head = literal(`\n{"name": ${JSON.stringify(name)}, "arguments": `)
+    return `${head} ${givenRule(grammar, use, name)}`
   })
   const call = grammar.add(`(${bodies.join(' | ')}) "}\\n" ${literal(CALL_END)}`)
-  return parallel ? `${call} ("\\n" ${literal(CALL)} ${call})*` : call
+  return use.parallel ? `${call} ("\\n" ${literal(CALL)} ${call})*` : call
+}
+
+/** The arguments of `name`. */
+function givenRule(grammar: JsonGrammar, { tools }: ToolUse, name: string): string {
+  const tool = tools.find((one) => one.name === name)
+  return argumentsRule(grammar, tool?.parameters, `${tool?.param}.function.parameters`)
 }
 
 /** Arguments are an object, whether the schema says so or not. */

@@ -7,8 +7,8 @@ export interface AnswerOptions {
   readonly stops: readonly string[]
   /** The vocabulary writes the first word of a text with a space before it. */
   readonly leadingSpace?: boolean
-  /** Calls are told from text. */
-  readonly tools?: boolean
+  /** Names of functions that may be called; absent: calls are not told from text. */
+  readonly tools?: readonly string[] | undefined
 }
 
 /** Tokens in, as bytes; parts of an answer out. They add up to the same answer however the bytes were cut up. */
@@ -18,11 +18,12 @@ export class AnswerStream {
   readonly #tools: ToolStream | null
   readonly #spoken: TextStream | null
   readonly #tokens: TokenQueue
+  #calls = 0
 
-  constructor({ stops, leadingSpace = false, tools = false }: AnswerOptions) {
-    this.#text = new TextStream(tools ? [] : stops, leadingSpace)
-    this.#tools = tools ? new ToolStream() : null
-    this.#spoken = tools ? new TextStream(stops) : null
+  constructor({ stops, leadingSpace = false, tools }: AnswerOptions) {
+    this.#text = new TextStream(tools === undefined ? stops : [], leadingSpace)
+    this.#tools = tools === undefined ? null : new ToolStream(tools)
+    this.#spoken = tools === undefined ? null : new TextStream(stops)
     this.#tokens = new TokenQueue(leadingSpace)
   }
 
@@ -31,16 +32,22 @@ export class AnswerStream {
     return (this.#spoken ?? this.#text).stopped
   }
 
-  /** Within a call: its tag has been read, and not yet its end. */
+  /** Within a call: it has begun, by its tag or bare, and not yet ended. */
   get inCall(): boolean {
     return this.#tools?.inCall ?? false
   }
 
-  get calls(): number {
-    return this.#tools?.calls ?? 0
+  /** The name of a call that was begun without a tag. */
+  get bare(): string | null {
+    return this.#tools?.bare ?? null
   }
 
-  /** Forget what was read of a call after its tag; returns how many bytes that was. */
+  /** Calls told. */
+  get calls(): number {
+    return this.#calls
+  }
+
+  /** Forget what was read of a call after its beginning; returns how many bytes that was. */
   dropHead(): number {
     return Buffer.byteLength(this.#tools?.dropHead() ?? '')
   }
@@ -58,10 +65,16 @@ export class AnswerStream {
 
   #piece(read: string, last: boolean): Piece | null {
     if (this.#tools === null || this.#spoken === null) return this.#made(read, [], last)
-    const told = this.#tools.push(read)
-    const rest = last ? this.#tools.end().text : ''
-    const text = this.#spoken.push(Buffer.from(told.text + rest)) + (last ? this.#spoken.end() : '')
-    return this.#made(text, this.stopped ? [] : told.calls, last)
+    let text = ''
+    const calls: CallPiece[] = []
+    for (const part of [...this.#tools.push(read), ...(last ? this.#tools.end() : [])]) {
+      if (this.#spoken.stopped) break
+      if (typeof part === 'string') text += this.#spoken.push(Buffer.from(part))
+      else calls.push(part)
+    }
+    if (last) text += this.#spoken.end()
+    this.#calls += calls.filter(({ name }) => name !== undefined).length
+    return this.#made(text, calls, last)
   }
 
   #made(text: string, calls: readonly CallPiece[], last: boolean): Piece | null {

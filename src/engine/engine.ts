@@ -102,7 +102,8 @@ export interface Engine {
   readonly model: ModelInfo
   /**
    * Yields the answer in parts: never half a character, never any part of a stop string. Returns how it ended.
-   * Throws `invalid_value` naming the field for a schema, a bias or an option that it cannot honour; `queue_full` (with retryAfterSeconds) before the first piece when the queue is full, `context_length_exceeded` when prompt
+   * Throws `unsupported_field` or `invalid_value` naming the field for a schema or a bias that it cannot honour; `queue_full` (with
+   * retryAfterSeconds) before the first piece when the queue is full, `context_length_exceeded` when prompt
    * and at least one token do not fit; throws `signal.reason` within one token, or one prefill piece, of an abort, in the queue too.
    * Writes queue, prefill and decode milliseconds, promptTokens and tokensCached to the trace.
    */

@@ -88,7 +88,7 @@ export class ChatEngine implements Engine {
     checkBias(sampling, this.#parts.vocabularySize)
     const constraint = await this.#grammars.constraint(sampling.format, prompt.tools)
     const tokens = tokenize(this.#vocabulary, this.#pieces(prompt))
-    const options = { stops: sampling.stop, leadingSpace: this.#parts.leadingSpace, tools: prompt.tools !== undefined }
+    const options = { stops: sampling.stop, leadingSpace: this.#parts.leadingSpace, tools: prompt.tools?.allowed }
     return yield* this.#run({ tokens, sampling, constraint, answer: new AnswerStream(options), trace, signal })
   }
 
@@ -100,7 +100,7 @@ export class ChatEngine implements Engine {
     const scored = prompt.echo && sampling.logprobs !== undefined
     const answer = new AnswerStream({ stops: sampling.stop })
     const job: Job = { tokens, sampling, constraint: null, answer, trace, signal }
-    if (prompt.echo && !scored) yield { text: this.#detokenize(own) }
+    if (prompt.echo && !scored) yield { text: typeof prompt.text === 'string' ? prompt.text : this.#detokenize(own) }
     return yield* this.#run(scored ? { ...job, scoredFrom: start.length + before.length } : job)
   }
 
@@ -150,7 +150,7 @@ export class ChatEngine implements Engine {
     trace.tokensCached = await trace.time('prefill', () => this.#native(slot, () => rewind(slot, reused)))
     const echoed = new AnswerStream({ stops: [] })
     const show = (token: number, seen: Parameters<typeof logprobOf>[1]) =>
-      echoed.push(this.#parts.bytesOf(token), logprobOf(token, seen, this.#textOf))
+      echoed.push(this.#echoed(token), logprobOf(token, seen, this.#textOf))
     const first = show(tokens[from] ?? 0, null)
     if (first !== null) yield first
     for (const piece of pieces(tokens.slice(0, -1), trace.tokensCached)) {
@@ -201,7 +201,7 @@ export class ChatEngine implements Engine {
         const piece = answer.push(bytes, seen)
         if (piece !== null) yield piece
         this.#check(signal)
-        if (constraint?.waits && answer.inCall) evaluating = this.#begin(constraint, answer, token, bytes)
+        if (constraint?.waits && answer.inCall) evaluating = await this.#begin(constraint, answer, token, bytes)
         if (answer.stopped) reason = 'stop'
         else if (written.length >= limit) reason = 'length'
       }
@@ -220,19 +220,24 @@ export class ChatEngine implements Engine {
     }
   }
 
-  /** The answer is held to a grammar from the end of the tag on: what `token` brought beyond it is taken back. Returns what to evaluate. */
-  #begin(constraint: Constraint, answer: AnswerStream, token: number, bytes: Uint8Array): readonly number[] {
-    constraint.begin()
+  /** The answer is held to a grammar from the beginning of a call on: what `token` brought beyond is taken back. Returns what to evaluate. */
+  async #begin(constraint: Constraint, answer: AnswerStream, token: number, bytes: Uint8Array): Promise<readonly number[]> {
+    await constraint.begin(answer.bare)
     const beyond = answer.dropHead()
     if (beyond === 0) return [token]
     const kept = Buffer.from(bytes.subarray(0, bytes.length - beyond)).toString()
     return this.#parts.model.tokenize(kept, false, 'trimLeadingSpace')
   }
 
+  /** Control tokens, which do not show in an answer, are part of a client's own text. */
+  #echoed(token: number): Uint8Array {
+    const { bytes, name } = this.#textOf(token)
+    return bytes.length > 0 ? bytes : Buffer.from(name())
+  }
+
   #detokenize(tokens: readonly number[]): string {
-    const { vocabularySize, bytesOf } = this.#parts
-    checkTokens(tokens, vocabularySize)
-    return Buffer.concat(tokens.map(bytesOf)).toString()
+    checkTokens(tokens, this.#parts.vocabularySize)
+    return Buffer.concat(tokens.map((token) => this.#echoed(token))).toString()
   }
 
   inspect(prompt: Prompt): Inspection {

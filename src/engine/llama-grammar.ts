@@ -19,9 +19,14 @@ export class Grammars {
   /** null: the answer is free. Throws an error that names the part of a schema that can't be enforced. */
   async constraint(format: AnswerFormat | undefined, tools: ToolUse | undefined): Promise<Constraint | null> {
     if (format === undefined && tools === undefined) return null
-    const { whole, afterTag } = answerGrammar(format, tools)
-    const [now, later] = [await this.#compile(whole, format, tools), await this.#compile(afterTag, format, tools)]
-    return new Constraint(this.#model, now, later)
+    const { whole, afterTag, afterHead } = answerGrammar(format, tools)
+    const compile = (text: string | null) => this.#compile(text, format, tools)
+    const [now, later] = [await compile(whole), await compile(afterTag)]
+    return new Constraint(
+      this.#model,
+      now,
+      later && ((bare) => (bare === null ? Promise.resolve(later) : compile(afterHead(bare)))),
+    )
   }
 
   async #compile(
@@ -46,28 +51,35 @@ export class Grammars {
   }
 }
 
+/** What an answer is held to from the beginning of its first call on; by name where that began without a tag. */
+type Later = (bare: string | null) => Promise<LlamaGrammar | null>
+
 /** What one answer is held to, and how far it has come. */
 export class Constraint {
   readonly #model: LlamaModel
-  #later: LlamaGrammar | null
+  #later: Later | null
   /** undefined: free. */
   state: LlamaGrammarEvaluationState | undefined
 
-  constructor(model: LlamaModel, now: LlamaGrammar | null, later: LlamaGrammar | null) {
+  constructor(model: LlamaModel, now: LlamaGrammar | null, later: Later | null) {
     this.#model = model
     this.#later = later
-    if (now !== null) this.state = new LlamaGrammarEvaluationState({ model, grammar: now })
+    this.#hold(now)
   }
 
-  /** Whether the tag of a call, when it comes, begins a grammar. */
+  /** Whether the beginning of a call, when it comes, begins a grammar. */
   get waits(): boolean {
     return this.#later !== null
   }
 
-  /** The tag of the first call has come. */
-  begin(): void {
-    if (this.#later === null) return
-    this.state = new LlamaGrammarEvaluationState({ model: this.#model, grammar: this.#later })
+  /** The first call has begun. */
+  async begin(bare: string | null): Promise<void> {
+    const later = this.#later
     this.#later = null
+    this.#hold((await later?.(bare)) ?? null)
+  }
+
+  #hold(grammar: LlamaGrammar | null): void {
+    if (grammar !== null) this.state = new LlamaGrammarEvaluationState({ model: this.#model, grammar })
   }
 }

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { PalimpsestError } from '../errors.ts'
 import type { Sampling } from '../request.ts'
 import type { Trace } from '../trace.ts'
-import { type AnswerGrammar, answerGrammar, FREE } from './answer-grammar.ts'
+import { type AnswerGrammar, answerGrammar } from './answer-grammar.ts'
 import { AnswerStream } from './answer-stream.ts'
 import { type FormatPiece, type FormattedFamily, format, tokenize, type Vocabulary, written } from './chat-format.ts'
 import type {
@@ -26,6 +26,7 @@ import type { ServerProcess } from './server-process.ts'
 import { type CompletionEvent, completionBody, completionEvent, serverFailed } from './server-wire.ts'
 import { append, type Cached, chooseSlot, empty, truncate } from './slots.ts'
 import { textTokens } from './text-prompt.ts'
+import { CALL } from './tool-format.ts'
 import { Turns } from './turns.ts'
 
 export interface ServedParts {
@@ -104,7 +105,7 @@ export class ServedEngine implements Engine {
     if (beyondServer(sampling)) return yield* (await this.#here()).generate(prompt, sampling, trace, signal)
     const grammar = answerGrammar(sampling.format, prompt.tools)
     const tokens = tokenize(this.#parts.vocabulary, this.#pieces(prompt))
-    const options = { stops: sampling.stop, leadingSpace: this.#parts.leadingSpace, tools: prompt.tools !== undefined }
+    const options = { stops: sampling.stop, leadingSpace: this.#parts.leadingSpace, tools: prompt.tools?.allowed }
     return yield* this.#run({ tokens, sampling, grammar, answer: new AnswerStream(options), trace, signal })
   }
 
@@ -117,9 +118,16 @@ export class ServedEngine implements Engine {
     }
     const { vocabulary, shouldPrependBos } = this.#parts
     const { start, before, own } = textTokens(prompt, vocabulary, shouldPrependBos)
-    if (prompt.echo) yield { text: this.#detokenize(own) }
+    if (prompt.echo) yield { text: typeof prompt.text === 'string' ? prompt.text : this.#detokenize(own) }
     const answer = new AnswerStream({ stops: sampling.stop })
-    return yield* this.#run({ tokens: [...start, ...before, ...own], sampling, grammar: FREE, answer, trace, signal })
+    return yield* this.#run({
+      tokens: [...start, ...before, ...own],
+      sampling,
+      grammar: answerGrammar(undefined, undefined),
+      answer,
+      trace,
+      signal,
+    })
   }
 
   async *#run(job: Job): AsyncGenerator<Piece, Finish> {
@@ -143,37 +151,47 @@ export class ServedEngine implements Engine {
   }
 
   async *#answer(slot: Slot, job: Job): AsyncGenerator<Piece, Finish> {
-    const { tokens, answer, trace, signal } = job
+    const { tokens, grammar, answer, trace, signal } = job
     truncate(slot, 0)
     append(slot, tokens)
-    // Closing the connection is how the server is told to stop, by whoever leaves this generator.
-    const connection = new AbortController()
-    const events = this.#events(slot, this.#asked(slot, job), AbortSignal.any([signal, connection.signal]))
+    let stretch = this.#ask(slot, job, tokens, grammar.whole, signal)
+    let later = grammar.afterTag !== null
+    let written = ''
+    let before = 0
     let completionTokens = 0
     let reason: Finish['reason'] | null = null
     try {
       while (reason === null) {
         const stage = completionTokens === 0 ? 'prefill' : 'decode'
-        const { value: event, done } = await trace.time(stage, () => events.next())
+        const { value: event, done } = await trace.time(stage, () => stretch.events.next())
         signal.throwIfAborted()
         if (done) throw serverFailed('the answer broke off')
         if (event.kind === 'progress') {
-          trace.tokensCached = event.cached
+          if (before === 0) trace.tokensCached = event.cached
           continue
         }
-        completionTokens = event.tokens
+        completionTokens = before + event.tokens
         if (event.kind === 'end') {
           reason = event.reason
           break
         }
+        written += event.text
         const piece = answer.push(Buffer.from(event.text))
         if (piece !== null) yield piece
         signal.throwIfAborted()
         if (answer.stopped) reason = 'stop'
+        else if (later && answer.inCall) {
+          // From the beginning of a call on the answer is held to a grammar: asked anew, with what is written so far as its beginning.
+          later = false
+          written = written.slice(0, written.length - answer.dropHead())
+          before = completionTokens
+          const held = answer.bare === null ? grammar.afterTag : grammar.afterHead(answer.bare)
+          await stretch.end()
+          stretch = this.#ask(slot, job, [...tokens, ...this.#spoken(written)], held, signal)
+        }
       }
     } finally {
-      connection.abort()
-      await events.return().catch(() => {})
+      await stretch.end()
     }
     const rest = answer.end()
     if (rest !== null) yield rest
@@ -181,10 +199,27 @@ export class ServedEngine implements Engine {
     return { reason, promptTokens: tokens.length, completionTokens, cachedTokens: trace.tokensCached }
   }
 
-  #asked(slot: Slot, { tokens, sampling, grammar }: Job): object {
-    const limit = Math.min(sampling.maxTokens ?? Number.POSITIVE_INFINITY, this.model.contextTokens - tokens.length)
+  /** Events of an answer that goes on from `tokens`. Closing the connection is how the server is told to stop. */
+  #ask(slot: Slot, { sampling, tokens: prompt }: Job, tokens: readonly number[], grammar: string | null, signal: AbortSignal) {
+    const most = sampling.maxTokens ?? Number.POSITIVE_INFINITY
+    const limit = Math.min(most - (tokens.length - prompt.length), this.model.contextTokens - tokens.length)
     const seed = sampling.seed ?? this.#parts.randomSeed()
-    return completionBody({ tokens, slot: slot.id, limit, seed, sampling, grammar, loras: null })
+    const connection = new AbortController()
+    const body = completionBody({ tokens, slot: slot.id, limit, seed, sampling, grammar, loras: null })
+    const events = this.#events(slot, body, AbortSignal.any([signal, connection.signal]))
+    const end = async () => {
+      connection.abort()
+      await events.return().catch(() => {})
+    }
+    return { events, end }
+  }
+
+  /** What the model wrote, as tokens: the tag of a call is a control token where the vocabulary has it. */
+  #spoken(text: string): number[] {
+    const { vocabulary } = this.#parts
+    const at = text.lastIndexOf(CALL)
+    const [before, tag] = at === -1 ? [text, ''] : [text.slice(0, at), text.slice(at)]
+    return [...vocabulary.tokenize(before, false), ...(tag === '' ? [] : vocabulary.tokenize(tag, true))]
   }
 
   /** Asks a second time where the server ended before the first token. */

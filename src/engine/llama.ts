@@ -92,6 +92,12 @@ export const DEFAULT_QUEUE_LIMIT = 64
 /** Tokens in one batch at least; more where that many slots prefill at once, so that no piece is ever cut in two. */
 const BATCH_TOKENS = 512
 
+/**
+ * OpenMP's threads spin while they wait for each other, by default for milliseconds. Beside busy neighbours that is a disaster: on two cores
+ * with two other busy processes a token took 2 s; so they give way soon, which costs nothing on a quiet machine.
+ */
+const SHORT_SPIN = { GOMP_SPINCOUNT: '1000' }
+
 /** Of the embedded engine that stands in for a llama-server in what that cannot do. */
 const EMBEDDED_SLOTS = 1
 
@@ -182,7 +188,8 @@ async function openServed(llama: Llama, device: string, threads: number, options
   const { modelPath, name, sha256 = null, queueLimit = DEFAULT_QUEUE_LIMIT, now = () => performance.now() } = options
   const { info, family, contextTokens, affordable, wanted } = await plan(llama, device, options)
   if (affordable < wanted) log('warn', `Memory is short: ${affordable} of ${wanted} slots opened.`)
-  const environment = Object.fromEntries(Object.entries(options.environment).filter(([key]) => !key.startsWith('LLAMA_')))
+  const kept = Object.entries(options.environment).filter(([key]) => !key.startsWith('LLAMA_'))
+  const environment = { ...SHORT_SPIN, ...Object.fromEntries(kept) }
   const args = serverArgs({ modelPath, slots: affordable, contextTokens, threads, gpu: device !== 'cpu' })
   const server = new ServerProcess({ command: options.command, args, environment, log, now })
   const vocabulary = await llama.loadModel({ modelPath, vocabOnly: true })

@@ -63,7 +63,7 @@ class ScriptedEngine implements Engine {
 
   async *generate(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<Piece, Finish> {
     const reply = () => this.#tokens(this.#options.reply(prompt, sampling))
-    const answer = new AnswerStream({ stops: sampling.stop, tools: prompt.tools !== undefined })
+    const answer = new AnswerStream({ stops: sampling.stop, tools: prompt.tools?.allowed })
     return yield* this.#run(this.inspect(prompt).tokens, reply, answer, sampling, trace, signal)
   }
 

@@ -1,7 +1,5 @@
 import { PalimpsestError } from '../errors.ts'
 import type { Sampling } from '../request.ts'
-import type { AnswerGrammar } from './answer-grammar.ts'
-import { literal } from './json-grammar.ts'
 import { CALL, CALL_END } from './tool-format.ts'
 
 /** What llama-server's `/completion` is sent and sends (llama.cpp, tools/server/README.md). Pure. */
@@ -50,7 +48,7 @@ export interface CompletionAsked {
   readonly limit: number
   readonly seed: number
   readonly sampling: Sampling
-  readonly grammar: AnswerGrammar
+  readonly grammar: string | null
   readonly loras: readonly LoraScale[] | null
 }
 
@@ -73,7 +71,8 @@ export function completionBody({ tokens, slot, limit, seed, sampling, grammar, l
     response_fields: LAST_FIELDS,
     seed,
     ...samplers(sampling),
-    ...constrained(grammar),
+    ...(grammar !== null && { grammar }),
+    preserved_tokens: TAGS,
     ...(sampling.logitBias === undefined ? {} : { logit_bias: [...sampling.logitBias] }),
     ...(loras === null ? {} : { lora: loras }),
   }
@@ -91,16 +90,7 @@ function samplers({ temperature, topK, topP, minP }: Sampling): object {
   }
 }
 
-/** llama-server's grammar begins with the trigger itself, ours after it. */
-function constrained({ whole, afterTag }: AnswerGrammar): object {
-  if (whole !== null) return { grammar: whole, preserved_tokens: TAGS }
-  if (afterTag === null) return {}
-  const grammar = `${afterTag.replace(/^root ::=/m, 'called ::=')}\nroot ::= ${literal(CALL)} called`
-  return { grammar, grammar_lazy: true, grammar_triggers: [{ type: TOKEN_OR_WORD, value: CALL }], preserved_tokens: TAGS }
-}
-
-const TOKEN_OR_WORD = 1
-/** Shown, and able to begin a grammar, where the vocabulary has them as control tokens. */
+/** Shown where the vocabulary has them as control tokens. */
 const TAGS = [CALL, CALL_END]
 
 /** One event of the answer. */

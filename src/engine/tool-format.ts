@@ -14,9 +14,20 @@ export function toolsText(family: 'llama2' | 'chatml', { tools }: ToolUse): stri
   const form = `${CALL}\n{"name": <function-name>, "arguments": <args-json-object>}\n${CALL_END}`
   switch (family) {
     case 'chatml':
-      return `# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with function signatures within <tools></tools> XML tags:\n<tools>\n${signatures}\n</tools>\n\nFor each function call, return a json object with function name and arguments within ${CALL}${CALL_END} XML tags:\n${form}`
+      return [
+        '# Tools\n',
+        'You may call one or more functions to assist with the user query.\n',
+        'You are provided with function signatures within <tools></tools> XML tags:',
+        `<tools>\n${signatures}\n</tools>\n`,
+        `For each function call, return a json object with function name and arguments within ${CALL}${CALL_END} XML tags:\n${form}`,
+      ].join('\n')
     case 'llama2':
-      return `Functions that you can call when they help to answer, one a line, as JSON:\n<tools>\n${signatures}\n</tools>\nTo call one, answer with nothing but this form, once for each call:\n${form}\nThe results come back within <tool_response> tags. Where no function helps, answer in words.`
+      return [
+        'Functions that you can call when they help to answer, one a line, as JSON:',
+        `<tools>\n${signatures}\n</tools>`,
+        `To call one, answer with nothing but this form, once for each call:\n${form}`,
+        'The results come back within <tool_response> tags. Where no function helps, answer in words.',
+      ].join('\n')
     default:
       return family satisfies never
   }

@@ -1,62 +1,84 @@
 import type { CallPiece } from './engine.ts'
 import { CALL, CALL_END } from './tool-format.ts'
 
-/** What a stretch of an answer comes to: text to be shown, and parts of calls. */
-export interface Told {
-  readonly text: string
-  readonly calls: readonly CallPiece[]
-}
+/** What a stretch of an answer comes to, in order: text to be shown, and parts of calls. */
+export type Told = readonly (string | CallPiece)[]
+
+type Telling = (string | CallPiece)[]
 
 /** Up to where the arguments begin; a call whose name comes otherwise is none. */
-const HEAD = /^\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(?=\S)/
+const HEAD = /^\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:/
 
 /**
  * Tells calls from text in an answer as the model writes it, however it is cut up. Held back is only what could still become the tag of a
- * call, the line break before it, and a call up to its arguments. What turns out to be no call is text after all.
+ * call, the line break before it, and a call up to its arguments. What turns out to be no call is text after all. Models that were not
+ * trained on the tags well (Qwen2.5-Coder) leave them out: an answer that begins, bare or in a code fence, as a call of one of `names` is one.
  */
 export class ToolStream {
-  #state: 'text' | 'head' | 'arguments' | 'tail' = 'text'
+  readonly #names: readonly string[]
+  #state: 'opening' | 'text' | 'head' | 'arguments' | 'tail' | 'over' = 'opening'
   #held = ''
+  /** What was left out before the tag that was read last. */
+  #lead = ''
+  /** Since the last call only blanks have come: no text. */
+  #quiet = false
   #calls = 0
   #scan = new JsonEnd()
+  #bare: string | null = null
+  /** A call has just begun, and what follows is to be written under a grammar. */
+  #atStart = false
+
+  constructor(names: readonly string[]) {
+    this.#names = names
+  }
 
   /** Calls begun. */
   get calls(): number {
     return this.#calls
   }
 
-  /** The tag of a call has been read, and not yet its end. */
+  /** A call has begun, by its tag or bare, and not yet ended. */
   get inCall(): boolean {
-    return this.#state !== 'text'
+    return this.#state !== 'text' && this.#state !== 'opening'
   }
 
-  /** Forget, and return, what was read after the tag of a call. */
-  dropHead(): string {
-    const held = this.#state === 'head' ? this.#held : ''
-    if (this.#state === 'head') this.#held = ''
-    return held
+  /** The name of a call that was begun without a tag. */
+  get bare(): string | null {
+    return this.#bare
   }
 
   push(text: string): Told {
     this.#held += text
-    const told = { text: '', calls: [] as CallPiece[] }
-    while (this.#step(told)) {}
+    const told: Telling = []
+    this.#atStart = false
+    while (!this.#atStart && this.#step(told)) {}
     return told
+  }
+
+  /** Forget, and return, what was read after the beginning of a call. */
+  dropHead(): string {
+    const held = this.inCall ? this.#held : ''
+    if (this.inCall) this.#held = ''
+    return held
   }
 
   /** Whatever was held back; of a call that broke off before its arguments, its text. */
   end(): Told {
-    const rest = this.#state === 'head' ? `${CALL}${this.#held}` : this.#state === 'tail' ? '' : this.#held
-    const none = this.#state === 'arguments' || (this.#calls > 0 && rest.trim() === '')
-    const text = none ? '' : rest
+    const told: Telling = []
+    while (this.#step(told)) {}
+    const rest = this.#state === 'head' ? `${this.#lead}${CALL}${this.#held}` : this.#held
+    const text = this.#state === 'opening' || this.#state === 'text' || this.#state === 'head'
+    if (text && rest !== '' && !(this.#quiet && rest.trim() === '')) told.push(rest)
     this.#held = ''
-    this.#state = 'text'
-    return { text, calls: [] }
+    this.#state = 'over'
+    return told
   }
 
   /** Whether there is more to do with what is held. */
-  #step(told: { text: string; calls: CallPiece[] }): boolean {
+  #step(told: Telling): boolean {
     switch (this.#state) {
+      case 'opening':
+        return this.#readOpening(told)
       case 'text':
         return this.#readText(told)
       case 'head':
@@ -65,53 +87,79 @@ export class ToolStream {
         return this.#readArguments(told)
       case 'tail':
         return this.#readTail()
+      case 'over':
+        this.#held = ''
+        return false
       default:
         return this.#state satisfies never
     }
   }
 
-  #readText(told: { text: string }): boolean {
+  #readOpening(told: Telling): boolean {
+    const found = bareHead(this.#held, this.#names)
+    if (found === 'maybe') return false
+    if (found === 'no') this.#state = 'text'
+    else {
+      this.#bare = found.name
+      this.#begin(found.name, found.length, told)
+      this.#atStart = true
+    }
+    return true
+  }
+
+  /** A call whose arguments come after `length` characters. */
+  #begin(name: string, length: number, told: Telling): void {
+    told.push({ index: this.#calls++, name, arguments: '' })
+    this.#held = this.#held.slice(length)
+    this.#scan = new JsonEnd()
+    this.#state = 'arguments'
+  }
+
+  #readText(told: Telling): boolean {
     const at = this.#held.indexOf(CALL)
     if (at === -1) {
       const shown = this.#held.length - possibleTag(this.#held)
-      // Blanks between two calls are no text.
       const text = this.#held.slice(0, shown)
-      if (this.#calls > 0 && text.trim() === '') return false
-      told.text += text
+      if (this.#quiet && text.trim() === '') return false
+      if (text !== '') told.push(text)
+      this.#quiet &&= text === ''
       this.#held = this.#held.slice(shown)
       return false
     }
     const before = this.#held.slice(0, at)
-    if (this.#calls === 0 || before.trim() !== '') told.text += before.replace(/\n$/, '')
+    const text = this.#quiet && before.trim() === '' ? '' : before.replace(/\n$/, '')
+    if (text !== '') told.push(text)
+    this.#quiet &&= text === ''
+    this.#lead = before.slice(text.length)
     this.#held = this.#held.slice(at + CALL.length)
     this.#state = 'head'
+    this.#atStart = true
     return true
   }
 
-  #readHead(told: { text: string; calls: CallPiece[] }): boolean {
+  #readHead(told: Telling): boolean {
     const head = HEAD.exec(this.#held)
     if (head === null) {
       const end = this.#held.indexOf(CALL_END)
       if (end === -1) return false
-      told.text += `${CALL}${this.#held.slice(0, end + CALL_END.length)}`
+      told.push(`${this.#lead}${CALL}${this.#held.slice(0, end + CALL_END.length)}`)
+      this.#quiet = false
       this.#held = this.#held.slice(end + CALL_END.length)
       this.#state = 'text'
       return true
     }
-    told.calls.push({ index: this.#calls++, name: nameOf(head[1] ?? '""'), arguments: '' })
-    this.#held = this.#held.slice(head[0].length)
-    this.#scan = new JsonEnd()
-    this.#state = 'arguments'
+    this.#begin(nameOf(head[1] ?? '""'), head[0].length, told)
     return true
   }
 
-  #readArguments(told: { calls: CallPiece[] }): boolean {
+  #readArguments(told: Telling): boolean {
+    if (!this.#scan.begun) this.#held = this.#held.trimStart()
     if (this.#held === '') return false
     const end = this.#scan.find(this.#held)
     const part = end === -1 ? this.#held : this.#held.slice(0, end)
-    if (part !== '') told.calls.push({ index: this.#calls - 1, arguments: part })
+    if (part !== '') told.push({ index: this.#calls - 1, arguments: part })
     this.#held = this.#held.slice(part.length)
-    if (end !== -1) this.#state = 'tail'
+    if (end !== -1) this.#state = this.#bare === null ? 'tail' : 'over'
     return end !== -1
   }
 
@@ -120,6 +168,7 @@ export class ToolStream {
     if (at === -1) return false
     this.#held = this.#held.slice(at + CALL_END.length)
     this.#state = 'text'
+    this.#quiet = true
     return true
   }
 }
@@ -130,6 +179,29 @@ function nameOf(json: string): string {
   } catch {
     return json.slice(1, -1)
   }
+}
+
+const FENCE = /^```[a-z]*\s+/
+const FENCE_BEGUN = /^(?:`{1,2}|```[a-z]*)$/
+
+/** How an answer begins that is a call without a tag. `length`: up to the arguments. */
+function bareHead(text: string, names: readonly string[]): { readonly name: string; readonly length: number } | 'maybe' | 'no' {
+  let rest = text.trimStart()
+  if (rest.startsWith('`')) {
+    const fence = FENCE.exec(rest)
+    if (fence === null) return FENCE_BEGUN.test(rest) ? 'maybe' : 'no'
+    rest = rest.slice(fence[0].length)
+  }
+  let name = ''
+  for (const part of ['{', '"name"', ':', names, ',', '"arguments"', ':']) {
+    rest = rest.trimStart()
+    const ways = typeof part === 'string' ? [part] : part.map((one) => JSON.stringify(one))
+    const found = ways.find((way) => rest.startsWith(way))
+    if (found === undefined) return ways.some((way) => way.startsWith(rest)) ? 'maybe' : 'no'
+    if (typeof part !== 'string') name = nameOf(found)
+    rest = rest.slice(found.length)
+  }
+  return { name, length: text.length - rest.length }
 }
 
 /** Length of the longest ending of `text` that could become the tag of a call, the line break before it included. */
@@ -145,6 +217,10 @@ class JsonEnd {
   #inString = false
   #escaped = false
   #begun = false
+
+  get begun(): boolean {
+    return this.#begun
+  }
 
   /** Where in `text` the value ends; -1: not yet. */
   find(text: string): number {

@@ -6,6 +6,7 @@ import type { Backend, Engine, Finish, Inspection, Load, ModelInfo, Piece, Promp
 import { Fleet } from './fleet.ts'
 import { SlotQueue, shuttingDown } from './queue.ts'
 import { TextStream } from './text-stream.ts'
+import { chatBody } from './upstream-request.ts'
 import { PATIENCE, type Patience, UpstreamServer, type UpstreamServerOptions } from './upstream-server.ts'
 import type { Chunk } from './upstream-wire.ts'
 
@@ -78,7 +79,7 @@ class UpstreamEngine implements Engine {
     trace.promptTokens = this.countTokens(prompt)
     const chunks = this.#fleet.chunks(
       beginning(prompt),
-      (server) => request(server.model ?? this.model.name, prompt, sampling),
+      (server) => chatBody(server.model ?? this.model.name, prompt, sampling),
       either,
       (step) => {
         trace.route = [...trace.route, step]
@@ -97,14 +98,18 @@ class UpstreamEngine implements Engine {
   async *#relay(chunks: AsyncGenerator<Chunk, void>, sampling: Sampling, trace: Trace): AsyncGenerator<Piece, Finish> {
     const text = new TextStream(sampling.stop)
     let shownChars = 0
+    let parts = 0
     let reason: Finish['reason'] | null = null
     let usage: { readonly prompt: number; readonly completion: number; readonly cached: number } | null = null
     for (;;) {
-      const { value: chunk, done } = await trace.time(shownChars === 0 ? 'prefill' : 'decode', () => chunks.next())
+      const { value: chunk, done } = await trace.time(parts === 0 ? 'prefill' : 'decode', () => chunks.next())
       if (done) break
       const shown = text.push(Buffer.from(chunk.text))
       shownChars += shown.length
-      if (shown !== '') yield { text: shown }
+      if (shown !== '' || chunk.calls.length > 0) parts++
+      const { calls, tokens } = chunk
+      if (shown !== '' || calls.length > 0 || tokens.length > 0)
+        yield { text: shown, ...(calls.length > 0 && { calls }), ...(tokens.length > 0 && { tokens }) }
       reason = chunk.reason ?? reason
       usage = chunk.usage ?? usage
     }
@@ -149,20 +154,6 @@ class UpstreamEngine implements Engine {
 
 function estimate(chars: number): number {
   return Math.ceil(chars / CHARS_PER_TOKEN)
-}
-
-function request(model: string, { messages }: Prompt, { temperature, topP, seed, maxTokens, stop }: Sampling): object {
-  return {
-    model,
-    messages: messages.map(({ role, content }) => ({ role, content })),
-    temperature,
-    top_p: topP,
-    ...(seed === undefined ? {} : { seed }),
-    ...(maxTokens === undefined ? {} : { max_tokens: maxTokens }),
-    ...(stop.length === 0 ? {} : { stop }),
-    stream: true,
-    stream_options: { include_usage: true },
-  }
 }
 
 /** What a conversation is told by: all up to its first user message, which stays as it grows. */

@@ -1,4 +1,4 @@
-import { createHash, randomUUID } from 'node:crypto'
+import { createHash, randomBytes, randomUUID } from 'node:crypto'
 import type { Response } from 'express'
 import type { Finish, Piece } from '../engine/engine.ts'
 import type { Gateway } from '../gateway.ts'
@@ -88,4 +88,9 @@ export async function streaming(
     gateway.log.error({ request: exchangeOf(res).id, code: error.code, err: thrown }, 'stream failed')
     await events.fail(error)
   }
+}
+
+/** For padding. */
+export function randomText(chars: number): string {
+  return randomBytes(chars).toString('base64url').slice(0, chars)
 }

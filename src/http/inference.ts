@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import type { Request, Response } from 'express'
 import type { Finish, Piece } from '../engine/engine.ts'
 import type { Gateway } from '../gateway.ts'
@@ -15,7 +14,7 @@ import {
   usageChunk,
 } from '../openai/completion.ts'
 import { answer } from '../pipeline.ts'
-import { beginTrace, choice, drive, headingOf, replyHeaders, streaming } from './answering.ts'
+import { beginTrace, choice, drive, headingOf, randomText, replyHeaders, streaming } from './answering.ts'
 import { bytes, json } from './body.ts'
 import { exchangeOf, goneSignal, refuseWhenClosing, tenantHeader } from './exchange.ts'
 import type { Routes } from './routes.ts'
@@ -94,8 +93,4 @@ async function streamChoice(
 
 function answerId({ id }: Heading, index: number): string {
   return `${id}/${index}`
-}
-
-function randomText(chars: number): string {
-  return randomBytes(chars).toString('base64url').slice(0, chars)
 }

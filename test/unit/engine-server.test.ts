@@ -4,7 +4,6 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { answerGrammar, FREE } from '../../src/engine/answer-grammar.ts'
 import type { Engine, Finish } from '../../src/engine/engine.ts'
 import { ServedEngine } from '../../src/engine/llama-server.ts'
 import { openScripted } from '../../src/engine/scripted.ts'
@@ -49,7 +48,7 @@ async function serve(environment: Record<string, string> = {}, limits: Record<st
   const engine = new ServedEngine({
     server,
     vocabulary: { tokens: { bos: null, eos: null }, tokenize: (text) => [...text].map((c) => c.codePointAt(0) ?? 0) },
-    info: { name: 'm', family: 'chatml', contextTokens: 1000, device: 'cpu', threads: 1, sha256: null },
+    info: { name: 'm', family: 'chatml', contextTokens: 10_000, device: 'cpu', threads: 1, sha256: null },
     family: 'chatml',
     ...{ defaultSystem: null, bosText: '', eosText: '', leadingSpace: false, slots, queueLimit: 4 },
     ...{ now: () => performance.now(), randomSeed: () => 7, free: async () => {} },
@@ -153,7 +152,27 @@ describe('llama-server as a child process', () => {
 
   it('passes on a refusal, with the server’s words', async () => {
     const { engine } = await serve()
-    await expect(ask(engine, {}, never, 'x'.repeat(600))).rejects.toThrow('too long for me')
+    await expect(ask(engine, {}, never, 'x'.repeat(6_000))).rejects.toThrow('too long for me')
+  })
+
+  it('holds an answer to a grammar, and one with tools from the beginning of a call on', async () => {
+    const { engine } = await serve({ TEXT: 'Look: <tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>' })
+    await ask(engine, { format: { kind: 'json' } })
+    expect(asks()[0].grammar).toContain('root ::= object')
+    const tool = { name: 'f', parameters: { type: 'object', properties: {} }, param: 'tools[0]' }
+    const tools = { tools: [tool], allowed: ['f'], required: false, parallel: false }
+    const stream = engine.generate(
+      { messages: [{ role: 'user', content: 'hello' }], tools },
+      { ...GREEDY, maxTokens: 40 },
+      new Trace('t', () => 0),
+      never,
+    )
+    for await (const _ of stream);
+    const [, free, held] = asks()
+    expect(free.grammar).toBeUndefined()
+    expect(held.grammar).toMatch(/^root ::= /m)
+    expect(String.fromCodePoint(...held.prompt)).toBe(`${String.fromCodePoint(...free.prompt)}Look: <tool_call>`)
+    expect(held.n_predict).toBe(40 - 'Look: <tool_call>'.length)
   })
 
   it('leaves what llama-server cannot do to the embedded engine', async () => {
@@ -220,22 +239,9 @@ describe('the words of llama-server', () => {
   })
 
   it('names adapters by their position', () => {
-    const asked = { tokens: [1], slot: 0, limit: 4, seed: 1, sampling: GREEDY, grammar: FREE }
+    const asked = { tokens: [1], slot: 0, limit: 4, seed: 1, sampling: GREEDY, grammar: null }
     expect(completionBody({ ...asked, loras: [{ id: 0, scale: 0.5 }] })).toMatchObject({ lora: [{ id: 0, scale: 0.5 }] })
     expect(completionBody({ ...asked, loras: null })).not.toHaveProperty('lora')
-  })
-
-  it('holds an answer to a grammar, from the start or from the tag of a call on', () => {
-    const asked = { tokens: [1], slot: 0, limit: 4, seed: 1, sampling: GREEDY, loras: null }
-    const tool = { name: 'f', parameters: { type: 'object', properties: {} }, param: 'tools[0]' }
-    const tools = { tools: [tool], allowed: ['f'], required: false, parallel: false }
-    expect(completionBody({ ...asked, grammar: answerGrammar({ kind: 'json' }, undefined) })).toMatchObject({
-      grammar: expect.stringContaining('root ::= object'),
-    })
-    const lazy = completionBody({ ...asked, grammar: answerGrammar(undefined, tools) })
-    expect(lazy).toMatchObject({ grammar_lazy: true, grammar_triggers: [{ type: 1, value: '<tool_call>' }] })
-    expect((lazy as { grammar: string }).grammar).toMatch(/^called ::= /m)
-    expect((lazy as { grammar: string }).grammar).toMatch(/^root ::= "<tool_call>" called$/m)
   })
 
   it('tells an answer that ended from one that was cut', () => {

@@ -29,7 +29,7 @@ const server = createServer(async (req, res) => {
   note(`ask ${body}`)
   if (once('dies at once')) process.exit(3)
   const asked = JSON.parse(body)
-  if (asked.prompt.length > 500) {
+  if (asked.prompt.length > 5_000) {
     res.statusCode = 400
     return res.end(JSON.stringify({ error: { message: 'too long for me' } }))
   }
