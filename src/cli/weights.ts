@@ -104,9 +104,12 @@ function startRuntime({ threads, gpu }: Config<Limits>, log: Logger): Promise<Ru
   })
 }
 
-/** llama.cpp warns of every model's vocabulary and what not: that is for whoever asks for `info`. Too little memory is for everyone. */
+/** llama.cpp warns of every model's vocabulary and what not: that is for whoever asks for `info`. Too little memory is for everyone; how much
+ * is needed, for whoever sits and waits.
+ */
 function say(log: Logger, level: Parameters<RuntimeOptions['log']>[0], message: string): void {
-  if (level === 'error' || (level === 'warn' && message.startsWith('Memory'))) log.warn({}, message)
+  if (level === 'error' || (level === 'warn' && /^(?:Memory|llama-server)/.test(message))) log.warn({}, message)
+  else if (message.startsWith('Memory:') && process.stderr.isTTY) process.stderr.write(`${message}\n`)
   else if (level !== 'debug') log.info({}, message)
 }
 

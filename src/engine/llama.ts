@@ -1,6 +1,7 @@
 import { randomInt } from 'node:crypto'
 import { stat } from 'node:fs/promises'
 import { availableParallelism, freemem } from 'node:os'
+import { basename } from 'node:path'
 import {
   type GgufFileInfo,
   GgufInsights,
@@ -21,7 +22,7 @@ import type { Embedder, Engine } from './engine.ts'
 import { alonePerBatch } from './llama-batching.ts'
 import { ChatEngine } from './llama-chat.ts'
 import { ServedEngine } from './llama-server.ts'
-import { brokenModelFile, defaultSystem, fitSlots, guessFamily, tooLittleMemory } from './model-file.ts'
+import { brokenModelFile, defaultSystem, fitSlots, guessFamily, memoryText, tooLittleMemory } from './model-file.ts'
 import { ServerProcess } from './server-process.ts'
 import { serverArgs } from './server-wire.ts'
 import { PREFILL_PIECE_TOKENS } from './slots.ts'
@@ -164,8 +165,9 @@ async function dispose(llama: Llama): Promise<void> {
 
 async function openChat(llama: Llama, device: string, threads: number, options: ChatOptions, log: Log): Promise<Engine> {
   const { modelPath, name, sha256 = null, queueLimit = DEFAULT_QUEUE_LIMIT, now = () => performance.now() } = options
-  const { info, family, contextTokens, affordable, wanted } = await plan(llama, device, options)
+  const { info, family, contextTokens, affordable, wanted } = await plan(llama, device, options, log)
   const model = await loadModel(llama, modelPath, contextTokens * affordable)
+  if (device !== 'cpu') log('info', `Memory: ${model.gpuLayers} of ${model.fileInsights.totalLayers} layers are on ${device}.`)
   const context = await createContext(model, modelPath, contextTokens, affordable)
   if (context.totalSequences < wanted) log('warn', `Memory is short: ${context.totalSequences} of ${wanted} slots opened.`)
   const table = info.metadata.tokenizer.ggml
@@ -186,7 +188,7 @@ async function openChat(llama: Llama, device: string, threads: number, options: 
 
 async function openServed(llama: Llama, device: string, threads: number, options: ServedOptions, log: Log): Promise<Engine> {
   const { modelPath, name, sha256 = null, queueLimit = DEFAULT_QUEUE_LIMIT, now = () => performance.now() } = options
-  const { info, family, contextTokens, affordable, wanted } = await plan(llama, device, options)
+  const { info, family, contextTokens, affordable, wanted } = await plan(llama, device, options, log)
   if (affordable < wanted) log('warn', `Memory is short: ${affordable} of ${wanted} slots opened.`)
   const kept = Object.entries(options.environment).filter(([key]) => !key.startsWith('LLAMA_'))
   const environment = { ...SHORT_SPIN, ...Object.fromEntries(kept) }
@@ -216,14 +218,14 @@ async function openServed(llama: Llama, device: string, threads: number, options
 }
 
 /** What the file's header and free memory say about how to open it. */
-async function plan(llama: Llama, device: string, options: ChatOptions) {
+async function plan(llama: Llama, device: string, options: ChatOptions, log: Log) {
   const { info, insights } = await readHeader(llama, options.modelPath)
   const contextTokens = Math.min(
     options.contextTokens ?? DEFAULT_CONTEXT_TOKENS,
     insights.trainContextSize ?? Number.POSITIVE_INFINITY,
   )
   const wanted = options.slots ?? DEFAULT_SLOTS
-  const affordable = device === 'cpu' ? await slotsInMemory(insights, options.modelPath, contextTokens, wanted) : wanted
+  const affordable = device === 'cpu' ? await slotsInMemory(insights, options.modelPath, contextTokens, wanted, log) : wanted
   return { info, family: options.family ?? familyOf(info, options.modelPath), contextTokens, affordable, wanted }
 }
 
@@ -267,7 +269,14 @@ function familyOf(info: GgufFileInfo, path: string): FormattedFamily {
   )
 }
 
-async function slotsInMemory(insights: GgufInsights, path: string, contextTokens: number, wanted: number): Promise<number> {
+/** As many of the `wanted` slots as fit; says what it comes to before anything is loaded. */
+async function slotsInMemory(
+  insights: GgufInsights,
+  path: string,
+  contextTokens: number,
+  wanted: number,
+  log: Log,
+): Promise<number> {
   const model = await insights.estimateModelResourceRequirementsV2({ gpuLayers: 0, useMmap: true })
   const contextBytes = await Promise.all(
     Array.from({ length: wanted }, async (_, i) => {
@@ -283,7 +292,10 @@ async function slotsInMemory(insights: GgufInsights, path: string, contextTokens
     }),
   )
   const freeBytes = Math.min(freemem(), process.availableMemory?.() ?? Number.POSITIVE_INFINITY)
-  return fitSlots({ modelBytes: model.cpuRam, contextBytes: (slots) => contextBytes[slots - 1] ?? 0, freeBytes }, wanted, path)
+  const need = { modelBytes: model.cpuRam, contextBytes: (slots: number) => contextBytes[slots - 1] ?? 0, freeBytes }
+  const slots = fitSlots(need, wanted, path)
+  log('info', memoryText(need, slots, contextTokens, basename(path)))
+  return slots
 }
 
 function batchTokens(slots: number): number {
