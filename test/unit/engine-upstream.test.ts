@@ -236,3 +236,69 @@ describe('eventData', () => {
     )
   })
 })
+
+describe('tools, formats and log probabilities upstream', () => {
+  it('are passed on, and only what was asked for', async () => {
+    let body: Record<string, unknown> = {}
+    const url = await standIn((_, response, sent) => {
+      body = JSON.parse(sent) as Record<string, unknown>
+      response.writeHead(200, { 'content-type': 'text/event-stream' }).end(`${delta('x')}${finish('stop')}${DONE}`)
+    })
+    const engine = await openUpstream({ url, model: 'served' })
+    const tool = (name: string) => ({ name, parameters: { type: 'object' }, param: 'tools[0]' })
+    const tools = { tools: [tool('f'), tool('g')], allowed: ['g'], required: true, parallel: false }
+    const call = { id: 'c1', name: 'f', arguments: '{}' }
+    const messages = [
+      { role: 'user', content: 'Hi', name: 'Ada' },
+      { role: 'assistant', content: '', toolCalls: [call] },
+      { role: 'tool', content: 'done', toolCallId: 'c1' },
+    ] as const
+    const sampling = { ...SAMPLING, stop: [], frequencyPenalty: 1, topK: 5, logitBias: new Map([[7, -100]]), logprobs: 2 }
+    const format = { kind: 'schema', name: 'x', schema: { type: 'object' }, strict: true, param: 'p' } as const
+    await collect(engine.generate({ messages, tools }, { ...sampling, format }, new Trace('t', () => 0), never))
+    const wireFunction = (name: string) => ({ type: 'function', function: { name, parameters: { type: 'object' } } })
+    expect(body).toMatchObject({
+      ...{ frequency_penalty: 1, top_k: 5, logit_bias: { 7: -100 }, logprobs: true, top_logprobs: 2, parallel_tool_calls: false },
+      tools: [wireFunction('f'), wireFunction('g')],
+      tool_choice: { type: 'function', function: { name: 'g' } },
+      response_format: { type: 'json_schema', json_schema: { name: 'x', schema: { type: 'object' }, strict: true } },
+      messages: [
+        { role: 'user', content: 'Hi', name: 'Ada' },
+        {
+          role: 'assistant',
+          content: null,
+          tool_calls: [{ id: 'c1', type: 'function', function: { name: 'f', arguments: '{}' } }],
+        },
+        { role: 'tool', content: 'done', tool_call_id: 'c1' },
+      ],
+    })
+    await collect(engine.generate(PROMPT, { temperature: 0, topP: 1, stop: [] }, new Trace('t', () => 0), never))
+    expect(Object.keys(body).sort()).toEqual(['messages', 'model', 'stream', 'stream_options', 'temperature', 'top_p'])
+  })
+
+  it('come back as parts of the answer', async () => {
+    const chunk = (choice: object) => `data: ${JSON.stringify({ choices: [{ index: 0, finish_reason: null, ...choice }] })}\n\n`
+    const part = (fields: object) => chunk({ delta: { tool_calls: [fields] } })
+    const token = { token: 'x', logprob: -0.5, bytes: [120], top_logprobs: [{ token: 'x', logprob: -0.5, bytes: [120] }] }
+    const url = await standIn(
+      speaks(
+        chunk({ delta: { content: 'x' }, logprobs: { content: [token] } }),
+        part({ index: 0, id: 'c9', type: 'function', function: { name: 'f', arguments: '' } }),
+        part({ index: 0, function: { arguments: '{}' } }),
+        finish('tool_calls'),
+        DONE,
+      ),
+    )
+    const engine = await openUpstream({ url, model: 'served' })
+    const pieces: Piece[] = []
+    const stream = engine.generate(PROMPT, { ...SAMPLING, stop: [] }, new Trace('t', () => 0), never)
+    let step = await stream.next()
+    for (; !step.done; step = await stream.next()) pieces.push(step.value)
+    expect(pieces).toEqual([
+      { text: 'x', tokens: [{ text: 'x', logprob: -0.5, bytes: [120], top: [{ text: 'x', logprob: -0.5, bytes: [120] }] }] },
+      { text: '', calls: [{ index: 0, id: 'c9', name: 'f', arguments: '' }] },
+      { text: '', calls: [{ index: 0, arguments: '{}' }] },
+    ])
+    expect(step.value.reason).toBe('tool_calls')
+  })
+})
