@@ -204,7 +204,7 @@ async function openServed(llama: Llama, device: string, threads: number, options
     defaultSystem: defaultSystem(info.metadata.tokenizer.chat_template),
     bosText: vocabulary.tokens.bosString ?? '',
     eosText: vocabulary.tokens.eosString ?? '',
-    detokenize: (tokens) => vocabulary.detokenize(tokens as never[]),
+    detokenize: (tokens) => vocabulary.detokenize(tokens as never[], true),
     shouldPrependBos: vocabulary.tokens.shouldPrependBosToken,
     vocabularySize: info.metadata.tokenizer.ggml.tokens.length,
     leadingSpace: leadingSpace(info),

@@ -244,7 +244,7 @@ describe('tools, formats and log probabilities upstream', () => {
       body = JSON.parse(sent) as Record<string, unknown>
       response.writeHead(200, { 'content-type': 'text/event-stream' }).end(`${delta('x')}${finish('stop')}${DONE}`)
     })
-    const engine = await openUpstream({ url, model: 'served' })
+    const engine = await openUpstream({ servers: [{ url, model: 'served' }] })
     const tool = (name: string) => ({ name, parameters: { type: 'object' }, param: 'tools[0]' })
     const tools = { tools: [tool('f'), tool('g')], allowed: ['g'], required: true, parallel: false }
     const call = { id: 'c1', name: 'f', arguments: '{}' }
@@ -289,7 +289,7 @@ describe('tools, formats and log probabilities upstream', () => {
         DONE,
       ),
     )
-    const engine = await openUpstream({ url, model: 'served' })
+    const engine = await openUpstream({ servers: [{ url, model: 'served' }] })
     const pieces: Piece[] = []
     const stream = engine.generate(PROMPT, { ...SAMPLING, stop: [] }, new Trace('t', () => 0), never)
     let step = await stream.next()
