@@ -31,6 +31,7 @@ export type ErrorCode =
   | 'network'
   | 'upstream_failed'
   | 'engine_failed'
+  | 'engine_unavailable'
   | 'shutting_down'
   | 'cancelled'
   | 'internal'
@@ -64,6 +65,7 @@ const STATUS: Readonly<Record<ErrorCode, number>> = {
   network: 502,
   upstream_failed: 502,
   engine_failed: 500,
+  engine_unavailable: 503,
   shutting_down: 503,
   cancelled: 499,
   internal: 500,

@@ -4,6 +4,7 @@ import { addChatCommand } from './cli/chat.ts'
 import { addDoctorCommand } from './cli/doctor.ts'
 import { addEditsCommand } from './cli/edits.ts'
 import { problemText } from './cli/edits-text.ts'
+import { addEngineCommand } from './cli/engine.ts'
 import { addEvalCommand } from './cli/eval.ts'
 import { VERSION } from './cli/open.ts'
 import { addServeCommand } from './cli/serve.ts'
@@ -19,6 +20,7 @@ addServeCommand(program)
 addEditsCommand(program)
 addChatCommand(program)
 addEvalCommand(program)
+addEngineCommand(program)
 addDoctorCommand(program)
 
 try {

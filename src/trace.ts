@@ -54,6 +54,13 @@ export interface Applied {
   readonly turn: number
 }
 
+/** A server that was asked for the answer, and what came of it. */
+export interface RouteStep {
+  readonly to: string
+  /** "answers", or why it did not. */
+  readonly outcome: string
+}
+
 /**
  * What happened to one request, filled in by every stage as it passes. The response's provenance, `explain`, `Server-Timing` and
  * the log line are all cut from it.
@@ -82,6 +89,8 @@ export class Trace {
   endMs?: number
   /** The pieces of the answer, kept only where prompts may be logged. */
   text: string[] | null = null
+  /** Where the model is behind several servers: those asked, in order. */
+  route: readonly RouteStep[] = []
   readonly #now: () => number
   readonly #startedMs: number
 

@@ -147,7 +147,7 @@ async function evaluate(typed: Typed, config: Config<Limits>): Promise<string> {
   try {
     const log = openLog(config.logLevel, [config.upstreamKey, config.hubToken])
     const choice = typed.selection ? null : await choose(config)
-    const weights = openWeights({ ...config, slots: SLOTS }, choice, log, stop.signal)
+    const weights = openWeights({ ...config, slots: SLOTS, engine: 'embedded' }, choice, log, stop.signal)
     closing.push(() => weights.close())
     const embedder = cachedEmbedder(await weights.embedder(), EMBED_CACHE_BYTES)
     const place = { dataDir: join(scratch, 'data'), editsDir: join(scratch, 'edits') }

@@ -28,7 +28,13 @@ export function addServeCommand(program: Command): void {
     'home',
     'templatesDir',
     'embedder',
+    'engine',
     'upstreamModel',
+    'upstreams',
+    'upstreamConnectMs',
+    'upstreamFirstByteMs',
+    'upstreamBetweenBytesMs',
+    'upstreamHealthMs',
     'gpu',
     'threads',
   )

@@ -86,6 +86,18 @@ export interface Load {
   readonly queueLimit: number
 }
 
+/** What stands behind an engine that does not evaluate in this process: a server of ours, or others'. */
+export interface Backend {
+  /** Host and port, or "llama-server". */
+  readonly name: string
+  readonly state: 'starting' | 'up' | 'restarting' | 'closed' | 'paused' | 'open' | 'half-open'
+  readonly busy: number
+  /** In a row, or in all for a server that we start ourselves. */
+  readonly faults: number
+  readonly lastFault: string | null
+  readonly weight?: number
+}
+
 export interface Engine {
   readonly model: ModelInfo
   /**
@@ -99,6 +111,8 @@ export interface Engine {
   inspect(prompt: Prompt): Inspection
   countTokens(prompt: Prompt): number
   load(): Load
+  /** Absent where the model is in this process. */
+  backends?(): readonly Backend[]
   /** Completion of plain text; absent where it can't be had. */
   readonly text?: TextEngine
   /** A scorer over this model; absent where probabilities can't be seen. Close it before the engine. */

@@ -9,12 +9,13 @@ import { contextExceeded } from './limits.ts'
 import { ALONE, SHARED } from './llama-batching.ts'
 import { type Constraint, Grammars } from './llama-grammar.ts'
 import { type Watch, watchLogits } from './llama-native.ts'
-import { checkBias, samplerOptions } from './llama-sampling.ts'
+import { checkBias, checkTokens, samplerOptions } from './llama-sampling.ts'
 import { openScorer, seenAfter } from './llama-scorer.ts'
 import { openSequence, rewind, type Slot } from './llama-slot.ts'
 import { logprobOf, type TokenText } from './logprobs.ts'
 import { SlotQueue, shuttingDown } from './queue.ts'
 import { append, chooseSlot, empty, pieces, reusable, truncate } from './slots.ts'
+import { textTokens } from './text-prompt.ts'
 import type { TokenBytes } from './token-bytes.ts'
 
 export interface ChatParts {
@@ -94,7 +95,7 @@ export class ChatEngine implements Engine {
   async *#complete(prompt: TextPrompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<Piece, Finish> {
     this.#check(signal)
     checkBias(sampling, this.#parts.vocabularySize)
-    const { before, own, start } = textTokens(prompt, this.#parts.model)
+    const { before, own, start } = textTokens(prompt, this.#vocabulary, this.#parts.model.tokens.shouldPrependBosToken)
     const tokens = [...start, ...before, ...own]
     const scored = prompt.echo && sampling.logprobs !== undefined
     const answer = new AnswerStream({ stops: sampling.stop })
@@ -235,10 +236,7 @@ export class ChatEngine implements Engine {
   }
 
   #detokenize(tokens: readonly number[]): string {
-    const { vocabularySize } = this.#parts
-    const wrong = tokens.find((token) => token >= vocabularySize)
-    if (wrong !== undefined)
-      throw new PalimpsestError('invalid_value', `Expected token ids below ${vocabularySize}, got ${wrong}.`, { param: 'prompt' })
+    checkTokens(tokens, this.#parts.vocabularySize)
     return Buffer.concat(tokens.map((token) => this.#echoed(token))).toString()
   }
 
@@ -303,16 +301,4 @@ async function next(steps: AsyncGenerator<Token, void, undefined | Token[]>, eva
   const step = await steps.next(evaluated.slice() as Token[])
   if (step.done) throw new Error('llama.cpp returned no token')
   return step.value
-}
-
-/** `start`: what the vocabulary puts before every text, or a text that is empty. */
-function textTokens(
-  { before, text }: TextPrompt,
-  model: LlamaModel,
-): { start: number[]; before: number[]; own: readonly number[] } {
-  const { bos, eos, shouldPrependBosToken } = model.tokens
-  const own = typeof text === 'string' ? model.tokenize(text, true) : text
-  const first = shouldPrependBosToken && bos !== null && own[0] !== bos ? [bos] : []
-  const start = first.length + before.length + own.length === 0 ? [bos ?? eos ?? 0] : first
-  return { start, before: model.tokenize(before, false), own }
 }

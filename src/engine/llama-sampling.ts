@@ -56,3 +56,10 @@ export function checkBias({ logitBias }: Sampling, vocabularySize: number): void
     )
   }
 }
+
+/** Throws `invalid_value` for an id that is no token of this model. */
+export function checkTokens(tokens: readonly number[], vocabularySize: number): void {
+  const wrong = tokens.find((token) => token >= vocabularySize)
+  if (wrong === undefined) return
+  throw new PalimpsestError('invalid_value', `Expected token ids below ${vocabularySize}, got ${wrong}.`, { param: 'prompt' })
+}

@@ -83,11 +83,11 @@ export function firstModel(list: unknown, base: string): { readonly id: string; 
   return { id, contextTokens: typeof length === 'number' ? length : null }
 }
 
-/** The server's refusal as an error of ours. */
-export function refusal(status: number, retryAfter: string | null, body: string, base: string): PalimpsestError {
+/** The server's refusal as an error of ours. `epochMs`: now. */
+export function refusal(status: number, retryAfter: string | null, body: string, base: string, epochMs: number): PalimpsestError {
   const error = field(parse(body), 'error')
   const said = errorText(error ?? body) || `status ${status}`
-  const seconds = retryAfterSeconds(retryAfter)
+  const seconds = retryAfterSeconds(retryAfter, epochMs)
   const detail = seconds === null ? {} : { retryAfterSeconds: seconds }
   if (status === 429)
     return new PalimpsestError('queue_full', `${base} is too busy: ${said}`, { retryAfterSeconds: seconds ?? 1 })
@@ -114,9 +114,12 @@ export function unreachable(base: string, cause: unknown): PalimpsestError {
   )
 }
 
-/** Seconds, from RFC 9110's number of seconds; null for a date or nothing. */
-function retryAfterSeconds(header: string | null): number | null {
-  return header !== null && /^\d+$/.test(header.trim()) ? Math.max(1, Number(header)) : null
+/** RFC 9110, section 10.2.3: a number of seconds, or a date; null for nothing of the kind. */
+function retryAfterSeconds(header: string | null, epochMs: number): number | null {
+  if (header === null) return null
+  if (/^\d+$/.test(header.trim())) return Math.max(1, Number(header))
+  const date = Date.parse(header)
+  return Number.isNaN(date) ? null : Math.max(1, Math.ceil((date - epochMs) / 1000))
 }
 
 const ERROR_CHARS = 500

@@ -35,6 +35,7 @@ function health(res: Response, gateway: Gateway): void {
     uptime_seconds: Math.floor((now() - startedAt) / 1000),
     model: { name, family, device, threads, context_tokens: contextTokens },
     load: { slots, busy, queued, queue_limit: queueLimit },
+    backends: engine.backends?.().map(({ lastFault, ...backend }) => ({ ...backend, last_fault: lastFault })),
     memory: { version: memory.version, tenants: index.length, indexed: sum('indexed'), pending: sum('pending') },
     templates: { names: templates.names(), problems: templates.problems() },
     edit_files: { problems: editFiles?.problems() ?? [] },

@@ -204,6 +204,7 @@ function wireTrace(trace: Trace) {
     prompt_tokens: trace.promptTokens,
     cached_tokens: trace.tokensCached,
     stages_ms: trace.stagesMs,
+    route: trace.route,
     decomposition: wireDecomposition(trace.decomposition),
   }
 }

@@ -48,8 +48,10 @@ const refuses =
   (_, response) =>
     response.writeHead(status, headers).end(typeof body === 'string' ? body : JSON.stringify(body))
 
-async function ask(handle: Handler, options: Partial<UpstreamOptions> = {}, signal = never) {
-  const engine = await openUpstream({ url: await standIn(handle), model: 'served', ...options })
+async function ask(handle: Handler, options: Partial<UpstreamOptions> & { apiKey?: string } = {}, signal = never) {
+  const { apiKey, ...rest } = options
+  const server = { url: await standIn(handle), model: 'served', ...(apiKey === undefined ? {} : { apiKey }) }
+  const engine = await openUpstream({ servers: [server], healthMs: 0, ...rest })
   const trace = new Trace('t', () => 0)
   const result = await collect(engine.generate(PROMPT, SAMPLING, trace, signal))
   return { ...result, trace, engine }
@@ -102,9 +104,9 @@ describe('the upstream engine', () => {
     const url = await standIn((request, response) =>
       (request.url === '/base/models' ? refuses(200, list) : refuses(404, ''))(request, response, ''),
     )
-    const engine = await openUpstream({ url: `${url}/base/` })
+    const engine = await openUpstream({ servers: [{ url: `${url}/base/` }] })
     expect(engine.model).toMatchObject({ name: 'llama-2', contextTokens: 2048, family: 'upstream', device: 'remote' })
-    await expect(openUpstream({ url })).rejects.toMatchObject({ code: 'upstream_failed' })
+    await expect(openUpstream({ servers: [{ url }] })).rejects.toMatchObject({ code: 'upstream_failed' })
   })
 
   it('ends at a stop string that the server let through', async () => {
@@ -158,7 +160,10 @@ describe('the upstream engine', () => {
     ['silence', () => {}, { code: 'upstream_failed', message: /silent for 0.05 s/ }],
     ['silence in mid-stream', (_, response) => void response.write(delta('a')), { code: 'upstream_failed', message: /silent/ }],
   ])('reports %s', async (what, handle, expected) => {
-    const error = await ask(handle, what.startsWith('silence') ? { timeoutMs: 50 } : {}).catch((thrown: unknown) => thrown)
+    const error = await ask(
+      handle,
+      what.startsWith('silence') ? { patience: { firstByteMs: 50, betweenBytesMs: 50 } } : {},
+    ).catch((thrown: unknown) => thrown)
     const { message, ...rest } = expected as { message?: RegExp }
     expect(error).toMatchObject(rest)
     if (message !== undefined) expect((error as Error).message).toMatch(message)
@@ -167,13 +172,13 @@ describe('the upstream engine', () => {
   it('reports a refused connection, and a URL that is none', async () => {
     const url = await standIn(() => {})
     await new Promise((closed) => server?.close(closed))
-    const engine = await openUpstream({ url, model: 'm' })
+    const engine = await openUpstream({ servers: [{ url, model: 'm' }] })
     await expect(collect(engine.generate(PROMPT, SAMPLING, new Trace('t', () => 0), never))).rejects.toMatchObject({
       code: 'upstream_failed',
       message: expect.stringContaining('ECONNREFUSED'),
     })
     expect(engine.load().busy).toBe(0)
-    await expect(openUpstream({ url: 'localhost', model: 'm' })).rejects.toMatchObject({ code: 'invalid_value' })
+    await expect(openUpstream({ servers: [{ url: 'localhost', model: 'm' }] })).rejects.toMatchObject({ code: 'invalid_value' })
   })
 
   it('hangs up on the server when the client leaves, by abort or by return', async () => {
@@ -186,7 +191,7 @@ describe('the upstream engine', () => {
       })
       response.write(delta('first'))
     })
-    const engine = await openUpstream({ url, model: 'm' })
+    const engine = await openUpstream({ servers: [{ url, model: 'm' }] })
     const gone = new AbortController()
     for (const leave of ['abort', 'return'] as const) {
       const noticed = new Promise<void>((resolve) => {
@@ -239,7 +244,7 @@ describe('tools, formats and log probabilities upstream', () => {
       body = JSON.parse(sent) as Record<string, unknown>
       response.writeHead(200, { 'content-type': 'text/event-stream' }).end(`${delta('x')}${finish('stop')}${DONE}`)
     })
-    const engine = await openUpstream({ url, model: 'served' })
+    const engine = await openUpstream({ servers: [{ url, model: 'served' }] })
     const tool = (name: string) => ({ name, parameters: { type: 'object' }, param: 'tools[0]' })
     const tools = { tools: [tool('f'), tool('g')], allowed: ['g'], required: true, parallel: false }
     const call = { id: 'c1', name: 'f', arguments: '{}' }
@@ -284,7 +289,7 @@ describe('tools, formats and log probabilities upstream', () => {
         DONE,
       ),
     )
-    const engine = await openUpstream({ url, model: 'served' })
+    const engine = await openUpstream({ servers: [{ url, model: 'served' }] })
     const pieces: Piece[] = []
     const stream = engine.generate(PROMPT, { ...SAMPLING, stop: [] }, new Trace('t', () => 0), never)
     let step = await stream.next()
