@@ -122,7 +122,7 @@ async function ask(
   retriever: Retriever,
   report: (what: string, value: string) => void,
 ): Promise<void> {
-  const calibration = readCalibration()
+  const calibration = readCalibration('calibration/gate.json')
   const draw = random(42)
   const drawn = Array.from({ length: Number(flags.queries) }, () => Math.floor(draw() * count))
   const vectors = await embedder.embed(drawn.map(asked), 'query')
