@@ -122,7 +122,7 @@ async function ask(text: string, arm: Arm) {
   const trace = new Trace('bench', () => performance.now())
   const start = performance.now()
   let out = ''
-  for await (const piece of answer(request, gateway, trace, new AbortController().signal)) out += piece
+  for await (const piece of answer(request, gateway, trace, new AbortController().signal)) out += piece.text
   return {
     out,
     ms: performance.now() - start,

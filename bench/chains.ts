@@ -284,10 +284,11 @@ const embedder = {
 const retriever = new Retriever(source, embedder, { now: () => 0, cacheBytes: 1 << 20 })
 const calibration = readCalibration('calibration/gate.json')
 console.log(`${edits.length} edits`)
-console.log('| hops | questions | first edit | all edits | an edit not needed | texts embedded |\n|---|---|---|---|---|---|')
+console.log('| hops | questions | first edit | all edits | not needed: by the gate | by a chain | texts embedded |')
+console.log('|---|---|---|---|---|---|---|')
 for (const hops of [1, 2, 3, 4]) {
   const all = Array.from({ length: Number(flags.chains) }, (_, n) => probe(n, hops)).filter((p) => p !== null)
-  let [first, complete, extra] = [0, 0, 0]
+  let [first, complete, gated, chained] = [0, 0, 0, 0]
   embedded = 0
   for (const { question, wants } of all) {
     const query = {
@@ -304,7 +305,8 @@ for (const hops of [1, 2, 3, 4]) {
     const ids = [...taken.map((c) => c.id), ...links.map((l) => l.edit.id)]
     if (ids.includes(wants[0] ?? '')) first++
     if (wants.every((id) => ids.includes(id))) complete++
-    if (ids.some((id) => !wants.includes(id))) extra++
+    if (taken.some(({ id }) => !wants.includes(id))) gated++
+    if (links.some(({ edit }) => !wants.includes(edit.id))) chained++
     if (flags.show && (!wants.every((id) => ids.includes(id)) || ids.length > wants.length))
       console.log(
         `  ${question} | ${asked} | ${ids.map((id) => byId.get(id)?.edit.prompt).join('; ')} | wanted ${wants.map((id) => byId.get(id)?.edit.prompt).join('; ')}`,
@@ -312,7 +314,7 @@ for (const hops of [1, 2, 3, 4]) {
   }
   const share = (n: number) => `${((100 * n) / all.length).toFixed(1)} %`
   console.log(
-    `| ${hops} | ${all.length} | ${share(first)} | ${share(complete)} | ${share(extra)} | ${Math.round(embedded / all.length)} a question |`,
+    `| ${hops} | ${all.length} | ${share(first)} | ${share(complete)} | ${share(gated)} | ${share(chained)} | ${Math.round(embedded / all.length)} a question |`,
   )
 }
 await disk.close()

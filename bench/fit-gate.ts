@@ -22,6 +22,7 @@ const PRODUCTS: readonly [EvidenceName, EvidenceName][] = [
   ['inside_longer', 'whole_statement'],
   ['extended_right', 'relation'],
   ['extended_right', 'whole_statement'],
+  ['realm', 'relation'],
   ['lone_word', 'relation'],
   ['lone_word', 'decoy'],
   ['partial', 'relation'],
@@ -33,6 +34,9 @@ const PRODUCTS: readonly [EvidenceName, EvidenceName][] = [
   ['alike', 'whole'],
   ['head_same', 'relation'],
   ['head_differs', 'relation'],
+  ['wrong_kind', 'relation'],
+  ['wrong_kind', 'relation_words'],
+  ['wrong_kind', 'profile'],
   ['specific', 'relation'],
   ['specific', 'whole'],
   ['specific', 'whole_statement'],
@@ -49,6 +53,10 @@ const AGAINST: readonly EvidenceName[] = [
   'asks_number',
   'case_mismatch',
   'extended_left',
+  'realm',
+  'contrast',
+  'head_contrast',
+  'wrong_kind',
   'bare',
 ]
 /** Kinds of probe count alike although their files do not have the same length; statements repeated word for word teach little. */

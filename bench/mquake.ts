@@ -125,7 +125,7 @@ for (const [i, record] of records.entries()) {
     if (generate) {
       const start = performance.now()
       text = ''
-      for await (const piece of answer(request(question), gateway, trace, new AbortController().signal)) text += piece
+      for await (const piece of answer(request(question), gateway, trace, new AbortController().signal)) text += piece.text
       spentMs += performance.now() - start
       answered++
     } else if (flags['multi-hop'] === 'model') continue

@@ -1,171 +1,171 @@
 /**
- * How selection holds up with 10k, 100k and 1M edits: `npm run bench:scale -- --edits 10000,100000 [--queries 500]`. The whole memory (log, live
- * view, indexes) and the retriever are real; subjects are made up, and texts become vectors by a recipe instead of a model: words that two
- * texts share bring them near each other, as they do in an embedding. So times are those of selection without embedding.
+ * How the memory holds up with 10k, 100k and 1M edits:
+ * `npm run bench:scale -- --embedder FILE [--edits 10000,100000] [--queries 500] [--graph 24/200/128] [--keep FOLDER]`.
+ * Log, live view, indexes, retriever and gate are the real ones; subjects are made up, and their vectors mixed from some of the embedder's
+ * (scale-vectors.ts). Times of selection are without embedding. Of each time there are two: by the clock, and of the processor where the
+ * machine has other work. With `--keep`, a folder filled by an earlier run is opened instead of made.
  */
-import { mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import type { Edit } from '../src/edit/edit.ts'
-import { words } from '../src/edit/edit.ts'
-import type { Embedder } from '../src/engine/engine.ts'
+import { openRuntime } from '../src/engine/llama.ts'
 import { readCalibration } from '../src/memory/calibration.ts'
+import { embedKeys } from '../src/memory/embed-keys.ts'
 import { gate } from '../src/memory/gate.ts'
 import { Retriever } from '../src/memory/retrieve.ts'
 import { openMemory } from '../src/memory/store.ts'
+import { Arena, GRAPH_OPTIONS, type Neighbour } from '../src/memory/vector-index.ts'
+import { asked, edit, random, recipeEmbedder } from './scale-vectors.ts'
 
 const { values: flags } = parseArgs({
   options: {
     edits: { type: 'string', default: '10000,100000' },
     queries: { type: 'string', default: '500' },
+    embedder: { type: 'string', default: '' },
+    vectors: { type: 'string', default: join(tmpdir(), 'palimpsest-scale-vectors.json') },
+    graph: { type: 'string' },
     keep: { type: 'string' },
   },
 })
-const DIMENSIONS = 384
 /** Edits a batch. */
 const BATCH = 50_000
-const SYLLABLES =
-  'ba be bi bo da de di do ka ke ki ko la le li lo ma me mi mo na ne ni no ra re ri ro sa se si so ta te ti to va ve vi vo'.split(
-    ' ',
-  )
-const RELATIONS = [
-  'The mayor of X is',
-  'X was founded in',
-  'The owner of X is',
-  'X is located in',
-  'The language of X is',
-  'X is named after',
-]
-const ASKED = [
-  'Who is the mayor of X?',
-  'When was X founded?',
-  'Who owns X?',
-  'Where is X?',
-  'What language is X in?',
-  'After whom is X named?',
-]
+/** Queries whose twenty nearest are sought by looking at every vector, too. */
+const EXACT_QUERIES = 100
+const NEAREST = 20
+/** Points held at a time while doing so. */
+const CHUNK = 20_000
 
-function random(seed: number): () => number {
-  let state = seed >>> 0
-  return () => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
-    return state / 2 ** 32
-  }
-}
-
-function hash(text: string): number {
-  let h = 2_166_136_261
-  for (let i = 0; i < text.length; i++) h = Math.imul(h ^ text.charCodeAt(i), 16_777_619)
-  return h >>> 0
-}
-
-const name = (i: number) => {
-  const draw = random(i * 7_919 + 1)
-  const word = () => {
-    const text = Array.from({ length: 3 }, () => SYLLABLES[Math.floor(draw() * SYLLABLES.length)]).join('')
-    return text.charAt(0).toUpperCase() + text.slice(1)
-  }
-  return `${word()} ${word()}`
-}
-
-/** Each word a direction of its own, summed. */
-const directions = new Map<string, Float32Array>()
-function direction(word: string): Float32Array {
-  const had = directions.get(word)
-  if (had !== undefined) return had
-  const draw = random(hash(word))
-  const vector = Float32Array.from({ length: DIMENSIONS }, () => draw() + draw() + draw() - 1.5)
-  if (directions.size < 200_000) directions.set(word, vector)
-  return vector
-}
-const embed = (text: string) => {
-  const sum = new Float32Array(DIMENSIONS)
-  for (const word of words(text)) for (const [i, x] of direction(word).entries()) sum[i] = (sum[i] ?? 0) + x
-  const length = Math.hypot(...sum) || 1
-  return sum.map((x) => x / length)
-}
-const embedder: Embedder = {
-  ...{ name: 'recipe', dimensions: DIMENSIONS, maxTokens: 512, close: async () => undefined },
-  embed: async (texts) => texts.map(embed),
-}
-
+const embedder = await recipeEmbedder(async () => {
+  const runtime = await openRuntime({ threads: 1, gpu: false, log: () => undefined })
+  return runtime.openEmbedder({ modelPath: flags.embedder, name: 'minilm' })
+}, flags.vectors)
+const [neighbours, buildBreadth, searchBreadth] = (flags.graph ?? '').split('/').map(Number)
+const graph = flags.graph === undefined ? GRAPH_OPTIONS : ({ neighbours, buildBreadth, searchBreadth } as typeof GRAPH_OPTIONS)
 const log = { info: () => undefined, warn: console.error, error: console.error }
 const percentile = (list: readonly number[], p: number) =>
   (list.toSorted((a, b) => a - b)[Math.min(list.length - 1, Math.floor(p * list.length))] ?? 0).toFixed(2)
-const seconds = (since: number) => ((performance.now() - since) / 1_000).toFixed(1)
+const processorMs = () => {
+  const { user, system } = process.cpuUsage()
+  return (user + system) / 1_000
+}
+/** Seconds by the clock and of the processor, since `from`. */
+const now = () => [performance.now(), processorMs()] as const
+const took = (from: ReturnType<typeof now>) =>
+  now()
+    .map((t, i) => ((t - (from[i] ?? 0)) / 1_000).toFixed(1))
+    .join(' / ')
+const bytes = (folder: string): number =>
+  readdirSync(folder, { withFileTypes: true }).reduce(
+    (sum, e) => sum + (e.isDirectory() ? bytes(join(folder, e.name)) : statSync(join(folder, e.name)).size),
+    0,
+  )
 
-const edit = (i: number): Edit => ({
-  ...{
-    id: `s${i}`,
-    subject: name(i),
-    prompt: (RELATIONS[i % RELATIONS.length] ?? '').replace('X', name(i)),
-    targetNew: name(i + 1),
-  },
-  ...{ aliases: [], paraphrases: [], tags: [], tenant: 'default' },
-})
-
-console.log(
-  '| edits | landed, s | indexed, s | resident, MB | files, MB | opened again, s | search p50 / p99, ms | recall of the exact top 20 | selection p50 / p99, ms | right edit selected |',
-)
-console.log('|---|---|---|---|---|---|---|---|---|---|')
-for (const count of flags.edits.split(',').map(Number)) {
-  const dataDir = flags.keep ?? mkdtempSync(join(tmpdir(), 'palimpsest-scale-'))
-  const options = { dataDir, embedder, now: Date.now, log }
-  const first = await openMemory(options)
-  const start = performance.now()
-  for (let from = 0; from < count; from += BATCH) {
-    const edits = Array.from({ length: Math.min(BATCH, count - from) }, (_, i) => edit(from + i))
-    first.land(edits, { source: 'scale', tenant: 'default', dryRun: false })
-  }
-  const landed = seconds(start)
-  await first.indexed()
-  const indexed = seconds(start)
-  await first.close()
-  const bytes = (folder: string): number =>
-    readdirSync(folder, { withFileTypes: true }).reduce(
-      (sum, e) => sum + (e.isDirectory() ? bytes(join(folder, e.name)) : statSync(join(folder, e.name)).size),
-      0,
+/** The nearest of all edits to each query, found by looking at every one. */
+async function exact(count: number, queries: readonly Float32Array[]): Promise<Neighbour[][]> {
+  let best: Neighbour[][] = queries.map(() => [])
+  for (let from = 0; from < count; from += CHUNK) {
+    const arena = new Arena(embedder.dimensions)
+    const size = Math.min(CHUNK, count - from)
+    const vectors = await embedder.embed(
+      Array.from({ length: size }, (_, i) => embedKeys(edit(from + i))[0] ?? ''),
+      'import',
     )
-  const opening = performance.now()
+    for (const [i, vector] of vectors.entries()) arena.add({ seq: from + i, vector })
+    best = best.map((had, q) =>
+      [...had, ...arena.nearest(queries[q] as Float32Array, NEAREST)]
+        .toSorted((a, b) => b.similarity - a.similarity)
+        .slice(0, NEAREST),
+    )
+  }
+  return best
+}
+
+async function measure(count: number): Promise<void> {
+  const report = (what: string, value: string) => console.log(`| ${count.toLocaleString('en')} | ${what} | ${value} |`)
+  const dataDir = flags.keep ?? mkdtempSync(join(tmpdir(), 'palimpsest-scale-'))
+  const options = { dataDir, embedder, now: Date.now, log, limits: { graph } }
+  if (!existsSync(join(dataDir, 'index'))) {
+    const first = await openMemory(options)
+    const landing = now()
+    for (let from = 0; from < count; from += BATCH) {
+      const edits = Array.from({ length: Math.min(BATCH, count - from) }, (_, i) => edit(from + i))
+      first.land(edits, { source: 'scale', tenant: 'default', dryRun: false })
+    }
+    report('landed, s', took(landing))
+    const indexing = now()
+    const before = embedder.spentMs()
+    await first.indexed()
+    report('indexed, s', `${took(indexing)}, of it the recipe ${((embedder.spentMs() - before) / 1_000).toFixed(1)}`)
+    const closing = now()
+    await first.close()
+    report('closed (what is unsaved is saved), s', took(closing))
+  }
+  report('files, MB', (bytes(dataDir) / 1e6).toFixed(0))
+  const opening = now()
   const memory = await openMemory(options)
   await memory.indexed()
-  const retriever = new Retriever(memory, embedder, { now: Date.now, cacheBytes: 1 << 20 })
+  report('opened, s', took(opening))
+  const naming = now()
+  const retriever = new Retriever(memory, embedder, { now: Date.now, cacheBytes: 1 })
   await retriever.warm()
-  const opened = seconds(opening)
-  const calibration = readCalibration('calibration/gate.json')
-  const draw = random(42)
-  const [searches, selections]: [number[], number[]] = [[], []]
-  let [found, wanted, right] = [0, 0, 0]
-  const queries = Number(flags.queries)
-  for (let q = 0; q < queries; q++) {
-    const i = Math.floor(draw() * count)
-    const text = (ASKED[i % ASKED.length] ?? '').replace('X', name(i))
-    const vector = embed(text)
-    const searching = performance.now()
-    const hits = memory.search('default', vector, 20)
-    searches.push(performance.now() - searching)
-    if (q < 100) {
-      const exact = memory.exactSearch('default', vector, 20)
-      const least = exact.at(-1)?.similarity ?? 0
-      found += hits.filter((h) => h.similarity >= least - 1e-6).length
-      wanted += exact.length
-    }
-    const selecting = performance.now()
-    const query = {
-      model: 'm',
-      messages: [{ role: 'user', content: text }],
-      tenant: 'default',
-      edits: { kind: 'on' },
-      tags: [],
-    } as const
-    const considered = gate((await retriever.candidates(query, 0)).candidates, calibration)
-    selections.push(performance.now() - selecting)
-    if (considered.some((c) => c.reason === 'selected' && c.id === `s${i}`)) right++
-  }
-  console.log(
-    `| ${count.toLocaleString('en')} | ${landed} | ${indexed} | ${(process.memoryUsage.rss() / 1e6).toFixed(0)} | ${(bytes(dataDir) / 1e6).toFixed(0)} | ${opened} | ${percentile(searches, 0.5)} / ${percentile(searches, 0.99)} | ${((100 * found) / wanted).toFixed(1)} % | ${percentile(selections, 0.5)} / ${percentile(selections, 0.99)} | ${((100 * right) / queries).toFixed(1)} % |`,
-  )
+  report('names indexed, s', took(naming))
+  report('resident, MB', (process.memoryUsage.rss() / 1e6).toFixed(0))
+  await ask(count, memory, retriever, report)
   await memory.close()
   if (flags.keep === undefined) rmSync(dataDir, { recursive: true })
 }
+
+async function ask(
+  count: number,
+  memory: Awaited<ReturnType<typeof openMemory>>,
+  retriever: Retriever,
+  report: (what: string, value: string) => void,
+): Promise<void> {
+  const calibration = readCalibration('calibration/gate.json')
+  const draw = random(42)
+  const drawn = Array.from({ length: Number(flags.queries) }, () => Math.floor(draw() * count))
+  const vectors = await embedder.embed(drawn.map(asked), 'query')
+  const searches: number[] = []
+  const hits = vectors.map((vector) => {
+    const start = performance.now()
+    const found = memory.search('default', vector, NEAREST)
+    searches.push(performance.now() - start)
+    return found
+  })
+  report(`search p50 / p99, ms`, `${percentile(searches, 0.5)} / ${percentile(searches, 0.99)}`)
+  const truth = await exact(count, vectors.slice(0, EXACT_QUERIES))
+  const least = truth.map((nearest) => nearest.at(-1)?.similarity ?? 0)
+  const found = least.reduce((sum, bar, q) => sum + (hits[q] ?? []).filter((h) => h.similarity >= bar - 1e-5).length, 0)
+  report('recall of the exact top 20', `${((100 * found) / (truth.length * NEAREST)).toFixed(1)} %`)
+  const at = (i: number) =>
+    percentile(
+      truth.map((nearest) => nearest[i]?.similarity ?? 0),
+      0.5,
+    )
+  report('cosine of the 1st and 20th neighbour, median', `${at(0)}, ${at(NEAREST - 1)}`)
+  for (const pass of ['first met', 'met before']) {
+    const [clock, processor]: [number[], number[]] = [[], []]
+    let right = 0
+    for (const i of drawn) {
+      const [start, spent] = [now(), embedder.spentMs()]
+      const messages = [{ role: 'user', content: asked(i) }] as const
+      const query = { model: 'm', messages, tenant: 'default', edits: { kind: 'on' }, tags: [] } as const
+      const { candidates } = await retriever.candidates(query, 0)
+      await retriever.outdated(query, candidates)
+      const considered = gate(candidates, calibration)
+      const embedding = embedder.spentMs() - spent
+      clock.push(performance.now() - start[0] - embedding)
+      processor.push(Math.max(0, processorMs() - start[1] - embedding))
+      if (considered.some((c) => c.reason === 'selected' && c.id === `s${i}`)) right++
+    }
+    const both = [clock, processor].map((list) => `${percentile(list, 0.5)} / ${percentile(list, 0.99)}`)
+    report(`selection, edits ${pass}: p50 / p99, ms`, `${both[0]} (processor: ${both[1]})`)
+    report('right edit selected', `${((100 * right) / drawn.length).toFixed(1)} %`)
+  }
+}
+
+console.log('| edits | what | measured (by the clock / processor) |\n|---|---|---|')
+for (const count of flags.edits.split(',').map(Number)) await measure(count)
+await embedder.close()
+process.exit(0)

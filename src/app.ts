@@ -4,13 +4,19 @@ import { batchRoutes } from './http/batches.ts'
 import { fromBodyParser } from './http/body.ts'
 import { compareRoutes } from './http/compare.ts'
 import { editRoutes } from './http/edits.ts'
+import { embeddingRoutes } from './http/embeddings.ts'
 import { beginExchange, exchangeOf } from './http/exchange.ts'
 import { experimentRoutes } from './http/experiments.ts'
 import { explainRoutes } from './http/explain.ts'
 import { inferenceRoutes } from './http/inference.ts'
+import { openMetrics } from './http/metrics.ts'
 import { refuseForeignPages } from './http/origin.ts'
+import { requestLog } from './http/request-log.ts'
+import { responseRoutes } from './http/responses.ts'
 import { mount, unknownRoute } from './http/routes.ts'
+import { spanObserver } from './http/spans.ts'
 import { statusRoutes } from './http/status.ts'
+import { textCompletionRoutes } from './http/text-completions.ts'
 import { presentable, wireError } from './openai/error.ts'
 
 /** The HTTP interface over a gateway. It never listens, so tests need no port of their own choosing. */
@@ -18,9 +24,23 @@ export function createApp(gateway: Gateway): Express {
   const app = express()
   app.disable('x-powered-by')
   app.disable('etag')
-  app.use(beginExchange(gateway), refuseForeignPages(gateway))
-  const all = [inferenceRoutes, statusRoutes, explainRoutes, editRoutes, batchRoutes, compareRoutes, experimentRoutes]
-  for (const routes of all) mount(app, routes(gateway))
+  const metrics = openMetrics(gateway)
+  const observers = [requestLog(gateway), metrics.observe, spanObserver(gateway)].filter((observe) => observe !== null)
+  app.use(beginExchange(gateway, observers), refuseForeignPages(gateway))
+  const rims = [
+    inferenceRoutes,
+    textCompletionRoutes,
+    responseRoutes,
+    embeddingRoutes,
+    statusRoutes,
+    explainRoutes,
+    editRoutes,
+    batchRoutes,
+    compareRoutes,
+    experimentRoutes,
+  ]
+  for (const routes of rims) mount(app, routes(gateway))
+  mount(app, metrics.routes)
   app.use(unknownRoute)
   app.use(renderError(gateway))
   return app
@@ -30,6 +50,7 @@ export function createApp(gateway: Gateway): Express {
 function renderError({ log }: Gateway): ErrorRequestHandler {
   return (thrown: unknown, _req, res, _next) => {
     const error = fromBodyParser(thrown) ?? presentable(thrown)
+    exchangeOf(res).error = error.code
     if (error.status >= 500) log.error({ request: exchangeOf(res).id, code: error.code, err: thrown }, 'request failed')
     if (res.headersSent || error.code === 'cancelled') return void res.destroy()
     if (error.retryAfterSeconds !== undefined) res.set('Retry-After', String(Math.ceil(error.retryAfterSeconds)))

@@ -22,7 +22,7 @@ export async function answerWhole(request: ChatRequest, gateway: Gateway, id: st
   for (;;) {
     const { done, value } = await pieces.next()
     if (done) return { text, finish: value, trace, latencyMs: gateway.now() - begun }
-    text += value
+    text += value.text
   }
 }
 

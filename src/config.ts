@@ -16,6 +16,8 @@ const FILES = ['palimpsest.config.json', 'palimpsest.config.yaml', 'palimpsest.c
 const PREFIX = 'PALIMPSEST_'
 const MIB = 1024 * 1024
 
+const ENGINES = ['auto', 'embedded', 'server'] as const
+
 type Env = Readonly<Record<string, string | undefined>>
 
 /** Where the process runs: what defaults and relative paths depend on. */
@@ -105,6 +107,29 @@ const names = z.preprocess(
 const httpUrl = text.refine((value) => /^https?:$/.test(URL.canParse(value) ? new URL(value).protocol : ''), {
   error: 'a URL that begins with http:// or https://',
 })
+/** "http://a:8000*3, http://b" or, in the file, objects; `*3`: three times the conversations. */
+const upstreamServers = z.preprocess(
+  (value) =>
+    (typeof value === 'string' ? value.split(',').filter((part) => part.trim() !== '') : [value].flat()).map((one) => {
+      const read = typeof one === 'string' ? /^\s*(.+?)(?:\*(\d+(?:\.\d+)?))?\s*$/.exec(one) : null
+      return read === null ? one : { url: read[1], ...(read[2] === undefined ? {} : { weight: Number(read[2]) }) }
+    }),
+  z.array(
+    z.strictObject(
+      {
+        url: httpUrl,
+        model: text.optional(),
+        key: text.optional(),
+        weight: z
+          .number({ error: 'servers with a weight above 0' })
+          .positive({ error: 'servers with a weight above 0' })
+          .optional(),
+      },
+      { error: 'a list of servers, each a URL or {url, model, key, weight}' },
+    ),
+    { error: 'a list of servers' },
+  ),
+)
 const oneOf = <const T extends readonly string[]>(values: T) => z.enum(values, { error: `one of ${values.join(', ')}` })
 
 /** Every setting, by its name in Config and in the file; `--data-dir` and `PALIMPSEST_DATA_DIR` are `dataDir`. */
@@ -131,8 +156,26 @@ const SETTINGS = {
   model: setting(orNone(text), undefined, 'model to serve: a name, a .gguf file, or the URL of an OpenAI-compatible server', {
     flag: '<model>',
   }),
+  engine: setting(
+    oneOf(ENGINES),
+    'auto',
+    'what runs a model file: embedded (in this process), server (llama-server as a child process), auto (server where it is built)',
+    { flag: '<which>' },
+  ),
   upstreamModel: setting(orNone(text), undefined, 'model to ask for at the server behind --model URL', { flag: '<name>' }),
   upstreamKey: setting(orNone(text), undefined, 'API key for the server behind --model URL'),
+  upstreams: setting(
+    upstreamServers,
+    [],
+    'several OpenAI-compatible servers as the model, with commas between; URL*3 is given three times the conversations',
+    { flag: '<urls>' },
+  ),
+  upstreamConnectMs: setting(number(1, 3_600_000), 5_000, 'time for a connection to a server', { flag: '<ms>' }),
+  upstreamFirstByteMs: setting(number(1, 3_600_000), 120_000, "time until a server's answer begins", { flag: '<ms>' }),
+  upstreamBetweenBytesMs: setting(number(1, 3_600_000), 60_000, 'longest silence of a server in its answer', { flag: '<ms>' }),
+  upstreamHealthMs: setting(number(0, 3_600_000), 10_000, 'time between two looks at whether a server lives; 0: none', {
+    flag: '<ms>',
+  }),
   embedder: setting(orNone(text), undefined, 'embedding model: a name or a .gguf file', { flag: '<model>' }),
   hubEndpoint: setting(orNone(httpUrl), undefined, 'address of the model hub', { also: ['HF_ENDPOINT'] }),
   hubToken: setting(orNone(text), undefined, 'token for the model hub', { also: ['HF_TOKEN', 'HUGGING_FACE_HUB_TOKEN'] }),
@@ -176,6 +219,7 @@ const SETTINGS = {
     'silent, error, warn, info or debug; info has one line a request',
     { flag: '<level>' },
   ),
+  logPrompts: setting(truth, false, 'write conversations and answers to the log and to spans', {}),
   graceMs: setting(number(0, 3_600_000), 10_000, 'time for running requests to end when the gateway stops', { flag: '<ms>' }),
 }
 

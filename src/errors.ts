@@ -17,6 +17,7 @@ export type ErrorCode =
   | 'edit_not_found'
   | 'batch_not_found'
   | 'experiment_not_found'
+  | 'response_not_found'
   | 'route_not_found'
   | 'method_not_allowed'
   | 'origin_refused'
@@ -31,6 +32,7 @@ export type ErrorCode =
   | 'network'
   | 'upstream_failed'
   | 'engine_failed'
+  | 'engine_unavailable'
   | 'shutting_down'
   | 'cancelled'
   | 'internal'
@@ -50,6 +52,7 @@ const STATUS: Readonly<Record<ErrorCode, number>> = {
   edit_not_found: 404,
   batch_not_found: 404,
   experiment_not_found: 404,
+  response_not_found: 404,
   route_not_found: 404,
   method_not_allowed: 405,
   origin_refused: 403,
@@ -64,6 +67,7 @@ const STATUS: Readonly<Record<ErrorCode, number>> = {
   network: 502,
   upstream_failed: 502,
   engine_failed: 500,
+  engine_unavailable: 503,
   shutting_down: 503,
   cancelled: 499,
   internal: 500,

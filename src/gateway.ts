@@ -1,5 +1,6 @@
+import type { Meter, TextMapPropagator, Tracer } from '@opentelemetry/api'
 import type { Bridges } from './engine/bridge.ts'
-import type { Engine } from './engine/engine.ts'
+import type { Embedder, Engine } from './engine/engine.ts'
 import type { Problem } from './errors.ts'
 import type { Allocator } from './experiment/allocate.ts'
 import type { Experiments } from './experiment/experiments.ts'
@@ -20,10 +21,22 @@ export interface Limits {
   /** Levels of nesting in any JSON body. */
   readonly jsonDepthLevels: number
   readonly messages: number
+  /** Texts in one request for embeddings. */
+  readonly embeddingInputs: number
+  /** Requests for embeddings under way at once; more are answered 429. */
+  readonly embeddingRequests: number
+  /** Memory for responses kept for `previous_response_id`; the longest unused go first. */
+  readonly responseStoreBytes: number
   /** Answers to one request (`n`). */
   readonly choices: number
   readonly stops: number
   readonly stopChars: number
+  /** Tools offered in one request, and calls in one message. */
+  readonly tools: number
+  /** Token ids in one `logit_bias`. */
+  readonly biases: number
+  /** Prompts of one text completion. */
+  readonly prompts: number
   /** Edits named by id in one request's `palimpsest.edits`, and tags in its `palimpsest.tags`. */
   readonly selectors: number
   /** Ids in one `POST /v1/edits/withdraw`. */
@@ -66,9 +79,15 @@ export const DEFAULT_LIMITS: Limits = {
   editsBodyBytes: 128 * 1024 * 1024,
   jsonDepthLevels: 64,
   messages: 2_048,
-  choices: 8,
+  embeddingInputs: 2_048,
+  embeddingRequests: 64,
+  responseStoreBytes: 16 * 1024 * 1024,
+  choices: 128,
   stops: 4,
   stopChars: 512,
+  tools: 128,
+  biases: 1_024,
+  prompts: 256,
   selectors: 64,
   withdrawIds: 10_000,
   searchChars: 1_024,
@@ -92,11 +111,19 @@ export const DEFAULT_LIMITS: Limits = {
   defaultTemperature: 0,
 }
 
-/** The part of pino's logger that we use; nothing that users wrote is ever passed to it. */
+/** The part of pino's logger that we use; nothing that users wrote is passed to it, unless `logPrompts` asks for it. */
 export interface Logger {
   info(fields: object, message: string): void
   warn(fields: object, message: string): void
   error(fields: object, message: string): void
+}
+
+/** Where spans and metrics go, by OpenTelemetry's interfaces. */
+export interface Telemetry {
+  readonly tracer: Tracer
+  readonly meter: Meter
+  /** Reads the caller's trace from the headers of its request. */
+  readonly propagator: TextMapPropagator
 }
 
 /** All that a request may touch; made once at start. */
@@ -112,6 +139,8 @@ export interface Gateway {
     readonly rollouts: Rollouts
   }
   readonly memory: MemoryStore
+  /** What `POST /v1/embeddings` asks, and `countTokens` with it; absent: that is not served. */
+  readonly embedder?: Required<Embedder>
   readonly retriever: Retriever
   readonly calibration: Calibration
   readonly templates: Templates
@@ -123,6 +152,10 @@ export interface Gateway {
   /** Milliseconds since the epoch, with fractions: `performance.timeOrigin + performance.now()`. (The memory's own clock has none.) */
   readonly now: () => number
   readonly log: Logger
+  /** Conversations and answers may be written to the log and to spans. */
+  readonly logPrompts?: boolean
+  /** Absent: spans and metrics are not exported. */
+  readonly telemetry?: Telemetry
   readonly version: string
   /** Milliseconds since the epoch. */
   readonly startedAt: number

@@ -4,6 +4,7 @@ import { addChatCommand } from './cli/chat.ts'
 import { addDoctorCommand } from './cli/doctor.ts'
 import { addEditsCommand } from './cli/edits.ts'
 import { problemText } from './cli/edits-text.ts'
+import { addEngineCommand } from './cli/engine.ts'
 import { addEvalCommand } from './cli/eval.ts'
 import { addExperimentCommands } from './cli/experiments.ts'
 import { VERSION } from './cli/open.ts'
@@ -21,6 +22,7 @@ addEditsCommand(program)
 addChatCommand(program)
 addEvalCommand(program)
 addExperimentCommands(program)
+addEngineCommand(program)
 addDoctorCommand(program)
 
 try {

@@ -1,8 +1,8 @@
 import { isForModel, statement } from './edit/edit.ts'
-import type { Engine, Finish, Inspection, Prompt } from './engine/engine.ts'
+import type { Engine, Finish, Inspection, Piece, Prompt } from './engine/engine.ts'
 import { PalimpsestError } from './errors.ts'
-import type { Allocation } from './experiment/allocate.ts'
-import { observed } from './experiment/outcome.ts'
+import type { Allocation, Kept } from './experiment/allocate.ts'
+import { type Done, observed } from './experiment/outcome.ts'
 import type { Gateway } from './gateway.ts'
 import { type Chain, chains, joined, NO_CHAIN } from './memory/chain.ts'
 import { decompose } from './memory/decompose.ts'
@@ -10,7 +10,7 @@ import { type Calibration, gate, score } from './memory/gate.ts'
 import type { Candidate } from './memory/retrieve.ts'
 import { withholding } from './memory/withhold.ts'
 import { render, type ScopedEdit } from './prompt/render.ts'
-import type { ChatRequest } from './request.ts'
+import type { ChatRequest, Message, TextRequest } from './request.ts'
 import type { Applied, Considered, Trace, TurnTrace } from './trace.ts'
 
 /** What the conversation needs of the memory, by the index in `messages` of each user turn. */
@@ -36,15 +36,24 @@ export async function* answer(
   gateway: Gateway,
   trace: Trace,
   signal: AbortSignal,
-): AsyncGenerator<string, Finish> {
+): AsyncGenerator<Piece, Finish> {
   const { request: served, scope, done } = await allocate(request, gateway, trace, signal)
-  const prompt = await trace.time('render', () => write(served, served.arm === 'edited' ? scope : NOTHING, gateway, trace))
-  const pieces = engineOf(served, gateway).generate(prompt, served.sampling, trace, signal)
+  const engine = engineOf(served, gateway)
+  const messages = await trace.time('render', () =>
+    write(served, usedOf(served, scope), gateway, trace, tokensOf(served, engine)),
+  )
+  const pieces = noted(engine.generate(promptOf(served, messages), served.sampling, trace, signal), trace)
   return yield* done === undefined ? pieces : observed(pieces, done, signal)
 }
 
-/** The request as its arm answers it, and the edits that apply. Without experiments: as it came. */
-async function allocate(request: ChatRequest, gateway: Gateway, trace: Trace, signal: AbortSignal): Promise<Allocation<Scope>> {
+/** The request as its arm answers it, and the edits that apply. Without experiments: as it came. `kept`: what no arm may change. */
+async function allocate(
+  request: ChatRequest,
+  gateway: Gateway,
+  trace: Trace,
+  signal: AbortSignal,
+  kept?: Kept,
+): Promise<Allocation<Scope>> {
   const choose = async (served: ChatRequest) => {
     const scope = await select(served, gateway, trace, signal)
     const chosen = [...scope.edits].flatMap(([turn, edits]) => edits.map(({ edit }) => ({ turn, edit })))
@@ -56,11 +65,78 @@ async function allocate(request: ChatRequest, gateway: Gateway, trace: Trace, si
     }
   }
   if (gateway.experiments === undefined) return { request, scope: (await choose(request)).scope }
-  return await gateway.experiments.allocator.allocate(request, choose, trace)
+  return await gateway.experiments.allocator.allocate(request, choose, trace, kept)
 }
 
 function engineOf({ model }: ChatRequest, { engine, otherEngines }: Gateway): Engine {
   return otherEngines?.get(model) ?? engine
+}
+
+function usedOf({ arm }: ChatRequest, scope: Scope): Scope {
+  return arm === 'edited' ? scope : NOTHING
+}
+
+function tokensOf(request: ChatRequest, engine: Engine) {
+  return (messages: readonly Message[]) => engine.countTokens(promptOf(request, messages))
+}
+
+/** Passes an answer on as it comes; the trace learns when its first piece came and how it ended. */
+async function* noted(pieces: AsyncGenerator<Piece, Finish>, trace: Trace): AsyncGenerator<Piece, Finish> {
+  try {
+    for (;;) {
+      const { done, value } = await pieces.next()
+      if (done) {
+        trace.finish(value.reason, value.completionTokens)
+        return value
+      }
+      trace.piece(value.text)
+      yield value
+    }
+  } finally {
+    await pieces.return(undefined as never)
+  }
+}
+
+/** The template that puts facts before a text and adds no instruction. */
+const TEXT_TEMPLATE = 'raw-completion'
+
+/** The same for a text to be gone on with: its edits stand before it, and it stays as the client wrote it, to the token. */
+export async function* completeText(
+  request: TextRequest,
+  gateway: Gateway,
+  trace: Trace,
+  signal: AbortSignal,
+): AsyncGenerator<Piece, Finish> {
+  const { model, text: engine } = gateway.engine
+  if (engine === undefined)
+    throw new PalimpsestError(
+      'unsupported_field',
+      `\`${model.name}\` can't go on with plain text here: use /v1/chat/completions.`,
+      { param: 'prompt' },
+    )
+  const { prompt, echo, sampling } = request
+  const text = typeof prompt === 'string' ? prompt : engine.detokenize(prompt)
+  const asked = {
+    ...request,
+    template: request.template ?? TEXT_TEMPLATE,
+    messages: [{ role: 'user', content: text }],
+  } satisfies ChatRequest
+  const kept = { model: asked.model, template: asked.template }
+  const { request: served, scope, done } = await allocate(asked, gateway, trace, signal, kept)
+  const count = (messages: readonly Message[]) => engine.countTokens(messages[0]?.content ?? '')
+  const written = await trace.time('render', () => write(served, usedOf(served, scope), gateway, trace, count))
+  const whole = written[0]?.content ?? text
+  if (!whole.endsWith(text))
+    throw new PalimpsestError(
+      'invalid_value',
+      `The template '${asked.template}' writes after the text, which is to be gone on with: name one that only writes before it.`,
+      { param: 'palimpsest.template' },
+    )
+  const completing = { before: whole.slice(0, whole.length - text.length), text: prompt, echo }
+  const pieces = noted(engine.complete(completing, sampling, trace, signal), trace)
+  // What is echoed is no answer.
+  const answered: Done | undefined = done && ((whole, finish) => done(echo ? whole.slice(text.length) : whole, finish))
+  return yield* answered === undefined ? pieces : observed(pieces, answered, signal)
 }
 
 /** Which edits apply to each user turn. A turn's edits depend on the conversation up to it and on the memory alone, never on what follows. */
@@ -80,7 +156,7 @@ export async function select(request: ChatRequest, gateway: Gateway, trace: Trac
     if (message.role !== 'user') continue
     const { candidates: found, cached } = await trace.time('retrieve', () => retriever.candidates(request, turn))
     const candidates = without(found)
-    const late = await trace.time('gate', () => retriever.outdated(request, candidates))
+    const late = await trace.time('gate', () => retriever.outdated(request, candidates, clearlyAsked(candidates, calibration)))
     const current = late.size === 0 ? candidates : heirs(candidates, late, calibration)
     const gated = await trace.time('gate', () => gate(current, calibration))
     const considered = [...gated, ...candidates.flatMap((candidate) => replaced(candidate, late))]
@@ -143,6 +219,14 @@ async function follow(
   return more === null ? found : { ...joined([found, more], applying), asked: more.asked }
 }
 
+/** From this probability on, a question asks for an edit beyond doubt: of two such of one subject, the later one answers it. */
+const BEYOND_DOUBT = 0.8
+
+function clearlyAsked(candidates: readonly Candidate[], calibration: Calibration): ReadonlySet<string> {
+  const sure = candidates.filter(({ evidence }) => evidence !== null && score(evidence, calibration) >= BEYOND_DOUBT)
+  return new Set(sure.map(({ edit }) => edit.id))
+}
+
 /**
  * The candidates without those that a later one makes untrue. What speaks for one of these speaks for the later: they ask the same of the
  * same subject, so the earlier's wording is one more of the later's.
@@ -170,6 +254,12 @@ function replaced({ edit, similarity, evidence }: Candidate, late: ReadonlyMap<s
 /** The edits a request names by id go to its last user turn, whatever the gate would say. */
 function named(request: ChatRequest, ids: readonly string[], { memory, now }: Gateway, trace: Trace): Scope {
   const turn = request.messages.findLastIndex((m) => m.role === 'user')
+  if (turn === -1)
+    throw new PalimpsestError(
+      'invalid_value',
+      'Edits were named, but the conversation has no message with the role `user` that they could be put next to.',
+      { param: 'palimpsest.edits' },
+    )
   const at = request.asOf ?? now()
   const edits = ids.map((id): ScopedEdit => {
     const held = memory.get(request.tenant, id, at)
@@ -208,17 +298,22 @@ function named(request: ChatRequest, ids: readonly string[], { memory, now }: Ga
   return edits.length === 0 ? NOTHING : { ...NOTHING, edits: new Map([[turn, edits]]) }
 }
 
-/** The conversation with each turn's edits in front of it, within the model's context. */
-function write(request: ChatRequest, scope: Scope, gateway: Gateway, trace: Trace): Prompt {
+/** The conversation with each turn's edits in front of it, within the model's context, by `count` tokens. */
+function write(
+  request: ChatRequest,
+  scope: Scope,
+  gateway: Gateway,
+  trace: Trace,
+  count: (messages: readonly Message[]) => number,
+): readonly Message[] {
   const { templates } = gateway
   const engine = engineOf(request, gateway)
   const template = templates.get(request.template, engine.model.family)
-  const plain: Prompt = { messages: request.messages }
-  if (scope.edits.size === 0) return plain
+  if (scope.edits.size === 0) return request.messages
   const budget = {
     contextTokens: engine.model.contextTokens,
     reserveTokens: request.sampling.maxTokens ?? ANSWER_TOKENS,
-    count: (messages: Prompt['messages']) => engine.countTokens({ messages }),
+    count,
   }
   const pools = new Map(
     [...scope.nearby].map(([turn, near]) => [
@@ -237,10 +332,14 @@ function write(request: ChatRequest, scope: Scope, gateway: Gateway, trace: Trac
     ...t,
     considered: t.considered.map((c) => (dropped(c, t.turn, trace.applied) ? { ...c, reason: 'budget' } : c)),
   }))
-  if (applied.length === 0) return plain
+  if (applied.length === 0) return request.messages
   trace.template = { name: template.name, hash: template.hash }
-  trace.tokensAdded = engine.countTokens({ messages }) - engine.countTokens(plain)
-  return { messages }
+  trace.tokensAdded = count(messages) - count(request.messages)
+  return messages
+}
+
+function promptOf({ tools }: ChatRequest, messages: Prompt['messages']): Prompt {
+  return tools === undefined ? { messages } : { messages, tools }
 }
 
 function dropped(considered: Considered, turn: number, applied: readonly Applied[]): boolean {
@@ -262,13 +361,14 @@ export interface Explanation {
 
 export async function explain(request: ChatRequest, gateway: Gateway, trace: Trace, signal: AbortSignal): Promise<Explanation> {
   const usual = gateway.experiments?.registry.usual(request) ?? request
+  const engine = engineOf(usual, gateway)
   const scope = await select(usual, gateway, trace, signal)
-  const prompt = await trace.time('render', () => write(usual, scope, gateway, trace))
+  const messages = await trace.time('render', () => write(usual, scope, gateway, trace, tokensOf(usual, engine)))
   return {
     turns: trace.turns,
     template: trace.template,
-    prompt: gateway.engine.inspect(prompt),
-    base: gateway.engine.inspect({ messages: request.messages }),
+    prompt: engine.inspect(promptOf(request, messages)),
+    base: engine.inspect(promptOf(request, request.messages)),
     tokensAdded: trace.tokensAdded,
     memoryVersion: trace.memoryVersion,
     decomposition: trace.decomposition,

@@ -1,11 +1,59 @@
 /** Our own form of a chat request. `src/openai/chat.ts` makes it from the wire, once; nothing after that sees a wire name. */
 
-export type Role = 'system' | 'user' | 'assistant'
+export type Role = 'system' | 'user' | 'assistant' | 'tool'
 
 export interface Message {
   readonly role: Role
   readonly content: string
+  /** Which of several speakers in this role. */
+  readonly name?: string
+  /** What the assistant called for, in order. */
+  readonly toolCalls?: readonly ToolCall[]
+  /** The call that this tool message answers. */
+  readonly toolCallId?: string
 }
+
+export interface ToolCall {
+  readonly id: string
+  readonly name: string
+  /** JSON text, as the model wrote it. */
+  readonly arguments: string
+}
+
+/** A function that the client offers to run. */
+export interface Tool {
+  readonly name: string
+  readonly description?: string
+  /** JSON Schema of the arguments; absent: an empty object. */
+  readonly parameters?: object
+  readonly strict?: boolean
+  /** Where it stands in the request ("tools[0]"), for error messages. */
+  readonly param: string
+}
+
+/** Tools of a request, and what an answer may do with them. Absent: there are none, or none may be called. */
+export interface ToolUse {
+  readonly tools: readonly Tool[]
+  /** Names of those that may be called; all are shown. */
+  readonly allowed: readonly string[]
+  /** An answer must be a call. */
+  readonly required: boolean
+  /** An answer may hold several calls. */
+  readonly parallel: boolean
+}
+
+/** What an answer must be: a JSON object, or JSON that is valid under `schema`. */
+export type AnswerFormat =
+  | { readonly kind: 'json' }
+  | {
+      readonly kind: 'schema'
+      readonly name: string
+      readonly schema: object
+      readonly strict: boolean
+      readonly description?: string
+      /** Where the schema stands in the request, for error messages. */
+      readonly param: string
+    }
 
 /** What the model name asks for. Adapters and further arms join this union when they exist. */
 export type Arm = 'base' | 'edited'
@@ -33,6 +81,21 @@ export interface Sampling {
   /** Upper bound on generated tokens; absent: what the context still holds. */
   readonly maxTokens?: number
   readonly stop: readonly string[]
+  /** Subtracted from a token's logit once per time, and once if ever, that the answer holds it already. Absent: 0. */
+  readonly frequencyPenalty?: number
+  readonly presencePenalty?: number
+  /** Divides (a positive) or multiplies (a negative) logit of what the answer holds already. Absent: 1. */
+  readonly repeatPenalty?: number
+  /** Only the likeliest so many tokens; absent: all. */
+  readonly topK?: number
+  /** Only tokens at least this likely beside the likeliest; absent: all. */
+  readonly minP?: number
+  /** Added to the logits of these token ids. */
+  readonly logitBias?: ReadonlyMap<number, number>
+  /** Report each token's log probability, and this many of the likeliest in its place; absent: not wanted. */
+  readonly logprobs?: number
+  /** Absent: text. */
+  readonly format?: AnswerFormat
 }
 
 /** Who asks, as far as experiments need to know; made at the rim. */
@@ -71,6 +134,15 @@ export interface ChatRequest {
   /** Put the whole trace in the response. */
   readonly explain: boolean
   readonly sampling: Sampling
+  readonly tools?: ToolUse
+}
+
+/** A request to go on with a text as it stands; edits are put in front of it. */
+export interface TextRequest extends Omit<ChatRequest, 'messages' | 'tools'> {
+  /** The text, or its token ids. */
+  readonly prompt: string | readonly number[]
+  /** The answer begins with the prompt. */
+  readonly echo: boolean
 }
 
 /** What a question selects edits by, cut from a ChatRequest; `POST /v1/edits/explain` makes one directly. */

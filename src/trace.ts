@@ -1,7 +1,7 @@
 import type { Arm } from './request.ts'
 
 /** Stages of a request, in order; `Server-Timing` prints them under these names. */
-export type Stage = 'retrieve' | 'gate' | 'decompose' | 'render' | 'queue' | 'prefill' | 'decode'
+export type Stage = 'retrieve' | 'gate' | 'decompose' | 'render' | 'queue' | 'prefill' | 'decode' | 'embed'
 
 /** Why a candidate was taken or refused. */
 export type Reason =
@@ -54,6 +54,13 @@ export interface Applied {
   readonly turn: number
 }
 
+/** A server that was asked for the answer, and what came of it. */
+export interface RouteStep {
+  readonly to: string
+  /** "answers", or why it did not. */
+  readonly outcome: string
+}
+
 /**
  * What happened to one request, filled in by every stage as it passes. The response's provenance, `explain`, `Server-Timing` and
  * the log line are all cut from it.
@@ -76,11 +83,36 @@ export class Trace {
   /** Prompt tokens found in the slot's cache. */
   tokensCached = 0
   promptTokens = 0
+  completionTokens = 0
+  /** Absent while the answer is under way, and where it failed. */
+  finishReason?: string
+  /** Milliseconds from the beginning to the first piece of text, and to the end. */
+  firstPieceMs?: number
+  endMs?: number
+  /** The pieces of the answer, kept only where prompts may be logged. */
+  text: string[] | null = null
+  /** Where the model is behind several servers: those asked, in order. */
+  route: readonly RouteStep[] = []
   readonly #now: () => number
+  readonly #startedMs: number
 
   constructor(id: string, now: () => number) {
     this.id = id
     this.#now = now
+    this.#startedMs = now()
+  }
+
+  /** A piece of the answer came. */
+  piece(text: string): void {
+    this.firstPieceMs ??= this.#now() - this.#startedMs
+    this.text?.push(text)
+  }
+
+  /** The answer is complete. */
+  finish(reason: string, completionTokens: number): void {
+    this.endMs = this.#now() - this.#startedMs
+    this.finishReason = reason
+    this.completionTokens = completionTokens
   }
 
   /** Run `work`, adding its milliseconds to `stage`. */

@@ -6,6 +6,7 @@ import { createServer } from 'node:net'
 import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
 import type { Command } from 'commander'
+import { BUILD_TOOLS, hasServer, llamaRelease, serverPath } from '../engine/build.ts'
 import { holder } from '../memory/lock.ts'
 import { examine, fileState, isRemembered, writeSidecar } from '../models/cached.ts'
 import { CATALOG, type CatalogModel, EMBEDDER_MODEL } from '../models/catalog.ts'
@@ -102,6 +103,23 @@ async function checkCompiler(nativeLoads: boolean): Promise<Check> {
   return nativeLoads
     ? note('C++ compiler', 'not found; not needed until the next install')
     : missing('C++ compiler', 'not found', mend)
+}
+
+/** What runs a model file, and what building a faster one takes. */
+async function checkEngine(home: string): Promise<Check> {
+  const what = 'Engine'
+  if (hasServer(home)) {
+    const version = await ask(serverPath(home), ['--version'])
+    if (version !== null) return ok(what, `llama-server of ${llamaRelease()}, built here`)
+    return note(what, `${serverPath(home)} does not run`, 'Build it again: palimpsest engine build --server')
+  }
+  const lacking: string[] = []
+  for (const { names, mend } of BUILD_TOOLS) {
+    const found = await Promise.all(names.map((name) => ask(name, ['--version'])))
+    if (found.every((version) => version === null)) lacking.push(`${names.join(' or ')} is not found. ${mend}`)
+  }
+  const faster = 'A faster one takes about 5 minutes: palimpsest engine build --server'
+  return note(what, 'the prebuilt one, inside the gateway', [faster, ...lacking].join(' '))
 }
 
 async function checkSqlite(): Promise<string> {
@@ -299,6 +317,7 @@ export async function doctor(options: DoctorOptions): Promise<number> {
     ...[checkNode(process.versions.node), await checkNpm(), await checkPython(options.python, fromPackages)],
     await checkCompiler(native.every((c) => c.state === 'ok')),
     ...native,
+    await checkEngine(options.home),
     ...[
       ok('Cores', String(availableParallelism())),
       checkMemory(free),

@@ -9,7 +9,7 @@ import { FORMATS } from '../edit/formats.ts'
 import type { Engine } from '../engine/engine.ts'
 import { openScripted } from '../engine/scripted.ts'
 import { PalimpsestError } from '../errors.ts'
-import { openAnswers } from '../evaluate/answers.ts'
+import { type Circumstances, openAnswers } from '../evaluate/answers.ts'
 import { takes } from '../evaluate/cosine.ts'
 import { type Dataset, readDatasetFile } from '../evaluate/dataset.ts'
 import { RAW_TEMPLATE } from '../evaluate/forced.ts'
@@ -111,7 +111,7 @@ export function addEvalCommand(program: Command): void {
     .option('--resume', 'go on with the answers in the folder')
     .option('--no-reuse', 'generate anew even where an equal prompt has been answered')
   withSettings(command, 'model', 'upstreamModel', 'embedder', 'gpu', 'threads', 'contextTokens', 'template', 'threshold', 'home')
-  withSettings(command, 'templatesDir', 'logLevel')
+  withSettings(command, 'templatesDir', 'logLevel', 'multiHop')
   command.action(async () => {
     const typed = read(command.opts())
     process.stdout.write(`${await evaluate(typed, configOf(command))}\n`)
@@ -128,6 +128,10 @@ function read(options: Record<string, unknown>): Typed {
 
 /** Opens everything, runs, writes the report; returns what to print. */
 async function evaluate(typed: Typed, config: Config<Limits>): Promise<string> {
+  if (typed.selection && config.multiHop === 'model')
+    throw new PalimpsestError('invalid_value', '--selection asks no model: give --multi-hop chain or off.', {
+      param: '--multi-hop',
+    })
   const dataset = readDatasetFile(typed.data, typed.format)
   const methods = typed.selection ? [] : methodsFor(typed, dataset)
   const traffic = typed.traffic.map(readTrafficFile)
@@ -141,9 +145,9 @@ async function evaluate(typed: Typed, config: Config<Limits>): Promise<string> {
   const closing: (() => Promise<unknown>)[] = [async () => rmSync(scratch, { recursive: true, force: true })]
   const bar = new Bar(process.stderr, () => performance.now())
   try {
-    const log = openLog(config.logLevel)
+    const log = openLog(config.logLevel, [config.upstreamKey, config.hubToken])
     const choice = typed.selection ? null : await choose(config)
-    const weights = openWeights({ ...config, slots: SLOTS }, choice, log, stop.signal)
+    const weights = openWeights({ ...config, slots: SLOTS, engine: 'embedded' }, choice, log, stop.signal)
     closing.push(() => weights.close())
     const embedder = cachedEmbedder(await weights.embedder(), EMBED_CACHE_BYTES)
     const place = { dataDir: join(scratch, 'data'), editsDir: join(scratch, 'edits') }
@@ -259,17 +263,21 @@ async function selectAlone(inputs: Inputs, trial: Trial): Promise<Compared> {
 }
 
 /** All that an answer depends on, for `--resume`. */
-function circumstancesOf({ typed, dataset }: Inputs, { gateway, edits, limits, seed }: Trial) {
+function circumstancesOf({ typed, dataset }: Inputs, { gateway, edits, limits, seed }: Trial): Circumstances {
   const { engine, templates, calibration } = gateway
   const { name, sha256, contextTokens, family } = engine.model
   const hash = (value: unknown) => createHash('sha256').update(JSON.stringify(value)).digest('hex').slice(0, 16)
-  return {
+  const common = {
     ...{ version: VERSION, model: sha256 ?? name, contextTokens, seed, reuse: String(typed.reuse), ...limits },
-    template: `${templates.get(undefined, family).hash} ${templates.get(RAW_TEMPLATE, family).hash}`,
-    calibration: hash(calibration),
     memory: digestOf(edits),
     data: hash(dataset.records.map(({ probes }) => probes)),
   }
+  const rendered = {
+    ...common,
+    template: `${templates.get(undefined, family).hash} ${templates.get(RAW_TEMPLATE, family).hash}`,
+  }
+  const selected = { ...rendered, calibration: hash(calibration), multiHop: gateway.multiHop?.mode ?? 'chain' }
+  return (method) => (method === 'palimpsest' ? selected : method === 'base' || method === 'mello' ? common : rendered)
 }
 
 function aboutOf({ typed, dataset, methods, config }: Inputs, { gateway, edits, probes, seed }: Trial, minutes: number): About {

@@ -11,7 +11,7 @@ async function boot(config: Config<Limits>, model: 'configured' | 'none'): Promi
   const closing = new AbortController()
   const running = await startGateway({
     config,
-    log: openLog(config.logLevel),
+    log: openLog(config.logLevel, [config.upstreamKey, config.hubToken]),
     model,
     host: HOST,
     port: 0,

@@ -4,7 +4,7 @@ import { answererOf } from '../compare.ts'
 import type { Config } from '../config.ts'
 import { Bridges } from '../engine/bridge.ts'
 import type { Embedder, Engine } from '../engine/engine.ts'
-import type { Gateway, Limits, Logger } from '../gateway.ts'
+import type { Gateway, Limits, Logger, Telemetry } from '../gateway.ts'
 import { readCalibration } from '../memory/calibration.ts'
 import { cachedEmbedder } from '../memory/embed-cache.ts'
 import { type EditFolder, openFolder } from '../memory/folder.ts'
@@ -35,12 +35,13 @@ export interface OpenOptions {
   /** Follow the folders of edits and templates. */
   readonly watch: boolean
   readonly closing: AbortSignal
+  readonly telemetry?: Telemetry | undefined
 }
 
 const now = () => performance.timeOrigin + performance.now()
 
 /** Opens templates, memory and `edits/`. Throws `template_broken`, `folder_in_use`, `storage_failed`, `storage_full`. */
-export async function openParts({ config, embedder: plain, log, watch, closing }: OpenOptions): Promise<Parts> {
+export async function openParts({ config, embedder: plain, log, watch, closing, telemetry }: OpenOptions): Promise<Parts> {
   const startedAt = now()
   let templatesOpen = false
   const say = {
@@ -82,6 +83,9 @@ export async function openParts({ config, embedder: plain, log, watch, closing }
           },
           hosts: config.hosts,
           experiments: trials.experiments,
+          logPrompts: config.logPrompts,
+          ...(telemetry && { telemetry }),
+          ...(counts(plain) && { embedder: plain }),
         }
         declareFiles(config.experimentsDir, gateway)
         trials.experiments.replays.start(answererOf(gateway))
@@ -96,6 +100,10 @@ export async function openParts({ config, embedder: plain, log, watch, closing }
     await Promise.all([opened.close(), memory?.close()])
     throw error
   }
+}
+
+function counts(embedder: Embedder): embedder is Required<Embedder> {
+  return embedder.countTokens !== undefined
 }
 
 /** A name that the configuration gives stands in for the family's default; throws `template_not_found` at once, not at the first request. */

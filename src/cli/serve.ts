@@ -28,7 +28,13 @@ export function addServeCommand(program: Command): void {
     'home',
     'templatesDir',
     'embedder',
+    'engine',
     'upstreamModel',
+    'upstreams',
+    'upstreamConnectMs',
+    'upstreamFirstByteMs',
+    'upstreamBetweenBytesMs',
+    'upstreamHealthMs',
     'gpu',
     'threads',
   )
@@ -41,7 +47,7 @@ export function addServeCommand(program: Command): void {
 }
 
 async function serve(config: Config<Limits>): Promise<number> {
-  const log = openLog(config.logLevel)
+  const log = openLog(config.logLevel, [config.upstreamKey, config.hubToken])
   const closing = new AbortController()
   const told = new Promise<void>((resolve) => closing.signal.addEventListener('abort', () => resolve()))
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {

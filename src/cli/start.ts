@@ -5,7 +5,8 @@ import { openScripted } from '../engine/scripted.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { Gateway, Limits, Logger } from '../gateway.ts'
 import { listen } from './listen.ts'
-import { openParts, type Parts } from './open.ts'
+import { openParts, type Parts, VERSION } from './open.ts'
+import { openTelemetry } from './telemetry.ts'
 import { choose, openWeights } from './weights.ts'
 
 export interface StartOptions {
@@ -39,9 +40,11 @@ export async function startGateway({ config, log, model, host, port, watch, clos
     const choice = model === 'none' ? null : await choose(config)
     const listener = await listen(host, port)
     opened.push((graceMs) => listener.close(graceMs))
+    const { telemetry, close: closeTelemetry } = await openTelemetry(config, VERSION)
+    opened.push(closeTelemetry)
     const weights = openWeights(config, choice, log, closing)
     opened.push(() => weights.close())
-    const parts = await openParts({ config, embedder: await weights.embedder(), log, watch, closing })
+    const parts = await openParts({ config, embedder: await weights.embedder(), log, watch, closing, telemetry })
     opened.push(() => parts.close())
     const engine = choice === null ? withoutModel() : await weights.engine()
     // Requests end with the engine, so both stop at the same time, ahead of all else.

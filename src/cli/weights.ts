@@ -1,9 +1,12 @@
 import { existsSync } from 'node:fs'
 import { basename, resolve } from 'node:path'
 import type { Config } from '../config.ts'
+import { hasServer, serverPath } from '../engine/build.ts'
 import type { Embedder, Engine } from '../engine/engine.ts'
-import { openRuntime, type Runtime, type RuntimeOptions } from '../engine/llama.ts'
+import { type ChatOptions, openRuntime, type Runtime, type RuntimeOptions } from '../engine/llama.ts'
 import { openUpstream } from '../engine/upstream.ts'
+import type { UpstreamServerOptions } from '../engine/upstream-server.ts'
+import { PalimpsestError } from '../errors.ts'
 import type { Limits, Logger } from '../gateway.ts'
 import { EMBEDDER_MODEL } from '../models/catalog.ts'
 import { type Choice, chooseModel } from '../models/choose.ts'
@@ -16,7 +19,7 @@ import { ensureModelsShown } from '../models/shown.ts'
 /** The models of one gateway: fetched and loaded when first asked for, each once. */
 export interface Weights {
   /** Loaded when it first embeds; a file of the user's at once, since only the file tells its dimensions. */
-  embedder(): Promise<Embedder>
+  embedder(): Promise<Required<Embedder>>
   engine(): Promise<Engine>
   close(): Promise<void>
 }
@@ -25,7 +28,13 @@ export interface Weights {
 const EMBEDDER_SHAPE = { dimensions: 384, maxTokens: 256 }
 
 /** What `--model` means on this machine. Throws `model_not_found`. */
-export async function choose({ model, gpu }: Config<Limits>): Promise<Choice> {
+export async function choose({ model, gpu, upstreams }: Config<Limits>): Promise<Choice> {
+  const [first] = upstreams
+  if (model !== undefined && first !== undefined)
+    throw new PalimpsestError('invalid_value', 'Expected --model or --upstreams, but got both; leave one out.', {
+      param: 'model',
+    })
+  if (first !== undefined) return { kind: 'upstream', url: first.url, why: 'You asked for the servers of --upstreams.' }
   const found = gpu === 'off' ? null : await findGpu(process.platform, process.arch)
   return chooseModel({ gpu: found, freeMemoryBytes: freeMemoryBytes(process.platform), wanted: model }, existsSync)
 }
@@ -50,13 +59,40 @@ export function openWeights(config: Config<Limits>, choice: Choice | null, log: 
       const modelPath = file?.path ?? resolve(choice.kind === 'file' ? choice.path : '')
       const name = choice.kind === 'file' ? basename(choice.path).replace(/\.gguf$/i, '') : choice.name
       const { contextTokens, slots, queueLimit } = config
-      return (await runtime()).openChat({ modelPath, name, contextTokens, slots, queueLimit, sha256: file?.sha256 ?? null })
+      return openEngine(
+        await runtime(),
+        config,
+        { modelPath, name, contextTokens, slots, queueLimit, sha256: file?.sha256 ?? null },
+        log,
+      )
     },
     close: async () => {
       // What was never loaded need not be freed; what failed to load has said so.
       await loadEmbedder.started?.then((embedder) => embedder.close()).catch(() => {})
       await runtime.started?.then((llama) => llama.dispose()).catch(() => {})
     },
+  }
+}
+
+/**
+ * In a llama-server where one is built, and with `--engine server` anyway. The prebuilt addon runs on a GPU, which our own server is not
+ * built for, so `auto` leaves a GPU to it.
+ */
+async function openEngine(runtime: Runtime, { engine, home, environment }: Config<Limits>, options: ChatOptions, log: Logger) {
+  const built = process.platform !== 'win32' && hasServer(home)
+  if (engine === 'embedded' || (engine === 'auto' && (!built || runtime.device !== 'cpu'))) return runtime.openChat(options)
+  if (!built) {
+    throw new PalimpsestError(
+      'engine_failed',
+      'Expected a llama-server for --engine server, but none is built for this machine; run: palimpsest engine build --server',
+    )
+  }
+  try {
+    return await runtime.openServed({ ...options, command: serverPath(home), environment })
+  } catch (error) {
+    if (engine === 'server' || (error instanceof PalimpsestError && error.code === 'model_file')) throw error
+    log.warn({ err: error }, 'llama-server does not start; the model runs inside the gateway instead')
+    return runtime.openChat(options)
   }
 }
 
@@ -68,9 +104,12 @@ function startRuntime({ threads, gpu }: Config<Limits>, log: Logger): Promise<Ru
   })
 }
 
-/** llama.cpp warns of every model's vocabulary and what not: that is for whoever asks for `info`. Too little memory is for everyone. */
+/** llama.cpp warns of every model's vocabulary and what not: that is for whoever asks for `info`. Too little memory is for everyone; how much
+ * is needed, for whoever sits and waits.
+ */
 function say(log: Logger, level: Parameters<RuntimeOptions['log']>[0], message: string): void {
-  if (level === 'error' || (level === 'warn' && message.startsWith('Memory'))) log.warn({}, message)
+  if (level === 'error' || (level === 'warn' && /^(?:Memory|llama-server)/.test(message))) log.warn({}, message)
+  else if (message.startsWith('Memory:') && process.stderr.isTTY) process.stderr.write(`${message}\n`)
   else if (level !== 'debug') log.info({}, message)
 }
 
@@ -92,19 +131,31 @@ function fileOf(files: readonly ModelFile[], names: readonly string[], name: str
   return file
 }
 
-function upstream(url: string, { upstreamModel, upstreamKey, queueLimit }: Config<Limits>): Promise<Engine> {
+/** `urls` of --model, or of `upstreams`, where each may have a model and a key of its own. */
+function upstream(url: string, config: Config<Limits>): Promise<Engine> {
+  const { upstreamModel: model, upstreamKey: apiKey, queueLimit, upstreamHealthMs: healthMs } = config
+  const servers = config.upstreams.length > 0 ? config.upstreams : [{ url }]
   return openUpstream({
-    url,
+    servers: servers.map(({ key, ...server }: Config<Limits>['upstreams'][number]) => ({
+      ...(model !== undefined && { model }),
+      ...((key ?? apiKey) !== undefined && { apiKey: key ?? apiKey }),
+      ...server,
+    })) as UpstreamServerOptions[],
+    patience: {
+      connectMs: config.upstreamConnectMs,
+      firstByteMs: config.upstreamFirstByteMs,
+      betweenBytesMs: config.upstreamBetweenBytesMs,
+    },
     queueLimit,
-    ...(upstreamModel !== undefined && { model: upstreamModel }),
-    ...(upstreamKey !== undefined && { apiKey: upstreamKey }),
+    healthMs,
   })
 }
 
-function lazy(name: string, load: () => Promise<Embedder>): Embedder {
+function lazy(name: string, load: () => Promise<Required<Embedder>>): Required<Embedder> {
   return {
     name,
     ...EMBEDDER_SHAPE,
+    countTokens: async (text) => (await load()).countTokens(text),
     embed: async (texts, priority, signal) => (await load()).embed(texts, priority, signal),
     close: async () => {},
   }

@@ -53,7 +53,7 @@ export class Bridges {
     const steps = this.#engine.generate({ messages: messages(description) }, sampling, new Trace('bridge', () => 0), signal)
     let text = ''
     let step = await steps.next()
-    for (; !step.done; step = await steps.next()) text += step.value
+    for (; !step.done; step = await steps.next()) text += step.value.text
     const name = asName(text)
     this.#names.set(description, { name })
     return { name, cost: { promptTokens: step.value.promptTokens, completionTokens: step.value.completionTokens } }

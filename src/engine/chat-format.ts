@@ -1,11 +1,12 @@
-import type { Message } from '../request.ts'
+import type { Message, ToolUse } from '../request.ts'
+import { withoutTools } from './tool-format.ts'
 
 /**
  * Conversations as the pieces of text and special tokens that a chat model was trained on.
  * Only `special`, `bos` and `eos` become special tokens; everything a person or an edit wrote is `text`, tokenized plainly, so that
  * `<|im_start|>` or `</s>` inside a message stays a row of ordinary characters.
  */
-export type Piece =
+export type FormatPiece =
   | { readonly kind: 'special'; readonly text: string }
   | { readonly kind: 'text'; readonly text: string }
   | { readonly kind: 'bos' }
@@ -25,24 +26,25 @@ export function format(
   family: FormattedFamily,
   messages: readonly Message[],
   defaultSystem: string | null = QWEN_SYSTEM,
-): Piece[] {
+  tools?: ToolUse,
+): FormatPiece[] {
   switch (family) {
     case 'chatml':
-      return chatml(messages, defaultSystem)
+      return chatml(withoutTools(family, messages, tools, defaultSystem), defaultSystem)
     case 'llama2':
-      return llama2(messages)
+      return llama2(withoutTools(family, messages, tools, null))
     default:
       return family satisfies never
   }
 }
 
 /** Every role in any order is a turn of its own here, a system message in mid-conversation too, as in Qwen2.5's template. */
-function chatml(messages: readonly Message[], defaultSystem: string | null): Piece[] {
+function chatml(messages: readonly Message[], defaultSystem: string | null): FormatPiece[] {
   const spoken: readonly Message[] =
     messages[0]?.role === 'system' || defaultSystem === null
       ? messages
       : [{ role: 'system', content: defaultSystem }, ...messages]
-  const turns = spoken.flatMap(({ role, content }): Piece[] => [
+  const turns = spoken.flatMap(({ role, content }): FormatPiece[] => [
     { kind: 'special', text: '<|im_start|>' },
     { kind: 'text', text: `${role}\n${content}` },
     { kind: 'special', text: '<|im_end|>' },
@@ -61,8 +63,8 @@ interface Exchange {
  * Meta's reference for LLaMA-2 chat (facebookresearch/llama, `chat_completion`): BOS "[INST] user [/INST] assistant " EOS for each
  * finished exchange, then BOS "[INST] user [/INST]"; the system message is folded into the first user turn.
  */
-function llama2(messages: readonly Message[]): Piece[] {
-  return exchanges(messages).flatMap(({ user, assistant }): Piece[] => {
+function llama2(messages: readonly Message[]): FormatPiece[] {
+  return exchanges(messages).flatMap(({ user, assistant }): FormatPiece[] => {
     const question = `[INST] ${user.trim()} [/INST]`
     if (assistant === null) return [{ kind: 'bos' }, { kind: 'text', text: question }]
     return [{ kind: 'bos' }, { kind: 'text', text: `${question} ${assistant.trim()} ` }, { kind: 'eos' }]
@@ -115,7 +117,7 @@ function defuse(content: string): string {
 }
 
 /** The pieces as one string, special tokens written out. */
-export function written(pieces: readonly Piece[], bos: string, eos: string): string {
+export function written(pieces: readonly FormatPiece[], bos: string, eos: string): string {
   return pieces.map((piece) => (piece.kind === 'bos' ? bos : piece.kind === 'eos' ? eos : piece.text)).join('')
 }
 
@@ -126,7 +128,7 @@ export interface Vocabulary {
 }
 
 /** Token ids of `pieces`: specials as specials, text with special tokens off. */
-export function tokenize(vocabulary: Vocabulary, pieces: readonly Piece[]): number[] {
+export function tokenize(vocabulary: Vocabulary, pieces: readonly FormatPiece[]): number[] {
   return pieces.flatMap((piece) => {
     switch (piece.kind) {
       case 'bos':

@@ -34,7 +34,7 @@ interface Job {
  * One text at a time; after each text a waiting query goes before every import, jobs of a kind in order of arrival. Vectors have unit
  * length. A text longer than `maxTokens` is represented by its beginning. An abort takes effect between texts.
  */
-export function createEmbedder(parts: EmbedderParts): Embedder {
+export function createEmbedder(parts: EmbedderParts): Required<Embedder> {
   const waiting: Record<Priority, Job[]> = { query: [], import: [] }
   let closed = false
   let working: Promise<void> | null = null
@@ -53,6 +53,12 @@ export function createEmbedder(parts: EmbedderParts): Embedder {
     name: parts.name,
     dimensions: parts.dimensions,
     maxTokens: parts.maxTokens,
+    async countTokens(text) {
+      const { wrap, maxTokens } = parts
+      const read = text.slice(0, maxTokens * CHARS_PER_TOKEN)
+      const tokens = wrap.first.length + parts.tokenize(read).length + wrap.last.length
+      return text.length > read.length ? Math.max(tokens, maxTokens + 1) : tokens
+    },
     embed: (texts, priority, signal) =>
       new Promise((done, failed) => {
         waiting[priority].push({ texts, signal, vectors: [], done, failed })

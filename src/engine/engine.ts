@@ -1,4 +1,4 @@
-import type { Message, Sampling } from '../request.ts'
+import type { Message, Sampling, ToolUse } from '../request.ts'
 import type { Trace } from '../trace.ts'
 
 /** Families whose chat format we write token by token; `upstream` leaves it to the server behind. */
@@ -19,10 +19,54 @@ export interface ModelInfo {
 /** A conversation ready for the model: edits are already rendered into its user turns. */
 export interface Prompt {
   readonly messages: readonly Message[]
+  readonly tools?: ToolUse
+}
+
+/** Text to be gone on with as it stands, without a chat format. */
+export interface TextPrompt {
+  /** Written before the client's own text and, like an edit, tokenized plainly; it is never echoed. */
+  readonly before: string
+  /** The client's text, in which control words are control tokens, or its token ids. */
+  readonly text: string | readonly number[]
+  /** The answer begins with the client's text, and its tokens where `logprobs` are wanted. */
+  readonly echo: boolean
+}
+
+/** A part of an answer. Texts of all parts concatenate to its text, `arguments` of one call to that call's arguments. */
+export interface Piece {
+  readonly text: string
+  /** Parts of tool calls; the first of each call carries its name. */
+  readonly calls?: readonly CallPiece[]
+  /** Where the request wants log probabilities: the tokens that this part completes. */
+  readonly tokens?: readonly TokenLogprob[]
+}
+
+export interface CallPiece {
+  /** Place of the call among the calls of this answer. */
+  readonly index: number
+  readonly name?: string
+  /** Beside the name, where the engine knows one. */
+  readonly id?: string
+  readonly arguments: string
+}
+
+/** A token, and its natural log probability before temperature, penalties, biases and any grammar. */
+export interface Ranked {
+  /** Half a character is U+FFFD here, and exact in `bytes`. */
+  readonly text: string
+  readonly bytes: readonly number[] | null
+  readonly logprob: number
+}
+
+export interface TokenLogprob extends Omit<Ranked, 'logprob'> {
+  /** null for a first token, which nothing comes before. */
+  readonly logprob: number | null
+  /** The likeliest in its place, best first. */
+  readonly top: readonly Ranked[]
 }
 
 export interface Finish {
-  readonly reason: 'stop' | 'length'
+  readonly reason: 'stop' | 'length' | 'tool_calls'
   readonly promptTokens: number
   readonly completionTokens: number
   /** Prompt tokens taken from a slot's cache instead of being evaluated. */
@@ -42,22 +86,47 @@ export interface Load {
   readonly queueLimit: number
 }
 
+/** What stands behind an engine that does not evaluate in this process: a server of ours, or others'. */
+export interface Backend {
+  /** Host and port, or "llama-server". */
+  readonly name: string
+  readonly state: 'starting' | 'up' | 'restarting' | 'closed' | 'paused' | 'open' | 'half-open'
+  readonly busy: number
+  /** In a row, or in all for a server that we start ourselves. */
+  readonly faults: number
+  readonly lastFault: string | null
+  readonly weight?: number
+}
+
 export interface Engine {
   readonly model: ModelInfo
   /**
-   * Yields text in pieces that concatenate to the answer: never half a character, never any part of a stop string. Returns how it ended.
-   * Throws `queue_full` (with retryAfterSeconds) before the first piece when the queue is full, `context_length_exceeded` when prompt
+   * Yields the answer in parts: never half a character, never any part of a stop string. Returns how it ended.
+   * Throws `unsupported_field` or `invalid_value` naming the field for a schema or a bias that it cannot honour; `queue_full` (with
+   * retryAfterSeconds) before the first piece when the queue is full, `context_length_exceeded` when prompt
    * and at least one token do not fit; throws `signal.reason` within one token, or one prefill piece, of an abort, in the queue too.
    * Writes queue, prefill and decode milliseconds, promptTokens and tokensCached to the trace.
    */
-  generate(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<string, Finish>
+  generate(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<Piece, Finish>
   inspect(prompt: Prompt): Inspection
   countTokens(prompt: Prompt): number
   load(): Load
+  /** Absent where the model is in this process. */
+  backends?(): readonly Backend[]
+  /** Completion of plain text; absent where it can't be had. */
+  readonly text?: TextEngine
   /** A scorer over this model; absent where probabilities can't be seen. Close it before the engine. */
   openScorer?(): Promise<Scorer>
   /** Stops taking requests, lets the running ones end for at most `graceMs`, frees the model. */
   close(graceMs: number): Promise<void>
+}
+
+export interface TextEngine {
+  /** As `generate`. With `echo`, `maxTokens` may be 0. */
+  complete(prompt: TextPrompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<Piece, Finish>
+  /** Throws `invalid_value` where an id is no token. */
+  detokenize(tokens: readonly number[]): string
+  countTokens(text: string): number
 }
 
 /** How one token of a given continuation fared. */
@@ -89,6 +158,8 @@ export interface Embedder {
   readonly name: string
   readonly dimensions: number
   readonly maxTokens: number
+  /** Tokens of a text, special ones included; of one that is far too long, some number above `maxTokens`. Absent where nobody is told how many there are. */
+  countTokens?(text: string): Promise<number>
   embed(texts: readonly string[], priority: 'query' | 'import', signal?: AbortSignal): Promise<Float32Array[]>
   close(): Promise<void>
 }

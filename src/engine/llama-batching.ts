@@ -1,4 +1,4 @@
-import type { CustomBatchingPrioritizationStrategy, EvaluationPriority } from 'node-llama-cpp'
+import type { CustomBatchingPrioritizationStrategy, EvaluationPriority, LlamaContextSequence } from 'node-llama-cpp'
 
 /** Marks a seeded request's evaluations: nothing else shares a batch with them, so that its logits do not depend on who else is served. */
 export const ALONE: EvaluationPriority = 5
@@ -24,4 +24,27 @@ export function alonePerBatch(): CustomBatchingPrioritizationStrategy {
       })
       .filter(({ processAmount }) => processAmount > 0)
   }
+}
+
+/** Position, among the arguments of node-llama-cpp's `_decodeTokens` (3.22.1), of what is called once a batch is done. */
+const AFTER_BATCH = 6
+
+/**
+ * Answers that run at the same time go into one batch. node-llama-cpp looks for the next batch the moment the last token of this one is
+ * drawn, before whoever waits for that token could ask for another: two answers then take turns, eight go as seven and one. Here it
+ * waits for one turn of the event loop after each batch.
+ */
+export function together(sequence: LlamaContextSequence): LlamaContextSequence {
+  const native = sequence as unknown as { _decodeTokens(...args: unknown[]): Promise<unknown> }
+  const decode = native._decodeTokens
+  if (typeof decode !== 'function') throw new Error('node-llama-cpp no longer decodes as llama-batching.ts expects')
+  native._decodeTokens = (...args) => {
+    const after = args[AFTER_BATCH] as ((length: number) => unknown) | undefined
+    args[AFTER_BATCH] = async (length: number) => {
+      await after?.(length)
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+    return decode.apply(sequence, args)
+  }
+  return sequence
 }

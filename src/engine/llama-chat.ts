@@ -1,16 +1,21 @@
-import { DisposedError, type LlamaContext, type LlamaModel, type SequenceEvaluateOptions } from 'node-llama-cpp'
+import { DisposedError, type LlamaContext, type LlamaModel, type Token } from 'node-llama-cpp'
 import { PalimpsestError } from '../errors.ts'
 import type { Sampling } from '../request.ts'
 import type { Trace } from '../trace.ts'
-import { type FormattedFamily, format, type Piece, tokenize, type Vocabulary, written } from './chat-format.ts'
-import type { Engine, Finish, Inspection, Load, ModelInfo, Prompt, Scorer } from './engine.ts'
+import { AnswerStream } from './answer-stream.ts'
+import { type FormatPiece, type FormattedFamily, format, tokenize, type Vocabulary, written } from './chat-format.ts'
+import type { Engine, Finish, Inspection, Load, ModelInfo, Piece, Prompt, Scorer, TextEngine, TextPrompt } from './engine.ts'
 import { contextExceeded } from './limits.ts'
 import { ALONE, SHARED } from './llama-batching.ts'
-import { openScorer } from './llama-scorer.ts'
+import { type Constraint, Grammars } from './llama-grammar.ts'
+import { type Watch, watchLogits } from './llama-native.ts'
+import { checkBias, checkTokens, samplerOptions } from './llama-sampling.ts'
+import { openScorer, seenAfter } from './llama-scorer.ts'
 import { openSequence, rewind, type Slot } from './llama-slot.ts'
+import { logprobOf, type TokenText } from './logprobs.ts'
 import { SlotQueue, shuttingDown } from './queue.ts'
 import { append, chooseSlot, empty, pieces, reusable, truncate } from './slots.ts'
-import { TextStream } from './text-stream.ts'
+import { textTokens } from './text-prompt.ts'
 import type { TokenBytes } from './token-bytes.ts'
 
 export interface ChatParts {
@@ -20,6 +25,7 @@ export interface ChatParts {
   readonly family: FormattedFamily
   readonly defaultSystem: string | null
   readonly bytesOf: TokenBytes
+  readonly vocabularySize: number
   /** The vocabulary writes the first word of a text with a space before it. */
   readonly leadingSpace: boolean
   readonly queueLimit: number
@@ -27,41 +33,88 @@ export interface ChatParts {
   readonly randomSeed: () => number
 }
 
-/** llama.cpp takes this seed for "draw one yourself". */
-const RESERVED_SEED = 0xffff_ffff
-
 /** How long close() waits, after its grace, for running requests to notice. */
 const CLOSE_STEP_MS = 10_000
+
+interface ChatSlot extends Slot {
+  readonly watch: Watch
+}
+
+/** One answer to be written. */
+interface Job {
+  readonly tokens: readonly number[]
+  readonly sampling: Sampling
+  readonly constraint: Constraint | null
+  readonly answer: AnswerStream
+  /** The first position whose successor's probability is asked for; absent: only the answer's are. */
+  readonly scoredFrom?: number
+  readonly trace: Trace
+  readonly signal: AbortSignal
+}
 
 /** A chat model in this process, through node-llama-cpp. Its sequences are opened once and never disposed of before the model. */
 export class ChatEngine implements Engine {
   readonly model: ModelInfo
   readonly #parts: ChatParts
   readonly #vocabulary: Vocabulary
-  readonly #slots: SlotQueue<Slot>
+  readonly #slots: SlotQueue<ChatSlot>
+  readonly #grammars: Grammars
+  readonly #textOf: TokenText
+  readonly text: TextEngine
   #uses = 0
   #closed = false
 
   constructor(parts: ChatParts) {
+    const { model, context, bytesOf } = parts
     this.model = parts.info
     this.#parts = parts
-    this.#vocabulary = { tokens: parts.model.tokens, tokenize: (text, special) => parts.model.tokenize(text, special) }
-    const slots = Array.from({ length: parts.context.totalSequences }, () => ({
-      ...empty(),
-      sequence: openSequence(parts.context),
-    }))
+    this.#vocabulary = { tokens: model.tokens, tokenize: (text, special) => model.tokenize(text, special) }
+    this.#grammars = new Grammars(model)
+    this.#textOf = (token) => ({ bytes: bytesOf(token), name: () => model.detokenize([token as Token], true) })
+    const slots = Array.from({ length: context.totalSequences }, () => {
+      const sequence = openSequence(context)
+      return { ...empty(), sequence, watch: watchLogits(context, sequence) }
+    })
     this.#slots = new SlotQueue(slots, parts.queueLimit, parts.now)
+    this.text = {
+      complete: (prompt, sampling, trace, signal) => this.#complete(prompt, sampling, trace, signal),
+      detokenize: (tokens) => this.#detokenize(tokens),
+      countTokens: (text) => model.tokenize(text, true).length,
+    }
   }
 
-  async *generate(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<string, Finish> {
+  async *generate(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<Piece, Finish> {
     this.#check(signal)
+    checkBias(sampling, this.#parts.vocabularySize)
+    const constraint = await this.#grammars.constraint(sampling.format, prompt.tools)
     const tokens = tokenize(this.#vocabulary, this.#pieces(prompt))
+    const options = { stops: sampling.stop, leadingSpace: this.#parts.leadingSpace, tools: prompt.tools?.allowed }
+    return yield* this.#run({ tokens, sampling, constraint, answer: new AnswerStream(options), trace, signal })
+  }
+
+  async *#complete(prompt: TextPrompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<Piece, Finish> {
+    this.#check(signal)
+    checkBias(sampling, this.#parts.vocabularySize)
+    const { before, own, start } = textTokens(prompt, this.#vocabulary, this.#parts.model.tokens.shouldPrependBosToken)
+    const tokens = [...start, ...before, ...own]
+    const scored = prompt.echo && sampling.logprobs !== undefined
+    const answer = new AnswerStream({ stops: sampling.stop })
+    const job: Job = { tokens, sampling, constraint: null, answer, trace, signal }
+    if (prompt.echo && !scored) yield { text: typeof prompt.text === 'string' ? prompt.text : this.#detokenize(own) }
+    return yield* this.#run(scored ? { ...job, scoredFrom: start.length + before.length } : job)
+  }
+
+  async *#run(job: Job): AsyncGenerator<Piece, Finish> {
+    const { tokens, trace, signal } = job
     trace.promptTokens = tokens.length
     if (tokens.length >= this.model.contextTokens) throw contextExceeded(tokens.length, this.model.contextTokens)
     const lease = await trace.time('queue', () => this.#slots.acquire((free) => chooseSlot(free, tokens), signal))
     try {
-      const last = await trace.time('prefill', () => this.#prefill(lease.slot, tokens, sampling, trace, signal))
-      return yield* this.#decode(lease.slot, last, sampling, trace, signal)
+      const last =
+        job.scoredFrom === undefined
+          ? await trace.time('prefill', () => this.#prefill(lease.slot, job))
+          : yield* this.#score(lease.slot, job, job.scoredFrom)
+      return yield* this.#decode(lease.slot, last, job)
     } finally {
       lease.slot.lastUsed = ++this.#uses
       lease.release()
@@ -69,13 +122,7 @@ export class ChatEngine implements Engine {
   }
 
   /** Brings the slot to the prompt, all but its last piece, which is returned: evaluating that one yields the first token. */
-  async #prefill(
-    slot: Slot,
-    tokens: readonly number[],
-    sampling: Sampling,
-    trace: Trace,
-    signal: AbortSignal,
-  ): Promise<readonly number[]> {
+  async #prefill(slot: ChatSlot, { tokens, sampling, trace, signal }: Job): Promise<readonly number[]> {
     const exact = sampling.seed !== undefined
     const reused = reusable(slot, tokens, exact)
     trace.tokensCached = await this.#native(slot, () => rewind(slot, reused))
@@ -91,43 +138,106 @@ export class ChatEngine implements Engine {
     return last
   }
 
-  async *#decode(
-    slot: Slot,
-    last: readonly number[],
-    sampling: Sampling,
-    trace: Trace,
-    signal: AbortSignal,
-  ): AsyncGenerator<string, Finish> {
-    const { model, bytesOf, leadingSpace, randomSeed } = this.#parts
-    const text = new TextStream(sampling.stop, leadingSpace)
+  /** As `#prefill`, and yields the client's own prompt, which begins at `from`, with each token's probability; its first token has none. */
+  async *#score(
+    slot: ChatSlot,
+    { tokens, sampling, trace, signal }: Job,
+    from: number,
+  ): AsyncGenerator<Piece, readonly number[]> {
+    const top = sampling.logprobs ?? 0
+    const exact = sampling.seed !== undefined
+    const reused = Math.min(from, reusable(slot, tokens, exact))
+    trace.tokensCached = await trace.time('prefill', () => this.#native(slot, () => rewind(slot, reused)))
+    const echoed = new AnswerStream({ stops: [] })
+    const show = (token: number, seen: Parameters<typeof logprobOf>[1]) =>
+      echoed.push(this.#echoed(token), logprobOf(token, seen, this.#textOf))
+    const first = show(tokens[from] ?? 0, null)
+    if (first !== null) yield first
+    for (const piece of pieces(tokens.slice(0, -1), trace.tokensCached)) {
+      this.#check(signal)
+      const start = slot.tokens.length
+      const next = tokens.slice(start + 1, start + 1 + piece.length)
+      const priority = { evaluationPriority: exact ? ALONE : SHARED }
+      const seen = await trace.time('prefill', () =>
+        this.#native(slot, () => seenAfter(slot.sequence, piece, next, from - start, top, priority)),
+      )
+      append(slot, piece)
+      for (const [i, token] of next.entries()) {
+        const shown = seen[i] === undefined ? null : show(token, seen[i])
+        if (shown !== null) yield shown
+      }
+    }
+    const rest = echoed.end()
+    if (rest !== null) yield rest
+    return tokens.slice(-1)
+  }
+
+  async *#decode(slot: ChatSlot, last: readonly number[], job: Job): AsyncGenerator<Piece, Finish> {
+    const { sampling, constraint, answer, trace, signal } = job
+    const { model, bytesOf, randomSeed } = this.#parts
     const limit = Math.min(sampling.maxTokens ?? Number.POSITIVE_INFINITY, this.model.contextTokens - trace.promptTokens)
-    const steps = slot.sequence.evaluate(last.slice() as never, samplerOptions(sampling, randomSeed))
+    const written: number[] = []
+    const options = samplerOptions(sampling, model, constraint, { tokens: written, limit }, randomSeed)
+    const steps = slot.sequence.evaluate(last.slice() as never, options)
     let evaluating = last
-    let completionTokens = 0
-    let reason: Finish['reason'] | null = null
+    let reason: Finish['reason'] | null = limit === 0 ? 'length' : null
+    slot.watch.top = sampling.logprobs ?? null
     try {
       while (reason === null) {
-        const token = await trace.time(completionTokens === 0 ? 'prefill' : 'decode', () => this.#native(slot, () => next(steps)))
+        const replaced = evaluating
+        const token = await trace.time(written.length === 0 ? 'prefill' : 'decode', () =>
+          this.#native(slot, () => next(steps, replaced)),
+        )
         append(slot, evaluating)
         this.#check(signal)
         if (model.isEogToken(token as never)) {
           reason = 'stop'
           break
         }
-        completionTokens++
-        const shown = text.push(bytesOf(token))
-        if (shown !== '') yield shown
-        this.#check(signal)
-        if (text.stopped) reason = 'stop'
-        else if (completionTokens >= limit) reason = 'length'
+        written.push(token)
         evaluating = [token]
+        const bytes = bytesOf(token)
+        const seen = slot.watch.top === null ? undefined : logprobOf(token, slot.watch.seen, this.#textOf)
+        const piece = answer.push(bytes, seen)
+        if (piece !== null) yield piece
+        this.#check(signal)
+        if (constraint?.waits && answer.inCall) evaluating = await this.#begin(constraint, answer, token, bytes)
+        if (answer.stopped) reason = 'stop'
+        else if (written.length >= limit) reason = 'length'
       }
     } finally {
+      slot.watch.top = null
       await steps.return()
     }
-    const rest = text.end()
-    if (rest !== '') yield rest
-    return { reason, promptTokens: trace.promptTokens, completionTokens, cachedTokens: trace.tokensCached }
+    const rest = answer.end()
+    if (rest !== null) yield rest
+    if (reason === 'stop' && answer.calls > 0) reason = 'tool_calls'
+    return {
+      reason,
+      promptTokens: trace.promptTokens,
+      completionTokens: written.length,
+      cachedTokens: trace.tokensCached,
+    }
+  }
+
+  /** The answer is held to a grammar from the beginning of a call on: what `token` brought beyond is taken back. Returns what to evaluate. */
+  async #begin(constraint: Constraint, answer: AnswerStream, token: number, bytes: Uint8Array): Promise<readonly number[]> {
+    await constraint.begin(answer.bare)
+    const beyond = answer.dropHead()
+    if (beyond === 0) return [token]
+    const kept = Buffer.from(bytes.subarray(0, bytes.length - beyond)).toString()
+    return this.#parts.model.tokenize(kept, false, 'trimLeadingSpace')
+  }
+
+  /** Control tokens, which do not show in an answer, are part of a client's own text. */
+  #echoed(token: number): Uint8Array {
+    const { bytes, name } = this.#textOf(token)
+    return bytes.length > 0 ? bytes : Buffer.from(name())
+  }
+
+  #detokenize(tokens: readonly number[]): string {
+    checkTokens(tokens, this.#parts.vocabularySize)
+    return Buffer.concat(tokens.map((token) => this.#echoed(token))).toString()
   }
 
   inspect(prompt: Prompt): Inspection {
@@ -157,8 +267,8 @@ export class ChatEngine implements Engine {
     await this.#parts.model.dispose()
   }
 
-  #pieces(prompt: Prompt): Piece[] {
-    return format(this.#parts.family, prompt.messages, this.#parts.defaultSystem)
+  #pieces(prompt: Prompt): FormatPiece[] {
+    return format(this.#parts.family, prompt.messages, this.#parts.defaultSystem, prompt.tools)
   }
 
   #check(signal: AbortSignal): void {
@@ -186,25 +296,9 @@ export class ChatEngine implements Engine {
   }
 }
 
-async function next(steps: AsyncGenerator<number, void>): Promise<number> {
-  const step = await steps.next()
+/** The next token, after `evaluated` (which the sequence takes for the last one drawn; the first time it has its tokens already). */
+async function next(steps: AsyncGenerator<Token, void, undefined | Token[]>, evaluated: readonly number[]): Promise<number> {
+  const step = await steps.next(evaluated.slice() as Token[])
   if (step.done) throw new Error('llama.cpp returned no token')
   return step.value
-}
-
-/**
- * OpenAI's semantics: no top-k, no min-p, no penalties. top_p is applied to the probabilities before the temperature (node-llama-cpp's
- * order of samplers), where OpenAI does not say.
- */
-function samplerOptions(sampling: Sampling, randomSeed: () => number): SequenceEvaluateOptions {
-  return {
-    temperature: sampling.temperature,
-    topP: sampling.topP,
-    // 0 would sort the whole vocabulary for every token (10 ms, measured); null, which the type does not foresee, leaves the sampler out.
-    topK: null as never,
-    minP: 0,
-    seed: ((sampling.seed ?? randomSeed()) >>> 0) % RESERVED_SEED,
-    evaluationPriority: sampling.seed === undefined ? SHARED : ALONE,
-    yieldEogToken: true,
-  }
 }

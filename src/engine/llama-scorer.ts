@@ -1,6 +1,7 @@
-import type { ControlledEvaluateInputItem, LlamaModel, Token } from 'node-llama-cpp'
+import type { ControlledEvaluateInputItem, EvaluationPriority, LlamaContextSequence, LlamaModel, Token } from 'node-llama-cpp'
 import type { Scorer, TokenScore } from './engine.ts'
 import { contextExceeded } from './limits.ts'
+import { type Seen, seenAmong } from './llama-native.ts'
 import { openSequence, rewind, type Slot } from './llama-slot.ts'
 import { append, commonPrefix, empty, pieces, reusable } from './slots.ts'
 
@@ -71,5 +72,35 @@ async function scoreTokens({ sequence }: Slot, whole: readonly number[], from: n
     if (best == null || own === undefined || most === undefined || totalLogitWeight === undefined)
       throw new Error(`llama.cpp returned no logits for token ${i + 1} of ${wanted.length}`)
     return { logProbability: own - most - Math.log(totalLogitWeight), best, hit: best === token }
+  })
+}
+
+/**
+ * Evaluates `piece` and says what the model thought of `next`, the token after each, from index `from` on (what comes earlier is undefined),
+ * with the `top` likeliest in its place.
+ */
+export async function seenAfter(
+  sequence: LlamaContextSequence,
+  piece: readonly number[],
+  next: readonly number[],
+  from: number,
+  top: number,
+  options: { readonly evaluationPriority: EvaluationPriority },
+): Promise<(Seen | undefined)[]> {
+  const input = piece.map((token, i): ControlledEvaluateInputItem => {
+    const wanted = next[i]
+    if (i < from || wanted === undefined) return token as Token
+    // The likeliest one comes with `includeSelected`; more of them cost sorting the vocabulary.
+    const filter = { tokens: [wanted as Token], includeSelected: true, includeTop: top > 1 ? top : 0 }
+    return [
+      token as Token,
+      { generateNext: { token: true, logits: { filter }, totalLogitWeight: true, options: { temperature: 0 } } },
+    ]
+  })
+  const evaluated = await sequence.controlledEvaluate(input, options)
+  return next.map((wanted, i) => {
+    const { token: best, logits, totalLogitWeight } = evaluated[i]?.next ?? {}
+    if (best == null || logits === undefined || totalLogitWeight === undefined) return undefined
+    return seenAmong(logits, wanted, best, totalLogitWeight, top)
   })
 }

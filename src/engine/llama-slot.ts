@@ -1,4 +1,5 @@
 import type { LlamaContext, LlamaContextSequence } from 'node-llama-cpp'
+import { together } from './llama-batching.ts'
 import { type Cached, truncate } from './slots.ts'
 
 /** A sequence of a context, and the record of what it has cached. */
@@ -10,7 +11,7 @@ export function openSequence(context: LlamaContext): LlamaContextSequence {
   const strategy = () => {
     throw new Error('the context is full, and the engine never drops its beginning')
   }
-  return context.getSequence({ contextShift: { strategy } })
+  return together(context.getSequence({ contextShift: { strategy } }))
 }
 
 /** Leave the first `length` tokens in the cache; returns how many really are left. */

@@ -1,6 +1,7 @@
 import { randomInt } from 'node:crypto'
 import { stat } from 'node:fs/promises'
 import { availableParallelism, freemem } from 'node:os'
+import { basename } from 'node:path'
 import {
   type GgufFileInfo,
   GgufInsights,
@@ -14,12 +15,16 @@ import {
   readGgufFileInfo,
 } from 'node-llama-cpp'
 import { PalimpsestError } from '../errors.ts'
+import { ADDON_OPTIONS, hasAddon } from './build.ts'
 import { type FormattedFamily, tokenize } from './chat-format.ts'
 import { createEmbedder, DEFAULT_EMBED_TOKENS } from './embedder.ts'
 import type { Embedder, Engine } from './engine.ts'
 import { alonePerBatch } from './llama-batching.ts'
 import { ChatEngine } from './llama-chat.ts'
-import { brokenModelFile, defaultSystem, fitSlots, guessFamily, tooLittleMemory } from './model-file.ts'
+import { ServedEngine } from './llama-server.ts'
+import { brokenModelFile, defaultSystem, fitSlots, guessFamily, memoryText, tooLittleMemory } from './model-file.ts'
+import { ServerProcess } from './server-process.ts'
+import { serverArgs } from './server-wire.ts'
 import { PREFILL_PIECE_TOKENS } from './slots.ts'
 import { tokenBytes } from './token-bytes.ts'
 
@@ -30,6 +35,8 @@ export interface RuntimeOptions {
   readonly threads?: number
   /** 'auto' takes a GPU where there is one. */
   readonly gpu?: 'auto' | 'cuda' | 'metal' | 'vulkan' | false
+  /** The prebuilt addon, even where one was built here. */
+  readonly prebuilt?: boolean
   readonly log: Log
 }
 
@@ -52,6 +59,13 @@ export interface ChatOptions {
   readonly randomSeed?: () => number
 }
 
+export interface ServedOptions extends ChatOptions {
+  /** llama-server's path. */
+  readonly command: string
+  /** For llama-server. Its own variables (LLAMA_…) are kept from it: what it does is decided here. */
+  readonly environment: Readonly<Record<string, string | undefined>>
+}
+
 export interface EmbedderOptions {
   readonly modelPath: string
   readonly name: string
@@ -65,7 +79,9 @@ export interface Runtime {
   readonly device: string
   readonly threads: number
   openChat(options: ChatOptions): Promise<Engine>
-  openEmbedder(options: EmbedderOptions): Promise<Embedder>
+  /** The same in a llama-server of its own, which this process starts, watches and ends. Only the vocabulary is loaded here. */
+  openServed(options: ServedOptions): Promise<Engine>
+  openEmbedder(options: EmbedderOptions): Promise<Required<Embedder>>
   /** Frees all that is still open. */
   dispose(): Promise<void>
 }
@@ -77,24 +93,45 @@ export const DEFAULT_QUEUE_LIMIT = 64
 /** Tokens in one batch at least; more where that many slots prefill at once, so that no piece is ever cut in two. */
 const BATCH_TOKENS = 512
 
+/**
+ * OpenMP's threads spin while they wait for each other, by default for milliseconds. Beside busy neighbours that is a disaster: on two cores
+ * with two other busy processes a token took 2 s; so they give way soon, which costs nothing on a quiet machine.
+ */
+const SHORT_SPIN = { GOMP_SPINCOUNT: '1000' }
+
+/** Of the embedded engine that stands in for a llama-server in what that cannot do. */
+const EMBEDDED_SLOTS = 1
+
 const DISPOSE_LIMIT_MS = 5_000
 
-export async function openRuntime({ threads = availableParallelism(), gpu = 'auto', log }: RuntimeOptions): Promise<Runtime> {
-  const llama = await start(threads, gpu, log)
+export async function openRuntime({
+  threads = availableParallelism(),
+  gpu = 'auto',
+  prebuilt,
+  log,
+}: RuntimeOptions): Promise<Runtime> {
+  const llama = await start(threads, gpu, prebuilt === true || !hasAddon() ? {} : ADDON_OPTIONS, log)
   const device = llama.gpu === false ? 'cpu' : llama.gpu
   return {
     device,
     threads,
     openChat: (options) => openChat(llama, device, threads, options, log),
+    openServed: (options) => openServed(llama, device, threads, options, log),
     openEmbedder: (options) => openEmbedder(llama, options),
     dispose: () => dispose(llama),
   }
 }
 
-async function start(threads: number, gpu: NonNullable<RuntimeOptions['gpu']>, log: Log): Promise<Llama> {
+async function start(
+  threads: number,
+  gpu: NonNullable<RuntimeOptions['gpu']>,
+  cmakeOptions: Record<string, string>,
+  log: Log,
+): Promise<Llama> {
   try {
     return await getLlama({
       gpu,
+      cmakeOptions, // our own build where there is one, else the prebuilt addon
       maxThreads: threads, // the library's own default exceeds two cores, and spinning threads without a core stall all others
       build: 'never',
       skipDownload: true,
@@ -128,15 +165,9 @@ async function dispose(llama: Llama): Promise<void> {
 
 async function openChat(llama: Llama, device: string, threads: number, options: ChatOptions, log: Log): Promise<Engine> {
   const { modelPath, name, sha256 = null, queueLimit = DEFAULT_QUEUE_LIMIT, now = () => performance.now() } = options
-  const { info, insights } = await readHeader(llama, modelPath)
-  const family = options.family ?? familyOf(info, modelPath)
-  const contextTokens = Math.min(
-    options.contextTokens ?? DEFAULT_CONTEXT_TOKENS,
-    insights.trainContextSize ?? Number.POSITIVE_INFINITY,
-  )
-  const wanted = options.slots ?? DEFAULT_SLOTS
-  const affordable = device === 'cpu' ? await slotsInMemory(insights, modelPath, contextTokens, wanted) : wanted
+  const { info, family, contextTokens, affordable, wanted } = await plan(llama, device, options, log)
   const model = await loadModel(llama, modelPath, contextTokens * affordable)
+  if (device !== 'cpu') log('info', `Memory: ${model.gpuLayers} of ${model.fileInsights.totalLayers} layers are on ${device}.`)
   const context = await createContext(model, modelPath, contextTokens, affordable)
   if (context.totalSequences < wanted) log('warn', `Memory is short: ${context.totalSequences} of ${wanted} slots opened.`)
   const table = info.metadata.tokenizer.ggml
@@ -147,11 +178,60 @@ async function openChat(llama: Llama, device: string, threads: number, options: 
     family,
     defaultSystem: defaultSystem(info.metadata.tokenizer.chat_template),
     bytesOf: tokenBytes(table) ?? ((token) => Buffer.from(model.detokenize([token as never]))),
-    leadingSpace: table.model === 'llama' && table.add_space_prefix !== false,
+    vocabularySize: table.tokens.length,
+    leadingSpace: leadingSpace(info),
     queueLimit,
     now,
     randomSeed: options.randomSeed ?? (() => randomInt(2 ** 32 - 1)),
   })
+}
+
+async function openServed(llama: Llama, device: string, threads: number, options: ServedOptions, log: Log): Promise<Engine> {
+  const { modelPath, name, sha256 = null, queueLimit = DEFAULT_QUEUE_LIMIT, now = () => performance.now() } = options
+  const { info, family, contextTokens, affordable, wanted } = await plan(llama, device, options, log)
+  if (affordable < wanted) log('warn', `Memory is short: ${affordable} of ${wanted} slots opened.`)
+  const kept = Object.entries(options.environment).filter(([key]) => !key.startsWith('LLAMA_'))
+  const environment = { ...SHORT_SPIN, ...Object.fromEntries(kept) }
+  const args = serverArgs({ modelPath, slots: affordable, contextTokens, threads, gpu: device !== 'cpu' })
+  const server = new ServerProcess({ command: options.command, args, environment, log, now })
+  const vocabulary = await llama.loadModel({ modelPath, vocabOnly: true })
+  await server.start()
+  return new ServedEngine({
+    server,
+    vocabulary: { tokens: vocabulary.tokens, tokenize: (text, special) => vocabulary.tokenize(text, special) },
+    info: { name, family, contextTokens, device, threads, sha256 },
+    family,
+    defaultSystem: defaultSystem(info.metadata.tokenizer.chat_template),
+    bosText: vocabulary.tokens.bosString ?? '',
+    eosText: vocabulary.tokens.eosString ?? '',
+    detokenize: (tokens) => vocabulary.detokenize(tokens as never[], true),
+    shouldPrependBos: vocabulary.tokens.shouldPrependBosToken,
+    vocabularySize: info.metadata.tokenizer.ggml.tokens.length,
+    leadingSpace: leadingSpace(info),
+    slots: affordable,
+    openEmbedded: () => openChat(llama, device, threads, { ...options, slots: EMBEDDED_SLOTS, queueLimit }, log),
+    queueLimit,
+    now,
+    randomSeed: options.randomSeed ?? (() => randomInt(2 ** 32 - 1)),
+    free: () => vocabulary.dispose(),
+  })
+}
+
+/** What the file's header and free memory say about how to open it. */
+async function plan(llama: Llama, device: string, options: ChatOptions, log: Log) {
+  const { info, insights } = await readHeader(llama, options.modelPath)
+  const contextTokens = Math.min(
+    options.contextTokens ?? DEFAULT_CONTEXT_TOKENS,
+    insights.trainContextSize ?? Number.POSITIVE_INFINITY,
+  )
+  const wanted = options.slots ?? DEFAULT_SLOTS
+  const affordable = device === 'cpu' ? await slotsInMemory(insights, options.modelPath, contextTokens, wanted, log) : wanted
+  return { info, family: options.family ?? familyOf(info, options.modelPath), contextTokens, affordable, wanted }
+}
+
+function leadingSpace({ metadata }: GgufFileInfo): boolean {
+  const table = metadata.tokenizer.ggml
+  return table.model === 'llama' && table.add_space_prefix !== false
 }
 
 /** The header, once it is sure that the file is as long as the header says. */
@@ -189,7 +269,14 @@ function familyOf(info: GgufFileInfo, path: string): FormattedFamily {
   )
 }
 
-async function slotsInMemory(insights: GgufInsights, path: string, contextTokens: number, wanted: number): Promise<number> {
+/** As many of the `wanted` slots as fit; says what it comes to before anything is loaded. */
+async function slotsInMemory(
+  insights: GgufInsights,
+  path: string,
+  contextTokens: number,
+  wanted: number,
+  log: Log,
+): Promise<number> {
   const model = await insights.estimateModelResourceRequirementsV2({ gpuLayers: 0, useMmap: true })
   const contextBytes = await Promise.all(
     Array.from({ length: wanted }, async (_, i) => {
@@ -205,7 +292,10 @@ async function slotsInMemory(insights: GgufInsights, path: string, contextTokens
     }),
   )
   const freeBytes = Math.min(freemem(), process.availableMemory?.() ?? Number.POSITIVE_INFINITY)
-  return fitSlots({ modelBytes: model.cpuRam, contextBytes: (slots) => contextBytes[slots - 1] ?? 0, freeBytes }, wanted, path)
+  const need = { modelBytes: model.cpuRam, contextBytes: (slots: number) => contextBytes[slots - 1] ?? 0, freeBytes }
+  const slots = fitSlots(need, wanted, path)
+  log('info', memoryText(need, slots, contextTokens, basename(path)))
+  return slots
 }
 
 function batchTokens(slots: number): number {
@@ -248,7 +338,7 @@ async function createContext(model: LlamaModel, modelPath: string, contextSize: 
 async function openEmbedder(
   llama: Llama,
   { modelPath, name, maxTokens = DEFAULT_EMBED_TOKENS }: EmbedderOptions,
-): Promise<Embedder> {
+): Promise<Required<Embedder>> {
   await readHeader(llama, modelPath)
   const model = await loadModel(llama, modelPath, maxTokens)
   const limit = Math.min(maxTokens, model.trainContextSize - 1)

@@ -41,6 +41,22 @@ export function fitSlots(need: MemoryNeed, wanted: number, modelPath: string): n
   throw tooLittleMemory(modelPath, need.modelBytes + need.contextBytes(1), need.freeBytes)
 }
 
+/** What loading will take, for the person who waits for it. */
+export function memoryText(
+  { modelBytes, contextBytes, freeBytes }: MemoryNeed,
+  slots: number,
+  tokens: number,
+  name: string,
+): string {
+  const [weights, cache] = [modelBytes, contextBytes(slots)].map(gigabytes)
+  const conversations = `${slots} ${slots === 1 ? 'slot' : 'slots'} of ${tokens.toLocaleString('en')} tokens`
+  return `Memory: ${name} takes about ${gigabytes(modelBytes + contextBytes(slots))}, ${weights} for weights and ${cache} for ${conversations}; ${gigabytes(freeBytes)} are free.`
+}
+
+function gigabytes(bytes: number): string {
+  return `${(bytes / 1e9).toFixed(1)} GB`
+}
+
 export function tooLittleMemory(
   modelPath: string,
   needBytes: number | null,

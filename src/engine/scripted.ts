@@ -1,15 +1,28 @@
 import type { Message, Sampling } from '../request.ts'
 import type { Trace } from '../trace.ts'
-import type { Engine, Finish, Inspection, Load, ModelInfo, Prompt } from './engine.ts'
+import { AnswerStream } from './answer-stream.ts'
+import type {
+  Engine,
+  Finish,
+  Inspection,
+  Load,
+  ModelInfo,
+  Piece,
+  Prompt,
+  TextEngine,
+  TextPrompt,
+  TokenLogprob,
+} from './engine.ts'
 import { contextExceeded } from './limits.ts'
 import { SlotQueue, shuttingDown } from './queue.ts'
 import { append, type Cached, chooseSlot, empty, pieces, reusable, truncate } from './slots.ts'
-import { TextStream } from './text-stream.ts'
 
 export interface ScriptedOptions {
   readonly name: string
   /** The answer: cut into tokens, or an array whose entries are one token each. */
   readonly reply: (prompt: Prompt, sampling: Sampling) => string | readonly string[]
+  /** How a text goes on; absent: with " and so on". Tokens of a text are its UTF-16 units. */
+  readonly goOn?: (text: string) => string
   readonly contextTokens?: number
   readonly slots?: number
   readonly queueLimit?: number
@@ -42,47 +55,83 @@ class ScriptedEngine implements Engine {
     this.model = { name, family: 'scripted', contextTokens, device: 'cpu', threads: 1, sha256: null }
   }
 
-  async *generate(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<string, Finish> {
-    const { tokens } = this.inspect(prompt)
+  readonly text: TextEngine = {
+    complete: (prompt, sampling, trace, signal) => this.#complete(prompt, sampling, trace, signal),
+    detokenize: (tokens) => String.fromCharCode(...tokens),
+    countTokens: (text) => text.length,
+  }
+
+  async *generate(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<Piece, Finish> {
+    const reply = () => this.#tokens(this.#options.reply(prompt, sampling))
+    const answer = new AnswerStream({ stops: sampling.stop, tools: prompt.tools?.allowed })
+    return yield* this.#run(this.inspect(prompt).tokens, reply, answer, sampling, trace, signal)
+  }
+
+  async *#complete(
+    { before, text, echo }: TextPrompt,
+    sampling: Sampling,
+    trace: Trace,
+    signal: AbortSignal,
+  ): AsyncGenerator<Piece, Finish> {
+    const own = typeof text === 'string' ? text : this.text.detokenize(text)
+    const tokens = Array.from({ length: before.length + own.length }, (_, i) => (before + own).charCodeAt(i))
+    const goOn = this.#options.goOn ?? (() => ' and so on')
+    const answer = new AnswerStream({ stops: sampling.stop })
+    if (echo) {
+      const scored = own.split('').map((one, i) => (i === 0 ? { ...invented(one), logprob: null, top: [] } : invented(one)))
+      yield { text: own, ...(sampling.logprobs !== undefined && { tokens: scored }) }
+    }
+    return yield* this.#run(tokens, () => this.#tokens(goOn(before + own)), answer, sampling, trace, signal)
+  }
+
+  async *#run(
+    tokens: readonly number[],
+    reply: () => readonly string[],
+    answer: AnswerStream,
+    sampling: Sampling,
+    trace: Trace,
+    signal: AbortSignal,
+  ): AsyncGenerator<Piece, Finish> {
     trace.promptTokens = tokens.length
     if (tokens.length >= this.model.contextTokens) throw contextExceeded(tokens.length, this.model.contextTokens)
     const lease = await trace.time('queue', () => this.#slots.acquire((free) => chooseSlot(free, tokens), signal))
     try {
       trace.tokensCached = await trace.time('prefill', () => prefill(lease.slot, tokens, sampling.seed !== undefined))
-      return yield* this.#speak(prompt, sampling, trace, signal)
+      return yield* this.#speak(reply(), answer, sampling, trace, signal)
     } finally {
       lease.slot.lastUsed = ++this.#uses
       lease.release()
     }
   }
 
-  async *#speak(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<string, Finish> {
-    const text = new TextStream(sampling.stop)
+  async *#speak(
+    tokens: readonly string[],
+    answer: AnswerStream,
+    sampling: Sampling,
+    trace: Trace,
+    signal: AbortSignal,
+  ): AsyncGenerator<Piece, Finish> {
     const limit = Math.min(sampling.maxTokens ?? Number.POSITIVE_INFINITY, this.model.contextTokens - trace.promptTokens)
-    const finish = (reason: Finish['reason']): Finish => ({
-      reason,
-      promptTokens: trace.promptTokens,
-      completionTokens,
-      cachedTokens: trace.tokensCached,
-    })
+    const wanted = tokens.slice(0, limit)
     let completionTokens = 0
-    for (const token of this.#tokens(this.#options.reply(prompt, sampling))) {
-      if (completionTokens === limit) {
-        const last = text.end()
-        if (last !== '') yield last
-        return finish('length')
-      }
+    for (const token of wanted) {
       await trace.time('decode', () => pause(this.#options.delayMs, signal))
       if (this.#closing.signal.aborted) throw shuttingDown()
       completionTokens++
-      const shown = text.push(Buffer.from(token))
-      if (shown !== '') yield shown
+      const piece = answer.push(Buffer.from(token), sampling.logprobs === undefined ? undefined : invented(token))
+      if (piece !== null) yield piece
       signal.throwIfAborted()
-      if (text.stopped) return finish('stop')
+      if (answer.stopped) break
     }
-    const last = text.end()
-    if (last !== '') yield last
-    return finish('stop')
+    const last = answer.end()
+    if (last !== null) yield last
+    const ended = answer.stopped || wanted.length === tokens.length
+    return {
+      reason: !ended ? 'length' : answer.calls > 0 ? 'tool_calls' : 'stop',
+      promptTokens: trace.promptTokens,
+      completionTokens,
+      cachedTokens: trace.tokensCached,
+    }
   }
 
   inspect(prompt: Prompt): Inspection {
@@ -116,6 +165,13 @@ class ScriptedEngine implements Engine {
       characters.slice(i * size, (i + 1) * size).join(''),
     )
   }
+}
+
+/** A probability for a token, the same each time, and one rival. */
+function invented(token: string): TokenLogprob {
+  const logprob = -1 / (1 + token.length)
+  const named = { text: token, bytes: [...Buffer.from(token)], logprob }
+  return { ...named, top: [named, { text: '?', bytes: [63], logprob: logprob - 1 }] }
 }
 
 function line({ role, content }: Message): string {

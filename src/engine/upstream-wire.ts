@@ -1,11 +1,14 @@
 import { PalimpsestError } from '../errors.ts'
+import type { CallPiece, Finish, Ranked, TokenLogprob } from './engine.ts'
 
 /** What an OpenAI-compatible server sends, read leniently: a field of another type counts as absent. Pure. */
 
 /** One chunk of a streamed answer; null for a chunk that says nothing of interest. */
 export interface Chunk {
   readonly text: string
-  readonly reason: 'stop' | 'length' | null
+  readonly calls: readonly CallPiece[]
+  readonly tokens: readonly TokenLogprob[]
+  readonly reason: Finish['reason'] | null
   readonly usage: { readonly prompt: number; readonly completion: number; readonly cached: number } | null
 }
 
@@ -26,9 +29,40 @@ export function chunkOf(data: string, base: string): Chunk | null {
   const text = field(field(choice, 'delta'), 'content')
   const finish = field(choice, 'finish_reason')
   const usage = usageOf(field(chunk, 'usage'))
-  const reason = typeof finish !== 'string' ? null : finish === 'length' ? 'length' : 'stop'
-  if (typeof text !== 'string' && reason === null && usage === null) return null
-  return { text: typeof text === 'string' ? text : '', reason, usage }
+  const reason = typeof finish !== 'string' ? null : finish === 'length' || finish === 'tool_calls' ? finish : 'stop'
+  const calls = list(field(field(choice, 'delta'), 'tool_calls')).map(callOf)
+  const tokens = list(field(field(choice, 'logprobs'), 'content')).map(tokenOf)
+  if (typeof text !== 'string' && reason === null && usage === null && calls.length === 0 && tokens.length === 0) return null
+  return { text: typeof text === 'string' ? text : '', calls, tokens, reason, usage }
+}
+
+/** Servers that forget the index of a call send one call at a time. */
+function callOf(call: unknown): CallPiece {
+  const [index, id, name] = [field(call, 'index'), field(call, 'id'), field(field(call, 'function'), 'name')]
+  const given = field(field(call, 'function'), 'arguments')
+  return {
+    index: typeof index === 'number' ? index : 0,
+    ...(typeof name === 'string' && { name }),
+    ...(typeof id === 'string' && id !== '' && { id }),
+    arguments: typeof given === 'string' ? given : '',
+  }
+}
+
+function tokenOf(token: unknown): TokenLogprob {
+  return { ...rankedOf(token), top: list(field(token, 'top_logprobs')).map(rankedOf) }
+}
+
+function rankedOf(token: unknown): Ranked {
+  const [text, logprob, bytes] = [field(token, 'token'), field(token, 'logprob'), field(token, 'bytes')]
+  return {
+    text: typeof text === 'string' ? text : '',
+    logprob: typeof logprob === 'number' ? logprob : Number.NEGATIVE_INFINITY,
+    bytes: Array.isArray(bytes) && bytes.every((byte) => typeof byte === 'number') ? bytes : null,
+  }
+}
+
+function list(value: unknown): readonly unknown[] {
+  return Array.isArray(value) ? value : []
 }
 
 function usageOf(usage: unknown): Chunk['usage'] {
@@ -49,11 +83,11 @@ export function firstModel(list: unknown, base: string): { readonly id: string; 
   return { id, contextTokens: typeof length === 'number' ? length : null }
 }
 
-/** The server's refusal as an error of ours. */
-export function refusal(status: number, retryAfter: string | null, body: string, base: string): PalimpsestError {
+/** The server's refusal as an error of ours. `epochMs`: now. */
+export function refusal(status: number, retryAfter: string | null, body: string, base: string, epochMs: number): PalimpsestError {
   const error = field(parse(body), 'error')
   const said = errorText(error ?? body) || `status ${status}`
-  const seconds = retryAfterSeconds(retryAfter)
+  const seconds = retryAfterSeconds(retryAfter, epochMs)
   const detail = seconds === null ? {} : { retryAfterSeconds: seconds }
   if (status === 429)
     return new PalimpsestError('queue_full', `${base} is too busy: ${said}`, { retryAfterSeconds: seconds ?? 1 })
@@ -80,9 +114,12 @@ export function unreachable(base: string, cause: unknown): PalimpsestError {
   )
 }
 
-/** Seconds, from RFC 9110's number of seconds; null for a date or nothing. */
-function retryAfterSeconds(header: string | null): number | null {
-  return header !== null && /^\d+$/.test(header.trim()) ? Math.max(1, Number(header)) : null
+/** RFC 9110, section 10.2.3: a number of seconds, or a date; null for nothing of the kind. */
+function retryAfterSeconds(header: string | null, epochMs: number): number | null {
+  if (header === null) return null
+  if (/^\d+$/.test(header.trim())) return Math.max(1, Number(header))
+  const date = Date.parse(header)
+  return Number.isNaN(date) ? null : Math.max(1, Math.ceil((date - epochMs) / 1000))
 }
 
 const ERROR_CHARS = 500

@@ -64,11 +64,11 @@ function guarded(path: string, write: () => void): void {
   }
 }
 
-/** What an answer depends on beside probe and method: model, template, calibration, edits in memory, limits, seed. */
-export type Circumstances = Readonly<Record<string, string | number>>
+/** What a method's answer depends on beside the probe: model, edits in memory, limits, seed, and the template and gate of those that have them. */
+export type Circumstances = (method: Method) => Readonly<Record<string, string | number>>
 
 /** Answers under the same key are the same. */
-export function answerKey(protocol: Protocol, method: Method, probe: Probe, circumstances: Circumstances): string {
+export function answerKey(protocol: Protocol, method: Method, probe: Probe, circumstances: ReturnType<Circumstances>): string {
   const { turns, wants, answers, rival, forcedText, record, kind } = probe
   const asked = protocol === 'generated' ? { turns, kind } : { turns, forcedText, answer: answers[0], rival }
   return createHash('sha256')

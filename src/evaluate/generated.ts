@@ -1,6 +1,6 @@
 /** The generated protocol: greedy answers to chat prompts, as a user would get them. */
 import type { Edit } from '../edit/edit.ts'
-import type { Finish } from '../engine/engine.ts'
+import type { Finish, Piece } from '../engine/engine.ts'
 import { answer } from '../pipeline.ts'
 import type { ChatRequest, EditsChoice, Message } from '../request.ts'
 import { Trace } from '../trace.ts'
@@ -21,7 +21,7 @@ export interface Generated {
   readonly edits: readonly string[]
   readonly promptTokens: number
   readonly completionTokens: number
-  /** Beyond the base prompt. */
+  /** Beyond the base prompt; what the model was asked about parts of the question is among them. */
   readonly tokensAdded: number
   /** Selection, rendering and generation; where the answer was reused, generation as it cost when it was made. */
   readonly ms: number
@@ -79,10 +79,13 @@ async function ask(probe: Probe, edits: EditsChoice, trial: Trial, signal: Abort
   const trace = new Trace(probe.id, () => performance.now())
   const read = await readAll(answer(request, trial.gateway, trace, signal))
   const used = engine.used(trace)
+  const { decomposition } = trace
   return {
     ...read,
     edits: trace.applied.map(({ id }) => id),
-    tokensAdded: trace.tokensAdded,
+    promptTokens: read.promptTokens + decomposition.promptTokens,
+    completionTokens: read.completionTokens + decomposition.completionTokens,
+    tokensAdded: trace.tokensAdded + decomposition.promptTokens,
     ms: costOf(trace),
     reused: used?.reused ?? false,
     ...(used !== undefined && { prompt: { hash: used.hash, answer: used.answer } }),
@@ -125,12 +128,12 @@ function sampling(probe: Probe, { limits, seed }: Trial): ChatRequest['sampling'
   return { temperature: 0, topP: 1, seed, maxTokens: tokensFor(probe, limits), stop: [] }
 }
 
-async function readAll(steps: AsyncGenerator<string, Finish>) {
+async function readAll(steps: AsyncGenerator<Piece, Finish>) {
   let text = ''
   for (;;) {
     const step = await steps.next()
     if (!step.done) {
-      text += step.value
+      text += step.value.text
       continue
     }
     const { reason: finish, promptTokens, completionTokens } = step.value
@@ -138,6 +141,6 @@ async function readAll(steps: AsyncGenerator<string, Finish>) {
   }
 }
 
-function costOf({ stagesMs: { retrieve = 0, gate = 0, render = 0, prefill = 0, decode = 0 } }: Trace): number {
-  return retrieve + gate + render + prefill + decode
+function costOf({ stagesMs: { retrieve = 0, gate = 0, decompose = 0, render = 0, prefill = 0, decode = 0 } }: Trace): number {
+  return retrieve + gate + decompose + render + prefill + decode
 }

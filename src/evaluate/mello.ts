@@ -98,7 +98,7 @@ async function say(
   let text = ''
   for (;;) {
     const step = await steps.next()
-    if (!step.done) text += step.value
+    if (!step.done) text += step.value.text
     else {
       total.promptTokens += step.value.promptTokens
       total.completionTokens += step.value.completionTokens

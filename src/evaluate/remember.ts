@@ -45,7 +45,7 @@ export function rememberingEngine(engine: Engine, reuse: boolean): RememberingEn
         trace.promptTokens = had.promptTokens
         trace.add('prefill', had.prefillMs)
         trace.add('decode', had.decodeMs)
-        yield had.text
+        yield { text: had.text }
         return { reason: had.reason, promptTokens: had.promptTokens, completionTokens: had.completionTokens, cachedTokens: 0 }
       }
       const before = { prefill: ms(trace, 'prefill'), decode: ms(trace, 'decode') }
@@ -54,7 +54,7 @@ export function rememberingEngine(engine: Engine, reuse: boolean): RememberingEn
       for (;;) {
         const step = await steps.next()
         if (!step.done) {
-          text += step.value
+          text += step.value.text
           yield step.value
           continue
         }

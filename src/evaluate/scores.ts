@@ -238,7 +238,7 @@ function costRows(all: readonly Outcome[], methods: readonly Method[], seed: num
   const share = (id: string, label: string, test: Test) => shareRow(id, label, all, methods, test)
   return [
     average('tokens_added', 'prompt tokens added, mean', 'tokens', ({ generated }, m) => generated[m]?.tokensAdded ?? null),
-    rowOf('latency', 'latency, median', 'ms', methods, (m) => median(all.flatMap(({ generated }) => generated[m]?.ms ?? []))),
+    rowOf('latency', 'latency, median, ms', 'ms', methods, (m) => median(all.flatMap(({ generated }) => generated[m]?.ms ?? []))),
     share('reused', 'answers taken over from an equal prompt', ({ generated }, m) => generated[m]?.reused ?? null),
     share('cut_off', 'answers cut off by the token limit', ({ generated }, m) =>
       generated[m] === undefined ? null : generated[m].finish === 'length',

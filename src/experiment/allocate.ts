@@ -16,6 +16,9 @@ export interface Chosen<Scope> {
   readonly targets: readonly string[]
 }
 
+/** What experiments leave as it is: a text completion would come apart under another model's tokens, or a template for chats. */
+export type Kept = Required<Pick<ChatRequest, 'model' | 'template'>>
+
 /** How a request is answered. */
 export interface Allocation<Scope> {
   readonly request: ChatRequest
@@ -48,14 +51,16 @@ export class Allocator {
   /**
    * The arm that answers, and the exposure on record before the answer begins. `choose` is the gate; it is asked for every arm before the
    * arm is known, and where all would be asked the same of the same model, there is nothing to compare and no exposure. Of several
-   * experiments, rollouts go first and the one declared first goes before the others; a request counts in one at most.
+   * experiments, rollouts go first and the one declared first goes before the others; a request counts in one at most. With `kept`, only
+   * in one whose arms leave that as it is, and it is not replayed, since replays are chats.
    */
   async allocate<Scope>(
     asked: ChatRequest,
     choose: (served: ChatRequest) => Promise<Chosen<Scope>>,
     trace: Trace,
+    kept?: Kept,
   ): Promise<Allocation<Scope>> {
-    const request = this.#experiments.usual(asked)
+    const request = { ...this.#experiments.usual(asked), ...kept }
     const gate = remembering(choose, trace)
     for (const experiment of this.#experiments.running(request.tenant)) {
       if (!inAudience(experiment, asked)) continue
@@ -63,14 +68,15 @@ export class Allocator {
       const dealt = unit === undefined ? undefined : this.#arm(experiment, unit)
       if (unit === undefined || dealt === undefined) continue
       const arms = this.#experiments.arms(experiment, request)
+      if (kept !== undefined && !arms.every(({ model, template }) => model === kept.model && template === kept.template)) continue
       const chosen = await Promise.all(arms.map(gate))
       const prompts = arms.map((arm, at) => promptKey(arm, chosen[at]?.edits ?? ''))
       if (prompts.every((prompt) => prompt === prompts[0])) continue
       if (this.#experiments.isShadow(experiment)) {
-        this.#experiments.shadow(experiment, asked)
+        if (kept === undefined) this.#experiments.shadow(experiment, asked)
         continue
       }
-      const arm = this.#expose(experiment, unit, dealt, request)
+      const arm = this.#expose(kept === undefined ? experiment : { ...experiment, logPrompts: false }, unit, dealt, request)
       const [served, own] = [arms[arm ?? -1], chosen[arm ?? -1]]
       if (arm === undefined || served === undefined || own === undefined) continue
       trace.experiment = { id: experiment.id, arm: experiment.arms[arm]?.name ?? '' }

@@ -35,11 +35,11 @@ export function refuses(answer: string): boolean {
 export type Done = (text: string, finish: Usage | null) => void
 
 /** Passes an answer on, and tells `done` what came of it: its text and end, or the error that ended it. Not told where the client left. */
-export async function* observed<Finish extends Usage>(
-  pieces: AsyncGenerator<string, Finish>,
+export async function* observed<Part extends { readonly text: string }, Finish extends Usage>(
+  pieces: AsyncGenerator<Part, Finish>,
   done: Done,
   signal: AbortSignal,
-): AsyncGenerator<string, Finish> {
+): AsyncGenerator<Part, Finish> {
   let text = ''
   try {
     for (;;) {
@@ -48,7 +48,7 @@ export async function* observed<Finish extends Usage>(
         done(text, value)
         return value
       }
-      text += value
+      text += value.text
       yield value
     }
   } catch (error) {

@@ -1,15 +1,22 @@
 import { createHash } from 'node:crypto'
 import type { Request } from 'express'
+import type { ReplyOptions } from '../openai/chat.ts'
 import type { Caller } from '../request.ts'
 
-/** Who asks, as experiments need to know it. `model`: its name as the client wrote it; `user`: the request's field of that name. */
-export function callerOf(req: Request, completion: string, model: string, user: string | undefined): Caller {
+/** A request with who asks it, as experiments need to know: by its HTTP request, and its `model` and `user` as the client wrote them. */
+export function calledBy<Asked extends { readonly caller?: Caller }>(
+  request: Asked,
+  req: Request,
+  completion: string,
+  { model, user }: Pick<ReplyOptions, 'model' | 'user'>,
+): Asked {
   const authorization = req.get('authorization') ?? req.get('x-api-key')
-  return {
+  const caller: Caller = {
     completion,
     armChosen: /@(base|edited)$/.test(model),
     header: (name) => req.get(name),
     ...(user !== undefined && { user }),
     ...(authorization !== undefined && { keyHash: createHash('sha256').update(authorization).digest('base64url') }),
   }
+  return { ...request, caller }
 }

@@ -1,16 +1,49 @@
 import { randomUUID } from 'node:crypto'
 import type { Request, RequestHandler, Response } from 'express'
-import { PalimpsestError } from '../errors.ts'
+import { type ErrorCode, PalimpsestError } from '../errors.ts'
 import type { Gateway } from '../gateway.ts'
-import type { Trace } from '../trace.ts'
+import type { ChatRequest, TextRequest } from '../request.ts'
+import { Trace } from '../trace.ts'
+import { serverTiming } from './provenance.ts'
 
-/** What is known of a request while it is under way; read by its log line. */
+/** What a model is asked in a request, once that has been read. */
+export interface Call {
+  /** OpenTelemetry's name for it. */
+  readonly operation: 'chat' | 'text_completion' | 'embeddings'
+  /** Id of the response; null where it has none. */
+  readonly id: string | null
+  /** As served, without its arm. */
+  readonly model: string
+  readonly stream: boolean
+  /** Answers asked for. */
+  readonly n: number
+  /** Absent for embeddings; the first of several texts. */
+  readonly request?: ChatRequest | TextRequest
+}
+
+/** What is known of a request while it is under way; its observers read it when it is over. */
 export interface Exchange {
   readonly id: string
   readonly startedMs: number
   /** One for each answer begun. */
   readonly traces: Trace[]
+  call?: Call
+  /** Code of the error that ended it. */
+  error?: ErrorCode
 }
+
+/** A request that is over. */
+export interface Completed extends Exchange {
+  readonly method: string
+  /** The route's pattern; `none` where nothing is served. */
+  readonly route: string
+  /** 499: the client left before its response was complete. */
+  readonly status: number
+  readonly ms: number
+  readonly headers: Request['headers']
+}
+
+export type Observer = (completed: Completed) => void
 
 const exchanges = new WeakMap<Response, Exchange>()
 
@@ -20,35 +53,51 @@ export function exchangeOf(res: Response): Exchange {
   return exchange
 }
 
-/** Gives the request its id (the client's `x-request-id` where it is sane), and writes one log line when it is over. */
-export function beginExchange({ limits, now, log }: Gateway): RequestHandler {
+/** Gives the request its id (the client's `x-request-id` where it is sane) and its response the times it took; tells the observers of its end. */
+export function beginExchange({ limits, now }: Gateway, observers: readonly Observer[]): RequestHandler {
   const sane = new RegExp(`^[A-Za-z0-9._:-]{1,${limits.requestIdChars}}$`)
   return (req, res, next) => {
     const sent = req.get('x-request-id') ?? ''
-    const exchange = { id: sane.test(sent) ? sent : `req_${randomUUID().replaceAll('-', '')}`, startedMs: now(), traces: [] }
+    const startedMs = now()
+    const exchange: Exchange = { id: sane.test(sent) ? sent : `req_${randomUUID().replaceAll('-', '')}`, startedMs, traces: [] }
     exchanges.set(res, exchange)
     res.set('x-request-id', exchange.id)
-    res.once('close', () => log.info(summary(req, res, exchange, now()), 'request'))
+    timeBeforeHeaders(res, exchange, now)
+    res.once('close', () => {
+      const completed = over(req, res, exchange, now() - startedMs)
+      for (const observe of observers) observe(completed)
+    })
     next()
   }
 }
 
-/** Ids, counts and times; never text, queries or headers. */
-function summary(req: Request, res: Response, { id, startedMs, traces }: Exchange, nowMs: number): object {
-  const [trace] = traces
+/** `Server-Timing` of what has run until the headers go out, which for a stream is until its first piece. */
+function timeBeforeHeaders(res: Response, { traces, startedMs }: Exchange, now: () => number): void {
+  const writeHead = res.writeHead.bind(res) as (...rest: unknown[]) => Response
+  res.writeHead = ((...rest: unknown[]) => {
+    res.set(serverTiming(traces, now() - startedMs))
+    return writeHead(...rest)
+  }) as typeof res.writeHead
+}
+
+function over(req: Request, res: Response, exchange: Exchange, ms: number): Completed {
   return {
-    request: id,
+    ...exchange,
     method: req.method,
     route: typeof req.route?.path === 'string' ? req.route.path : 'none',
     status: res.writableFinished ? res.statusCode : 499,
-    ms: Math.round((nowMs - startedMs) * 10) / 10,
-    ...(trace && {
-      arm: trace.arm,
-      edits: trace.applied.map((applied) => applied.id),
-      promptTokens: trace.promptTokens,
-      stagesMs: trace.stagesMs,
-    }),
+    ms,
+    headers: req.headers,
   }
+}
+
+/** The trace of one more answer to this request. */
+export function beginTrace(res: Response, { now, logPrompts = false }: Pick<Gateway, 'now' | 'logPrompts'>): Trace {
+  const { id, traces } = exchangeOf(res)
+  const trace = new Trace(id, now)
+  if (logPrompts) trace.text = []
+  traces.push(trace)
+  return trace
 }
 
 /** Aborted when the client goes away before its response is complete. (`req` closes as soon as its body is read, so `res` is watched.) */

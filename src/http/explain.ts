@@ -1,14 +1,13 @@
 import type { Gateway } from '../gateway.ts'
 import { explainReader, wireExplanation } from '../openai/explain.ts'
 import { explain } from '../pipeline.ts'
-import { Trace } from '../trace.ts'
 import { bytes, json } from './body.ts'
-import { exchangeOf, goneSignal, refuseWhenClosing, tenantHeader } from './exchange.ts'
+import { beginTrace, goneSignal, refuseWhenClosing, tenantHeader } from './exchange.ts'
 import type { Routes } from './routes.ts'
 
 /** `POST /v1/edits/explain`: what would be selected for a question, with scores and reasons, and the exact prompt. The model is not asked. */
 export function explainRoutes(gateway: Gateway): Routes {
-  const { engine, templates, limits, now } = gateway
+  const { engine, templates, limits } = gateway
   const read = explainReader(limits)
   return {
     '/v1/edits/explain': {
@@ -18,8 +17,7 @@ export function explainRoutes(gateway: Gateway): Routes {
         async (req, res) => {
           const served = { model: engine.model.name, templates: templates.names() }
           const request = read(json(req, limits.jsonDepthLevels), tenantHeader(req), served)
-          const trace = new Trace(exchangeOf(res).id, now)
-          res.json(wireExplanation(request.model, await explain(request, gateway, trace, goneSignal(res))))
+          res.json(wireExplanation(request.model, await explain(request, gateway, beginTrace(res, gateway), goneSignal(res))))
         },
       ],
     },

@@ -1,19 +1,25 @@
-import { createHash, randomUUID } from 'node:crypto'
 import type { Request, Response } from 'express'
-import type { Finish } from '../engine/engine.ts'
+import type { Finish, Piece } from '../engine/engine.ts'
 import type { Gateway } from '../gateway.ts'
 import { type ChatCall, type ChatReader, chatReader } from '../openai/chat.ts'
-import { type Answer, chunk, completion, finishChunk, type Heading, usageChunk } from '../openai/completion.ts'
-import { presentable } from '../openai/error.ts'
+import {
+  type Answer,
+  chunk,
+  completion,
+  deltaOf,
+  finishChunk,
+  Gathering,
+  type Heading,
+  obfuscated,
+  usageChunk,
+} from '../openai/completion.ts'
 import { answer } from '../pipeline.ts'
-import type { ChatRequest } from '../request.ts'
-import { Trace } from '../trace.ts'
+import { choice, drive, headingOf, randomText, replyHeaders, streaming } from './answering.ts'
 import { bytes, json } from './body.ts'
-import { callerOf } from './caller.ts'
-import { exchangeOf, goneSignal, refuseWhenClosing, tenantHeader } from './exchange.ts'
-import { provenanceHeaders, serverTiming } from './provenance.ts'
+import { calledBy } from './caller.ts'
+import { beginTrace, exchangeOf, goneSignal, refuseWhenClosing, tenantHeader } from './exchange.ts'
 import type { Routes } from './routes.ts'
-import { EventStream } from './sse.ts'
+import type { EventStream } from './sse.ts'
 
 /** `POST /v1/chat/completions` */
 export function inferenceRoutes(gateway: Gateway): Routes {
@@ -26,17 +32,14 @@ export function inferenceRoutes(gateway: Gateway): Routes {
 }
 
 async function chat(req: Request, res: Response, gateway: Gateway, read: ChatReader): Promise<void> {
-  const { engine, templates, limits, now } = gateway
+  const { engine, templates, limits } = gateway
   const served = { model: engine.model.name, templates: templates.names() }
   const asked = read(json(req, limits.jsonDepthLevels), tenantHeader(req), served)
-  const id = `chatcmpl-${randomUUID().replaceAll('-', '')}`
-  const call = { ...asked, request: { ...asked.request, caller: callerOf(req, id, asked.model, asked.user) } }
-  const heading: Heading = {
-    id,
-    created: Math.floor(now() / 1000),
-    model: call.model,
-    system_fingerprint: fingerprint(gateway),
-  }
+  const heading = headingOf('chatcmpl', asked, gateway)
+  const request = calledBy(asked.request, req, heading.id, asked)
+  const call = { ...asked, request }
+  const { n, stream } = call
+  exchangeOf(res).call = { operation: 'chat', id: heading.id, model: request.model, stream, n, request }
   const signal = goneSignal(res)
   if (call.stream) await streamed(res, call, heading, gateway, signal)
   else await whole(res, call, heading, gateway, signal)
@@ -44,106 +47,55 @@ async function chat(req: Request, res: Response, gateway: Gateway, read: ChatRea
 
 /** Answers one after another: the later ones find the prompt in the first one's cache. */
 async function whole(res: Response, call: ChatCall, heading: Heading, gateway: Gateway, signal: AbortSignal): Promise<void> {
-  const { traces, startedMs } = exchangeOf(res)
   const answers: Answer[] = []
   for (let index = 0; index < call.n; index++) {
-    let text = ''
-    const finish = await drive(
-      answer(choice(call.request, index), gateway, beginTrace(res, gateway), signal),
-      signal,
-      (piece) => {
-        text += piece
-      },
-    )
-    answers.push({ text, finish })
+    const parts = new Gathering(answerId(heading, index))
+    const pieces = answer(choice(call.request, index), gateway, beginTrace(res, gateway), signal)
+    const finish = await drive(pieces, signal, (piece) => parts.add(piece))
+    answers.push(parts.answer(finish, call.request.sampling.logprobs !== undefined))
   }
-  const [trace] = traces as [Trace]
-  res.set({ ...provenanceHeaders(trace, gateway.limits.headerEdits), ...serverTiming(traces, gateway.now() - startedMs) })
+  const [trace] = exchangeOf(res).traces
+  if (trace === undefined) throw new Error('no answer was begun')
+  res.set(replyHeaders(res, gateway))
   res.json(completion(heading, answers, trace, call.request.explain))
 }
 
 async function streamed(res: Response, call: ChatCall, heading: Heading, gateway: Gateway, signal: AbortSignal): Promise<void> {
-  const { traces, startedMs } = exchangeOf(res)
-  const { heartbeatMs, stalledMs, headerEdits } = gateway.limits
-  const headers = () => ({
-    ...(traces[0] && provenanceHeaders(traces[0], headerEdits)),
-    ...serverTiming(traces, gateway.now() - startedMs),
-  })
-  const events = new EventStream(res, { heartbeatMs, stalledMs, headers })
-  try {
+  await streaming(res, gateway, signal, async (events) => {
     const finishes: Finish[] = []
     for (let index = 0; index < call.n; index++)
       finishes.push(await streamChoice(events, res, call, heading, gateway, signal, index))
     if (call.includeUsage) await events.send(usageChunk(heading, finishes))
-    await events.done()
-  } catch (thrown) {
-    events.stop()
-    if (!events.opened || signal.aborted) throw thrown
-    const error = presentable(thrown)
-    gateway.log.error({ request: exchangeOf(res).id, code: error.code, err: thrown }, 'stream failed')
-    await events.fail(error)
-  }
+  })
 }
 
 async function streamChoice(
   events: EventStream,
   res: Response,
-  { request, includeUsage }: ChatCall,
+  { request, includeUsage, obfuscate }: ChatCall,
   heading: Heading,
   gateway: Gateway,
   signal: AbortSignal,
   index: number,
 ): Promise<Finish> {
   const trace = beginTrace(res, gateway)
+  const send = (one: object) => events.send(obfuscate ? obfuscated(one, randomText) : one)
   let begun = false
-  const begin = async () => {
-    if (!begun) await events.send(chunk(heading, includeUsage, index, { role: 'assistant', content: '', refusal: null }))
+  const begin = async (first: Piece | null) => {
+    const content = first?.calls !== undefined && first.text === '' ? null : ''
+    if (!begun) await send(chunk(heading, includeUsage, index, { role: 'assistant', content, refusal: null }))
     begun = true
   }
   const finish = await drive(answer(choice(request, index), gateway, trace, signal), signal, async (piece) => {
-    await begin()
-    if (piece !== '') await events.send(chunk(heading, includeUsage, index, { content: piece }))
+    await begin(piece)
+    const delta = deltaOf(piece, answerId(heading, index))
+    if (Object.keys(delta).length > 0) await send(chunk(heading, includeUsage, index, delta, piece.tokens))
   })
-  await begin()
-  await events.send(finishChunk(heading, includeUsage, index, finish, trace, request.explain))
+  await begin(null)
+  await send(finishChunk(heading, includeUsage, index, finish, trace, request.explain))
   return finish
 }
 
-/** Runs a generation to its end, one piece at a time; closes it if `take` fails or the client leaves. */
-async function drive(
-  pieces: AsyncGenerator<string, Finish>,
-  signal: AbortSignal,
-  take: (piece: string) => void | Promise<void>,
-): Promise<Finish> {
-  try {
-    for (;;) {
-      const { done, value } = await pieces.next()
-      if (done) return value
-      await take(value)
-      signal.throwIfAborted()
-    }
-  } finally {
-    await pieces.return(undefined as never)
-  }
-}
-
-function beginTrace(res: Response, gateway: Gateway): Trace {
-  const { id, traces } = exchangeOf(res)
-  const trace = new Trace(id, gateway.now)
-  traces.push(trace)
-  return trace
-}
-
-/** With a seed, the answers of one request differ but each is reproducible. */
-function choice(request: ChatRequest, index: number): ChatRequest {
-  const { seed } = request.sampling
-  return seed === undefined ? request : { ...request, sampling: { ...request.sampling, seed: seed + index } }
-}
-
-function fingerprint({ engine, version }: Gateway): string {
-  const { name, sha256, device } = engine.model
-  return `fp_${createHash('sha256')
-    .update(JSON.stringify([name, sha256, device, version]))
-    .digest('hex')
-    .slice(0, 10)}`
+function answerId({ id }: Heading, index: number): string {
+  return `${id}/${index}`
 }

@@ -7,6 +7,8 @@ export interface StreamOptions {
   readonly stalledMs: number
   /** Asked for once, when the stream opens. */
   readonly headers: () => Readonly<Record<string, string>>
+  /** Asked for once, when it ends; sent as trailers (RFC 9110, 6.5), which most clients pass over. */
+  readonly trailers: () => Readonly<Record<string, string>>
 }
 
 /**
@@ -32,22 +34,26 @@ export class EventStream {
   }
 
   /** Sends one event; resolves when the client is ready for the next. A client that reads nothing for `stalledMs` is cut off. */
-  async send(value: unknown): Promise<void> {
+  async send(value: unknown, event?: string): Promise<void> {
     this.#silent = false
-    await this.#write(`data: ${JSON.stringify(value)}\n\n`)
+    await this.#write(`${event === undefined ? '' : `event: ${event}\n`}data: ${JSON.stringify(value)}\n\n`)
   }
 
-  /** The end that OpenAI's clients wait for. */
+  /** The end that OpenAI's clients wait for in a chat. */
   async done(): Promise<void> {
     await this.#write('data: [DONE]\n\n')
-    this.stop()
-    this.#res.end()
+    this.end()
   }
 
   /** An error after the stream has opened: one event in OpenAI's error shape, and no `[DONE]`. */
   async fail(error: PalimpsestError): Promise<void> {
     await this.send(wireError(error))
+    this.end()
+  }
+
+  end(): void {
     this.stop()
+    if (!this.#res.destroyed) this.#res.addTrailers(this.#options.trailers())
     this.#res.end()
   }
 
@@ -72,6 +78,7 @@ export class EventStream {
       'Content-Type': 'text/event-stream; charset=utf-8',
       'Cache-Control': 'no-cache, no-transform',
       'X-Accel-Buffering': 'no',
+      Trailer: Object.keys(this.#options.trailers()).join(', '),
       ...this.#options.headers(),
     })
     this.#res.socket?.setNoDelay(true)

@@ -1,23 +1,24 @@
 import type { Request, Response } from 'express'
 import { PalimpsestError } from '../errors.ts'
 import type { Gateway } from '../gateway.ts'
-import { modelAsked, wireModel, wireModels } from '../openai/models.ts'
+import { wireModelAsked, wireModels } from '../openai/models.ts'
 import type { Routes } from './routes.ts'
 
 /** `GET /v1/models`, `GET /v1/models/NAME` and `GET /health`. */
 export function statusRoutes(gateway: Gateway): Routes {
-  const { engine, startedAt } = gateway
+  const { engine, embedder, startedAt } = gateway
+  const list = () => ({ object: 'list', data: wireModels(engine.model.name, embedder, startedAt) })
   return {
-    '/v1/models': { get: [(_req, res) => void res.json({ object: 'list', data: wireModels(engine.model.name, startedAt) })] },
+    '/v1/models': { get: [(_req, res) => void res.json(list())] },
     // A name may hold slashes ("owner/model"), written plainly or as %2F.
     '/v1/models/*name': { get: [(req, res) => void res.json(model(req, gateway))] },
     '/health': { get: [(_req, res) => health(res, gateway)] },
   }
 }
 
-function model(req: Request, { engine, startedAt }: Gateway) {
+function model(req: Request, { engine, embedder, startedAt }: Gateway) {
   const asked = [req.params.name].flat().join('/')
-  return wireModel(asked, modelAsked(asked, engine.model.name).arm, startedAt)
+  return wireModelAsked(asked, engine.model.name, embedder, startedAt)
 }
 
 /** Counts only: names of tenants are nobody else's business. */
@@ -34,6 +35,7 @@ function health(res: Response, gateway: Gateway): void {
     uptime_seconds: Math.floor((now() - startedAt) / 1000),
     model: { name, family, device, threads, context_tokens: contextTokens },
     load: { slots, busy, queued, queue_limit: queueLimit },
+    backends: engine.backends?.().map(({ lastFault, ...backend }) => ({ ...backend, last_fault: lastFault })),
     memory: { version: memory.version, tenants: index.length, indexed: sum('indexed'), pending: sum('pending') },
     templates: { names: templates.names(), problems: templates.problems() },
     edit_files: { problems: editFiles?.problems() ?? [] },

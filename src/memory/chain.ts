@@ -1,5 +1,6 @@
 import type { Edit } from '../edit/edit.ts'
 import type { Considered, Reason } from '../trace.ts'
+import { asks } from './evidence.ts'
 import { type HopSource, type Hops, nearness, placeOf, type Reading, read, relationOf, verdict } from './reading.ts'
 import type { Candidate } from './retrieve.ts'
 
@@ -17,6 +18,11 @@ const SPLIT = 0.15
 const APART = 0.1
 /** A question this near to an edit asks for it and describes nothing. */
 const PLAIN = 0.9
+/**
+ * Least probability of an edit that another one draws in: the question does not name its subject, so it has to be surer than one that is
+ * named (measured in docs/LOG.md).
+ */
+const DRAWN_IN = 0.6
 
 export interface Link {
   readonly edit: Edit
@@ -53,9 +59,14 @@ export async function chains(
     )
   const applying = those('selected')
   const described = await describing(question, those('other_relation'), applying, hops)
-  const found = [described]
+  const found: Followed[] = []
   for (const root of [...applying, ...described.links]) found.push(await chain(question, root, hops))
-  return joined(found, applying)
+  return joined([described, ...found.filter((one) => !found.some((other) => outdoes(other, one)))], applying)
+}
+
+/** A description by one name asks for one thing: the edit of that subject which it asks for most clearly leads on, and no other. */
+function outdoes(other: Followed, one: Followed): boolean {
+  return other.subject === one.subject && other.clarity > one.clarity
 }
 
 /** Edits that a description asks for where the question as a whole asks something else of their subject, and no other edit of it applies. */
@@ -65,14 +76,20 @@ async function describing(question: string, refused: readonly Link[], applying: 
   const open = refused.filter(({ edit }) => !applying.some((a) => a.edit.subject === edit.subject))
   for (const { edit } of open.slice(0, DESCRIBED_EDITS)) {
     const place = placeOf(question, edit)
-    const part = place === null ? undefined : plainest(await read(place, edit, hops.source))?.part
+    if (place === null || !asking(question, place.text)) continue
+    const part = plainest(await read(place, edit, hops.source))?.part
     if (part === undefined) continue
     const [taken] = (await verdict(`What is ${part}?`, hops)).considered
-    if (taken?.reason !== 'selected' || taken.id !== edit.id) continue
+    if (taken?.reason !== 'selected' || taken.id !== edit.id || taken.score < DRAWN_IN) continue
     links.push({ edit, score: taken.score, hop: 1 })
     considered.push(taken)
   }
   return { links, considered, asked: null }
+}
+
+/** Whether this sentence of a text asks something; what a text only tells describes nothing that is to be looked up. */
+function asking(text: string, sentence: string): boolean {
+  return asks({ sentence, followed: text.slice(text.indexOf(sentence) + sentence.length).trim() !== '' })
 }
 
 /** Chains of one question together, each edit once, those of `applying` left out; the longest says what is asked. */
@@ -92,29 +109,38 @@ export function joined(chains: readonly Chain[], applying: readonly { readonly e
  * A reading counts only if the part replaced asks for the first edit and what is left for something else (`clear`, `splits`; measured in
  * docs/LOG.md): "Where was X born?" leaves nothing to follow.
  */
-export async function chain(question: string, first: Link, hops: Hops): Promise<Chain> {
+export async function chain(question: string, first: Link, hops: Hops): Promise<Followed> {
   const links: Link[] = []
   const considered: Considered[] = []
   let place = placeOf(question, first.edit)
   let last = first
   let asked: string | null = null
+  let clearly = Number.NEGATIVE_INFINITY
   while (place !== null && last.hop < CHAIN_HOPS) {
     const { edit, score, hop } = last
     const used = new Set([first.edit.id, ...links.map((l) => l.edit.id)])
     const next = hops.source.about(hops.query, edit.targetNew).filter((e) => !used.has(e.id))
     const readings = await read(place, edit, hops.source)
     const found = await follow(readings, next, hops)
-    asked = (found?.reading ?? plainest(readings))?.asked ?? asked
+    const reading = found?.reading ?? plainest(readings)
+    if (reading !== null && last === first) clearly = clarity(reading)
+    asked = reading?.asked ?? asked
     if (found === null) break
     for (const c of found.considered) considered.push({ ...c, score: c.score * score, hop: hop + 1, via: edit.id })
     last = { edit: found.edit, score: found.score * score, hop: hop + 1 }
     links.push(last)
     place = { text: found.reading.asked, name: found.reading.name }
   }
-  return { links, considered, asked }
+  return { links, considered, asked, subject: first.edit.subject, clarity: clearly }
 }
 
-interface Followed {
+/** A chain, and how clearly a description asks for the edit that it begins with; nothing describes by its subject: minus infinity. */
+export interface Followed extends Chain {
+  readonly subject: string
+  readonly clarity: number
+}
+
+interface Step {
   readonly reading: Reading
   readonly edit: Edit
   readonly score: number
@@ -125,15 +151,16 @@ interface Followed {
  * The innermost reading under which the gate takes one of `next`: for what is left of the question, or else for a part of that which
  * describes in its turn.
  */
-async function follow(readings: readonly Reading[], next: readonly Edit[], hops: Hops): Promise<Followed | null> {
+async function follow(readings: readonly Reading[], next: readonly Edit[], hops: Hops): Promise<Step | null> {
   if (next.length === 0) return null
   for (const reading of await likely(readings, next, hops.source)) {
     for (const text of [reading.asked, ...(await parts(reading, next, hops.source))]) {
       const about = (await verdict(text, hops)).considered.filter((c) => next.some((edit) => edit.id === c.id))
       const considered = onlyFirst(about)
       const edit = next.find(({ id }) => id === considered[0]?.id)
-      if (edit !== undefined && considered[0]?.reason === 'selected')
-        return { reading, edit, score: considered[0].score, considered }
+      const [best] = considered
+      if (edit !== undefined && best?.reason === 'selected' && best.score >= DRAWN_IN)
+        return { reading, edit, score: best.score, considered }
     }
   }
   return null

@@ -20,6 +20,7 @@ country nation citizen citizenship nationality | city town municipality | contin
 language | country nation citizenship nationality | religion faith | occupation profession job | employer employed | gender sex
 director directed direct | writer author wrote written screenwriter | composer composed | producer produced produce | publisher published publishe | actor actres actress cast starring star
 | editor edited | illustrator illustrated | designer designed | narrator narrated | translator translated
+capital | twin sister
 president | chancellor | minister premier | king | queen | monarch | mayor | governor | senator | ambassador | secretary | treasurer | chairman chairperson chair
 state | government
 ceo | cfo | cto | coo | chairman chairperson chair | founder

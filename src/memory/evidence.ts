@@ -1,5 +1,7 @@
 import { MASK, words } from '../edit/edit.ts'
-import { opposites } from './contrasts.ts'
+import { contrast, opposites } from './contrasts.ts'
+import { agrees, mentions } from './likeness.ts'
+import type { AnswerKind } from './relations.ts'
 import type { NameMatch } from './subject-index.ts'
 import { sentences, type Token } from './tokens.ts'
 
@@ -12,11 +14,13 @@ export const EVIDENCE = [
   'misspelt', // all its words, at least one misspelt: share of weight
   'partial', // some of its words: share of weight
   'alike', // a name that resembles it ("C. A. Bushnell" for "Corry A. Bushnell"): how much
+  'form', // a name that can be another form of it, word by word ("T. S. Lodge" for "Thomas Soutter Lodge"): 1, or ½ where the last words differ
   'antecedent', // named earlier, and a pronoun stands for it where something is asked
   'lone_word', // the name is one word: easily another thing's name
   'case_mismatch', // a capitalised name, written small in a text that uses capitals
   'extended_left', // a capitalised word right before it: part of a longer name
-  'extended_right', // a capitalised word, number or bracket right after it
+  'realm', // "Kingdom of", "occupation of" and the like right before it, or "Fethiye Mosque, "
+  'extended_right', // a capitalised word or a number right after it
   'inside_longer', // inside another edit's longer name
   'relation', // best cosine of the text around the name, name masked, with prompt and statement, subject masked
   'statement', // the same with the statement alone
@@ -31,6 +35,11 @@ export const EVIDENCE = [
   'head_differs', // both have such a noun, and it is another: 1 - cosine
   'head_cosine', // cosine of those nouns where both have one
   'no_head', // the text has none
+  'head_contrast', // both have one, and they exclude each other ("date of birth", "place of birth")
+  'contrast', // the words around the name have a word that excludes one of the prompt's ("mother", "father")
+  'head_stated', // the text has one and the prompt has none: its cosine with prompt and statement
+  'head_target', // its cosine with the target ("language", "Finnish")
+  'wrong_kind', // who, where or when is asked: how unlikely it is that the target is a person, a place, a date
   'specific', // both text and edit have content words besides the name ("X, in" has none)
   'target_named', // the text itself names the new target
   'asks_number', // a date or amount is asked for, and the target holds no digit
@@ -109,7 +118,7 @@ export function head(masked: string): string {
   const left = masked.slice(0, at)
   const before = BEFORE.exec(left)?.[1] ?? WHICH.exec(left)?.[1]
   if (before !== undefined) {
-    const nouns = words(before)
+    const nouns = words(before.replace(/ of (?:the )?/giu, ' '))
     const from = nouns.findLastIndex((w) => NO_HEAD.has(w)) + 1
     if (from < nouns.length) return nouns.slice(from).slice(-2).join(' ')
   }
@@ -183,20 +192,55 @@ export function wordEvidence(near: Surroundings, prompt: string, target: string)
   const [asked, own] = [head(near.masked), head(prompt)]
   const stems = new Set(own.split(' ').map(stem))
   const same = asked !== '' && own !== '' && asked.split(' ').some((w) => stems.has(stem(w)))
+  const apart = asked !== '' && own !== '' && contrast(asked.split(' '), own.split(' '))
   const spoken = ` ${words(near.sentence).join(' ')} `
   const goal = words(target).join(' ')
   return {
     relation_words: wanted.size === 0 ? 0 : [...wanted].filter((w) => given.has(w)).length / wanted.size,
     bare: words(near.masked.replaceAll(MASK, '')).length === 0 ? 1 : 0,
-    head_same: same ? 1 : 0,
+    head_same: same && !apart ? 1 : 0,
+    head_contrast: apart ? 1 : 0,
     no_head: asked === '' ? 1 : 0,
-    specific: relationWords(near.window).size > 0 && wanted.size > 0 ? 1 : 0,
+    contrast: contrast(words(near.window.replaceAll(MASK, ' ')), words(prompt.replaceAll(MASK, ' '))) ? 1 : 0,
+    specific: relationWords(spelledOut(near.window)).size > 0 && relationWords(spelledOut(prompt)).size > 0 ? 1 : 0,
     target_named: goal !== '' && spoken.includes(` ${goal} `) && !words(prompt).join(' ').includes(goal) ? 1 : 0,
     asks_number: ASKS_NUMBER.test(near.sentence) && !/\d/.test(target) ? 1 : 0,
     told: asks(near) ? 0 : 1,
     opposed: opposed(near.masked, prompt) ? 1 : 0,
     reversed: reversed(near.masked, prompt) ? 1 : 0,
   }
+}
+
+const BARE_PREPOSITION = new RegExp(`^${MASK},? (?:(?:which|that|who) )?(?:(?:is|was|are|were) )?(in|from|by|at)$`, 'i')
+const SPELLED_OUT: Readonly<Record<string, string>> = {
+  in: 'is located in',
+  from: 'comes from',
+  by: 'was made by',
+  at: 'is located at',
+}
+
+/** A masked text that says no more than "X, in" or "X is from", said with a verb, so that its vector has a meaning. */
+export function spelledOut(masked: string): string {
+  const preposition = BARE_PREPOSITION.exec(masked)?.[1]?.toLowerCase()
+  return preposition === undefined ? masked : `${MASK} ${SPELLED_OUT[preposition]}`
+}
+
+const ASKED_KINDS: readonly (readonly [RegExp, readonly AnswerKind[]])[] = [
+  [/\b(?:who|whom|whose)\b/iu, ['person', 'organisation']],
+  [
+    /\bwhere\b|\b(?:which|what) (?:city|town|country|place|state|continent|region|nation|location|county|province)\b/iu,
+    ['place'],
+  ],
+  [
+    /\bwhen\b|\bhow (?:long|old|many|much|far|tall|often|big|high|large)\b|\b(?:which|what) (?:year|date|day|time|month)\b/iu,
+    ['number'],
+  ],
+  [/\bwhy\b|^\W*how\b/iu, ['other']],
+]
+
+/** The kinds of answer that a question's words ask for; null where they do not say. */
+export function answerAsked(sentence: string): readonly AnswerKind[] | null {
+  return ASKED_KINDS.find(([words]) => words.test(sentence))?.[1] ?? null
 }
 
 /** Evidence about the name alone; everything here is read off the text. */
@@ -219,18 +263,55 @@ export function nameEvidence(
     before === undefined ||
     match.firstToken === 1 ||
     /[.!?\n]\s*\S*$/.test(text.slice(Math.max(0, before.start - 2), before.start))
+  const whole = match.kind === 'exact' || match.kind === 'alias'
+  const ledBy = before?.capital === true && !firstOfSentence && /^[\s-]+$/.test(gapBefore)
+  const opened =
+    before?.capital === true &&
+    match.firstToken === 1 &&
+    match.matchedWords === 1 &&
+    /^ $/.test(gapBefore) &&
+    !OPENERS.has(before.word)
+  const apposed = before?.capital === true && match.matchedWords === 1 && gapBefore === ', ' && !firstOfSentence
+  const mentioned = whole ? [] : mentions(text, tokens).filter((m) => m.start < match.end && m.end > match.start)
   return {
-    exact: match.kind === 'exact' || match.kind === 'alias' ? 1 : 0,
+    exact: whole ? 1 : 0,
     misspelt: match.kind === 'misspelt' ? match.coverage : 0,
     partial: match.kind === 'partial' ? match.coverage : 0,
     alike: match.kind === 'alike' ? match.coverage : 0,
     lone_word: match.matchedWords === 1 ? 1 : 0,
     case_mismatch: nameCapital && usesCapitals && !startsSentence && !own.some((t) => t.capital) ? 1 : 0,
-    extended_left: before?.capital === true && !firstOfSentence && /^[\s-]+$/.test(gapBefore) && nameCapital ? 1 : 0,
+    form: whole ? 0 : Math.max(0, ...mentioned.map((m) => agrees(m.words, subject))),
+    extended_left: whole && nameCapital && (ledBy || opened) ? 1 : 0,
+    realm: whole && nameCapital && (NAMING.test(text.slice(0, match.start)) || apposed) ? 1 : 0,
     extended_right:
-      after !== undefined && ((after.capital && /^[\s-]+$/.test(gapAfter)) || /^\s*\($/.test(gapAfter)) && nameCapital ? 1 : 0,
+      whole && nameCapital && after !== undefined && goesOn(gapAfter, after, text.slice(match.start, match.end)) ? 1 : 0,
     inside_longer: all.some((o) => o.editId !== match.editId && longerAround(o, match)) ? 1 : 0,
   }
+}
+
+/** Words that make a longer name with "of" after them. */
+const NAMING = new RegExp(
+  `\\b(?:${[
+    'Kingdom Duchy Republic Empire Principality County Province Region District City Municipality Diocese Archdiocese',
+    'University College Institute Academy Bank Museum Church Cathedral Order House Tower Embassy Battle Siege Treaty',
+    'Bay Gulf Isle Island Port Lake Mount Occupation occupation',
+  ]
+    .join(' ')
+    .replaceAll(' ', '|')}) of (?:the )?$`,
+  'u',
+)
+
+/** Words that open a sentence and belong to no name. */
+const OPENERS = new Set([
+  ...STOP,
+  ...'did does can could will would should may might must if but so then while because about like unlike'.split(' '),
+  ...'tell explain describe visit not no yes please after before during since until hello hi hey'.split(' '),
+])
+
+/** Whether a name goes on after its last word: "iPhone 7", "Adobe Flash Player", "Sweet 16: Part 2", "Italy national". */
+function goesOn(gap: string, after: Token, name: string): boolean {
+  if (after.word === 'national' && /^ $/.test(gap)) return true
+  return after.capital && /^(?:[\s-]+|: )$/.test(gap) && (/\p{Lu}/u.test(name) || !/^\p{N}/u.test(after.word))
 }
 
 function longerAround(other: NameMatch, match: NameMatch): boolean {

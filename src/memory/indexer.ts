@@ -25,6 +25,8 @@ interface Lane {
   readonly priority: 'query' | 'import'
   readonly sliceEdits: number
   jobs: Job[]
+  /** Jobs before this position are done: taking each slice off the front would move a long import's whole list each time. */
+  next: number
   readonly pending: Set<number>
   running: Promise<void> | null
 }
@@ -53,8 +55,8 @@ export interface IndexerOptions {
 export class Indexer {
   readonly #options: IndexerOptions
   readonly #lanes: Record<LaneName, Lane> = {
-    fresh: { priority: 'query', sliceEdits: 8, jobs: [], pending: new Set(), running: null },
-    bulk: { priority: 'import', sliceEdits: 16, jobs: [], pending: new Set(), running: null },
+    fresh: { priority: 'query', sliceEdits: 8, jobs: [], next: 0, pending: new Set(), running: null },
+    bulk: { priority: 'import', sliceEdits: 16, jobs: [], next: 0, pending: new Set(), running: null },
   }
   readonly #pendingOf = new Map<string, number>()
   readonly #failures = new Map<number, { count: number; successesBefore: number }>()
@@ -108,9 +110,10 @@ export class Indexer {
     let waitMs = RETRY_MS.first
     // Not in the caller's turn: a landing returns before its embedding begins.
     await yieldToLoop()
-    while (lane.jobs.length > 0 && !this.#stop.signal.aborted) {
-      const alone = this.#failures.has(lane.jobs[0]?.seq ?? -1)
-      const slice = lane.jobs.splice(0, alone ? 1 : lane.sliceEdits)
+    while (lane.next < lane.jobs.length && !this.#stop.signal.aborted) {
+      const alone = this.#failures.has(lane.jobs[lane.next]?.seq ?? -1)
+      const slice = lane.jobs.slice(lane.next, lane.next + (alone ? 1 : lane.sliceEdits))
+      lane.next += slice.length
       try {
         await this.#index(slice, lane)
         waitMs = RETRY_MS.first
@@ -124,6 +127,8 @@ export class Indexer {
       this.#release(false)
       await yieldToLoop()
     }
+    lane.jobs = []
+    lane.next = 0
     lane.running = null
     this.#options.idle()
   }

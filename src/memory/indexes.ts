@@ -27,8 +27,9 @@ export interface IndexesOptions extends IndexOptions {
 const SETTLE_POINTS = 4
 /** Edits whose kept vectors are read between two turns of the event loop. */
 const LOAD_EDITS = 256
-/** Points gained since the last save that make another one worth while. */
+/** Points gained since the last save that make another one worth while, and the share of the graph they must be: it is written whole. */
 const SAVE_POINTS = 2_000
+const SAVE_SHARE = 1 / 8
 /** Changes after which, at the least, the share of dead points is counted again. */
 const RECOUNT_CHANGES = 1_000
 
@@ -130,6 +131,8 @@ export class Indexes {
     const revision = tenant?.view.revision(seq)
     if (tenant === undefined || revision === undefined) return
     tenant.index.add(seq, vectors, tenant.view.isDormant(revision, this.#options.moment()))
+    // During a long import, too: searches look at each waiting point.
+    if (tenant.index.unsettled) this.#maintain()
   }
 
   /** Takes note of records just applied to the view: `added` need vectors, and edits akin to `changed` may be live again. */
@@ -193,10 +196,16 @@ export class Indexes {
       await this.#recount(tenant)
       while (tenant.index.unsettled && !this.#closed) {
         tenant.index.settle(SETTLE_POINTS)
+        if (this.#worthSaving(tenant)) await this.#save(tenant)
         await yieldToLoop()
       }
-      if (tenant.index.unsaved >= SAVE_POINTS && !this.#closed) await this.#save(tenant)
+      if (this.#worthSaving(tenant) && !this.#closed) await this.#save(tenant)
     }
+  }
+
+  /** So that an import that is broken off has not all to build again, and a long one does not write without end. */
+  #worthSaving({ index }: Tenant): boolean {
+    return index.unsaved >= Math.max(SAVE_POINTS, SAVE_SHARE * (index.graph?.size ?? 0))
   }
 
   async #recount(tenant: Tenant): Promise<void> {

@@ -1,3 +1,4 @@
+import { LRUCache } from 'lru-cache'
 import { words } from '../edit/edit.ts'
 import { withinOneEdit } from './subject-index.ts'
 import type { Span, Token } from './tokens.ts'
@@ -14,6 +15,16 @@ const PARTICLES = new Set('of the de del della di da la le el al von van der den
 const MENTION_WORDS = 12
 /** Runs looked at in one text. */
 const MENTIONS = 16
+
+/** Subjects whose words are kept: each is compared with every mention in a text. */
+const KNOWN_SUBJECTS = 1_024
+const known = new LRUCache<string, readonly string[]>({ max: KNOWN_SUBJECTS })
+
+function tellingWords(subject: string): readonly string[] {
+  const told = known.get(subject) ?? words(subject).filter((w) => !PARTICLES.has(w))
+  known.set(subject, told)
+  return told
+}
 
 /** Everyday forms of English first names, each row one name. Only forms that a prefix does not show already. */
 const NICKNAMES: ReadonlyMap<string, number> = new Map(
@@ -37,7 +48,7 @@ export function mentions(text: string, tokens: readonly Token[]): Mention[] {
     for (let i = first + 1; i < Math.min(tokens.length, first + MENTION_WORDS); i++) {
       const gap = text.slice(tokens[i - 1]?.end, tokens[i]?.start)
       if (!/^[\s.,'’–/-]{0,2}$/.test(gap)) break
-      if (tokens[i]?.capital === true) end = i + 1
+      if (tokens[i]?.capital === true || (end === i && /^['’-]$/.test(gap) && tokens[i]?.word !== 's')) end = i + 1
       else if (!PARTICLES.has(tokens[i]?.word ?? '') || /[.,]/.test(gap)) break
     }
     const own = tokens.slice(first, end)
@@ -57,7 +68,7 @@ export function mentions(text: string, tokens: readonly Token[]): Mention[] {
  */
 export function likeness(mention: readonly string[], subject: string): number {
   const a = mention.filter((w) => !PARTICLES.has(w))
-  const b = words(subject).filter((w) => !PARTICLES.has(w))
+  const b = tellingWords(subject)
   if (a.length === 0 || b.length === 0) return 0
   if (numbers(a) !== numbers(b)) return 0
   if (a.join('') === b.join('')) return 1
@@ -79,12 +90,47 @@ export function likeness(mention: readonly string[], subject: string): number {
   return strong ? (2 * shared) / (a.length + b.length) : 0
 }
 
-function numbers(parts: readonly string[]): string {
-  return parts.filter((w) => /\d/.test(w)).join(' ')
+/** Least likeness of two words that may be forms of one: an initial, an everyday form, a slip of the pen. */
+const FORM = 0.8
+
+/**
+ * Whether one name can be a form of the other: each word of the shorter is one of the longer's, or an initial, everyday form, abbreviation or
+ * slip of it ("T. S. Lodge", "Thomas Soutter Lodge"; "Ann Lee Roe", "Ann Roe"; not "Joseph Archer", "François Archer"). 1, or ½ where the last
+ * words differ ("Robinson J", "Julia Robinson"), or 0.
+ */
+export function agrees(mention: readonly string[], subject: string): number {
+  const a = mention.filter((w) => !PARTICLES.has(w))
+  const b = words(subject).filter((w) => !PARTICLES.has(w))
+  if (a.length > 0 && a.join('') === b.join('')) return 1
+  const [short, long] = a.length <= b.length ? [a, b] : [b, a]
+  if (short.length === 0 || numbers(a) !== numbers(b)) return 0
+  const left = [...long]
+  for (const word of short) {
+    const at = left.findIndex((other) => wordLikeness(word, other) >= FORM)
+    if (at === -1) return 0
+    left.splice(at, 1)
+  }
+  if (!short.some((w) => w.length > 2 && long.some((o) => o.length > 2 && wordLikeness(w, o) >= FORM))) return 0
+  return wordLikeness(a.at(-1) ?? '', b.at(-1) ?? '') >= FORM ? 1 : 0.5
 }
+
+function numbers(parts: readonly string[]): string {
+  return parts.filter((w) => /\d|^(?:i{2,3}|iv|vi{1,3}|ix|xi{1,3}|xiv|xvi{0,3}|xx)$/.test(w)).join(' ')
+}
+
+/** Abbreviations that names hold, each row one word. */
+const ABBREVIATED: ReadonlyMap<string, number> = new Map(
+  `limited ltd | incorporated inc | corporation corp | company co | brothers bros | saint st ste | mount mt | fort ft | junior jr | senior sr
+  doctor dr | professor prof | university univ | department dept | association assoc | institute inst | national natl | international intl
+  and & | bc bce | ad ce | street st | avenue ave | road rd | captain capt | general gen | colonel col | lieutenant lt | sergeant sgt | number no`
+    .split(/\s*[|\n]\s*/)
+    .flatMap((row, i) => row.split(' ').map((word): [string, number] => [word, i])),
+)
 
 function wordLikeness(a: string, b: string): number {
   if (a === b) return 1
+  const short = ABBREVIATED.get(a)
+  if (short !== undefined && short === ABBREVIATED.get(b)) return 0.95
   if (a.length === 1 || b.length === 1) return a[0] === b[0] ? 0.8 : 0
   const nickname = NICKNAMES.get(a)
   if (nickname !== undefined && nickname === NICKNAMES.get(b)) return 0.9

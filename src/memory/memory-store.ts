@@ -29,7 +29,7 @@ export interface MemoryLimits {
   readonly graph: GraphOptions
 }
 
-export const MEMORY_LIMITS: MemoryLimits = { exactPoints: 4_000, promptEdits: 64, graph: GRAPH_OPTIONS }
+export const MEMORY_LIMITS: MemoryLimits = { exactPoints: 2_000, promptEdits: 64, graph: GRAPH_OPTIONS }
 
 export interface MemoryOptions {
   /** Created if need be; held exclusively until `close`. */

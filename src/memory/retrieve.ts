@@ -96,14 +96,21 @@ export class Retriever {
     return { candidates: found, cached: false }
   }
 
-  /** Those of one turn's candidates that a later one contradicts in other words, with its id. Most turns have no two such and cost nothing. */
-  async outdated({ tenant, asOf }: SelectionQuery, candidates: readonly Candidate[]): Promise<ReadonlyMap<string, string>> {
+  /**
+   * Those of one turn's candidates that a later one contradicts in other words, with its id. Most turns have no two such and cost nothing.
+   * `asked`: those that the turn clearly asks for.
+   */
+  async outdated(
+    { tenant, asOf }: SelectionQuery,
+    candidates: readonly Candidate[],
+    asked: ReadonlySet<string> = new Set(),
+  ): Promise<ReadonlyMap<string, string>> {
     const had = this.#outdated.get(candidates)
     if (had !== undefined) return had
     const at = asOf ?? this.#now()
     const pairs = rivalPairs(candidates.map(({ edit }) => ({ edit, seq: this.#source.get(tenant, edit.id, at)?.seq ?? 0 })))
     const texts = pairs.flat().flatMap(({ edit }) => relationTextsOf(edit))
-    const found = outdated(pairs, await this.relationVectors(texts, 'query'))
+    const found = outdated(pairs, await this.relationVectors(texts, 'query'), asked)
     this.#outdated.set(candidates, found)
     return found
   }
@@ -144,7 +151,7 @@ export class Retriever {
 
   #eligible(query: SelectionQuery, id: string, at: number): Edit | undefined {
     const held = this.#source.get(query.tenant, id, at)
-    if (held === undefined || !this.#source.heldAt(query.tenant, id, at) || !isForModel(held.edit, query.model)) return undefined
+    if (held?.state !== 'live' || !isForModel(held.edit, query.model)) return undefined
     return query.tags.length === 0 || query.tags.some((t) => held.edit.tags.includes(t)) ? held.edit : undefined
   }
 

@@ -11,6 +11,8 @@ import { contrast, meaning } from './contrasts.ts'
 const SAME_COSINE = 0.7
 /** The same where one wording is the other with another word or two: what they share makes any two of those close. */
 const SAME_FRAME_COSINE = 0.9
+/** The same where one question clearly asks for both edits: that alone says that they answer the same. */
+const ASKED_TOGETHER_COSINE = 0.5
 /** Wordings of an edit that are compared: its prompt and its first paraphrases. */
 const WORDINGS = 3
 /** Words that two wordings of one frame differ in, at most. */
@@ -48,6 +50,7 @@ interface Reading {
   readonly key: string
   readonly wordings: readonly Wording[]
 }
+const names = new WeakMap<Edit, readonly string[]>()
 const readings = new WeakMap<Edit, Reading>()
 
 function reading(edit: Edit): Reading {
@@ -77,18 +80,19 @@ export function plainlySameRelation(a: Edit, b: Edit): boolean | undefined {
   return a.relation !== undefined && b.relation !== undefined ? false : undefined
 }
 
-/** Whether the edits, of one subject, ask the same of it. */
-export function sameRelation(a: Edit, b: Edit, vectors: Vectors): boolean {
+/** Whether the edits, of one subject, ask the same of it; `together`: one question clearly asks for both. */
+export function sameRelation(a: Edit, b: Edit, vectors: Vectors, together = false): boolean {
   const plain = plainlySameRelation(a, b)
   if (plain !== undefined) return plain
-  return reading(a).wordings.some((one) => reading(b).wordings.some((other) => sameWording(one, other, vectors)))
+  const least = together ? ASKED_TOGETHER_COSINE : SAME_COSINE
+  return reading(a).wordings.some((one) => reading(b).wordings.some((other) => sameWording(one, other, vectors, least)))
 }
 
-function sameWording(a: Wording, b: Wording, vectors: Vectors): boolean {
+function sameWording(a: Wording, b: Wording, vectors: Vectors, least: number): boolean {
   if (a.said === b.said) return true
   const [va, vb] = [vectors.get(a.text), vectors.get(b.text)]
   if (va === undefined || vb === undefined) return false
-  return cosine(va, vb) >= (sameFrame(a.words, b.words) ? SAME_FRAME_COSINE : SAME_COSINE) && !opposed(a.words, b.words)
+  return cosine(va, vb) >= (sameFrame(a.words, b.words) ? SAME_FRAME_COSINE : least) && !opposed(a.words, b.words)
 }
 
 function cosine(a: Float32Array, b: Float32Array): number {
@@ -183,22 +187,42 @@ export interface Dated {
 
 /** Pairs (earlier, later) that would contradict each other if their relations were the same, those that labels rule out left aside. */
 export function rivalPairs(held: readonly Dated[]): [earlier: Dated, later: Dated][] {
-  const sorted = held.map((dated) => ({ dated, names: namesOf(dated.edit) })).sort((a, b) => a.dated.seq - b.dated.seq)
+  const sorted = held.map((dated) => ({ dated, names: knownNames(dated.edit) })).sort((a, b) => a.dated.seq - b.dated.seq)
   const out: [Dated, Dated][] = []
-  for (const [i, later] of sorted.entries())
+  const met = new Set<string>()
+  for (const [i, later] of sorted.entries()) {
+    // Two of one subject have a name in common; most candidates have none with any other.
+    const alone = !later.names.some((name) => met.has(name))
+    for (const name of later.names) met.add(name)
+    if (alone) continue
     for (const earlier of sorted.slice(0, i)) {
       const [a, b] = [earlier.dated.edit, later.dated.edit]
       if (!sameSubject(earlier.names, later.names) || sameTarget(a, b) || plainlySameRelation(a, b) === false) continue
       out.push([earlier.dated, later.dated])
     }
+  }
   return out
 }
 
-/** The edits that a later one of the same (subject, relation) and another target makes untrue, with the id of the latest that follows from it. */
-export function outdated(pairs: readonly (readonly [earlier: Dated, later: Dated])[], vectors: Vectors): Map<string, string> {
+function knownNames(edit: Edit): readonly string[] {
+  const known = names.get(edit) ?? namesOf(edit)
+  names.set(edit, known)
+  return known
+}
+
+/**
+ * The edits that a later one of the same (subject, relation) and another target makes untrue, with the id of the latest that follows from
+ * it. `asked`: the edits that one question clearly asks for.
+ */
+export function outdated(
+  pairs: readonly (readonly [earlier: Dated, later: Dated])[],
+  vectors: Vectors,
+  asked: ReadonlySet<string> = new Set(),
+): Map<string, string> {
   const next = new Map<string, string>()
+  const together = (one: Dated, other: Dated) => asked.has(one.edit.id) && asked.has(other.edit.id)
   for (const [earlier, later] of pairs)
-    if (sameRelation(earlier.edit, later.edit, vectors)) next.set(earlier.edit.id, later.edit.id)
+    if (sameRelation(earlier.edit, later.edit, vectors, together(earlier, later))) next.set(earlier.edit.id, later.edit.id)
   // From earlier to later only, so that this ends.
   const last = (id: string): string => {
     const after = next.get(id)

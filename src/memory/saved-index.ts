@@ -59,17 +59,32 @@ async function sha256Of(file: string): Promise<string> {
  * header and the lengths inside add up to it.
  */
 async function assertWhole(file: string, count: number): Promise<number> {
-  const bytes = await readFile(file)
-  const cut = () => new Error(`only part of it was written (${bytes.length} bytes); the disk may be full`)
-  if (bytes.length < HEADER.bytes) throw cut()
-  if (Number(bytes.readBigUInt64LE(HEADER.countAt)) !== count) throw new Error(`holds another number of vectors than ${count}`)
-  let at = HEADER.bytes + count * Number(bytes.readBigUInt64LE(HEADER.pointBytesAt))
+  const { size } = await stat(file)
+  const cut = () => new Error(`only part of it was written (${size} bytes); the disk may be full`)
+  if (size < HEADER.bytes) throw cut()
+  const header = await part(file, 0, HEADER.bytes)
+  if (Number(header.readBigUInt64LE(HEADER.countAt)) !== count) throw new Error(`holds another number of vectors than ${count}`)
+  const ground = HEADER.bytes + count * Number(header.readBigUInt64LE(HEADER.pointBytesAt))
+  if (size < ground) throw cut()
+  const links = await part(file, ground, size - ground)
+  let at = 0
   for (let i = 0; i < count; i++) {
-    if (at + 4 > bytes.length) throw cut()
-    at += 4 + bytes.readUInt32LE(at)
+    if (at + 4 > links.length) throw cut()
+    at += 4 + links.readUInt32LE(at)
   }
-  if (at !== bytes.length) throw cut()
-  return bytes.length
+  if (at !== links.length) throw cut()
+  return size
+}
+
+/** The ground layer is most of a file that may be too large to be read whole. */
+async function part(file: string, position: number, length: number): Promise<Buffer> {
+  const handle = await open(file, 'r')
+  try {
+    const { buffer, bytesRead } = await handle.read(Buffer.alloc(length), 0, length, position)
+    return buffer.subarray(0, bytesRead)
+  } finally {
+    await handle.close()
+  }
 }
 
 function textsHash(seqs: readonly number[], textsOf: Expected['textsOf']): string {

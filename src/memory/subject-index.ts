@@ -19,6 +19,8 @@ export interface NameMatch extends Span {
 
 interface Name {
   readonly words: readonly string[]
+  /** Its words that carry it, each once. */
+  readonly telling: readonly string[]
   readonly kind: 'exact' | 'alias'
   readonly edits: Set<string>
 }
@@ -63,10 +65,11 @@ export function withinOneEdit(a: string, b: string): boolean {
 /** Names of one tenant's subjects, for finding them in text. Holds every edit ever landed; who is live is the caller's question. */
 export class SubjectIndex {
   readonly #names = new Map<string, Name>()
-  readonly #byWord = new Map<string, Set<string>>()
+  readonly #byWord = new Map<string, Name[]>()
   readonly #byDeletion = new Map<string, Set<string>>()
   readonly #namesOf = new Map<string, string[]>()
-  #longest = 1
+  /** Words of the longest name that begins with a word. */
+  readonly #longest = new Map<string, number>()
 
   add(edit: Edit): void {
     if (this.#namesOf.has(edit.id)) this.remove(edit.id)
@@ -95,18 +98,18 @@ export class SubjectIndex {
   }
 
   #addName(key: string, parts: readonly string[], kind: 'exact' | 'alias'): Name {
-    const name: Name = { words: parts, kind, edits: new Set() }
+    const telling = [...new Set(parts)].filter((word) => !FUNCTION_WORDS.has(word))
+    const name: Name = { words: parts, telling, kind, edits: new Set() }
     this.#names.set(key, name)
-    this.#longest = Math.max(this.#longest, parts.length)
-    for (const word of new Set(parts)) {
-      if (FUNCTION_WORDS.has(word)) continue
-      let holders = this.#byWord.get(word)
-      if (holders === undefined) {
-        holders = new Set()
-        this.#byWord.set(word, holders)
+    const first = parts[0] ?? ''
+    this.#longest.set(first, Math.max(this.#longest.get(first) ?? 0, parts.length))
+    for (const word of telling) {
+      const holders = this.#byWord.get(word)
+      if (holders !== undefined) holders.push(name)
+      else {
+        this.#byWord.set(word, [name])
         if (word.length >= MISSPELT_WORD_CHARS) for (const d of deletions(word)) add(this.#byDeletion, d, word)
       }
-      holders.add(key)
     }
     return name
   }
@@ -121,7 +124,8 @@ export class SubjectIndex {
     const out: NameMatch[] = []
     for (let first = 0; first < text.length; first++) {
       let joined = ''
-      for (let count = 1; count <= this.#longest && first + count <= text.length; count++) {
+      const longest = this.#longest.get(at(text, first).word) ?? 0
+      for (let count = 1; count <= longest && first + count <= text.length; count++) {
         joined = count === 1 ? at(text, first).word : `${joined} ${at(text, first + count - 1).word}`
         for (const kind of ['exact', 'alias'] as const) {
           for (const editId of this.#names.get(`${kind}:${joined}`)?.edits ?? []) {
@@ -135,16 +139,15 @@ export class SubjectIndex {
 
   /** Names of which the text has only some words, or has them with a slip of the pen. */
   #looseNames(text: readonly Token[], whole: readonly NameMatch[]): NameMatch[] {
-    const found = new Map<string, { first: number; last: number; hits: Map<string, boolean> }>()
+    const found = new Map<Name, { first: number; last: number; hits: Map<string, boolean> }>()
     for (let i = 0; i < text.length; i++) {
       for (const [word, same] of this.#wordsLike(at(text, i).word)) {
-        for (const key of this.#byWord.get(word) ?? []) {
-          const name = this.#names.get(key)
-          if (name === undefined || name.edits.size === 0) continue
-          const seen = found.get(key)
+        for (const name of this.#byWord.get(word) ?? []) {
+          if (name.edits.size === 0) continue
+          const seen = found.get(name)
           // A name's words stand together: start anew when the gap is longer than the name itself.
           if (seen === undefined || i - seen.last > name.words.length)
-            found.set(key, { first: i, last: i, hits: new Map([[word, same]]) })
+            found.set(name, { first: i, last: i, hits: new Map([[word, same]]) })
           else {
             seen.last = i
             seen.hits.set(word, same || (seen.hits.get(word) ?? false))
@@ -154,10 +157,9 @@ export class SubjectIndex {
     }
     const wholeEdits = new Set(whole.map((m) => m.editId))
     const out: NameMatch[] = []
-    for (const [key, { first, last, hits }] of found) {
-      const name = this.#names.get(key)
-      if (name === undefined) continue
-      const coverage = this.#coverage(name.words, hits)
+    const weights = new Map<string, number>()
+    for (const [name, { first, last, hits }] of found) {
+      const coverage = this.#coverage(name, hits, weights)
       if (coverage < 0.3) continue
       const kind: NameKind = hits.size >= name.words.filter((w) => !FUNCTION_WORDS.has(w)).length ? 'misspelt' : 'partial'
       for (const editId of name.edits) {
@@ -172,7 +174,7 @@ export class SubjectIndex {
   *#wordsLike(word: string): Generator<[string, boolean]> {
     const holders = this.#byWord.get(word)
     if (holders !== undefined) {
-      if (holders.size <= COMMON_WORD_NAMES) yield [word, true]
+      if (holders.length <= COMMON_WORD_NAMES) yield [word, true]
       return
     }
     if (word.length < MISSPELT_WORD_CHARS) return
@@ -182,18 +184,21 @@ export class SubjectIndex {
       for (const w of this.#byDeletion.get(d) ?? []) near.add(w)
     }
     for (const candidate of near) {
-      if (withinOneEdit(word, candidate) && (this.#byWord.get(candidate)?.size ?? 0) <= COMMON_WORD_NAMES)
+      if (withinOneEdit(word, candidate) && (this.#byWord.get(candidate)?.length ?? 0) <= COMMON_WORD_NAMES)
         yield [candidate, false]
     }
   }
 
   /** Weight of the matched words over the weight of all, a word weighing the log of how few names have it; a misspelt one counts 0.9. */
-  #coverage(parts: readonly string[], hits: ReadonlyMap<string, boolean>): number {
+  #coverage({ telling }: Name, hits: ReadonlyMap<string, boolean>, weights: Map<string, number>): number {
     let total = 0
     let matched = 0
-    for (const word of new Set(parts)) {
-      if (FUNCTION_WORDS.has(word)) continue
-      const weight = Math.log(1 + this.#names.size / (this.#byWord.get(word)?.size ?? 1))
+    for (const word of telling) {
+      let weight = weights.get(word)
+      if (weight === undefined) {
+        weight = Math.log(1 + this.#names.size / (this.#byWord.get(word)?.length ?? 1))
+        weights.set(word, weight)
+      }
       total += weight
       const hit = hits.get(word)
       if (hit !== undefined) matched += hit ? weight : 0.9 * weight

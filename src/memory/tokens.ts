@@ -31,8 +31,16 @@ const ABBREVIATION =
 
 const SEGMENTER = new Intl.Segmenter('en', { granularity: 'sentence' })
 
+let latest: { readonly text: string; readonly spans: readonly Span[] } = { text: '', spans: [] }
+
 /** Sentences as spans that cover the text; a break inside a line of initials or after an abbreviation is undone. */
-export function sentences(text: string): Span[] {
+export function sentences(text: string): readonly Span[] {
+  // Asked for each name in a text, one after the other.
+  if (text !== latest.text) latest = { text, spans: divided(text) }
+  return latest.spans
+}
+
+function divided(text: string): Span[] {
   const out: { start: number; end: number }[] = []
   for (const { segment, index } of SEGMENTER.segment(text)) {
     const last = out.at(-1)

@@ -21,7 +21,7 @@ export interface GraphOptions {
   readonly searchBreadth: number
 }
 
-export const GRAPH_OPTIONS: GraphOptions = { neighbours: 16, buildBreadth: 200, searchBreadth: 128 }
+export const GRAPH_OPTIONS: GraphOptions = { neighbours: 24, buildBreadth: 200, searchBreadth: 128 }
 
 /** How far from 1 a unit vector's length may be, rounding in half precision allowed for. */
 const UNIT_TOLERANCE = 1e-2

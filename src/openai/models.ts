@@ -8,7 +8,9 @@ export interface WireModel {
   /** Seconds since the epoch. */
   readonly created: number
   readonly owned_by: string
-  readonly palimpsest: { readonly arm: Arm }
+  readonly palimpsest:
+    | { readonly arm: Arm }
+    | { readonly embedding: { readonly dimensions: number; readonly max_tokens: number } }
 }
 
 /** `NAME` and `NAME@edited` are the edited model, `NAME@base` the untouched one. Throws `model_not_found`, listing what is served. */
@@ -23,10 +25,36 @@ export function modelAsked(asked: string, served: string): { name: string; arm: 
   )
 }
 
-export function wireModels(served: string, startedAt: number): WireModel[] {
-  return [wireModel(served, 'edited', startedAt), wireModel(`${served}@base`, 'base', startedAt)]
+/** What embeds; listed after the models that chat. */
+export interface ServedEmbedder {
+  readonly name: string
+  readonly dimensions: number
+  readonly maxTokens: number
 }
 
-export function wireModel(id: string, arm: Arm, startedAt: number): WireModel {
-  return { id, object: 'model', created: Math.floor(startedAt / 1000), owned_by: 'palimpsest', palimpsest: { arm } }
+export function wireModels(served: string, embedder: ServedEmbedder | undefined, startedAt: number): WireModel[] {
+  return [
+    wireModel(served, { arm: 'edited' }, startedAt),
+    wireModel(`${served}@base`, { arm: 'base' }, startedAt),
+    ...(embedder ? [embeddingModel(embedder, startedAt)] : []),
+  ]
+}
+
+/** One by its name. Throws `model_not_found`. */
+export function wireModelAsked(
+  asked: string,
+  served: string,
+  embedder: ServedEmbedder | undefined,
+  startedAt: number,
+): WireModel {
+  if (embedder !== undefined && asked === embedder.name) return embeddingModel(embedder, startedAt)
+  return wireModel(asked, { arm: modelAsked(asked, served).arm }, startedAt)
+}
+
+function embeddingModel({ name, dimensions, maxTokens }: ServedEmbedder, startedAt: number): WireModel {
+  return wireModel(name, { embedding: { dimensions, max_tokens: maxTokens } }, startedAt)
+}
+
+function wireModel(id: string, palimpsest: WireModel['palimpsest'], startedAt: number): WireModel {
+  return { id, object: 'model', created: Math.floor(startedAt / 1000), owned_by: 'palimpsest', palimpsest }
 }

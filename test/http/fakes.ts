@@ -35,6 +35,7 @@ export interface ServeOptions {
   readonly limits?: Partial<Limits>
   readonly closing?: AbortSignal
   readonly otherEngines?: ReadonlyMap<string, Engine>
+  readonly gateway?: Partial<Gateway>
 }
 
 /**
@@ -48,6 +49,7 @@ export async function serve({
   limits,
   closing,
   otherEngines,
+  gateway: more,
 }: ServeOptions = {}): Promise<Served> {
   const logged: object[] = []
   const note = (fields: object) => void logged.push(fields)
@@ -63,6 +65,7 @@ export async function serve({
     ...(otherEngines && { otherEngines }),
     multiHop: { mode: 'chain', bridges: new Bridges(served) },
     memory,
+    ...(embedder.countTokens && { embedder: embedder as Required<Embedder> }),
     retriever: new Retriever(memory, embedder, { now, cacheBytes: 1_000_000 }),
     calibration: { bias: 5, weights: {}, products: {}, threshold: 0.5 },
     templates: openTemplates({ dir: join(import.meta.dirname, '../../templates'), watch: false, log: quiet }),
@@ -73,6 +76,7 @@ export async function serve({
     version: '0.0.0-test',
     startedAt: Date.now(),
     ...(closing && { closing }),
+    ...more,
   }
   trials.experiments.replays.start(answererOf(gateway))
   const server = createApp(gateway).listen(0, '127.0.0.1')

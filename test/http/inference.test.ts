@@ -4,7 +4,7 @@ import { afterEach, describe, expect, test, vi } from 'vitest'
 import type { Engine } from '../../src/engine/engine.ts'
 import { openScripted } from '../../src/engine/scripted.ts'
 import { PalimpsestError } from '../../src/errors.ts'
-import { NEUTRAL } from '../../src/openai/fields.ts'
+import { CHAT_FIELDS } from '../../src/openai/fields.ts'
 import type { Sampling } from '../../src/request.ts'
 import { echo, MODEL, type Served, type ServeOptions, serve } from './fakes.ts'
 
@@ -100,7 +100,11 @@ describe('an answer in one piece', () => {
         prompt_tokens: expect.any(Number),
         completion_tokens: expect.any(Number),
         total_tokens: expect.any(Number),
-        prompt_tokens_details: { cached_tokens: 0 },
+        prompt_tokens_details: { cached_tokens: 0, audio_tokens: 0 },
+        completion_tokens_details: {
+          ...{ reasoning_tokens: 0, audio_tokens: 0 },
+          ...{ accepted_prediction_tokens: 0, rejected_prediction_tokens: 0 },
+        },
       },
       palimpsest: {
         arm: 'edited',
@@ -248,7 +252,7 @@ describe('a stream', () => {
 
   test('that fails after its first piece ends with an error event and no [DONE]', async () => {
     const failing = engineThat(async function* () {
-      yield 'So far'
+      yield { text: 'So far' }
       throw new PalimpsestError('engine_failed', 'The model stopped working in the middle of an answer.')
     })
     const served = await start({ engine: failing })
@@ -270,7 +274,7 @@ describe('a stream', () => {
     const released = latch()
     const slow = engineThat(async function* () {
       await released.promise
-      yield 'At last'
+      yield { text: 'At last' }
       return FINISH
     })
     const served = await start({ engine: slow, limits: { heartbeatMs: 5 } })
@@ -287,7 +291,7 @@ describe('a stream', () => {
       try {
         for (;;) {
           yielded++
-          yield 'x'.repeat(100_000)
+          yield { text: 'x'.repeat(100_000) }
         }
       } finally {
         ended.resolve()
@@ -311,8 +315,8 @@ describe('errors as the official client sees them', () => {
     })
     await expect(client.chat.completions.create(ask('x', { tools: [{}] }))).rejects.toMatchObject({
       constructor: OpenAI.BadRequestError,
-      param: 'tools',
-      code: 'unsupported_field',
+      param: 'tools[0].type',
+      code: 'missing_field',
     })
     await expect(client.chat.completions.create(ask('x', { model: 'gpt-9' }))).rejects.toMatchObject({
       constructor: OpenAI.NotFoundError,
@@ -385,50 +389,52 @@ describe('a client that leaves frees its slot', () => {
 
 describe('what is read', () => {
   /** Every field that OpenAI documents: the compiler refuses this when the official client's types have another. */
-  const DOCUMENTED: Record<keyof ChatCompletionCreateParamsBase, 'read' | 'refused'> = {
-    messages: 'read',
-    model: 'read',
+  const DOCUMENTED: Record<keyof ChatCompletionCreateParamsBase, 'honoured' | 'accepted' | 'refused'> = {
+    messages: 'honoured',
+    model: 'honoured',
     audio: 'refused',
-    frequency_penalty: 'refused',
+    frequency_penalty: 'honoured',
     function_call: 'refused',
     functions: 'refused',
-    logit_bias: 'refused',
-    logprobs: 'refused',
-    max_completion_tokens: 'read',
-    max_tokens: 'read',
-    metadata: 'read',
+    logit_bias: 'honoured',
+    logprobs: 'honoured',
+    max_completion_tokens: 'honoured',
+    max_tokens: 'honoured',
+    metadata: 'accepted',
     modalities: 'refused',
     moderation: 'refused',
-    n: 'read',
-    parallel_tool_calls: 'read',
-    prediction: 'refused',
-    presence_penalty: 'refused',
-    prompt_cache_key: 'refused',
-    prompt_cache_options: 'refused',
-    prompt_cache_retention: 'refused',
+    n: 'honoured',
+    parallel_tool_calls: 'honoured',
+    prediction: 'accepted',
+    presence_penalty: 'honoured',
+    prompt_cache_key: 'accepted',
+    prompt_cache_options: 'accepted',
+    prompt_cache_retention: 'accepted',
     reasoning_effort: 'refused',
-    response_format: 'refused',
-    safety_identifier: 'refused',
-    seed: 'read',
+    response_format: 'honoured',
+    safety_identifier: 'accepted',
+    seed: 'honoured',
     service_tier: 'refused',
-    stop: 'read',
+    stop: 'honoured',
     store: 'refused',
-    stream: 'read',
-    stream_options: 'read',
-    temperature: 'read',
-    tool_choice: 'refused',
-    tools: 'refused',
-    top_logprobs: 'refused',
-    top_p: 'read',
-    user: 'read',
+    stream: 'honoured',
+    stream_options: 'honoured',
+    temperature: 'honoured',
+    tool_choice: 'honoured',
+    tools: 'honoured',
+    top_logprobs: 'honoured',
+    top_p: 'honoured',
+    user: 'accepted',
     verbosity: 'refused',
     web_search_options: 'refused',
   }
-  const fieldsThatAre = (what: string) => Object.entries(DOCUMENTED).flatMap(([field, kind]) => (kind === what ? [field] : []))
-
   test('each documented field is read or refused by name', () => {
     expect(Object.keys(DOCUMENTED)).toHaveLength(37)
-    expect(Object.keys(NEUTRAL).sort()).toEqual(fieldsThatAre('refused').sort())
+    const decided = Object.entries(CHAT_FIELDS).map(([field, decision]) => [
+      field,
+      typeof decision === 'object' ? 'refused' : decision,
+    ])
+    expect(Object.fromEntries(decided)).toEqual(DOCUMENTED)
   })
 
   test('a field that asks for nothing is let through: null, or its neutral values', async () => {
@@ -439,11 +445,15 @@ describe('what is read', () => {
         .map((field) => [field, null]),
     )
     expect((await post(base, ask('x', nulls))).status).toBe(200)
-    for (const [field, values] of Object.entries(NEUTRAL)) {
-      for (const value of values)
+    for (const [field, decision] of Object.entries(CHAT_FIELDS)) {
+      for (const value of typeof decision === 'object' ? decision.only : [])
         expect([field, value, (await post(base, ask('x', { [field]: value }))).status]).toEqual([field, value, 200])
     }
-    const labels = { user: 'u', metadata: { a: 'b' }, parallel_tool_calls: false }
+    const labels = {
+      ...{ user: 'u', safety_identifier: 's', metadata: { a: 'b' }, parallel_tool_calls: false, tool_choice: 'auto' },
+      ...{ prompt_cache_key: 'k', prompt_cache_retention: '24h', prompt_cache_options: { ttl: 5 } },
+      prediction: { type: 'content', content: 'x' },
+    }
     expect((await post(base, ask('x', labels))).status).toBe(200)
   })
 
@@ -512,10 +522,11 @@ describe('what is read', () => {
 })
 
 describe('what else is served', () => {
-  test('both arms are listed as models', async () => {
+  test('both arms, and the embedder, are listed as models', async () => {
     const { client } = await start()
     const models = await gather(await client.models.list())
-    expect(models.map(({ id }) => id)).toEqual([MODEL, `${MODEL}@base`])
+    expect(models.map(({ id }) => id)).toEqual([MODEL, `${MODEL}@base`, 'fake'])
+    expect(await client.models.retrieve('fake')).toMatchObject({ palimpsest: { embedding: { dimensions: 16, max_tokens: 256 } } })
     expect(await client.models.retrieve(`${MODEL}@base`)).toEqual(models[1])
     await expect(client.models.retrieve('gpt-9')).rejects.toThrow(OpenAI.NotFoundError)
   })

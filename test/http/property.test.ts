@@ -14,6 +14,9 @@ const PATIENCE_MS = 60_000
 
 const POSTS = [
   '/v1/chat/completions',
+  '/v1/responses',
+  '/v1/completions',
+  '/v1/embeddings',
   '/v1/edits',
   '/v1/edits?dry_run=1',
   '/v1/edits/explain',
@@ -63,7 +66,8 @@ const value: fc.Arbitrary<unknown> = fc.oneof(
 
 /** Bodies made of the fields that the routes know, with values of every kind. */
 const FIELDS = [
-  'model messages temperature top_p seed max_tokens max_completion_tokens stop n stream stream_options user metadata parallel_tool_calls palimpsest',
+  'model messages temperature top_p seed max_tokens max_completion_tokens stop n stream stream_options user metadata parallel_tool_calls palimpsest tools tool_choice response_format logprobs top_logprobs logit_bias prompt echo best_of suffix',
+  'input instructions previous_response_id store include reasoning text max_output_tokens encoding_format dimensions',
   'question edits template tags tenant as_of explain ids q state tag batch subject limit cursor',
   'id aliases prompt target_new target_true relation paraphrases valid_from valid_to source __proto__ constructor',
 ]
@@ -75,6 +79,19 @@ const body = fc.oneof(
     .dictionary(known, value)
     .map((fields) => ({ subject: 'Lund', prompt: 'The mayor of Lund is', target_new: 'Ada', ...fields })),
   fc.dictionary(known, value).map((palimpsest) => ({ model: MODEL, messages: [{ role: 'user', content: 'x' }], palimpsest })),
+  fc.dictionary(known, value).map((fields) => ({ model: MODEL, input: 'x', ...fields })),
+  fc
+    .array(
+      fc
+        .record({ type: fc.constantFrom('message', 'function_call', 'function_call_output', 'reasoning', 'item_reference') })
+        .chain((item) =>
+          fc
+            .dictionary(fc.constantFrom('role', 'content', 'call_id', 'name', 'arguments', 'output', 'id'), value)
+            .map((more) => ({ ...item, ...more })),
+        ),
+      { maxLength: 4 },
+    )
+    .map((input) => ({ model: MODEL, input })),
   fc.array(fc.dictionary(known, value), { maxLength: 3 }),
   value,
 )
@@ -86,7 +103,7 @@ test(
       fc.asyncProperty(fc.constantFrom(...POSTS), body, (path, json) =>
         fair({ method: 'POST', path, headers: [JSON_TYPE], body: JSON.stringify(json) ?? '' }),
       ),
-      { numRuns: 150 },
+      { numRuns: 200 },
     )
   },
   PATIENCE_MS,

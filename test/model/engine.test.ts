@@ -3,7 +3,7 @@ import { open } from 'node:fs/promises'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { Embedder, Engine, Finish } from '../../src/engine/engine.ts'
+import type { Embedder, Engine, Finish, Piece } from '../../src/engine/engine.ts'
 import { openRuntime, type Runtime } from '../../src/engine/llama.ts'
 import type { Message, Sampling } from '../../src/request.ts'
 import { Trace } from '../../src/trace.ts'
@@ -28,12 +28,12 @@ interface Answer extends Finish {
   readonly trace: Trace
 }
 
-async function collect(stream: AsyncGenerator<string, Finish>, trace: Trace): Promise<Answer> {
+async function collect(stream: AsyncGenerator<Piece, Finish>, trace: Trace): Promise<Answer> {
   const pieces: string[] = []
   for (;;) {
     const { value, done } = await stream.next()
     if (done) return { ...value, pieces, text: pieces.join(''), trace }
-    pieces.push(value)
+    pieces.push(value.text)
   }
 }
 

@@ -49,6 +49,20 @@ describe('readConfig', () => {
     expect(config.limits).toEqual({ messages: 10, chatBodyBytes: 2048, defaultTemperature: 0.7 })
   })
 
+  it('reads several servers from a flag or a file, with weights and keys', () => {
+    expect(read({ upstreams: 'http://a:8000*3, https://b/v1' }).upstreams).toEqual([
+      { url: 'http://a:8000', weight: 3 },
+      { url: 'https://b/v1' },
+    ])
+    file('palimpsest.config.yaml', 'upstreams:\n  - url: http://a:8000\n    key: k\n    model: m\n  - http://b:1*0.5\n')
+    expect(read().upstreams).toEqual([
+      { url: 'http://a:8000', key: 'k', model: 'm' },
+      { url: 'http://b:1', weight: 0.5 },
+    ])
+    for (const wrong of ['ftp://a', 'http://a*0', [{ url: 'http://a', wait: 1 }], 7])
+      expect(() => read({ upstreams: wrong })).toThrow('--upstreams')
+  })
+
   it('takes an empty variable for an absent one', () => {
     expect(read({}, { PORT: '', PALIMPSEST_MODEL: '' })).toMatchObject({ port: 8080, model: undefined })
   })

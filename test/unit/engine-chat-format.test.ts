@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { getLlama, type Llama, type LlamaModel } from 'node-llama-cpp'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { format, type Piece, QWEN_SYSTEM, tokenize, type Vocabulary, written } from '../../src/engine/chat-format.ts'
+import { type FormatPiece, format, QWEN_SYSTEM, tokenize, type Vocabulary, written } from '../../src/engine/chat-format.ts'
 import { TextStream } from '../../src/engine/text-stream.ts'
 import { tokenBytes } from '../../src/engine/token-bytes.ts'
 import type { Message } from '../../src/request.ts'
@@ -39,6 +39,43 @@ describe('chatml', () => {
 
   it('adds no system message for a model whose template has none', () => {
     expect(written(format('chatml', [user('Hi')], null), '', '')).toBe('<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n')
+  })
+})
+
+describe('tools', () => {
+  const find = { name: 'find', description: 'Finds </tools>', parameters: { type: 'object', properties: {} }, param: 'tools[0]' }
+  const tools = { tools: [find], allowed: ['find'], required: false, parallel: true }
+  const called: Message = { role: 'assistant', content: 'Yes.', toolCalls: [{ id: 'c', name: 'find', arguments: '{"q": "x"}' }] }
+  const result = (content: string): Message => ({ role: 'tool', content, toolCallId: 'c' })
+  const SIGNATURE =
+    '{"type": "function", "function": {"name": "find", "description": "Finds </\u200dtools>", "parameters": {"type": "object", "properties": {}}}}'
+
+  it('are written as in Qwen2.5’s own template', () => {
+    const text = written(format('chatml', [user('Hi'), called, result('1'), result('2')], QWEN_SYSTEM, tools), '', '')
+    expect(text).toContain(`<|im_start|>system\n${QWEN_SYSTEM}\n\n# Tools\n\nYou may call`)
+    expect(text).toContain(`XML tags:\n<tools>\n${SIGNATURE}\n</tools>\n\nFor each function call`)
+    expect(text).toContain('<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call><|im_end|>\n')
+    expect(text).toContain(
+      '<|im_start|>assistant\nYes.\n<tool_call>\n{"name": "find", "arguments": {"q": "x"}}\n</tool_call><|im_end|>\n' +
+        '<|im_start|>user\n<tool_response>\n1\n</tool_response>\n<tool_response>\n2\n</tool_response><|im_end|>\n',
+    )
+  })
+
+  it('are told of in the system message of LLaMA-2 too', () => {
+    const text = written(format('llama2', [system('Be brief.'), user('Hi')], null, tools), '<s>', '</s>')
+    expect(text).toMatch(/^<s>\[INST\] <<SYS>>\nBe brief\.\n\nFunctions that you can call/)
+    expect(text).toContain(SIGNATURE)
+  })
+
+  it('their tags are broken up in what anybody wrote', () => {
+    const text = written(format('chatml', [user('<tool_call>'), called, result('</tool_response><tools>')], null), '', '')
+    expect(text).toContain('user\n<\u200dtool_call>')
+    expect(text).toContain('<tool_response>\n</\u200dtool_response><\u200dtools>\n</tool_response>')
+  })
+
+  it('leave a conversation without any as it was, tags and all', () => {
+    expect(chatml(user('<tool_call>'))).toContain('user\n<tool_call><|im_end|>')
+    expect(chatml({ ...user('Hi'), name: 'Ada' })).toContain('user\nAda: Hi<|im_end|>')
   })
 })
 
@@ -185,7 +222,7 @@ it('tokenizes only special pieces with special tokens on', () => {
       return [9]
     },
   }
-  const pieces: Piece[] = [
+  const pieces: FormatPiece[] = [
     { kind: 'bos' },
     { kind: 'text', text: '<|im_end|>' },
     { kind: 'special', text: '<|im_end|>' },

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import type { Finish } from '../../src/engine/engine.ts'
+import type { Finish, Piece } from '../../src/engine/engine.ts'
 import { openScripted, type ScriptedOptions } from '../../src/engine/scripted.ts'
 import type { Sampling } from '../../src/request.ts'
 import { Trace } from '../../src/trace.ts'
@@ -10,12 +10,12 @@ const prompt = (content: string) => ({ messages: [{ role: 'user' as const, conte
 const open = (options: Partial<ScriptedOptions> = {}) => openScripted({ name: 'scripted', reply: () => 'a reply', ...options })
 const trace = () => new Trace('t', () => 0)
 
-async function collect(stream: AsyncGenerator<string, Finish>): Promise<{ pieces: string[]; finish: Finish }> {
+async function collect(stream: AsyncGenerator<Piece, Finish>): Promise<{ pieces: string[]; finish: Finish }> {
   const pieces: string[] = []
   for (;;) {
     const { value, done } = await stream.next()
     if (done) return { pieces, finish: value }
-    pieces.push(value)
+    pieces.push(value.text)
   }
 }
 

@@ -2,7 +2,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net'
 import fc from 'fast-check'
 import { afterEach, describe, expect, it } from 'vitest'
-import type { Finish } from '../../src/engine/engine.ts'
+import type { Finish, Piece } from '../../src/engine/engine.ts'
 import { eventData } from '../../src/engine/event-stream.ts'
 import { openUpstream, type UpstreamOptions } from '../../src/engine/upstream.ts'
 import type { Sampling } from '../../src/request.ts'
@@ -48,19 +48,21 @@ const refuses =
   (_, response) =>
     response.writeHead(status, headers).end(typeof body === 'string' ? body : JSON.stringify(body))
 
-async function ask(handle: Handler, options: Partial<UpstreamOptions> = {}, signal = never) {
-  const engine = await openUpstream({ url: await standIn(handle), model: 'served', ...options })
+async function ask(handle: Handler, options: Partial<UpstreamOptions> & { apiKey?: string } = {}, signal = never) {
+  const { apiKey, ...rest } = options
+  const server = { url: await standIn(handle), model: 'served', ...(apiKey === undefined ? {} : { apiKey }) }
+  const engine = await openUpstream({ servers: [server], healthMs: 0, ...rest })
   const trace = new Trace('t', () => 0)
   const result = await collect(engine.generate(PROMPT, SAMPLING, trace, signal))
   return { ...result, trace, engine }
 }
 
-async function collect(stream: AsyncGenerator<string, Finish>): Promise<{ pieces: string[]; finish: Finish }> {
+async function collect(stream: AsyncGenerator<Piece, Finish>): Promise<{ pieces: string[]; finish: Finish }> {
   const pieces: string[] = []
   for (;;) {
     const { value, done } = await stream.next()
     if (done) return { pieces, finish: value }
-    pieces.push(value)
+    pieces.push(value.text)
   }
 }
 
@@ -102,9 +104,9 @@ describe('the upstream engine', () => {
     const url = await standIn((request, response) =>
       (request.url === '/base/models' ? refuses(200, list) : refuses(404, ''))(request, response, ''),
     )
-    const engine = await openUpstream({ url: `${url}/base/` })
+    const engine = await openUpstream({ servers: [{ url: `${url}/base/` }] })
     expect(engine.model).toMatchObject({ name: 'llama-2', contextTokens: 2048, family: 'upstream', device: 'remote' })
-    await expect(openUpstream({ url })).rejects.toMatchObject({ code: 'upstream_failed' })
+    await expect(openUpstream({ servers: [{ url }] })).rejects.toMatchObject({ code: 'upstream_failed' })
   })
 
   it('ends at a stop string that the server let through', async () => {
@@ -158,7 +160,10 @@ describe('the upstream engine', () => {
     ['silence', () => {}, { code: 'upstream_failed', message: /silent for 0.05 s/ }],
     ['silence in mid-stream', (_, response) => void response.write(delta('a')), { code: 'upstream_failed', message: /silent/ }],
   ])('reports %s', async (what, handle, expected) => {
-    const error = await ask(handle, what.startsWith('silence') ? { timeoutMs: 50 } : {}).catch((thrown: unknown) => thrown)
+    const error = await ask(
+      handle,
+      what.startsWith('silence') ? { patience: { firstByteMs: 50, betweenBytesMs: 50 } } : {},
+    ).catch((thrown: unknown) => thrown)
     const { message, ...rest } = expected as { message?: RegExp }
     expect(error).toMatchObject(rest)
     if (message !== undefined) expect((error as Error).message).toMatch(message)
@@ -167,13 +172,13 @@ describe('the upstream engine', () => {
   it('reports a refused connection, and a URL that is none', async () => {
     const url = await standIn(() => {})
     await new Promise((closed) => server?.close(closed))
-    const engine = await openUpstream({ url, model: 'm' })
+    const engine = await openUpstream({ servers: [{ url, model: 'm' }] })
     await expect(collect(engine.generate(PROMPT, SAMPLING, new Trace('t', () => 0), never))).rejects.toMatchObject({
       code: 'upstream_failed',
       message: expect.stringContaining('ECONNREFUSED'),
     })
     expect(engine.load().busy).toBe(0)
-    await expect(openUpstream({ url: 'localhost', model: 'm' })).rejects.toMatchObject({ code: 'invalid_value' })
+    await expect(openUpstream({ servers: [{ url: 'localhost', model: 'm' }] })).rejects.toMatchObject({ code: 'invalid_value' })
   })
 
   it('hangs up on the server when the client leaves, by abort or by return', async () => {
@@ -186,7 +191,7 @@ describe('the upstream engine', () => {
       })
       response.write(delta('first'))
     })
-    const engine = await openUpstream({ url, model: 'm' })
+    const engine = await openUpstream({ servers: [{ url, model: 'm' }] })
     const gone = new AbortController()
     for (const leave of ['abort', 'return'] as const) {
       const noticed = new Promise<void>((resolve) => {
@@ -196,10 +201,10 @@ describe('the upstream engine', () => {
       if (leave === 'return') {
         // A fresh signal: the first one is spent.
         const second = engine.generate(PROMPT, { ...SAMPLING, stop: [] }, new Trace('t', () => 0), never)
-        expect((await second.next()).value).toBe('first')
+        expect((await second.next()).value).toEqual({ text: 'first' })
         await second.return({ reason: 'stop', promptTokens: 0, completionTokens: 0, cachedTokens: 0 })
       } else {
-        expect((await stream.next()).value).toBe('first')
+        expect((await stream.next()).value).toEqual({ text: 'first' })
         const rest = expect(stream.next()).rejects.toThrow('left')
         gone.abort(new Error('left'))
         await rest
@@ -229,5 +234,71 @@ describe('eventData', () => {
         expect(await read(text, at)).toEqual(['a', 'b\n c', '', 'é漢', 'last'])
       }),
     )
+  })
+})
+
+describe('tools, formats and log probabilities upstream', () => {
+  it('are passed on, and only what was asked for', async () => {
+    let body: Record<string, unknown> = {}
+    const url = await standIn((_, response, sent) => {
+      body = JSON.parse(sent) as Record<string, unknown>
+      response.writeHead(200, { 'content-type': 'text/event-stream' }).end(`${delta('x')}${finish('stop')}${DONE}`)
+    })
+    const engine = await openUpstream({ servers: [{ url, model: 'served' }] })
+    const tool = (name: string) => ({ name, parameters: { type: 'object' }, param: 'tools[0]' })
+    const tools = { tools: [tool('f'), tool('g')], allowed: ['g'], required: true, parallel: false }
+    const call = { id: 'c1', name: 'f', arguments: '{}' }
+    const messages = [
+      { role: 'user', content: 'Hi', name: 'Ada' },
+      { role: 'assistant', content: '', toolCalls: [call] },
+      { role: 'tool', content: 'done', toolCallId: 'c1' },
+    ] as const
+    const sampling = { ...SAMPLING, stop: [], frequencyPenalty: 1, topK: 5, logitBias: new Map([[7, -100]]), logprobs: 2 }
+    const format = { kind: 'schema', name: 'x', schema: { type: 'object' }, strict: true, param: 'p' } as const
+    await collect(engine.generate({ messages, tools }, { ...sampling, format }, new Trace('t', () => 0), never))
+    const wireFunction = (name: string) => ({ type: 'function', function: { name, parameters: { type: 'object' } } })
+    expect(body).toMatchObject({
+      ...{ frequency_penalty: 1, top_k: 5, logit_bias: { 7: -100 }, logprobs: true, top_logprobs: 2, parallel_tool_calls: false },
+      tools: [wireFunction('f'), wireFunction('g')],
+      tool_choice: { type: 'function', function: { name: 'g' } },
+      response_format: { type: 'json_schema', json_schema: { name: 'x', schema: { type: 'object' }, strict: true } },
+      messages: [
+        { role: 'user', content: 'Hi', name: 'Ada' },
+        {
+          role: 'assistant',
+          content: null,
+          tool_calls: [{ id: 'c1', type: 'function', function: { name: 'f', arguments: '{}' } }],
+        },
+        { role: 'tool', content: 'done', tool_call_id: 'c1' },
+      ],
+    })
+    await collect(engine.generate(PROMPT, { temperature: 0, topP: 1, stop: [] }, new Trace('t', () => 0), never))
+    expect(Object.keys(body).sort()).toEqual(['messages', 'model', 'stream', 'stream_options', 'temperature', 'top_p'])
+  })
+
+  it('come back as parts of the answer', async () => {
+    const chunk = (choice: object) => `data: ${JSON.stringify({ choices: [{ index: 0, finish_reason: null, ...choice }] })}\n\n`
+    const part = (fields: object) => chunk({ delta: { tool_calls: [fields] } })
+    const token = { token: 'x', logprob: -0.5, bytes: [120], top_logprobs: [{ token: 'x', logprob: -0.5, bytes: [120] }] }
+    const url = await standIn(
+      speaks(
+        chunk({ delta: { content: 'x' }, logprobs: { content: [token] } }),
+        part({ index: 0, id: 'c9', type: 'function', function: { name: 'f', arguments: '' } }),
+        part({ index: 0, function: { arguments: '{}' } }),
+        finish('tool_calls'),
+        DONE,
+      ),
+    )
+    const engine = await openUpstream({ servers: [{ url, model: 'served' }] })
+    const pieces: Piece[] = []
+    const stream = engine.generate(PROMPT, { ...SAMPLING, stop: [] }, new Trace('t', () => 0), never)
+    let step = await stream.next()
+    for (; !step.done; step = await stream.next()) pieces.push(step.value)
+    expect(pieces).toEqual([
+      { text: 'x', tokens: [{ text: 'x', logprob: -0.5, bytes: [120], top: [{ text: 'x', logprob: -0.5, bytes: [120] }] }] },
+      { text: '', calls: [{ index: 0, id: 'c9', name: 'f', arguments: '' }] },
+      { text: '', calls: [{ index: 0, arguments: '{}' }] },
+    ])
+    expect(step.value.reason).toBe('tool_calls')
   })
 })

@@ -29,7 +29,7 @@ const options = (trial: Trial, answers: AnswerFile, more: Partial<RunOptions> = 
     answers,
     methods: ['base', 'ice', 'cosine', 'palimpsest'],
     protocols: ['generated'],
-    circumstances: { model: 'x' },
+    circumstances: () => ({ model: 'x' }),
   },
   ...{ tick: () => undefined, signal: new AbortController().signal, ...more },
 })
@@ -156,8 +156,12 @@ describe('a run', () => {
     const lines = () => readFileSync(answers.path, 'utf8').trim().split('\n').length
     const before = lines()
     const other = await trialOn(data, { reply })
-    await run(options(other, answersAt(true, answers.folder), { circumstances: { model: 'y' } }))
+    await run(options(other, answersAt(true, answers.folder), { circumstances: () => ({ model: 'y' }) }))
     expect(lines()).toBe(2 * before)
+    const ofOne = await trialOn(data, { reply })
+    const circumstances = (method: Method) => ({ model: method === 'palimpsest' ? 'z' : 'x' })
+    const { outcomes, resumed: untouched } = await run(options(ofOne, answersAt(true, answers.folder), { circumstances }))
+    expect(untouched).toBe(before - outcomes.filter(({ generated }) => generated.palimpsest !== undefined).length)
   })
 })
 

@@ -59,6 +59,8 @@ export function fakeEmbedder(
   const asked: string[] = []
   return {
     ...{ name, dimensions, maxTokens: 256, asked },
+    // A word is a token, and there is one before and one after.
+    countTokens: async (text) => words(text).length + 2,
     embed: async (texts) => {
       asked.push(...texts)
       return texts.map(vector)

@@ -1,13 +1,29 @@
 import { writeSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { openMemory } from '../../src/memory/store.ts'
 import { fact, fakeEmbedder } from './memory-data.ts'
 
-/** Lands batches of `size` edits for ever, saying "ack N" after each; run and killed by memory-kill.test.ts. */
-const [dataDir = '', first = '0', size = '1'] = process.argv.slice(2)
+/**
+ * Lands `batches` batches (default: for ever) of `size` edits, saying "ack N" after each, and "embedded N" when the vectors of N texts are
+ * made; each call of the embedder takes `embedMs`. Run and killed by memory-kill.test.ts.
+ */
+const [dataDir = '', first = '0', size = '1', batches = 'Infinity', embedMs = '0'] = process.argv.slice(2)
+const fake = fakeEmbedder()
+let embedded = 0
+const embedder: typeof fake = {
+  ...fake,
+  embed: async (texts, priority) => {
+    // The indexer asks again once it has kept what it was given.
+    if (embedMs !== '0') writeSync(1, `embedded ${embedded}\n`)
+    if (embedMs !== '0') await sleep(Number(embedMs))
+    embedded += texts.length
+    return fake.embed(texts, priority)
+  },
+}
 const silent = { info: () => undefined, warn: () => undefined, error: () => undefined }
-const store = await openMemory({ dataDir, embedder: fakeEmbedder(), now: Date.now, limits: { exactPoints: 100 }, log: silent })
+const store = await openMemory({ dataDir, embedder, now: Date.now, limits: { exactPoints: 100 }, log: silent })
 writeSync(1, 'open\n')
-for (let batch = Number(first); ; batch++) {
+for (let batch = Number(first); batch < Number(first) + Number(batches); batch++) {
   const edits = Array.from({ length: Number(size) }, (_, i) => fact(batch * Number(size) + i))
   store.land(edits, { source: 'child', tenant: 'default', dryRun: false, batchId: `batch ${batch}` })
   writeSync(1, `ack ${batch}\n`)

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { memory, scratch } from './memory-fixture.ts'
+import { fact, fakeEmbedder, memory, POST, scratch } from './memory-fixture.ts'
 
 /** Kills per kind; each in a memory that has survived the ones before. */
 const ROUNDS = 3
@@ -74,3 +74,32 @@ test.each([
   },
   60_000,
 )
+
+/** Runs the child with one batch, killed when it has embedded a third of it; returns how many texts it said were done. */
+async function runAndKillEmbedding(dataDir: string, edits: number): Promise<number> {
+  const script = join(built, 'out/test/unit/memory-kill-child.js')
+  const child = spawn(process.execPath, [script, dataDir, '0', String(edits), '1', '5'], { stdio: ['ignore', 'pipe', 'inherit'] })
+  let embedded = 0
+  for await (const line of createInterface({ input: child.stdout })) {
+    if (line.startsWith('embedded ')) embedded = Number(line.slice('embedded '.length))
+    if (embedded > edits / 3) child.kill('SIGKILL')
+  }
+  return embedded
+}
+
+test('kill -9 in the middle of an import: started again it embeds what was left, and the same import lands nothing twice', async () => {
+  const dataDir = scratch()
+  const done = await runAndKillEmbedding(dataDir, BATCH_EDITS)
+  const embedder = fakeEmbedder()
+  const store = await memory({ dataDir, embedder, limits: { exactPoints: 100 } })
+  await store.indexed()
+  expect(done).toBeGreaterThan(BATCH_EDITS / 3)
+  expect(embedder.asked.length).toBeGreaterThan(0)
+  expect(embedder.asked.length).toBeLessThanOrEqual(BATCH_EDITS - done)
+  expect(store.status()).toEqual([{ tenant: 'default', indexed: BATCH_EDITS, pending: 0 }])
+  const asked = embedder.asked.length
+  const edits = Array.from({ length: BATCH_EDITS }, (_, i) => fact(i))
+  expect(store.land(edits, { ...POST, batchId: 'batch 0' })).toMatchObject({ replayed: true, version: BATCH_EDITS })
+  await store.indexed()
+  expect(embedder.asked.length).toBe(asked)
+}, 60_000)

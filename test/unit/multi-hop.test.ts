@@ -51,11 +51,11 @@ function memoryOf(edits: readonly Edit[]): HopSource & { readonly asked: string[
 
 const query = { model: 'm', messages: [], tenant: 'default', edits: { kind: 'on' }, tags: [] } as const
 
-async function follow(question: string, edits: readonly Edit[] = ALL) {
+async function follow(question: string, edits: readonly Edit[] = ALL, calibration = GATE) {
   const source = memoryOf(edits)
   const { candidates } = await source.candidates({ ...query, messages: [{ role: 'user', content: question }] }, 0)
-  const considered = gate(candidates, GATE)
-  const found = await chains(question, candidates, considered, { query, source, calibration: GATE })
+  const considered = gate(candidates, calibration)
+  const found = await chains(question, candidates, considered, { query, source, calibration })
   return {
     ...found,
     first: considered.filter((c) => c.reason === 'selected').map((c) => c.id),
@@ -135,6 +135,23 @@ describe('a chain of edits', () => {
   it('adds nothing where the memory does not know the next hop, but says what is asked', async () => {
     const found = await follow('What is the climate of the country where Ann Lee was born?')
     expect([found.links, found.asked]).toEqual([[], 'What is the climate of Arden?'])
+  })
+
+  it('draws no edit in that the gate would take, but hardly', async () => {
+    const question = 'What is the capital of the country where Ann Lee was born?'
+    const hardly = await follow(question, ALL, { ...GATE, weights: { whole: 5.2 } })
+    expect([hardly.first, hardly.links]).toEqual([['born'], []])
+    const surely = await follow(question, ALL, { ...GATE, weights: { whole: 5.6 } })
+    expect(surely.links.map((l) => l.edit.id)).toEqual(['capital'])
+  })
+
+  it('leads on from the edit that the description asks for, where the gate takes two of one subject', async () => {
+    const lives = fact('lives', 'Ann Lee', 'Ann Lee lives in the country of', 'Dale')
+    const other = fact('other', 'Dale', 'The capital of Dale is', 'Hull')
+    const found = await follow('What is the capital of the country where Ann Lee was born?', [...ALL, lives, other])
+    expect(found.first).toEqual(['born', 'lives'])
+    expect(found.links.map((l) => l.edit.id)).toEqual(['capital'])
+    expect(found.asked).toBe('What is the capital of Arden?')
   })
 
   it('starts from an edit that a description asks for where the question as a whole is too long to tell', async () => {

@@ -146,4 +146,14 @@ describe('edits that a later one makes untrue', () => {
     const list = [dated(1, 'Ada works for', 'A'), dated(2, 'Ada works for', 'B', { models: ['m'] })]
     expect(Object.fromEntries(outdated(rivalPairs(list), new Map()))).toEqual({ e1: 'e2' })
   })
+
+  it('need to be less near where one question clearly asks for both', () => {
+    const list = [dated(1, 'Ada held the office of', 'A'), dated(2, 'Ada was the', 'B')]
+    const given = (cosine: number, asked: string[]) =>
+      Object.fromEntries(outdated(rivalPairs(list), alike(cosine, ...list.map(({ edit }) => edit)), new Set(asked)))
+    expect(given(0.55, [])).toEqual({})
+    expect(given(0.55, ['e1'])).toEqual({})
+    expect(given(0.55, ['e1', 'e2'])).toEqual({ e1: 'e2' })
+    expect(given(0.4, ['e1', 'e2'])).toEqual({})
+  })
 })

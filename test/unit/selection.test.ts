@@ -3,9 +3,20 @@ import type { Edit } from '../../src/edit/edit.ts'
 import { MASK, maskSubject, words } from '../../src/edit/edit.ts'
 import { supersessionKey } from '../../src/edit/relation.ts'
 import { readCalibration } from '../../src/memory/calibration.ts'
-import { EVIDENCE, type Evidence, head, nameEvidence, opposed, reversed, surroundings } from '../../src/memory/evidence.ts'
+import {
+  answerAsked,
+  EVIDENCE,
+  type Evidence,
+  head,
+  nameEvidence,
+  opposed,
+  reversed,
+  spelledOut,
+  surroundings,
+  wordEvidence,
+} from '../../src/memory/evidence.ts'
 import { gate, score } from '../../src/memory/gate.ts'
-import { likeness, mentions } from '../../src/memory/likeness.ts'
+import { agrees, likeness, mentions } from '../../src/memory/likeness.ts'
 import { SubjectIndex, withinOneEdit } from '../../src/memory/subject-index.ts'
 import { sentences, tokens } from '../../src/memory/tokens.ts'
 
@@ -90,6 +101,14 @@ describe('evidence', () => {
 
   it.each([
     ['The Duchy of Warsaw was founded in', 'Warsaw', 'extended_left', 0],
+    ['The Duchy of Warsaw was founded in', 'Warsaw', 'realm', 1],
+    ['The mayor of Warsaw is', 'Warsaw', 'realm', 0],
+    ['Tuas Warsaw is in', 'Warsaw', 'extended_left', 1],
+    ['Did Warsaw fall?', 'Warsaw', 'extended_left', 0],
+    ['eTab 7 is made by', 'eTab', 'extended_right', 1],
+    ['Warsaw national team', 'Warsaw', 'extended_right', 1],
+    ['Sweet 16: Part 2 was shown on', 'Sweet 16', 'extended_right', 1],
+    ['Warsaw (city) is in', 'Warsaw', 'extended_right', 0],
     ['The Grand Warsaw Hotel opened in', 'Warsaw', 'extended_right', 1],
     ['The Grand Warsaw hotel opened in', 'Warsaw', 'extended_left', 1],
     ['Where is Warsaw?', 'Warsaw', 'extended_left', 0],
@@ -105,6 +124,7 @@ describe('evidence', () => {
     ['The name of the alma mater of X is', 'alma mater'],
     ['The gender of the mother of X is', 'mother'],
     ['Which league does X play in?', 'league'],
+    ['The date of birth of X is', 'date birth'],
     ['X was born in', ''],
   ])('in %j the name belongs to %j', (text, noun) => expect(head(text.replace('X', MASK))).toBe(noun))
 
@@ -128,6 +148,30 @@ describe('evidence', () => {
     ['The twin city of X is', 'X is a twin city of', false],
   ])('%j against %j is reversed: %s', (asked, prompt, is) => {
     expect(reversed(asked.replace('X', MASK), prompt.replace('X', MASK))).toBe(is)
+  })
+
+  it.each([
+    ['X, in', 'X is located in'],
+    ['X is from', 'X comes from'],
+    ['X was born in', 'X was born in'],
+  ])('%j says %j', (text, said) => expect(spelledOut(text.replace('X', MASK))).toBe(said.replace('X', MASK)))
+
+  it.each([
+    ['who stole it', ['person', 'organisation']],
+    ['In what country is it?', ['place']],
+    ['how many are there', ['number']],
+    ['Why is it so?', ['other']],
+    ['What is it?', null],
+  ])('%j asks for %j', (text, kinds) => expect(answerAsked(text)).toEqual(kinds))
+
+  it('tells nouns that exclude each other from nouns that do not', () => {
+    const said = (asked: string, prompt: string) => {
+      const near = around(asked.replace('X', 'Zed'), edit('e', 'Zed', 'p')).near
+      return wordEvidence(near, prompt.replace('X', MASK), 'target')
+    }
+    expect(said('The place of birth of X is', 'The date of birth of X is')).toMatchObject({ head_contrast: 1, head_same: 0 })
+    expect(said('The birth date of X is', 'The date of birth of X is')).toMatchObject({ head_contrast: 0, head_same: 1 })
+    expect(said("X's mother is", 'The father of X is')).toMatchObject({ head_contrast: 1, contrast: 1 })
   })
 
   it('breaks no sentence at an initial or an abbreviation', () => {
@@ -157,6 +201,23 @@ describe('names alike', () => {
     expect(likeness(words(a), b)).toBeGreaterThanOrEqual(least)
     expect(likeness(words(a), b)).toBeLessThanOrEqual(most)
   })
+})
+
+describe('forms of one name', () => {
+  it.each([
+    ['T. S. Lodge', 'Thomas Soutter Lodge', 1],
+    ['Charles Frederick Joy', 'Charles Joy', 1],
+    ["Ja'vonte Smart", 'Javonte Smart', 1],
+    ['Robinson J', 'Julia Robinson', 0.5],
+    ['Harbour Lights Ltd.', 'Harbour Lights Limited', 1],
+    ['François Archer', 'Joseph Archer', 0],
+    ['Pius II', 'Pius III', 0],
+  ])('%s and %s: %d', (a, b, is) => {
+    const [mention] = mentions(a, tokens(a))
+    expect(agrees(mention?.words ?? [], b)).toBe(is)
+  })
+
+  it('folds letters that no normal form takes apart', () => expect(words('Władysław Ørsted')).toEqual(['wladyslaw', 'orsted']))
 })
 
 describe('masking and supersession', () => {
