@@ -64,7 +64,7 @@ async function allocate(
       targets: chosen.map(({ edit }) => edit.targetNew),
     }
   }
-  if (gateway.experiments === undefined) return { request, scope: (await choose(request)).scope }
+  if (gateway.experiments === undefined) return { request: { ...request, ...kept }, scope: (await choose(request)).scope }
   return await gateway.experiments.allocator.allocate(request, choose, trace, kept)
 }
 
@@ -116,12 +116,8 @@ export async function* completeText(
     )
   const { prompt, echo, sampling } = request
   const text = typeof prompt === 'string' ? prompt : engine.detokenize(prompt)
-  const asked = {
-    ...request,
-    template: request.template ?? TEXT_TEMPLATE,
-    messages: [{ role: 'user', content: text }],
-  } satisfies ChatRequest
-  const kept = { model: asked.model, template: asked.template }
+  const asked: ChatRequest = { ...request, messages: [{ role: 'user', content: text }] }
+  const kept = { model: request.model, template: request.template ?? TEXT_TEMPLATE }
   const { request: served, scope, done } = await allocate(asked, gateway, trace, signal, kept)
   const count = (messages: readonly Message[]) => engine.countTokens(messages[0]?.content ?? '')
   const written = await trace.time('render', () => write(served, usedOf(served, scope), gateway, trace, count))
@@ -129,7 +125,7 @@ export async function* completeText(
   if (!whole.endsWith(text))
     throw new PalimpsestError(
       'invalid_value',
-      `The template '${asked.template}' writes after the text, which is to be gone on with: name one that only writes before it.`,
+      `The template '${kept.template}' writes after the text, which is to be gone on with: name one that only writes before it.`,
       { param: 'palimpsest.template' },
     )
   const completing = { before: whole.slice(0, whole.length - text.length), text: prompt, echo }

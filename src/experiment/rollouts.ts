@@ -23,6 +23,7 @@ export interface RolloutsOptions {
   readonly unrelated: readonly string[]
   /** Milliseconds since the epoch. */
   readonly now: () => number
+  readonly warn: (message: string) => void
   /** Between two looks while nothing happens. */
   readonly tickMs?: number
 }
@@ -39,6 +40,7 @@ export class Rollouts implements Watcher {
   readonly #options: RolloutsOptions
   readonly #ticker: NodeJS.Timeout
   readonly #due = new Set<string>()
+  #closed = false
   /** How many prompts of each stage are replayed, by rollout and version. */
   readonly #begun = new Map<string, { readonly locality: number; readonly own: number }>()
 
@@ -50,6 +52,7 @@ export class Rollouts implements Watcher {
   }
 
   close(): void {
+    this.#closed = true
     clearInterval(this.#ticker)
   }
 
@@ -59,7 +62,7 @@ export class Rollouts implements Watcher {
     this.#due.add(key)
     setTimeout(() => {
       this.#due.delete(key)
-      this.#judge(this.#options.registry.get(tenant, id))
+      this.#attempt(() => this.#judge(this.#options.registry.get(tenant, id)))
     }, SETTLE_MS).unref()
   }
 
@@ -69,7 +72,17 @@ export class Rollouts implements Watcher {
 
   /** Judges every rollout that is under way. */
   look(): void {
-    for (const experiment of this.#options.registry.everywhere()) this.#judge(experiment)
+    for (const experiment of this.#options.registry.everywhere()) this.#attempt(() => this.#judge(experiment))
+  }
+
+  /** Nobody waits for a judgement: what fails, a full disk say, is told, and tried again at the next tick. */
+  #attempt(judge: () => void): void {
+    if (this.#closed) return
+    try {
+      judge()
+    } catch (error) {
+      this.#options.warn(`a rollout or guardrail could not be judged: ${(error as Error).message}`)
+    }
   }
 
   /** Ends a rollout by hand: the batch is withdrawn. */

@@ -228,6 +228,90 @@ const STAGES = [
   { share: 0.5, least: 20 },
 ]
 
+describe('responses and text completions', () => {
+  const TEXT = 'Ada Quist works for'
+  /** Goes on as it was told, or with what it knew before. */
+  const goOn = (text: string) => ` ${/works for (Firm \w+)/.exec(text)?.[1] ?? 'nobody'}.`
+
+  async function begin() {
+    const started = await start({ script: { goOn } })
+    const { call } = started
+    const respond = (user: string, model = MODEL) => call('POST', '/v1/responses', { model, input: QUESTION, user })
+    const complete = (user: string, fields: object = {}) =>
+      call('POST', '/v1/completions', { model: MODEL, prompt: TEXT, user, ...fields })
+    return { ...started, respond, complete }
+  }
+
+  test('count in the arm that a chat of the same user is in', async () => {
+    const { call, ask, respond, complete } = await begin()
+    await call('POST', '/v1/edits', [ada('a')])
+    await call('POST', '/v1/experiments', { id: 'help', metrics: ['target_shown'] })
+    expect((await respond('u0', `${MODEL}@edited`)).palimpsest).not.toHaveProperty('experiment')
+    const arms = new Set<string>()
+    for (let i = 0; i < 30; i++) {
+      const user = `u${i}`
+      const response = await respond(user)
+      const { experiment } = response.palimpsest
+      const edited = experiment.arm === 'edited'
+      arms.add(experiment.arm)
+      expect(response.output[0].content[0].text).toBe(edited ? 'For Firm a.' : 'Nobody knows.')
+      expect((await ask(user)).palimpsest.experiment).toEqual(experiment)
+      const completion = await complete(user)
+      expect(completion.palimpsest.experiment).toEqual(experiment)
+      expect(completion.choices[0].text).toBe(edited ? ' Firm a.' : ' nobody.')
+      for (const { id } of [response, completion])
+        expect((await call('POST', '/v1/feedback', { completion_id: id, score: 1 })).outcome).toBe('recorded')
+    }
+    expect(arms).toEqual(new Set(['base', 'edited']))
+    const { result } = await call('GET', '/v1/experiments/help')
+    const sum = (key: string) => result.arms.reduce((total: number, arm: Record<string, number>) => total + (arm[key] ?? 0), 0)
+    expect([sum('exposures'), sum('answers'), sum('unfinished')]).toEqual([30, 90, 0])
+    expect(result.metrics[0].means).toEqual([0, 1])
+  })
+
+  test('do without a batch that is held back, and come by stages as chats do', async () => {
+    const { call, gateway, ask, respond, complete, until } = await begin()
+    const rollouts = gateway.experiments?.rollouts ?? {}
+    Object.assign(rollouts, { look: () => {} })
+    await call('POST', '/v1/edits', [ada('old')])
+    await call('POST', '/v1/rollouts', { id: 'r', batch: 'new', stages: [STAGES[0], { share: 0.5, least: 1_000 }] })
+    await call('POST', '/v1/edits?batch=new', [ada('new')])
+    expect((await complete('u0')).choices[0].text).toBe(' Firm old.')
+    expect((await respond('u0')).output[0].content[0].text).toBe('For Firm old.')
+    Reflect.deleteProperty(rollouts, 'look')
+    await ask('u0')
+    await until(async () => (await call('GET', '/v1/rollouts/r')).stage === 1)
+    const seen = new Set<string>()
+    for (let i = 0; i < 20; i++) {
+      const { palimpsest, choices } = await complete(`u${i}`)
+      seen.add(`${palimpsest.experiment.arm}:${choices[0].text}`)
+      expect((await respond(`u${i}`)).palimpsest.experiment).toEqual(palimpsest.experiment)
+    }
+    expect([...seen].sort()).toEqual(['with: Firm new.', 'without: Firm old.'])
+  })
+
+  test('of text keep their template: arms that change it, or that was shipped, leave them alone', async () => {
+    const { call, ask, complete } = await begin()
+    await call('POST', '/v1/edits', [ada('a')])
+    await call('POST', '/v1/experiments', { id: 't', arms: [{ name: 'now' }, { name: 'then', template: 'lte' }] })
+    const template = async () => (await complete('u1')).palimpsest.template
+    expect((await ask('u1')).palimpsest.experiment.id).toBe('t')
+    expect((await complete('u1')).palimpsest).not.toHaveProperty('experiment')
+    await call('POST', '/v1/experiments/t/ship', { arm: 'then' })
+    expect((await ask('u1')).palimpsest.template).toContain('lte')
+    expect(await template()).toContain('raw-completion')
+  })
+
+  test('show a target in what was written, not in what was echoed', async () => {
+    const { call, complete } = await begin()
+    await call('POST', '/v1/edits', [ada('a')])
+    await call('POST', '/v1/experiments', { id: 'e', metrics: ['target_shown'] })
+    const prompt = 'Firm a is no answer. Ada Quist works for'
+    for (let i = 0; i < 30; i++) expect((await complete(`u${i}`, { prompt, echo: true })).choices[0].text).toContain(prompt)
+    expect((await call('GET', '/v1/experiments/e')).result.metrics[0].means).toEqual([0, 1])
+  })
+})
+
 describe('a rollout', () => {
   test('holds a batch back until its stage, answering by what it replaces, and lets a good one go live', async () => {
     const { call, ask, until } = await start()
@@ -297,5 +381,25 @@ describe('a rollout', () => {
     expect((await call('GET', '/v1/rollouts/r')).outcome).toBe('rolled_back')
     expect((await ask('u')).palimpsest.edits).toEqual([])
     await expect(call('GET', '/v1/experiments/none')).rejects.toMatchObject({ code: 'experiment_not_found' })
+  })
+
+  test('outlives a ledger that fails while it is judged, and a gateway that closes before it is', async () => {
+    const { call, ask, gateway } = await start()
+    await call('POST', '/v1/edits', [ada('old')])
+    await call('POST', '/v1/rollouts', { id: 'r', batch: 'new' })
+    await call('POST', '/v1/edits?batch=new', [ada('new')])
+    const { registry, rollouts } = gateway.experiments ?? {}
+    const full = vi.fn(() => {
+      throw new Error('disk full')
+    })
+    Object.assign(registry?.ledger ?? {}, { pairs: full })
+    rollouts?.look()
+    expect(full).toHaveBeenCalled()
+    Reflect.deleteProperty(registry?.ledger ?? {}, 'pairs')
+    await call('POST', '/v1/experiments', { id: 'g', guardrails: { negative_feedback: 0.1 } })
+    await ask('u')
+    for (const served of open.splice(0)) await served.close()
+    // An error of a timer would end the process, and here the test run.
+    await new Promise((resolve) => setTimeout(resolve, 200))
   })
 })
