@@ -82,13 +82,20 @@ describe('an experiment', () => {
     const { call, ask, gateway } = await start({ script: { delayMs: 10 } })
     await call('POST', '/v1/edits', [ada('a')])
     await call('POST', '/v1/experiments', { id: 'busy' })
-    const asked = Array.from({ length: 1_000 }, async (_, i) => {
-      // No more connections at a time than the system lets wait for acceptance.
-      await new Promise((resolve) => setTimeout(resolve, i / 2))
+    let answered = 0
+    const one = async (i: number) => {
       if (i === 300) await call('POST', '/v1/experiments/busy/weights', { weights: { base: 1, edited: 9 } })
       const { palimpsest } = await ask(`user ${i % 125}`)
+      answered += 1
       return [i % 125, palimpsest.experiment.arm] as const
-    })
+    }
+    const arrived = () => answered + gateway.engine.load().busy + gateway.engine.load().queued
+    const asked: ReturnType<typeof one>[] = []
+    for (let i = 0; i < 1_000; i++) {
+      // No more connections at a time than the system lets wait for acceptance.
+      while (i - arrived() > 200) await new Promise((resolve) => setTimeout(resolve, 1))
+      asked.push(one(i))
+    }
     const arms = new Map<number, Set<string>>()
     for (const [user, arm] of await Promise.all(asked)) arms.set(user, (arms.get(user) ?? new Set()).add(arm))
     expect([...arms.values()].every((own) => own.size === 1)).toBe(true)
