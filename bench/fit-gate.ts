@@ -77,8 +77,8 @@ const WEIGHTS: Readonly<Record<string, number>> = {
   'own.not': 4,
 }
 
-/** Given, not fitted: what is opposed or reversed is refused by meaning, and public data hold too few of these to learn it from. */
-const GIVEN: Readonly<Partial<Record<EvidenceName, number>>> = { opposed: -6, reversed: -6 }
+/** Given, not fitted: what is opposed, reversed or narrowed is refused by meaning, and public data hold too few of these to learn it from. */
+const GIVEN: Readonly<Partial<Record<EvidenceName, number>>> = { opposed: -6, reversed: -6, qualified: -4 }
 
 interface Row {
   readonly x: Float64Array

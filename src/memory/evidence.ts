@@ -45,6 +45,7 @@ export const EVIDENCE = [
   'asks_number', // a date or amount is asked for, and the target holds no digit
   'told', // the sentence tells something; the question is elsewhere
   'opposed', // the sentence has the opposite of one of the edit's words ("disable", "enable"), or a negation that the edit lacks
+  'qualified', // a word beside the name narrows what is asked, and the edit does not have it ("the first pope", "Spain's former king")
   'reversed', // the name stands on the other side of the relation ("whose father is X" for "X's father")
 ] as const
 export type EvidenceName = (typeof EVIDENCE)[number]
@@ -185,6 +186,18 @@ export function reversed(asked: string, prompt: string): boolean {
   )
 }
 
+/** Words on each side of a name in which a word that narrows what is asked belongs to it. */
+const BESIDE_WORDS = 3
+/** Words that make another question of one about a person, a place or a thing in office now. */
+const NARROWING = new Set('first second third last former ex previous next future original vice deputy acting interim'.split(' '))
+
+function qualified(masked: string, prompt: string): boolean {
+  const [before = '', after = ''] = masked.split(MASK)
+  const beside = [...words(before).slice(-BESIDE_WORDS), ...words(after).slice(0, BESIDE_WORDS)]
+  const own = words(prompt)
+  return beside.some((word) => NARROWING.has(word) && !own.includes(word))
+}
+
 /** Evidence read off the words of the text and of an edit's prompt, the subject masked in both. */
 export function wordEvidence(near: Surroundings, prompt: string, target: string) {
   const wanted = relationWords(prompt)
@@ -207,6 +220,7 @@ export function wordEvidence(near: Surroundings, prompt: string, target: string)
     asks_number: ASKS_NUMBER.test(near.sentence) && !/\d/.test(target) ? 1 : 0,
     told: asks(near) ? 0 : 1,
     opposed: opposed(near.masked, prompt) ? 1 : 0,
+    qualified: qualified(near.masked, prompt) ? 1 : 0,
     reversed: reversed(near.masked, prompt) ? 1 : 0,
   }
 }

@@ -164,6 +164,16 @@ describe('evidence', () => {
     ['What is it?', null],
   ])('%j asks for %j', (text, kinds) => expect(answerAsked(text)).toEqual(kinds))
 
+  it.each([
+    ['Who was the first X?', 'The current X is', 1],
+    ["Who was X's former coach?", "X's coach is", 1],
+    ['Who was the first X?', 'The first X was', 0],
+    ['In its first season the club was good. Who coaches X?', "X's coach is", 0],
+  ])('%j is narrower than %j: %d', (asked, prompt, is) => {
+    const { near } = around(asked.replace('X', 'Zed'), edit('e', 'Zed', 'p'))
+    expect(wordEvidence(near, prompt.replace('X', MASK), 'target').qualified).toBe(is)
+  })
+
   it('tells nouns that exclude each other from nouns that do not', () => {
     const said = (asked: string, prompt: string) => {
       const near = around(asked.replace('X', 'Zed'), edit('e', 'Zed', 'p')).near
