@@ -83,7 +83,7 @@ export async function* completeText(
     messages: [{ role: 'user', content: text }],
   }
   const scope = await select(asked, gateway, trace, signal)
-  const count = (messages: readonly Message[]) => engine.countTokens(messages[0]?.content ?? '')
+  const count = (messages: readonly Message[]) => engine.tokenize(messages[0]?.content ?? '').length
   const written = await trace.time('render', () => write(asked, asked.arm === 'edited' ? scope : NOTHING, gateway, trace, count))
   const whole = written[0]?.content ?? text
   if (!whole.endsWith(text))
