@@ -41,8 +41,9 @@ export async function* answer(
   return yield* noted(gateway.engine.generate(promptOf(request, messages), request.sampling, trace, signal), trace)
 }
 
-/** Passes an answer on as it comes; the trace learns when its first piece came and how it ended. */
-async function* noted(pieces: AsyncGenerator<Piece, Finish>, trace: Trace): AsyncGenerator<Piece, Finish> {
+/** Passes an answer on as it comes, behind `echoed` characters of the prompt; the trace learns when its first piece came and how it ended. */
+async function* noted(pieces: AsyncGenerator<Piece, Finish>, trace: Trace, echoed = 0): AsyncGenerator<Piece, Finish> {
+  let echo = echoed
   try {
     for (;;) {
       const { done, value } = await pieces.next()
@@ -50,7 +51,8 @@ async function* noted(pieces: AsyncGenerator<Piece, Finish>, trace: Trace): Asyn
         trace.finish(value.reason, value.completionTokens)
         return value
       }
-      trace.piece(value.text)
+      trace.piece(value.text, echo > 0)
+      echo -= value.text.length
       yield value
     }
   } finally {
@@ -83,7 +85,7 @@ export async function* completeText(
     messages: [{ role: 'user', content: text }],
   }
   const scope = await select(asked, gateway, trace, signal)
-  const count = (messages: readonly Message[]) => engine.countTokens(messages[0]?.content ?? '')
+  const count = (messages: readonly Message[]) => engine.tokenize(messages[0]?.content ?? '').length
   const written = await trace.time('render', () => write(asked, asked.arm === 'edited' ? scope : NOTHING, gateway, trace, count))
   const whole = written[0]?.content ?? text
   if (!whole.endsWith(text))
@@ -93,7 +95,7 @@ export async function* completeText(
       { param: 'palimpsest.template' },
     )
   const completing = { before: whole.slice(0, whole.length - text.length), text: prompt, echo }
-  return yield* noted(engine.complete(completing, sampling, trace, signal), trace)
+  return yield* noted(engine.complete(completing, sampling, trace, signal), trace, echo ? text.length : 0)
 }
 
 /** Which edits apply to each user turn. A turn's edits depend on the conversation up to it and on the memory alone, never on what follows. */
