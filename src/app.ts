@@ -17,6 +17,7 @@ import { mount, unknownRoute } from './http/routes.ts'
 import { spanObserver } from './http/spans.ts'
 import { statusRoutes } from './http/status.ts'
 import { textCompletionRoutes } from './http/text-completions.ts'
+import { tokenizingRoutes } from './http/tokenizing.ts'
 import { presentable, wireError } from './openai/error.ts'
 
 /** The HTTP interface over a gateway. It never listens, so tests need no port of their own choosing. */
@@ -32,6 +33,7 @@ export function createApp(gateway: Gateway): Express {
     textCompletionRoutes,
     responseRoutes,
     embeddingRoutes,
+    tokenizingRoutes,
     statusRoutes,
     explainRoutes,
     editRoutes,

@@ -80,8 +80,9 @@ function tokensOf(request: ChatRequest, engine: Engine) {
   return (messages: readonly Message[]) => engine.countTokens(promptOf(request, messages))
 }
 
-/** Passes an answer on as it comes; the trace learns when its first piece came and how it ended. */
-async function* noted(pieces: AsyncGenerator<Piece, Finish>, trace: Trace): AsyncGenerator<Piece, Finish> {
+/** Passes an answer on as it comes, behind `echoed` characters of the prompt; the trace learns when its first piece came and how it ended. */
+async function* noted(pieces: AsyncGenerator<Piece, Finish>, trace: Trace, echoed = 0): AsyncGenerator<Piece, Finish> {
+  let echo = echoed
   try {
     for (;;) {
       const { done, value } = await pieces.next()
@@ -89,7 +90,8 @@ async function* noted(pieces: AsyncGenerator<Piece, Finish>, trace: Trace): Asyn
         trace.finish(value.reason, value.completionTokens)
         return value
       }
-      trace.piece(value.text)
+      trace.piece(value.text, echo > 0)
+      echo -= value.text.length
       yield value
     }
   } finally {
@@ -119,7 +121,7 @@ export async function* completeText(
   const asked: ChatRequest = { ...request, messages: [{ role: 'user', content: text }] }
   const kept = { model: request.model, template: request.template ?? TEXT_TEMPLATE }
   const { request: served, scope, done } = await allocate(asked, gateway, trace, signal, kept)
-  const count = (messages: readonly Message[]) => engine.countTokens(messages[0]?.content ?? '')
+  const count = (messages: readonly Message[]) => engine.tokenize(messages[0]?.content ?? '').length
   const written = await trace.time('render', () => write(served, usedOf(served, scope), gateway, trace, count))
   const whole = written[0]?.content ?? text
   if (!whole.endsWith(text))
@@ -129,7 +131,7 @@ export async function* completeText(
       { param: 'palimpsest.template' },
     )
   const completing = { before: whole.slice(0, whole.length - text.length), text: prompt, echo }
-  const pieces = noted(engine.complete(completing, sampling, trace, signal), trace)
+  const pieces = noted(engine.complete(completing, sampling, trace, signal), trace, echo ? text.length : 0)
   // What is echoed is no answer.
   const answered: Done | undefined = done && ((whole, finish) => done(echo ? whole.slice(text.length) : whole, finish))
   return yield* answered === undefined ? pieces : observed(pieces, answered, signal)

@@ -102,9 +102,9 @@ export class Trace {
     this.#startedMs = now()
   }
 
-  /** A piece of the answer came. */
-  piece(text: string): void {
-    this.firstPieceMs ??= this.#now() - this.#startedMs
+  /** A piece of the answer came; `echoed`: one of the prompt's, before the model has written anything. */
+  piece(text: string, echoed: boolean): void {
+    if (!echoed) this.firstPieceMs ??= this.#now() - this.#startedMs
     this.text?.push(text)
   }
 

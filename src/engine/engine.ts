@@ -126,7 +126,10 @@ export interface TextEngine {
   complete(prompt: TextPrompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<Piece, Finish>
   /** Throws `invalid_value` where an id is no token. */
   detokenize(tokens: readonly number[]): string
-  countTokens(text: string): number
+  /** Token ids of a text as `complete` reads it: control words are control tokens, and what a vocabulary puts before every text is left out. */
+  tokenize(text: string): readonly number[]
+  /** The vocabulary's marks, as text; `opens`: the first of them stands before every text. */
+  readonly marks: { readonly bos: string | null; readonly eos: string | null; readonly opens: boolean }
 }
 
 /** How one token of a given continuation fared. */

@@ -66,6 +66,7 @@ export class ChatEngine implements Engine {
 
   constructor(parts: ChatParts) {
     const { model, context, bytesOf } = parts
+    const { bosString, eosString, shouldPrependBosToken } = model.tokens
     this.model = parts.info
     this.#parts = parts
     this.#vocabulary = { tokens: model.tokens, tokenize: (text, special) => model.tokenize(text, special) }
@@ -79,7 +80,8 @@ export class ChatEngine implements Engine {
     this.text = {
       complete: (prompt, sampling, trace, signal) => this.#complete(prompt, sampling, trace, signal),
       detokenize: (tokens) => this.#detokenize(tokens),
-      countTokens: (text) => model.tokenize(text, true).length,
+      tokenize: (text) => model.tokenize(text, true),
+      marks: { bos: bosString, eos: eosString, opens: shouldPrependBosToken },
     }
   }
 

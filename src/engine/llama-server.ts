@@ -95,7 +95,8 @@ export class ServedEngine implements Engine {
     this.text = {
       complete: (prompt, sampling, trace, signal) => this.#complete(prompt, sampling, trace, signal),
       detokenize: (tokens) => this.#detokenize(tokens),
-      countTokens: (text) => parts.vocabulary.tokenize(text, true).length,
+      tokenize: (text) => parts.vocabulary.tokenize(text, true),
+      marks: { bos: parts.bosText || null, eos: parts.eosText || null, opens: parts.shouldPrependBos },
     }
   }
 

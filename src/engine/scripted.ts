@@ -58,7 +58,8 @@ class ScriptedEngine implements Engine {
   readonly text: TextEngine = {
     complete: (prompt, sampling, trace, signal) => this.#complete(prompt, sampling, trace, signal),
     detokenize: (tokens) => String.fromCharCode(...tokens),
-    countTokens: (text) => text.length,
+    tokenize: (text) => text.split('').map((one) => one.charCodeAt(0)),
+    marks: { bos: '^', eos: null, opens: true },
   }
 
   async *generate(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<Piece, Finish> {

@@ -14,7 +14,7 @@ function line({ id, method, route, status, ms, error, call, traces }: Completed)
     method,
     route,
     status,
-    ms: Math.round(ms * 10) / 10,
+    ms: rounded(ms),
     ...(error && { error }),
     ...(call && { operation: call.operation, model: call.model, stream: call.stream }),
     ...(trace && {
@@ -24,9 +24,13 @@ function line({ id, method, route, status, ms, error, call, traces }: Completed)
       cachedTokens: trace.tokensCached,
       completionTokens: sum('completionTokens'),
       finish: traces.map(({ finishReason }) => finishReason ?? null),
-      stagesMs: trace.stagesMs,
+      stagesMs: Object.fromEntries(Object.entries(trace.stagesMs).map(([stage, ms]) => [stage, rounded(ms)])),
     }),
   }
+}
+
+function rounded(ms: number): number {
+  return Math.round(ms * 10) / 10
 }
 
 function words({ call, traces }: Completed): object {

@@ -61,6 +61,16 @@ describe('a text completion', () => {
     await expect(asked).rejects.toMatchObject({ status: 400, param: 'palimpsest.template' })
   })
 
+  test('an echoed prompt is no first token', async () => {
+    const { client, base } = await start()
+    const measured = async () =>
+      /first_token_seconds_count\{[^}]*\} (\d+)/.exec(await (await fetch(`${base}/metrics`)).text())?.[1]
+    await client.completions.create(ask({ echo: true, logprobs: 1, max_tokens: 0 }))
+    expect(await measured()).toBeUndefined()
+    await client.completions.create(ask({ echo: true, logprobs: 1, max_tokens: 1 }))
+    expect(await measured()).toBe('1')
+  })
+
   test('scores a prompt: echo and logprobs with no token to write, as harnesses ask', async () => {
     const { client } = await start()
     const { choices } = await client.completions.create(ask({ prompt: ['aé', 'bc'], echo: true, logprobs: 1, max_tokens: 0 }))

@@ -1,0 +1,23 @@
+import type { Gateway } from '../gateway.ts'
+import { detokenized, tokenized, tokenizerInfo } from '../openai/tokenizing.ts'
+import { bytes, json } from './body.ts'
+import { refuseWhenClosing } from './exchange.ts'
+import type { Routes } from './routes.ts'
+
+/**
+ * vLLM's `/tokenize`, `/detokenize` and `/tokenizer_info`, which evaluation harnesses ask for, to know where in a scored text the answer
+ * begins; not served where the vocabulary is another server's.
+ */
+export function tokenizingRoutes(gateway: Gateway): Routes {
+  const { engine, limits } = gateway
+  const { model, text } = engine
+  if (text === undefined) return {}
+  const guards = [refuseWhenClosing(gateway), bytes(limits.chatBodyBytes)]
+  return {
+    '/tokenize': { post: [...guards, (req, res) => void res.json(tokenized(json(req, limits.jsonDepthLevels), text, model))] },
+    '/detokenize': {
+      post: [...guards, (req, res) => void res.json(detokenized(json(req, limits.jsonDepthLevels), text, model))],
+    },
+    '/tokenizer_info': { get: [(_req, res) => void res.json(tokenizerInfo(text, model.contextTokens))] },
+  }
+}
