@@ -2,9 +2,10 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { eventData } from '../src/engine/event-stream.ts'
+import { name } from './scale-vectors.ts'
 import { startChild } from './served.ts'
 
-export const ARMS = ['llama-server', 'edits off', 'none firing', 'one firing', 'one firing, edits off'] as const
+export const ARMS = ['llama-server', 'edits off', 'none firing', 'one firing'] as const
 export type ArmName = (typeof ARMS)[number]
 
 export interface FirstOptions {
@@ -41,7 +42,9 @@ const ROUND_TOKENS = 62
 
 async function bare({ modelPath, serverPath, threads }: FirstOptions): Promise<{ url: string; process: ChildProcess }> {
   const args = ['-m', modelPath, '-c', SLOTS * CONTEXT_TOKENS, '-np', SLOTS, '-t', threads, '--port', PORT].map(String)
-  const child = spawn(serverPath, [...args, '--host', '127.0.0.1', '--no-ui'], { stdio: 'ignore' })
+  // As the gateway starts its own: waiting OpenMP threads that spin would measure the machine's other work instead.
+  const env = { GOMP_SPINCOUNT: '1000', ...process.env }
+  const child = spawn(serverPath, [...args, '--host', '127.0.0.1', '--no-ui'], { stdio: 'ignore', env })
   const url = `http://127.0.0.1:${PORT}`
   const well = () =>
     fetch(`${url}/health`).then(
@@ -78,12 +81,12 @@ async function ask(url: string, messages: readonly Message[], edits: 'on' | 'off
   return found
 }
 
-/** Names that no edit of the memory has; those in `edited` get one each. */
-const town = (prefix: string, i: number) => `${prefix}${'abcdefghijklmnop'[i >> 4]}${'rstuvwxyzbcdfghj'[i & 15]}a`
+/** Names far beyond those of the memory: each is asked about once, those of the arm with a firing edit get one. */
+const town = (arm: ArmName, number: number) => name(50_000_000 + 1_000 * ARMS.indexOf(arm) + number)
 
 async function land(url: string, count: number): Promise<void> {
   const edits = Array.from({ length: count }, (_, i) => {
-    const subject = town('Lindenfurt', i)
+    const subject = town('one firing', i)
     return { id: `first-${i}`, subject, prompt: `The mayor of ${subject} is`, target_new: 'Ottilie Brandvold' }
   })
   const response = await fetch(`${url}/v1/edits`, {
@@ -123,11 +126,10 @@ export async function firstTokens(options: FirstOptions, say: (text: string) => 
   const all: First[] = []
   const before = conversation(warmTokens)
   const arms = {
-    'llama-server': { url: plain.url, edits: null, prefix: 'Ostermund' },
-    'edits off': { url: gateway.url, edits: 'off', prefix: 'Ostermund' },
-    'none firing': { url: gateway.url, edits: 'on', prefix: 'Ostermund' },
-    'one firing': { url: gateway.url, edits: 'on', prefix: 'Lindenfurt' },
-    'one firing, edits off': { url: gateway.url, edits: 'off', prefix: 'Lindenfurt' },
+    'llama-server': { url: plain.url, edits: null },
+    'edits off': { url: gateway.url, edits: 'off' },
+    'none firing': { url: gateway.url, edits: 'on' },
+    'one firing': { url: gateway.url, edits: 'on' },
   } as const
   try {
     await land(gateway.url, 2 * (rounds + 1))
@@ -136,9 +138,9 @@ export async function firstTokens(options: FirstOptions, say: (text: string) => 
       // Round 0 warms up and does not count.
       for (let round = 0; round <= rounds; round++) {
         for (const arm of round % 2 === 0 ? ARMS : ARMS.toReversed()) {
-          const { url, edits, prefix } = arms[arm]
+          const { url, edits } = arms[arm]
           const number = (kind === 'cold' ? 0 : rounds + 1) + round
-          const question: Message = { role: 'user', content: `Who is the mayor of ${town(prefix, number)}?` }
+          const question: Message = { role: 'user', content: `Who is the mayor of ${town(arm, number)}?` }
           const head: Message = { role: 'system', content: `${++serial} is the number of this session. Answer in one sentence.` }
           const found = await ask(url, kind === 'cold' ? [head, question] : [...before, question], edits)
           if (round > 0) all.push({ kind, arm, round, ...found })

@@ -109,7 +109,7 @@ function firstTable(first: readonly First[]): string {
         arm,
         middle((one) => one.firstMs),
         ratio('llama-server'),
-        arm === 'one firing' ? ratio('one firing, edits off') : '',
+        arm === 'one firing' ? ratio('edits off') : '',
         `${middle((one) => one.promptTokens)} (${middle((one) => one.cachedTokens)})`,
         `${own.filter((one) => one.edits > 0).length} of ${own.length}`,
       )

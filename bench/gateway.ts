@@ -4,7 +4,7 @@
  * Writes OUT.json (every round), OUT.md and OUT-*.svg. The model is a scripted one but in `first`.
  */
 import { type ChildProcess, fork } from 'node:child_process'
-import { mkdirSync, openSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs'
 import { cpus, homedir, loadavg, tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -112,7 +112,9 @@ async function latency(load: ChildProcess, servers: ReadonlyMap<ServerName, Serv
   for (let round = -1; round < rounds; round++) {
     for (const server of turns(SERVERS, round)) {
       const { latenciesMs } = await measured(load, servers.get(server) as Server, single([PLAIN], Number(flags.requests)))
-      if (round >= 0) all.push({ arm: server, round, p50: at(latenciesMs, 0.5), p99: at(latenciesMs, 0.99) })
+      const one = { arm: server, round, p50: at(latenciesMs, 0.5), p99: at(latenciesMs, 0.99) }
+      if (round >= 0) all.push(one)
+      say(`latency ${round} ${server}: p50 ${one.p50.toFixed(2)}, p99 ${one.p99.toFixed(2)} ms`)
     }
   }
   return all
@@ -143,7 +145,10 @@ async function retrieval(load: ChildProcess, gateway: Server): Promise<{ added: 
     const fresh = Array.from({ length: 50 }, (_, i) => asked(3 * edits + round * 50 + i))
     const times = await told<number[]>(gateway.child, { order: 'embed', texts: fresh })
     if (round > 0) embedMs.push(...times)
-    say(`retrieval, round ${round}`)
+    const [last, again] = [added.at(-2), added.at(-1)]
+    say(
+      `retrieval ${round}: first asked p50 ${last?.p50.toFixed(2)}, p99 ${last?.p99.toFixed(2)}, again ${again?.p50.toFixed(2)}`,
+    )
   }
   return { added, embedMs }
 }
@@ -165,7 +170,7 @@ async function busy(load: ChildProcess, servers: ReadonlyMap<ServerName, Server>
         requests: Number.POSITIVE_INFINITY,
         seconds: Number(flags.seconds),
       }
-      const { latenciesMs, seconds, usage } = await measured(load, server, { bodies, ...limits, requests: 1e9 })
+      const { latenciesMs, seconds, usage } = await measured(load, server, { bodies, ...limits })
       const perSecond = latenciesMs.length / seconds
       const cpuMsPerRequest = usage.cpuMs / latenciesMs.length
       const one = { arm, round, perSecond, cpuMsPerRequest, p50: at(latenciesMs, 0.5), p99: at(latenciesMs, 0.99), ...usage }
@@ -210,15 +215,21 @@ async function scripted(): Promise<Partial<Results>> {
   return found
 }
 
+/** In a copy of the memory, since edits are added to it. */
 async function first(): Promise<First[]> {
-  const sizes = { rounds: Number(flags['first-rounds']), warmTokens: Number(flags['warm-tokens']) }
-  const paths = {
-    modelPath: flags.model,
-    serverPath: serverPath(flags.home),
-    dataDir,
-    editsDir: join(tmpdir(), 'palimpsest-no-edits'),
+  const scratch = mkdtempSync(join(tmpdir(), 'palimpsest-bench-first-'))
+  cpSync(dataDir, scratch, { recursive: true })
+  const sizes = {
+    rounds: Number(flags['first-rounds']),
+    warmTokens: Number(flags['warm-tokens']),
+    threads: Number(flags.threads),
   }
-  return firstTokens({ ...sizes, ...paths, threads: Number(flags.threads) }, say)
+  const paths = { modelPath: flags.model, serverPath: serverPath(flags.home), editsDir: join(scratch, 'no-edits') }
+  try {
+    return await firstTokens({ ...sizes, ...paths, dataDir: scratch }, say)
+  } finally {
+    rmSync(scratch, { recursive: true })
+  }
 }
 
 try {
@@ -233,7 +244,8 @@ try {
       connections: Number(flags.connections),
       rounds,
     },
-    ...(wanted.some((part) => part !== 'first') && (await scripted())),
+    // First of all, so that the memory is there.
+    ...(await scripted()),
     ...(wanted.includes('first') && { first: await first() }),
   }
   mkdirSync(dirname(flags.out), { recursive: true })
