@@ -156,7 +156,7 @@ async function retrieval(load: ChildProcess, gateway: Server): Promise<{ added: 
 /** As many requests as the server answers. */
 async function busy(load: ChildProcess, servers: ReadonlyMap<ServerName, Server>): Promise<Loaded[]> {
   const gateway = servers.get('gateway') as Server
-  const again = Array.from({ length: 200 }, (_, i) => ask(asked(2 * edits + i), 'on'))
+  const again = Array.from({ length: 50 }, (_, i) => ask(asked(2 * edits + i), 'on'))
   const arms = [
     ...SERVERS.map((server) => ({ arm: server as string, server: servers.get(server) as Server, bodies: [PLAIN] })),
     { arm: 'gateway, edits on', server: gateway, bodies: again },
