@@ -30,18 +30,22 @@ describe('buckets', () => {
     expect(arms.filter((arm) => arm === 1).length / arms.length).toBeCloseTo(0.1, 2)
   })
 
-  it.skipIf(CASES === undefined || !existsSync(CASES))('pass every published vector', () => {
-    const cases = JSON.parse(readFileSync(CASES ?? '', 'utf8')) as Published
-    for (const [seed, value, version, wanted] of cases.hash)
-      if (version === 1 || version === 2) expect(bucket(seed, value, version)).toBe(wanted)
-    const rounded = (ranges: readonly Range[]) => ranges.map((range) => range.map((edge) => Math.round(edge * 1e9) / 1e9))
-    for (const [, [arms, coverage, weights], wanted] of cases.getBucketRange)
-      expect(rounded(bucketRanges(arms, coverage, weights ?? undefined))).toEqual(wanted)
-    for (const [, at, ranges, wanted] of cases.chooseVariation) expect(armOf(at, ranges)).toBe(wanted)
-    for (const [, unit, [name, from, to], wanted] of cases.inNamespace) expect(inNamespace(unit, { name, from, to })).toBe(wanted)
-    for (const [arms, wanted] of cases.getEqualWeights)
-      expect(equalWeights(arms).map((weight) => Math.round(weight * 1e8) / 1e8)).toEqual(wanted)
-  })
+  // The file is another project's and is not kept here: only where one is named is there such a test.
+  const published = CASES !== undefined && existsSync(CASES)
+  if (published)
+    it('pass every published vector', () => {
+      const cases = JSON.parse(readFileSync(CASES ?? '', 'utf8')) as Published
+      for (const [seed, value, version, wanted] of cases.hash)
+        if (version === 1 || version === 2) expect(bucket(seed, value, version)).toBe(wanted)
+      const rounded = (ranges: readonly Range[]) => ranges.map((range) => range.map((edge) => Math.round(edge * 1e9) / 1e9))
+      for (const [, [arms, coverage, weights], wanted] of cases.getBucketRange)
+        expect(rounded(bucketRanges(arms, coverage, weights ?? undefined))).toEqual(wanted)
+      for (const [, at, ranges, wanted] of cases.chooseVariation) expect(armOf(at, ranges)).toBe(wanted)
+      for (const [, unit, [name, from, to], wanted] of cases.inNamespace)
+        expect(inNamespace(unit, { name, from, to })).toBe(wanted)
+      for (const [arms, wanted] of cases.getEqualWeights)
+        expect(equalWeights(arms).map((weight) => Math.round(weight * 1e8) / 1e8)).toEqual(wanted)
+    })
 })
 
 interface Published {
