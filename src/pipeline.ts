@@ -6,7 +6,7 @@ import { type Done, observed } from './experiment/outcome.ts'
 import type { Gateway } from './gateway.ts'
 import { type Chain, chains, joined, NO_CHAIN } from './memory/chain.ts'
 import { decompose } from './memory/decompose.ts'
-import { type Calibration, gate, score } from './memory/gate.ts'
+import { type Calibration, gate, scoreOf } from './memory/gate.ts'
 import type { Candidate } from './memory/retrieve.ts'
 import { withholding } from './memory/withhold.ts'
 import { render, type ScopedEdit } from './prompt/render.ts'
@@ -154,7 +154,9 @@ export async function select(request: ChatRequest, gateway: Gateway, trace: Trac
     if (message.role !== 'user') continue
     const { candidates: found, cached } = await trace.time('retrieve', () => retriever.candidates(request, turn))
     const candidates = without(found)
-    const late = await trace.time('gate', () => retriever.outdated(request, candidates, clearlyAsked(candidates, calibration)))
+    const late = await trace.time('gate', () =>
+      retriever.outdated(request, candidates, (c) => scoreOf(c, calibration) >= BEYOND_DOUBT),
+    )
     const current = late.size === 0 ? candidates : heirs(candidates, late, calibration)
     const gated = await trace.time('gate', () => gate(current, calibration))
     const considered = [...gated, ...candidates.flatMap((candidate) => replaced(candidate, late))]
@@ -220,17 +222,12 @@ async function follow(
 /** From this probability on, a question asks for an edit beyond doubt: of two such of one subject, the later one answers it. */
 const BEYOND_DOUBT = 0.8
 
-function clearlyAsked(candidates: readonly Candidate[], calibration: Calibration): ReadonlySet<string> {
-  const sure = candidates.filter(({ evidence }) => evidence !== null && score(evidence, calibration) >= BEYOND_DOUBT)
-  return new Set(sure.map(({ edit }) => edit.id))
-}
-
 /**
  * The candidates without those that a later one makes untrue. What speaks for one of these speaks for the later: they ask the same of the
  * same subject, so the earlier's wording is one more of the later's.
  */
 function heirs(candidates: readonly Candidate[], late: ReadonlyMap<string, string>, calibration: Calibration): Candidate[] {
-  const needed = ({ evidence }: Candidate) => (evidence === null ? 0 : score(evidence, calibration))
+  const needed = (candidate: Candidate) => scoreOf(candidate, calibration)
   return candidates
     .filter(({ edit }) => !late.has(edit.id))
     .map((heir) => {

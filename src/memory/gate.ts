@@ -29,10 +29,15 @@ export function score(evidence: Evidence, calibration: Calibration): number {
   return 1 / (1 + Math.exp(-sum))
 }
 
+/** The same of a candidate; 0 where nothing in the text stands for its subject. */
+export function scoreOf({ evidence }: Candidate, calibration: Calibration): number {
+  return evidence === null ? 0 : score(evidence, calibration)
+}
+
 /** Which of a turn's candidates apply, best first, and why each of the others does not. Pure; does not know the arm. */
 export function gate(candidates: readonly Candidate[], calibration: Calibration): Considered[] {
   const scored = candidates
-    .map((c) => ({ ...c, score: c.evidence === null ? 0 : score(c.evidence, calibration) }))
+    .map((c) => ({ ...c, score: scoreOf(c, calibration) }))
     .sort((a, b) => b.score - a.score || (b.similarity ?? -1) - (a.similarity ?? -1))
   const taken = new Set<string>()
   let selected = 0

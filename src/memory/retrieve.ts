@@ -98,19 +98,20 @@ export class Retriever {
 
   /**
    * Those of one turn's candidates that a later one contradicts in other words, with its id. Most turns have no two such and cost nothing.
-   * `asked`: those that the turn clearly asks for.
+   * `asked`: whether the turn clearly asks for one; only looked at where two of one subject meet.
    */
   async outdated(
     { tenant, asOf }: SelectionQuery,
     candidates: readonly Candidate[],
-    asked: ReadonlySet<string> = new Set(),
+    asked: (candidate: Candidate) => boolean = () => false,
   ): Promise<ReadonlyMap<string, string>> {
     const had = this.#outdated.get(candidates)
     if (had !== undefined) return had
     const at = asOf ?? this.#now()
     const pairs = rivalPairs(candidates.map(({ edit }) => ({ edit, seq: this.#source.get(tenant, edit.id, at)?.seq ?? 0 })))
     const texts = pairs.flat().flatMap(({ edit }) => relationTextsOf(edit))
-    const found = outdated(pairs, await this.relationVectors(texts, 'query'), asked)
+    const clear = pairs.length === 0 ? [] : candidates.filter(asked)
+    const found = outdated(pairs, await this.relationVectors(texts, 'query'), new Set(clear.map(({ edit }) => edit.id)))
     this.#outdated.set(candidates, found)
     return found
   }
