@@ -1,37 +1,21 @@
 import { execFileSync, spawn } from 'node:child_process'
-import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { assign } from '../../src/experiment/assign.ts'
 import type { Experiment } from '../../src/experiment/experiment.ts'
 import type { Outcome } from '../../src/experiment/outcome.ts'
 import { resultOf } from '../../src/experiment/result.ts'
+import { buildChild } from './built-child.ts'
 import { experiment, ledgerIn } from './experiment-data.ts'
 
 vi.setConfig({ testTimeout: 120_000 })
-const ROOT = resolve(import.meta.dirname, '../..')
 let built = ''
 let child = ''
 
 beforeAll(() => {
-  built = mkdtempSync(join(tmpdir(), 'palimpsest-ledger-'))
-  symlinkSync(join(ROOT, 'node_modules'), join(built, 'node_modules'))
-  writeFileSync(join(built, 'package.json'), '{"type": "module"}')
-  const compilerOptions = {
-    noEmit: false,
-    rootDir: ROOT,
-    outDir: join(built, 'out'),
-    typeRoots: [join(ROOT, 'node_modules/@types')],
-  }
-  const files = [join(ROOT, 'test/unit/experiment-kill-child.ts')]
-  writeFileSync(
-    join(built, 'tsconfig.json'),
-    JSON.stringify({ extends: join(ROOT, 'tsconfig.json'), compilerOptions, files, include: [] }),
-  )
-  execFileSync(join(ROOT, 'node_modules/.bin/tsc'), ['-p', built], { stdio: 'inherit' })
-  child = join(built, 'out/test/unit/experiment-kill-child.js')
+  ;({ built, child } = buildChild('experiment-kill-child'))
 }, 120_000)
 afterAll(() => rmSync(built, { recursive: true, force: true }))
 

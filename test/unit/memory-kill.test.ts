@@ -1,45 +1,26 @@
-import { execFileSync, spawn } from 'node:child_process'
-import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { spawn } from 'node:child_process'
+import { rmSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { buildChild } from './built-child.ts'
 import { fact, fakeEmbedder, memory, POST, scratch } from './memory-fixture.ts'
 
 /** Kills per kind; each in a memory that has survived the ones before. */
 const ROUNDS = 3
 const BATCH_EDITS = 300
-const ROOT = resolve(import.meta.dirname, '../..')
 let built = ''
+let script = ''
 
 beforeAll(() => {
-  built = mkdtempSync(join(tmpdir(), 'palimpsest-kill-'))
-  symlinkSync(join(ROOT, 'node_modules'), join(built, 'node_modules'))
-  writeFileSync(join(built, 'package.json'), '{"type": "module"}')
-  const compilerOptions = {
-    noEmit: false,
-    rootDir: ROOT,
-    outDir: join(built, 'out'),
-    typeRoots: [join(ROOT, 'node_modules/@types')],
-  }
-  const files = [join(ROOT, 'test/unit/memory-kill-child.ts')]
-  writeFileSync(
-    join(built, 'tsconfig.json'),
-    JSON.stringify({ extends: join(ROOT, 'tsconfig.json'), compilerOptions, files, include: [] }),
-  )
-  execFileSync(join(ROOT, 'node_modules/.bin/tsc'), ['-p', built], { stdio: 'inherit' })
+  ;({ built, child: script } = buildChild('memory-kill-child'))
 }, 60_000)
 afterAll(() => rmSync(built, { recursive: true, force: true }))
 
 /** Runs the child until it is killed, `delayMs` after the first acknowledgement; returns the batches it acknowledged. */
 async function runAndKill(dataDir: string, first: number, delayMs: number): Promise<number[]> {
-  const child = spawn(
-    process.execPath,
-    [join(built, 'out/test/unit/memory-kill-child.js'), dataDir, String(first), String(BATCH_EDITS)],
-    {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    },
-  )
+  const child = spawn(process.execPath, [script, dataDir, String(first), String(BATCH_EDITS)], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
   const acknowledged: number[] = []
   for await (const line of createInterface({ input: child.stdout })) {
     if (!line.startsWith('ack ')) continue
@@ -77,7 +58,6 @@ test.each([
 
 /** Runs the child with one batch, killed when it has embedded a third of it; returns how many texts it said were done. */
 async function runAndKillEmbedding(dataDir: string, edits: number): Promise<number> {
-  const script = join(built, 'out/test/unit/memory-kill-child.js')
   const child = spawn(process.execPath, [script, dataDir, '0', String(edits), '1', '5'], { stdio: ['ignore', 'pipe', 'inherit'] })
   let embedded = 0
   for await (const line of createInterface({ input: child.stdout })) {
