@@ -1,5 +1,5 @@
 import type { LlamaContext, LlamaContextSequence } from 'node-llama-cpp'
-import { together } from './llama-batching.ts'
+import { betweenBatches, together } from './llama-batching.ts'
 import { type Cached, truncate } from './slots.ts'
 
 /** A sequence of a context, and the record of what it has cached. */
@@ -17,10 +17,10 @@ export function openSequence(context: LlamaContext): LlamaContextSequence {
 /** Leave the first `length` tokens in the cache; returns how many really are left. */
 export async function rewind(slot: Slot, length: number): Promise<number> {
   const { sequence } = slot
-  if (sequence.nextTokenIndex === slot.tokens.length)
-    await sequence.adaptStateToTokens(slot.tokens.slice(0, length) as never, false)
+  if (sequence.nextTokenIndex === slot.tokens.length && slot.tokens.length > length)
+    await betweenBatches(sequence.context, () => sequence.adaptStateToTokens(slot.tokens.slice(0, length) as never, false))
   // A model that cannot erase part of its cache, or a state that is not what was recorded: begin anew.
-  if (sequence.nextTokenIndex !== length) await sequence.clearHistory()
+  if (sequence.nextTokenIndex !== length) await betweenBatches(sequence.context, () => sequence.clearHistory())
   truncate(slot, sequence.nextTokenIndex)
   return sequence.nextTokenIndex
 }

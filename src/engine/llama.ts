@@ -21,6 +21,7 @@ import { createEmbedder, DEFAULT_EMBED_TOKENS } from './embedder.ts'
 import type { Embedder, Engine } from './engine.ts'
 import { alonePerBatch } from './llama-batching.ts'
 import { ChatEngine } from './llama-chat.ts'
+import { sequencesWaiting } from './llama-native.ts'
 import { ServedEngine } from './llama-server.ts'
 import { brokenModelFile, defaultSystem, fitSlots, guessFamily, memoryText, tooLittleMemory } from './model-file.ts'
 import { ServerProcess } from './server-process.ts'
@@ -318,14 +319,19 @@ async function loadModel(llama: Llama, modelPath: string, fitTokens: number): Pr
 async function createContext(model: LlamaModel, modelPath: string, contextSize: number, slots: number): Promise<LlamaContext> {
   for (let sequences = slots; ; sequences--) {
     try {
-      const batching = { itemPrioritizationStrategy: alonePerBatch() }
-      return await model.createContext({
+      let context: LlamaContext | undefined
+      const batching = {
+        itemPrioritizationStrategy: alonePerBatch(() => (context === undefined ? [] : sequencesWaiting(context))),
+      }
+      context = await model.createContext({
         contextSize,
         sequences,
         batchSize: batchTokens(sequences),
         batching,
         failedCreationRemedy: false,
       })
+      sequencesWaiting(context)
+      return context
     } catch (cause) {
       if (!(cause instanceof InsufficientMemoryError)) throw cause
       if (sequences > 1) continue

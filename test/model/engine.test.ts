@@ -177,6 +177,21 @@ describe.runIf(existsSync(MODEL))('the engine on a real model', { timeout: 180_0
     expect(engine.load()).toMatchObject({ busy: 0, queued: 0 })
   })
 
+  it('lets a conversation that must rewind its cache begin while others are being answered', async () => {
+    const opening = [user(`${LONG} Which number is item 2?`)]
+    await ask(opening, { maxTokens: 4 })
+    const ended: string[] = []
+    const others = [1, 2].map((n) =>
+      ask([user(`Write a long text about the number ${n}.`)], { maxTokens: 40 }).then(() => ended.push('long')),
+    )
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    const short = await ask(opening, { maxTokens: 2 })
+    ended.push('short')
+    await Promise.all(others)
+    expect(short.cachedTokens).toBeGreaterThan(0)
+    expect(ended).toEqual(['short', 'long', 'long'])
+  })
+
   it('refuses beyond the queue’s limit, and frees an aborted request’s place at once', async () => {
     const all = new AbortController()
     const hold = () => ask([user('Write a very long story.')], {}, all.signal).catch((error: unknown) => error)
