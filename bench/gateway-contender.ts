@@ -15,6 +15,8 @@ import { openScripted } from '../src/engine/scripted.ts'
 import { DEFAULT_LIMITS, type Gateway } from '../src/gateway.ts'
 import { readCalibration } from '../src/memory/calibration.ts'
 import { cachedEmbedder } from '../src/memory/embed-cache.ts'
+import type { MemoryStore } from '../src/memory/memory-store.ts'
+import { statedTexts } from '../src/memory/relation-reader.ts'
 import { Retriever } from '../src/memory/retrieve.ts'
 import { openMemory } from '../src/memory/store.ts'
 import { openTemplates } from '../src/prompt/templates.ts'
@@ -33,8 +35,12 @@ export interface Setup {
   readonly edits: number
 }
 
-/** `start` begins a measurement, `stop` ends it, `embed` times the embedder alone. */
-export type Order = Setup | { readonly order: 'start' | 'stop' | 'end' } | { readonly order: 'embed'; readonly texts: string[] }
+/** `start` begins a measurement, `stop` ends it, `embed` times the embedder alone, `prepare` embeds what the gateway embeds of edits in quiet minutes. */
+export type Order =
+  | Setup
+  | { readonly order: 'start' | 'stop' | 'end' }
+  | { readonly order: 'embed'; readonly texts: string[] }
+  | { readonly order: 'prepare'; readonly edits: number[] }
 
 export interface Ready {
   readonly port: number
@@ -93,6 +99,7 @@ function inExpress(): RequestListener {
 }
 
 let embedder: Embedder | undefined
+let prepared: MemoryStore | undefined
 
 async function inGateway({ embedderPath, dataDir, vectors, edits }: Setup): Promise<RequestListener> {
   const log = openLog('warn')
@@ -110,6 +117,7 @@ async function inGateway({ embedderPath, dataDir, vectors, edits }: Setup): Prom
     memory.land(batch, { source: 'bench', tenant: 'default', dryRun: false })
   }
   await memory.indexed()
+  prepared = memory
   const retriever = new Retriever(memory, cached, { now: Date.now, cacheBytes: 32 << 20 })
   await retriever.warm()
   const gateway: Gateway = {
@@ -167,6 +175,8 @@ async function obey(order: Order): Promise<unknown> {
       return stop()
     case 'embed':
       return embedTimes(order.texts)
+    case 'prepare':
+      return prepared?.embedKept(new Set(order.edits.flatMap((i) => statedTexts(edit(i)))), 'query').then(({ size }) => size)
     case 'end':
       return process.exit()
     default:

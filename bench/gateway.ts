@@ -129,7 +129,9 @@ async function retrieval(load: ChildProcess, gateway: Server): Promise<{ added: 
   const from = (round: number, outside: boolean) => (outside ? edits : 0) + ((round * count) % Math.max(1, edits - count))
   for (let round = 0; round <= rounds; round++) {
     for (const outside of [false, true]) {
-      const questions = Array.from({ length: count }, (_, i) => asked(from(round, outside) + i))
+      const numbers = Array.from({ length: count }, (_, i) => from(round, outside) + i)
+      const questions = numbers.map(asked)
+      if (!outside) await told<number>(gateway.child, { order: 'prepare', edits: numbers })
       const on = questions.map((question) => ask(question, 'on'))
       const off = questions.map((question) => ask(question, 'off'))
       const where = outside ? 'of no edit' : 'of an edit'

@@ -89,6 +89,7 @@ export async function openParts({ config, embedder: plain, log, watch, closing, 
         }
         declareFiles(config.experimentsDir, gateway)
         trials.experiments.replays.start(answererOf(gateway))
+        held.prepare(() => engine.load().busy === 0)
         return gateway
       },
       close: async () => {

@@ -1,7 +1,6 @@
 import { setTimeout as sleep, setImmediate as yieldToLoop } from 'node:timers/promises'
-import type { Embedder } from '../engine/engine.ts'
+import type { KeptVectors } from './kept-vectors.ts'
 import { vectorFault } from './vector-index.ts'
-import type { VectorTable } from './vector-table.ts'
 
 /** What the memory says to its keeper; pino's loggers fit. */
 export interface Log {
@@ -42,8 +41,8 @@ const RETRY_MS = { first: 500, longest: 60_000 }
 const ATTEMPTS = 3
 
 export interface IndexerOptions {
-  readonly embedder: Embedder
-  readonly table: VectorTable
+  readonly kept: KeptVectors
+  readonly dimensions: number
   /** Takes an edit's checked vectors. */
   readonly place: (job: Job, vectors: readonly Float32Array[]) => void
   /** Called whenever a lane has run empty. */
@@ -161,10 +160,11 @@ export class Indexer {
   }
 
   async #index(slice: readonly Job[], lane: Lane): Promise<void> {
-    const vectors = await this.#vectors(new Set(slice.flatMap((job) => job.texts)), lane)
+    const texts = new Set(slice.flatMap((job) => job.texts))
+    const vectors = await this.#options.kept.embed(texts, lane.priority, this.#stop.signal)
     for (const job of slice) {
       const own = job.texts.map((text) => vectors.get(text))
-      const fault = own.map((vector) => vectorFault(vector, this.#options.embedder.dimensions)).find((f) => f !== null)
+      const fault = own.map((vector) => vectorFault(vector, this.#options.dimensions)).find((f) => f !== null)
       if (fault !== undefined) {
         this.#giveUp(job, lane, `unusable vector: ${fault}`)
         continue
@@ -172,48 +172,6 @@ export class Indexer {
       this.#options.place(job, own as Float32Array[])
       this.#successes++
       this.#finish(job, lane)
-    }
-  }
-
-  async #vectors(texts: ReadonlySet<string>, lane: Lane): Promise<Map<string, Float32Array>> {
-    const { embedder } = this.#options
-    const out = new Map<string, Float32Array>()
-    for (const text of texts) {
-      const kept = this.kept(text)
-      if (kept !== undefined) out.set(text, kept)
-    }
-    const missing = [...texts].filter((text) => !out.has(text))
-    if (missing.length === 0) return out
-    const made = await embedder.embed(missing, lane.priority, this.#stop.signal)
-    const rows: [string, Float32Array][] = []
-    for (const [i, text] of missing.entries()) {
-      const vector = made[i]
-      if (vector === undefined) continue
-      out.set(text, vector)
-      if (vectorFault(vector, embedder.dimensions) === null) rows.push([text, vector])
-    }
-    this.#keep(rows)
-    return out
-  }
-
-  /** The text's vector from the table, if it is there and sound. */
-  kept(text: string): Float32Array | undefined {
-    const { table, embedder, log } = this.#options
-    try {
-      const vector = table.get(text)
-      return vector !== undefined && vectorFault(vector, embedder.dimensions) === null ? vector : undefined
-    } catch (error) {
-      log.warn({ err: error, file: table.file }, 'a kept embedding cannot be read; embedding anew')
-      return undefined
-    }
-  }
-
-  #keep(rows: readonly [string, Float32Array][]): void {
-    const { table, log } = this.#options
-    try {
-      table.put(rows)
-    } catch (error) {
-      log.warn({ err: error, file: table.file }, 'embeddings could not be kept; they will be made again at the next start')
     }
   }
 

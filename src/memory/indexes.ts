@@ -5,8 +5,11 @@ import { setImmediate as yieldToLoop } from 'node:timers/promises'
 import type { Embedder } from '../engine/engine.ts'
 import { embedKeys, RECIPE } from './embed-keys.ts'
 import { Indexer, type Job, type LaneName, type Log } from './indexer.ts'
+import { KeptVectors } from './kept-vectors.ts'
 import type { LiveView, Revision } from './live.ts'
 import type { IndexStatus, VectorHit } from './memory.ts'
+import { Preparation } from './preparation.ts'
+import { statedTexts } from './relation-reader.ts'
 import { type Expected, indexFile, loadGraph, saveGraph } from './saved-index.ts'
 import { guarded } from './storage.ts'
 import { type IndexOptions, TenantIndex } from './tenant-index.ts'
@@ -57,6 +60,8 @@ function openTable(folder: string, embedder: Embedder, log: Log): VectorTable {
 export class Indexes {
   readonly #options: IndexesOptions
   readonly #table: VectorTable
+  readonly #kept: KeptVectors
+  readonly #preparation: Preparation
   readonly #indexer: Indexer
   readonly #tenants = new Map<string, Tenant>()
   #maintenance: Promise<void> | null = null
@@ -66,8 +71,13 @@ export class Indexes {
     const { folder, embedder, log } = options
     this.#options = options
     this.#table = openTable(folder, embedder, log)
+    this.#kept = new KeptVectors(embedder, this.#table, log)
+    this.#preparation = new Preparation({
+      ...{ kept: this.#kept, textsOf: statedTexts, log },
+      mark: (tenant, seq) => this.#table.setPrepared(tenant, seq),
+    })
     this.#indexer = new Indexer({
-      ...{ embedder, table: this.#table, log },
+      ...{ kept: this.#kept, dimensions: embedder.dimensions, log },
       place: (job, vectors) => this.#place(job, vectors),
       idle: () => this.#maintain(),
     })
@@ -84,13 +94,25 @@ export class Indexes {
     for (const [i, revision] of revisions.entries()) {
       if (tenant.index.has(revision.seq)) continue
       const job = { tenant: name, seq: revision.seq, texts: embedKeys(revision.edit) }
-      const vectors = job.texts.map((text) => this.#indexer.kept(text))
+      const vectors = job.texts.map((text) => this.#kept.get(text))
       if (vectors.every((v) => v !== undefined)) this.#place(job, vectors)
       else jobs.push(job)
       if (i % LOAD_EDITS === 0) await yieldToLoop()
     }
     this.#indexer.enqueue('bulk', jobs)
+    const prepared = this.#table.prepared(name)
+    this.#preparation.enqueue(revisions.filter(({ seq }) => seq > prepared).map(({ seq, edit }) => ({ tenant: name, seq, edit })))
     this.#maintain()
+  }
+
+  /** From now on, while it is `quiet`, what first questions need of the edits is embedded in advance. */
+  prepare(quiet: () => boolean): void {
+    this.#preparation.start(() => !this.#indexer.busy && quiet())
+  }
+
+  /** Vectors of texts that edits are made of, each embedded once in the life of the data folder. */
+  embedKept(texts: ReadonlySet<string>, priority: 'query' | 'import', signal?: AbortSignal): Promise<Map<string, Float32Array>> {
+    return this.#kept.embed(texts, priority, signal)
   }
 
   async #load(name: string, view: LiveView, revisions: readonly Revision[]): Promise<Graph | null> {
@@ -149,6 +171,7 @@ export class Indexes {
       lane,
       added.map(({ seq, edit }) => ({ tenant: name, seq, texts: embedKeys(edit) })),
     )
+    this.#preparation.enqueue(added.map(({ seq, edit }) => ({ tenant: name, seq, edit })))
     if (added.length === 0) this.#maintain()
   }
 
@@ -241,7 +264,7 @@ export class Indexes {
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    await this.#indexer.close()
+    await Promise.all([this.#indexer.close(), this.#preparation.close()])
     await this.#maintenance
     for (const tenant of this.#tenants.values()) if (tenant.index.unsaved > 0) await this.#save(tenant)
     this.#table.close()

@@ -44,23 +44,46 @@ interface Stated {
   readonly own: number
 }
 
+/** The texts by which an edit's relation is compared: of its prompt and statement, of its wordings and theirs with the name masked. */
+function textsOf(edit: Edit) {
+  const wordings = [edit.prompt, ...edit.paraphrases.slice(0, PARAPHRASES)]
+  const masked = (text: string) => spelledOut(maskSubject(text, edit.subject).trim())
+  const maskedPrompt = maskSubject(edit.prompt, edit.subject).trim()
+  return {
+    maskedPrompt,
+    whole: [edit.prompt, statement(edit), edit.targetNew, head(maskedPrompt)] as const,
+    prompts: wordings.map(masked),
+    statements: wordings.map((prompt) => masked(statement({ ...edit, prompt }))),
+  }
+}
+
+/** All of them, to be embedded in advance. */
+export function statedTexts(edit: Edit): string[] {
+  const { whole, prompts, statements } = textsOf(edit)
+  return [...whole, ...prompts, ...statements].map((text) => text || MASK)
+}
+
+/** Embeds texts that edits are made of, which are worth keeping. */
+export type EmbedKept = (texts: ReadonlySet<string>, priority: 'query') => Promise<ReadonlyMap<string, Float32Array>>
+
 /** Reads whether a text asks for an edit's relation: by cosines of texts with the name masked, held against a yardstick of common relations. */
 export class RelationReader {
   readonly #embedder: Embedder
   readonly #stated = new LRUCache<Edit, Stated>({ max: STATED_EDITS })
+  readonly #embedKept: EmbedKept
   #common: Promise<readonly Float32Array[]> | undefined
 
-  constructor(embedder: Embedder) {
+  /** Without `embedKept`, nothing is kept. */
+  constructor(embedder: Embedder, embedKept?: EmbedKept) {
     this.#embedder = embedder
+    this.#embedKept = embedKept ?? (async (texts, priority) => byText([...texts], await embedder.embed([...texts], priority)))
   }
 
   /** Embeds the yardstick, about a second of work, so that no request waits for it. Tried again after a failure. */
   warm(): Promise<readonly Float32Array[]> {
-    this.#common ??= this.#embedder
-      .embed(
-        RELATIONS.flatMap(({ wordings }) => wordings),
-        'query',
-      )
+    const wordings = RELATIONS.flatMap(({ wordings }) => wordings)
+    this.#common ??= this.#embedKept(new Set(wordings), 'query')
+      .then((vectors) => wordings.map((text) => vectors.get(text) as Float32Array))
       .catch((error: unknown) => {
         this.#common = undefined
         throw error
@@ -123,18 +146,21 @@ export class RelationReader {
     const had = this.#stated.get(edit)
     if (had !== undefined) return had
     const common = await this.warm()
-    const wordings = [edit.prompt, ...edit.paraphrases.slice(0, PARAPHRASES)]
-    const masked = (text: string) => spelledOut(maskSubject(text, edit.subject).trim())
-    const maskedPrompt = maskSubject(edit.prompt, edit.subject).trim()
-    const noun = head(maskedPrompt)
-    const texts = [edit.prompt, statement(edit), edit.targetNew, noun] as const
-    const [whole, wholeStatement, target, spoken] = await this.#embed(texts)
-    const prompts = await this.#embed(wordings.map(masked))
-    const statements = await this.#embed(wordings.map((prompt) => masked(statement({ ...edit, prompt }))))
+    const texts = textsOf(edit)
+    const kept = await this.#embedKept(new Set(statedTexts(edit)), 'query')
+    const of = (text: string) => kept.get(text || MASK) as Float32Array
+    const [whole, wholeStatement, target, spoken] = texts.whole.map(of) as [
+      Float32Array,
+      Float32Array,
+      Float32Array,
+      Float32Array,
+    ]
+    const [prompts, statements] = [texts.prompts.map(of), texts.statements.map(of)]
+    const { maskedPrompt } = texts
     const yardstick = larger([...prompts, ...statements].map((v) => cosines(v, common)))
     const reading: Stated = {
       ...{ prompts, statements, whole, wholeStatement, target, maskedPrompt, yardstick },
-      head: noun === '' ? null : spoken,
+      head: texts.whole[3] === '' ? null : spoken,
       profile: distribution(yardstick, PROFILE_TEMPERATURE),
       kinds: kindsOf(distribution(yardstick, KIND_TEMPERATURE)),
       own: yardstick.indexOf(Math.max(...yardstick)),
@@ -146,10 +172,13 @@ export class RelationReader {
   /** One vector a text, the same text embedded once; an empty one gets a neutral stand-in. */
   async #embed<T extends readonly string[]>(texts: T): Promise<{ [K in keyof T]: Float32Array }> {
     const distinct = [...new Set(texts.map((t) => t || MASK))]
-    const vectors = await this.#embedder.embed(distinct, 'query')
-    const of = new Map(distinct.map((t, i) => [t, vectors[i]]))
+    const of = byText(distinct, await this.#embedder.embed(distinct, 'query'))
     return texts.map((t) => of.get(t || MASK)) as unknown as { [K in keyof T]: Float32Array }
   }
+}
+
+function byText(texts: readonly string[], vectors: readonly Float32Array[]): Map<string, Float32Array> {
+  return new Map(texts.map((text, i) => [text, vectors[i] as Float32Array]))
 }
 
 /** Of unit vectors. */

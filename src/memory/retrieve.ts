@@ -6,7 +6,7 @@ import type { Message, SelectionQuery } from '../request.ts'
 import { asks, type Evidence, nameEvidence, surroundings } from './evidence.ts'
 import { likeness, mentions } from './likeness.ts'
 import type { HeldEdit, VectorHit } from './memory.ts'
-import { type Asked, RelationReader } from './relation-reader.ts'
+import { type Asked, type EmbedKept, RelationReader } from './relation-reader.ts'
 import { outdated, relationTextsOf, rivalPairs, type Vectors } from './sameness.ts'
 import { type NameMatch, SubjectIndex } from './subject-index.ts'
 import { sentences, type Token, tokens } from './tokens.ts'
@@ -19,6 +19,8 @@ export interface Source {
   get(tenant: string, id: string, at?: number): HeldEdit | undefined
   heldAt(tenant: string, id: string, at: number): boolean
   search(tenant: string, vector: Float32Array, k: number, at?: number): readonly VectorHit[]
+  /** Absent: texts of edits are embedded whenever they are not in the embedder's cache. */
+  embedKept?: EmbedKept
   onChange(listener: (change: { tenant: string; added: readonly HeldEdit[] }) => void): void
 }
 
@@ -64,7 +66,7 @@ export class Retriever {
     this.#source = source
     this.#embedder = embedder
     this.#now = options.now
-    this.#relation = new RelationReader(embedder)
+    this.#relation = new RelationReader(embedder, source.embedKept?.bind(source))
     this.#turns = new LRUCache({ maxSize: options.cacheBytes, sizeCalculation: (c) => 256 + c.length * 2_048 })
     for (const tenant of source.tenants()) this.#add(tenant, source.all(tenant))
     source.onChange(({ tenant, added }) => this.#add(tenant, added))

@@ -261,6 +261,14 @@ class Store implements MemoryStore {
     return this.#indexes.search(tenant, vector, k, this.#records.moment(at), true)
   }
 
+  prepare(quiet: () => boolean): void {
+    this.#indexes.prepare(quiet)
+  }
+
+  embedKept(texts: ReadonlySet<string>, priority: 'query' | 'import', signal?: AbortSignal) {
+    return this.#indexes.embedKept(texts, priority, signal)
+  }
+
   indexed(version?: number): Promise<void> {
     return this.#indexes.indexed(version)
   }
