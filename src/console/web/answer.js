@@ -19,21 +19,21 @@ const REASONS = {
   budget: 'dropped to fit the context',
 }
 
-const STAGES = ['retrieve', 'gate', 'decompose', 'render', 'queue', 'prefill', 'decode']
-const TONES = ['c2', 'c3', 'c4', 'c6', 'c5', 'c1', 'c2']
+/** In their order, with a colour each. @type {Record<string, string>} */
+const STAGES = { retrieve: 'c3', gate: 'c4', decompose: 'c6', render: 'c4', queue: 'c5', prefill: 'c2', decode: 'c1' }
+/** Near misses shown at once; the others are a click away. */
+const NEAREST = 4
 
 /** Stages that took time, with a colour each. @param {Record<string, number>} stages */
 export function stageParts(stages) {
-  return STAGES.flatMap((name, i) => {
+  return Object.entries(STAGES).flatMap(([name, tone]) => {
     const value = stages[name]
-    return value === undefined
-      ? []
-      : [{ name, value, tone: name === 'decode' ? 'c1' : name === 'prefill' ? 'c2' : (TONES[i + 1] ?? 'c5') }]
+    return value === undefined ? [] : [{ name, value, tone }]
   })
 }
 
 /** @param {number} score a probability */
-const percent = (score) => `${(score * 100).toFixed(score > 0.995 || score < 0.1 ? 1 : 0)} %`
+const percent = (score) => `${(score * 100).toFixed(1)} %`
 
 /**
  * @param {{answer: import('./playground.js').AnswerOf, messages: {role: string, content: string}[], template: string, onCorrect: () => void}} props
@@ -89,13 +89,7 @@ function Why({ palimpsest, arm, model, messages, template }) {
                   ${of !== turn && html`<${Badge}>from an earlier turn<//>`}</span></li>`,
             )}</ul></div>`
     }
-    ${
-      near.length > 0 &&
-      arm !== 'base' &&
-      html`<details class="more"><summary>${near.length === 1 ? '1 near miss' : `${near.length} near misses`}</summary><ul class="near">${near
-        .toSorted((/** @type {any} */ a, /** @type {any} */ b) => b.score - a.score)
-        .map((/** @type {any} */ one) => html`<${Miss} key=${one.id} ...${one} />`)}</ul></details>`
-    }
+    ${arm !== 'base' && near.length > 0 && html`<${NearMisses} near=${near} />`}
     <details class="more"><summary>Time by stage</summary>
       <${StackedBar} parts=${parts} label=${parts.map(({ name, value }) => `${name} ${duration(value)}`).join(', ')} />
       <ul class="legend">${parts.map(
@@ -106,6 +100,16 @@ function Why({ palimpsest, arm, model, messages, template }) {
     <p class="small muted num">${trace.prompt_tokens} prompt tokens, ${trace.cached_tokens} of them from the cache
       ${arm === 'base' ? '' : `, ${added} added by edits`}${palimpsest.template ? `, template ${palimpsest.template}` : ''}</p>
   </div>`
+}
+
+/** Edits that were considered and do not apply, nearest first. @param {{near: any[]}} props */
+function NearMisses({ near }) {
+  const [all, setAll] = useState(false)
+  const nearest = near.toSorted((a, b) => b.score - a.score || (b.similarity ?? -1) - (a.similarity ?? -1))
+  return html`<details class="more"><summary>${near.length === 1 ? 'Near misses: 1 edit' : `Near misses: ${near.length} edits`} considered</summary>
+    <ul class="near">${(all ? nearest : nearest.slice(0, NEAREST)).map((one) => html`<${Miss} key=${one.id} ...${one} />`)}</ul>
+    ${!all && near.length > NEAREST && html`<button type="button" class="button quiet small" onClick=${() => setAll(true)}>Show all ${near.length}</button>`}
+  </details>`
 }
 
 /** @param {{id: string, statement: string, score: number, similarity: number | null, reason: string, outdated_by?: string, evidence: Record<string, number>}} props */

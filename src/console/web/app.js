@@ -59,7 +59,7 @@ function App() {
           ({ name, title }) =>
             html`<li key=${name}><a href="#/${name}" aria-current=${name === at.name ? 'page' : undefined}><${Icon} name=${name} />${title}</a></li>`,
         )}</ul></nav>
-        <div class="side-foot"><${About} /><${Theme} /></div>
+        <div class="side-foot"><${About} page=${at.name} /><${Theme} /></div>
       </header>
       <main class="page" id="main" tabindex="-1" ref=${main}>
         ${page === undefined ? html`<${Unknown} name=${at.name} />` : html`<${Shown} key=${page.name} page=${page} rest=${at.rest} query=${at.query} />`}
@@ -96,12 +96,12 @@ function Mark() {
     <path d="M13 25.5V12.5h6.200a4.6 4.6 0 0 1 0 9.2H13" stroke="#fff" /></svg>`
 }
 
-/** What is served here. */
-function About() {
+/** What is served here, asked again with every page. @param {{page: string}} props */
+function About({ page }) {
   const [health, setHealth] = useState(/** @type {any} */ (null))
   useEffect(() => {
     json('/health').then(setHealth, () => {})
-  }, [])
+  }, [page])
   if (health === null) return null
   const { model, version, memory } = health
   return html`<div class="about"><strong>${model.name}</strong>

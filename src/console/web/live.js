@@ -71,6 +71,9 @@ function upFor(seconds) {
   return `${Math.floor(seconds / 3_600)} h`
 }
 
+/** @param {number} seconds since the epoch */
+const clock = (seconds) => new Date(seconds * 1_000).toLocaleTimeString('en-GB')
+
 /** @param {number[]} values @param {number} share */
 function quantile(values, share) {
   const sorted = values.toSorted((a, b) => a - b)
@@ -112,7 +115,7 @@ function Times({ requests }) {
           },
         },
         axes: [
-          {},
+          { space: 90, values: (/** @type {any} */ _plot, /** @type {number[]} */ ticks) => ticks.map(clock) },
           {
             values: (/** @type {any} */ _plot, /** @type {number[]} */ ticks) =>
               ticks.map((s) => (s === 0 ? '0' : duration(s * 1_000))),
@@ -132,7 +135,7 @@ function Stages({ requests }) {
     return { name, tone, p50: quantile(times, 0.5), p95: quantile(times, 0.95) }
   })
   const longest = Math.max(...rows.map(({ p95 }) => p95), 0.001)
-  return html`<section class="card"><h2>Time by stage</h2><table class="table bare"><thead><tr><th>Stage</th><th class="num">median</th>
+  return html`<section class="card"><div class="card-head"><h2>Time by stage</h2></div><table class="table bare"><thead><tr><th>Stage</th><th class="num">median</th>
     <th class="num">p95</th><th><span class="visually-hidden">p95, as a bar</span></th></tr></thead>
     <tbody>${rows.map(
       ({ name, tone, p50, p95 }) =>
@@ -166,7 +169,7 @@ function Firing({ requests }) {
 /** @param {{requests: any[], prompts: boolean}} props */
 function Latest({ requests, prompts }) {
   return html`<section class="stack"><div class="row spread">
-    <h2>Latest requests</h2>${!prompts && html`<span class="small muted">Questions are not kept: start with <code>--log-prompts</code> to see them here.</span>`}</div>
+    <h2>Latest requests</h2>${!prompts && html`<span class="small muted">Questions are not kept: set <code>PALIMPSEST_LOG_PROMPTS=true</code> to see them here.</span>`}</div>
     <div class="table-wrap" tabindex="0" role="region" aria-label="Latest requests"><table class="table"><thead><tr>
       <th>Time</th>${prompts && html`<th>Question</th>`}<th>Arm</th><th>Edits</th><th class="num">Tokens</th><th class="num">First word</th>
       <th class="num">All</th><th>Stages</th><th>Status</th></tr></thead>
@@ -179,7 +182,7 @@ function Latest({ requests, prompts }) {
 /** @param {{one: any, prompts: boolean}} props */
 function Row({ one, prompts }) {
   const parts = stageParts(one.stages_ms)
-  return html`<tr><td class="num time">${new Date(one.at).toLocaleTimeString('en-GB')}</td>${prompts && html`<td class="asked">${one.question ?? ''}</td>`}
+  return html`<tr><td class="num time">${clock(Date.parse(one.at) / 1_000)}</td>${prompts && html`<td class="asked">${one.question ?? ''}</td>`}
     <td><${Badge} tone=${one.arm === 'edited' && one.edits.length > 0 ? 'accent' : ''}>${one.arm ?? '–'}<//></td>
     <td><${Fired} edits=${one.edits} /></td>
     <td class="num">${one.prompt_tokens} + ${one.completion_tokens}</td><td class="num">${duration(one.first_piece_ms)}</td>

@@ -5,7 +5,7 @@ import { Dialog, ErrorNote, Field, toast } from './ui.js'
 import { html, useState } from './vendor/preact.js'
 
 const ASKING = new Set(
-  'who what where when which why how is are was were does did do can in on the a an of by for name tell me please many much'.split(
+  'who what where when which why how is are was were does did do can in on the a an of by for name tell me please many much first last his her its their he she it they and'.split(
     ' ',
   ),
 )
@@ -35,10 +35,15 @@ export function guessSubject(question) {
     .join(' ')
 }
 
-/** @param {{question: string, onClose: () => void, onAgain: () => void}} props */
-export function NewEdit({ question, onClose, onAgain }) {
+/** `subjects`: of edits that fired, for a question that names none. @param {{question: string, subjects: string[], onClose: () => void, onAgain: () => void}} props */
+export function NewEdit({ question, subjects, onClose, onAgain }) {
   const [values, setValues] = useState(
-    /** @type {Record<string, string>} */ ({ prompt: question, subject: guessSubject(question), target_new: '', aliases: '' }),
+    /** @type {Record<string, string>} */ ({
+      prompt: question,
+      subject: guessSubject(question) || (subjects.at(-1) ?? ''),
+      target_new: '',
+      aliases: '',
+    }),
   )
   const [error, setError] = useState(/** @type {any} */ (null))
   const [checked, setChecked] = useState(/** @type {any} */ (null))
@@ -84,7 +89,7 @@ export function NewEdit({ question, onClose, onAgain }) {
   /** @param {string} name @param {string} label @param {string} hint @param {boolean} [first] */
   const input = (name, label, hint, first = false) =>
     html`<${Field} id="edit-${name}" label=${label} hint=${hint} fault=${faults.of[name]}>${(/** @type {object} */ attributes) =>
-      html`<input class="input" autocomplete="off" autofocus=${first} ...${attributes} value=${values[name]}
+      html`<input class="input" autocomplete="off" data-focus=${first} ...${attributes} value=${values[name]}
         onInput=${(/** @type {any} */ event) => setValues({ ...values, [name]: event.target.value })} />`}<//>`
   return html`<${Dialog} title="New edit" onClose=${onClose}>
     <form onSubmit=${(/** @type {Event} */ event) => {

@@ -126,7 +126,12 @@ export function Page() {
         }
       </div>
     </form>
-    ${correcting && html`<${NewEdit} question=${correcting.question} onClose=${() => setCorrecting(null)} onAgain=${() => again(correcting)} />`}`
+    ${correcting && html`<${NewEdit} question=${correcting.question} subjects=${subjectsOf(correcting)} onClose=${() => setCorrecting(null)} onAgain=${() => again(correcting)} />`}`
+}
+
+/** What the edits that fired in this turn are about. @param {Turn} turn @returns {string[]} */
+function subjectsOf({ answers }) {
+  return answers.flatMap(({ palimpsest }) => palimpsest?.edits.map((/** @type {any} */ { subject }) => subject) ?? [])
 }
 
 /** What a side can be: the arms by name, so that no experiment decides, or else as users get it. @param {any} model @returns {string[]} */
@@ -224,5 +229,5 @@ function Choices({ served, settings, onChange }) {
 /** @param {string} model */
 function sideName(model) {
   if (model.endsWith('@base')) return 'Base'
-  return model.endsWith('@edited') ? 'Edited' : 'As users get it (experiments count)'
+  return model.endsWith('@edited') ? 'Edited' : 'As users get it'
 }

@@ -96,12 +96,16 @@ export function StackedBar({ parts, label }) {
 }
 
 /**
- * A modal dialog: Escape and the button close it, focus goes back where it was.
+ * A modal dialog: Escape and the button close it, focus goes back where it was. It begins in the first input, or the one with `data-focus`.
  * @param {{title: string, onClose: () => void, children: Children}} props
  */
 export function Dialog({ title, onClose, children }) {
   const ref = useRef(/** @type {HTMLDialogElement | null} */ (null))
-  useEffect(() => ref.current?.showModal(), [])
+  useEffect(() => {
+    ref.current
+      ?.showModal()(/** @type {HTMLElement | null | undefined} */ ref.current?.querySelector('[data-focus="true"], input'))
+      ?.focus()
+  }, [])
   return html`<dialog ref=${ref} aria-label=${title} onClose=${onClose}>
     <div class="stack"><div class="card-head"><h2>${title}</h2>
       <button type="button" class="button quiet small" aria-label="Close" onClick=${() => ref.current?.close()}><${Icon} name="close" /></button></div>
