@@ -102,9 +102,10 @@ export function StackedBar({ parts, label }) {
 export function Dialog({ title, onClose, children }) {
   const ref = useRef(/** @type {HTMLDialogElement | null} */ (null))
   useEffect(() => {
-    ref.current
-      ?.showModal()(/** @type {HTMLElement | null | undefined} */ ref.current?.querySelector('[data-focus="true"], input'))
-      ?.focus()
+    const dialog = /** @type {HTMLDialogElement} */ (ref.current)
+    dialog.showModal()
+    const first = dialog.querySelector('[data-focus="true"]') ?? dialog.querySelector('input')
+    if (first instanceof HTMLElement) first.focus()
   }, [])
   return html`<dialog ref=${ref} aria-label=${title} onClose=${onClose}>
     <div class="stack"><div class="card-head"><h2>${title}</h2>
