@@ -20,7 +20,7 @@ const REASONS = {
 }
 
 /** In their order, with a colour each. @type {Record<string, string>} */
-const STAGES = { retrieve: 'c3', gate: 'c4', decompose: 'c6', render: 'c4', queue: 'c5', prefill: 'c2', decode: 'c1' }
+const STAGES = { retrieve: 'c3', gate: 'c7', decompose: 'c4', render: 'c6', queue: 'c5', prefill: 'c2', decode: 'c1' }
 /** Near misses shown at once; the others are a click away. */
 const NEAREST = 4
 

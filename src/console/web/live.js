@@ -71,6 +71,9 @@ function upFor(seconds) {
   return `${Math.floor(seconds / 3_600)} h`
 }
 
+/** Steps of the axis of time: whole seconds. */
+const SECONDS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 21_600, 86_400, 604_800]
+
 /** @param {number} seconds since the epoch */
 const clock = (seconds) => new Date(seconds * 1_000).toLocaleTimeString('en-GB')
 
@@ -115,7 +118,7 @@ function Times({ requests }) {
           },
         },
         axes: [
-          { space: 90, values: (/** @type {any} */ _plot, /** @type {number[]} */ ticks) => ticks.map(clock) },
+          { space: 90, incrs: SECONDS, values: (/** @type {any} */ _plot, /** @type {number[]} */ ticks) => ticks.map(clock) },
           {
             values: (/** @type {any} */ _plot, /** @type {number[]} */ ticks) =>
               ticks.map((s) => (s === 0 ? '0' : duration(s * 1_000))),

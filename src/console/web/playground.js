@@ -42,6 +42,9 @@ export function Page() {
   useEffect(load, [])
   useEffect(() => () => stopper.current?.abort(), [])
 
+  // The turn that has just been asked, not the one before, is to be seen.
+  useEffect(() => document.querySelector('.turn:last-of-type')?.scrollIntoView({ block: 'start' }), [turns.at(-1)?.id])
+
   const busy = turns.some(({ answers }) => answers.some(({ state }) => state === 'waiting' || state === 'streaming'))
 
   /** Asks all sides at once; `before` is the conversation so far. @param {string} asked @param {Turn[]} before */

@@ -166,5 +166,6 @@ export function duration(ms) {
   if (ms === null || ms === undefined) return '–'
   if (ms >= 10_000) return `${(ms / 1_000).toFixed(1)} s`
   if (ms >= 1_000) return `${(ms / 1_000).toFixed(2)} s`
+  if (ms > 0 && ms < 0.05) return '< 0.1 ms'
   return ms >= 10 ? `${Math.round(ms)} ms` : `${ms.toFixed(1)} ms`
 }
