@@ -89,6 +89,30 @@ describe('the playground', () => {
     await page.getByRole('button', { name: 'Ask again' }).click()
     await page.getByRole('article', { name: 'Edited answer' }).getByText('It was Annie Easley.').waitFor()
     expect(await page.getByRole('article').count()).toBe(2)
+    await page.getByRole('button', { name: 'Wrong? Make an edit' }).last().click()
+    await page.getByLabel('The right answer').fill('Annie J. Easley')
+    await page.getByRole('button', { name: 'Add the edit' }).click()
+    await page.getByText('It takes the place of Who programmed the Centaur rocket? Annie Easley').waitFor()
+    await page.getByRole('button', { name: 'Undo' }).click()
+    await page.getByText('The edit is withdrawn.').waitFor()
+    const held = (await (await fetch(`${served.base}/v1/edits?subject=Centaur`)).json()) as { data: { state: string }[] }
+    expect(held.data.filter(({ state }) => state === 'live')).toEqual([
+      expect.objectContaining({ target_new: 'Annie Easley' }),
+    ])
+  })
+
+  it.each([
+    ['Who is the pope?', 'pope'],
+    ['Who is the chancellor of Germany?', 'Germany'],
+    ['What is the capital of the United Arab Emirates?', 'United Arab Emirates'],
+    ['Who wrote "the next day"?', 'the next day'],
+    ["What is Ada Lovelace's birthplace?", 'Ada Lovelace'],
+    ['what is the boiling point of lead', 'lead'],
+    ['What is his first name?', ''],
+  ])('guesses what "%s" is about', async (question, subject) => {
+    const { page } = await open(browser, served.base)
+    const guess = `import(document.querySelector('script[type=module]').src.replace('app.js', 'new-edit.js')).then((m) => m.guessSubject(${JSON.stringify(question)}))`
+    expect(await page.evaluate(guess)).toBe(subject)
   })
 
   it('shows markup in edits and answers as text', async () => {

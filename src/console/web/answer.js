@@ -1,7 +1,7 @@
 // @ts-check
 // One side's answer, and why it is what it is.
 import { json } from './api.js'
-import { Badge, duration, ErrorNote, Icon, StackedBar } from './ui.js'
+import { Badge, duration, EditLink, ErrorNote, Icon, StackedBar } from './ui.js'
 import { html, useState } from './vendor/preact.js'
 
 /** What the gate's reasons mean. @type {Record<string, string>} */
@@ -117,7 +117,7 @@ function Miss({ id, statement, score, similarity, reason, outdated_by, evidence 
   const names = Object.entries(evidence)
   return html`<li><a href="#/edits/${encodeURIComponent(id)}">${statement}</a>
     <p class="small muted"><${Badge} title="How likely the question needs this edit">${percent(score)}<//> ${REASONS[reason] ?? reason}
-      ${outdated_by && html`: <a href="#/edits/${encodeURIComponent(outdated_by)}">${outdated_by}</a>`}${similarity !== null && `, similarity ${similarity.toFixed(2)}`}</p>
+      ${outdated_by && html`: <${EditLink} id=${outdated_by} />`}${similarity !== null && `, similarity ${similarity.toFixed(2)}`}</p>
     ${
       names.length > 0 &&
       html`<details class="more"><summary>Evidence</summary><dl class="evidence">${names.map(

@@ -6,7 +6,7 @@
  * URLSearchParams), give its entry in PAGES below `load: () => import('./NAME.js')`, name the file in README's tree, and add the page to
  * test/browser/pages.ts, which checks it with axe in light, dark and at 360 px. CSS of one page goes into web/NAME.css, linked in index.html.
  *
- * There are (ui.js) PageHead, Badge, Field, ErrorNote, Empty, Figure, Bar, StackedBar, Dialog, Icon, toast(), usePolling(), duration();
+ * There are (ui.js) PageHead, Badge, Field, EditLink, ErrorNote, Empty, Figure, Bar, StackedBar, Dialog, Icon, toast(), usePolling(), duration();
  * (plot.js) Plot; (api.js) json(), request(), events(), lines(), ApiError. Classes (components.css): card, card-head, stack, row, spread,
  * grid-2, grid-4, button [primary danger quiet small], field, input, badge [accent good warn bad], table-wrap > table [num], notice [bad good
  * warn], more (on <details>), code, muted, small, wrap. Colours and steps are custom properties (base.css); a series of a plot takes --c1 to --c7.

@@ -1,7 +1,7 @@
 // @ts-check
 // From a wrong answer to an edit: the question is its prompt, the subject is guessed, the target is yours.
 import { json } from './api.js'
-import { Dialog, ErrorNote, Field, toast } from './ui.js'
+import { Dialog, EditLink, ErrorNote, Field, toast } from './ui.js'
 import { html, useState } from './vendor/preact.js'
 
 const ASKING = new Set(
@@ -134,9 +134,9 @@ function Outcome({ landing }) {
     <ul class="plain">
       ${outcome === 'unchanged' && html`<li>The memory ${would ? 'holds' : 'held'} this very edit already.</li>`}
       ${outcome === 'revised' && html`<li>It revises an edit of the same id.</li>`}
-      ${duplicate && html`<li>It says the same as <a href="#/edits/${encodeURIComponent(duplicate)}">${duplicate}</a>.</li>`}
-      ${supersedes.map((/** @type {string} */ id) => html`<li key=${id}>It ${would ? 'would take' : 'takes'} the place of <a href="#/edits/${encodeURIComponent(id)}">${id}</a>.</li>`)}
-      ${conflicts.map((/** @type {string} */ id) => html`<li key=${id}>It contradicts <a href="#/edits/${encodeURIComponent(id)}">${id}</a>.</li>`)}
+      ${duplicate && html`<li>It says the same as <${EditLink} id=${duplicate} />.</li>`}
+      ${supersedes.map((/** @type {string} */ id) => html`<li key=${id}>It ${would ? 'would take' : 'takes'} the place of <${EditLink} id=${id} />.</li>`)}
+      ${conflicts.map((/** @type {string} */ id) => html`<li key=${id}>It contradicts <${EditLink} id=${id} />.</li>`)}
       ${findings.map((/** @type {any} */ one) => html`<li key=${one.message}>${one.message}</li>`)}
       ${!would && clean && html`<li>From the next request on, the model is told.</li>`}
     </ul></div>`

@@ -1,5 +1,6 @@
 // @ts-check
 // Parts that pages are built from; their looks are in components.css.
+import { json } from './api.js'
 import { html, useEffect, useRef, useState } from './vendor/preact.js'
 
 /** @typedef {import('preact').ComponentChildren} Children */
@@ -65,6 +66,19 @@ export function ErrorNote({ error, retry }) {
 /** @param {unknown} error */
 export function messageOf(error) {
   return error instanceof Error ? error.message : String(error)
+}
+
+/** An edit by what it says, once that is known. @param {{id: string}} props */
+export function EditLink({ id }) {
+  const [said, setSaid] = useState(id)
+  const path = encodeURIComponent(id)
+  useEffect(() => {
+    json(`/v1/edits/${path}`).then(
+      ({ prompt, target_new }) => setSaid(`${prompt} ${target_new}`),
+      () => {},
+    )
+  }, [id])
+  return html`<a href="#/edits/${path}">${said}</a>`
 }
 
 /** Nothing here yet, and what would change that. @param {{title: string, children?: Children}} props */
