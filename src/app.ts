@@ -1,4 +1,5 @@
 import express, { type ErrorRequestHandler, type Express } from 'express'
+import { consoleRoutes } from './console/routes.ts'
 import type { Gateway } from './gateway.ts'
 import { batchRoutes } from './http/batches.ts'
 import { fromBodyParser } from './http/body.ts'
@@ -11,6 +12,7 @@ import { explainRoutes } from './http/explain.ts'
 import { inferenceRoutes } from './http/inference.ts'
 import { openMetrics } from './http/metrics.ts'
 import { refuseForeignPages } from './http/origin.ts'
+import { openRecent } from './http/recent.ts'
 import { requestLog } from './http/request-log.ts'
 import { responseRoutes } from './http/responses.ts'
 import { mount, unknownRoute } from './http/routes.ts'
@@ -26,7 +28,10 @@ export function createApp(gateway: Gateway): Express {
   app.disable('x-powered-by')
   app.disable('etag')
   const metrics = openMetrics(gateway)
-  const observers = [requestLog(gateway), metrics.observe, spanObserver(gateway)].filter((observe) => observe !== null)
+  const recent = openRecent(gateway)
+  const observers = [requestLog(gateway), metrics.observe, recent.observe, spanObserver(gateway)].filter(
+    (observe) => observe !== null,
+  )
   app.use(beginExchange(gateway, observers), refuseForeignPages(gateway))
   const rims = [
     inferenceRoutes,
@@ -42,7 +47,7 @@ export function createApp(gateway: Gateway): Express {
     experimentRoutes,
   ]
   for (const routes of rims) mount(app, routes(gateway))
-  mount(app, metrics.routes)
+  for (const routes of [metrics.routes, recent.routes, consoleRoutes()]) mount(app, routes)
   app.use(unknownRoute)
   app.use(renderError(gateway))
   return app

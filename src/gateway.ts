@@ -64,6 +64,8 @@ export interface Limits {
   /** Arms of one experiment, and prompts in one replay or compare request. */
   readonly experimentArms: number
   readonly replayPrompts: number
+  /** Latest requests kept in memory for `GET /v1/requests`. */
+  readonly recentRequests: number
   /** Between two progress lines of a streamed import. */
   readonly progressMs: number
   /** Silence on an event stream after which a comment is sent, so that proxies keep it open. */
@@ -105,6 +107,7 @@ export const DEFAULT_LIMITS: Limits = {
   runningExperiments: 32,
   experimentArms: 8,
   replayPrompts: 1_000,
+  recentRequests: 200,
   progressMs: 200,
   heartbeatMs: 15_000,
   stalledMs: 120_000,

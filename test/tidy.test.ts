@@ -32,7 +32,10 @@ function files(folder: string): string[] {
   })
 }
 
-const sources = files(SRC).filter((f) => f.endsWith('.ts'))
+/** The console's own files as browsers get them; the types of the libraries they use are no sources. */
+const WEB = join(SRC, 'console', 'web')
+const sources = files(SRC).filter((f) => f.endsWith('.ts') && !f.startsWith(WEB))
+const scripts = files(WEB).filter((f) => f.endsWith('.js'))
 const read = (f: string) => readFileSync(f, 'utf8')
 
 interface Import {
@@ -84,8 +87,15 @@ describe('the tree', () => {
     expect(sources.filter((f) => !seen.has(f)).map((f) => relative(ROOT, f))).toEqual([])
   })
 
+  it('has no dead files in the console: every script is reached from its page', () => {
+    const page = read(join(WEB, 'index.html'))
+    const seen = new Set(scripts.filter((f) => page.includes(`/${relative(WEB, f)}"`)))
+    for (const file of seen) for (const { to } of imports(file)) if (scripts.includes(to)) seen.add(to)
+    expect(scripts.filter((f) => !seen.has(f)).map((f) => relative(ROOT, f))).toEqual([])
+  })
+
   it('keeps files and lines short', () => {
-    const long = sources.flatMap((f) => {
+    const long = [...sources, ...scripts].flatMap((f) => {
       const lines = read(f).split('\n')
       const wide = lines.findIndex((l) => l.length > LINE_CHARS)
       return [
@@ -111,7 +121,7 @@ describe('the tree', () => {
 
   it('names every file of src in the README', () => {
     const readme = read(join(ROOT, 'README.md'))
-    const unnamed = sources.filter((f) => !readme.includes(relative(SRC, f).split('/').at(-1) ?? ''))
+    const unnamed = [...sources, ...scripts].filter((f) => !readme.includes(relative(SRC, f).split('/').at(-1) ?? ''))
     expect(unnamed.map((f) => relative(ROOT, f))).toEqual([])
   })
 })

@@ -31,6 +31,7 @@ export function banner(served: Served): string {
     `  edits   ${count(served.liveEdits, 'edit')} live; ${filesText(served)}`,
     `  data    ${dataDir}`,
     `  URL     ${url}/v1`,
+    `  console ${url}/`,
     '',
     `${sample === null ? 'Try it' : 'Try it, edited and then as the model was'}:`,
     curl(url, model.name, sample ?? 'Who are you?'),

@@ -316,7 +316,6 @@ export function malformed(model: string): Malformed[] {
     chat('a bad tenant header', {}, ['invalid_value', 'palimpsest.tenant'], [...JSON_TYPE, ['Palimpsest-Tenant', 'a b']]),
 
     // Routes
-    get('/', ['route_not_found', null, 404]),
     get('/v1/nothing', ['route_not_found', null, 404]),
     get('/v1/chat/completions', ['method_not_allowed', null, 405]),
     get('/v1/models', ['method_not_allowed', null, 405], 'DELETE'),
