@@ -9,8 +9,9 @@ interface Job {
   readonly edit: Edit
 }
 
-/** How often it is looked whether the others have done with the processor. */
+/** How often it is looked whether the others have done with the processor, and how long they must have. */
 const LOOK_MS = 250
+const CALM_MS = 1_000
 /** Edits prepared between two marks; a start after a kill looks at so many again. */
 const MARK_EDITS = 64
 
@@ -65,7 +66,7 @@ export class Preparation {
     try {
       for (let i = 0; i < this.#jobs.length; i++) {
         const { tenant, seq, edit } = this.#jobs[i] as Job
-        while (!quiet()) await sleep(LOOK_MS, undefined, { signal, ref: false })
+        await this.#calm(quiet)
         await this.#options.kept.embed(new Set(this.#options.textsOf(edit)), 'import', signal)
         done.set(tenant, seq)
         if (i % MARK_EDITS === MARK_EDITS - 1) mark()
@@ -77,6 +78,16 @@ export class Preparation {
     }
     mark()
     this.#jobs = []
+  }
+
+  /** Whoever was served a moment ago is likely to ask again. */
+  async #calm(quiet: () => boolean): Promise<void> {
+    const pause = (ms: number) => sleep(ms, undefined, { signal: this.#stop.signal, ref: false })
+    while (!quiet()) {
+      do await pause(LOOK_MS)
+      while (!quiet())
+      await pause(CALM_MS)
+    }
   }
 
   async close(): Promise<void> {

@@ -252,7 +252,8 @@ describe('the saved index', () => {
 })
 
 describe('what first questions need of the edits', () => {
-  const settled = (asked: readonly string[]) => vi.waitFor(() => expect(asked).toContain('The mayor of Town 2 is Mayor 2'))
+  const settled = (asked: readonly string[]) =>
+    vi.waitFor(() => expect(asked).toContain('The mayor of Town 2 is Mayor 2'), { timeout: 20_000 })
 
   test('is embedded in advance once all is indexed and quiet, kept, and not looked at again', async () => {
     const dataDir = scratch()
