@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { availableParallelism } from 'node:os'
 import type { Command } from 'commander'
-import { BUILD_TOOLS, buildAddon, buildServer, llamaRelease } from '../engine/build.ts'
+import { BUILD_TOOLS, buildAddon, buildServer, hasAddon, hasServer, llamaRelease, serverPath } from '../engine/build.ts'
 import { PalimpsestError } from '../errors.ts'
 import { Bar } from '../models/progress.ts'
 import { configOf, withSettings } from './options.ts'
@@ -13,10 +13,15 @@ export function addEngineCommand(program: Command): void {
     .command('build')
     .description('build a faster engine from the source that is already here (about 5 minutes on 2 cores, nothing is downloaded)')
     .option('--server', 'build llama-server, which then runs as a child process, instead of the engine inside the gateway')
+    .option('--force', 'build it again though it is there')
   withSettings(command, 'home')
   command.action(async () => {
     const { home, environment } = configOf(command)
-    const server = command.opts<{ server?: true }>().server === true
+    const { server = false, force = false } = command.opts<{ server?: true; force?: true }>()
+    if (!force && (server ? hasServer(home) : hasAddon())) {
+      console.error(`It is built already${server ? `: ${serverPath(home)}` : ''}. Add --force to build it again.`)
+      return
+    }
     const stop = new AbortController()
     process.once('SIGINT', () => stop.abort(new PalimpsestError('cancelled', 'Stopped; nothing was built.')))
     checkTools()
