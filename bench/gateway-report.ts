@@ -121,17 +121,21 @@ function firstTable(first: readonly First[]): string {
 
 function soakTable(soak: readonly Sample[]): string {
   const tenth = soak.length / 10
-  const mean = (list: readonly Sample[], of: (one: Sample) => number) => median(list.map(of))
+  const middle = (list: readonly Sample[], of: (one: Sample) => number) => median(list.map(of))
+  const lowest = (list: readonly Sample[], of: (one: Sample) => number) => Math.min(...list.map(of))
   // As wide a window at either place, lest one collection of garbage decide.
   const early = soak.slice(tenth - 3, tenth + 3)
   const late = soak.slice(-6)
   const rows = (
     [
-      ['resident', 'rssBytes'],
-      ['heap in use', 'heapBytes'],
+      ['resident', 'rssBytes', middle],
+      ['heap in use', 'heapBytes', middle],
+      // Garbage makes a sawtooth of both; what is kept shows at its feet.
+      ['resident, lowest', 'rssBytes', lowest],
+      ['heap in use, lowest', 'heapBytes', lowest],
     ] as const
-  ).map(([name, key]) => {
-    const [a, b] = [mean(early, (one) => one[key]), mean(late, (one) => one[key])]
+  ).map(([name, key, of]) => {
+    const [a, b] = [of(early, (one) => one[key]), of(late, (one) => one[key])]
     return row(name, (a / 1e6).toFixed(0), (b / 1e6).toFixed(0), (b / a).toFixed(3))
   })
   const total = soak.reduce((sum, one) => sum + one.perSecond, 0) / soak.length

@@ -9,6 +9,8 @@ export interface Served {
   readonly url: string
   readonly model: ModelInfo
   readonly slots: number
+  /** A quicker engine could be built here. */
+  readonly faster: boolean
   readonly dataDir: string
   readonly editsDir: string
   /** Live edits of the default tenant. */
@@ -23,11 +25,12 @@ export interface Served {
 const FILES_NAMED = 4
 
 export function banner(served: Served): string {
-  const { version, url, model, slots, dataDir, sample } = served
+  const { version, url, model, slots, faster, dataDir, sample } = served
   const where = model.device === 'remote' ? 'another server' : `${model.device}, ${count(model.threads, 'thread')}`
   const lines = [
     `Palimpsest ${version}`,
     `  model   ${model.name} on ${where}; ${count(slots, 'slot')} of ${model.contextTokens.toLocaleString('en')} tokens`,
+    ...(faster ? ['          (about 1.4 times as fast after 5 minutes of: palimpsest engine build --server)'] : []),
     `  edits   ${count(served.liveEdits, 'edit')} live; ${filesText(served)}`,
     `  data    ${dataDir}`,
     `  URL     ${url}/v1`,

@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
 import type { Config } from '../config.ts'
+import { hasServer } from '../engine/build.ts'
 import type { Limits } from '../gateway.ts'
 import { banner, sampleQuestion } from './banner.ts'
 import { openLog } from './console-log.ts'
@@ -77,6 +78,7 @@ function describe({ url, gateway, memory, folder }: Running, config: Config<Limi
     url,
     model: gateway.engine.model,
     slots: gateway.engine.load().slots,
+    faster: gateway.engine.model.device === 'cpu' && config.engine === 'auto' && !hasServer(config.home),
     dataDir: config.dataDir,
     editsDir: config.editsDir,
     liveEdits: live.total,

@@ -259,6 +259,7 @@ describe('the banner', () => {
     url: 'http://127.0.0.1:8080',
     model: { name: 'm', family: 'chatml', contextTokens: 4096, device: 'cpu', threads: 2, sha256: null },
     slots: 4,
+    faster: false,
     dataDir: '/d',
     editsDir: '/e',
     liveEdits: 3,
@@ -270,6 +271,8 @@ describe('the banner', () => {
   it('says what is served, and how to try both arms', () => {
     const text = banner(served)
     expect(text).toContain('m on cpu, 2 threads; 4 slots of 4,096 tokens')
+    expect(text).not.toContain('engine build')
+    expect(banner({ ...served, faster: true })).toContain('palimpsest engine build --server')
     expect(text).toContain('3 edits live; 3 from edits/a.yaml, 1 problem in /e, see above')
     expect(text.match(/^ {2}curl .*$/gm)).toHaveLength(2)
     expect(text).toContain('"model":"m@base"')
