@@ -21,7 +21,9 @@ import { createEmbedder, DEFAULT_EMBED_TOKENS } from './embedder.ts'
 import type { Embedder, Engine } from './engine.ts'
 import { alonePerBatch } from './llama-batching.ts'
 import { ChatEngine } from './llama-chat.ts'
+import { SequenceLoras } from './llama-loras.ts'
 import { ServedEngine } from './llama-server.ts'
+import { loraFiles } from './lora-file.ts'
 import { brokenModelFile, defaultSystem, fitSlots, guessFamily, memoryText, tooLittleMemory } from './model-file.ts'
 import { ServerProcess } from './server-process.ts'
 import { serverArgs } from './server-wire.ts'
@@ -51,6 +53,8 @@ export interface ChatOptions {
   /** Conversations held at once; fewer are opened when memory is short. */
   readonly slots?: number
   readonly queueLimit?: number
+  /** Memory for adapters; the longest unused are dropped beyond it, and loaded again when asked for. */
+  readonly loraMemoryBytes?: number
   /** Of the model file, where the caller has checked it. */
   readonly sha256?: string | null
   /** Milliseconds; absent: performance.now. */
@@ -89,6 +93,7 @@ export interface Runtime {
 export const DEFAULT_CONTEXT_TOKENS = 4096
 export const DEFAULT_SLOTS = 4
 export const DEFAULT_QUEUE_LIMIT = 64
+export const DEFAULT_LORA_MEMORY_BYTES = 1024 ** 3
 
 /** Tokens in one batch at least; more where that many slots prefill at once, so that no piece is ever cut in two. */
 const BATCH_TOKENS = 512
@@ -168,7 +173,8 @@ async function openChat(llama: Llama, device: string, threads: number, options: 
   const { info, family, contextTokens, affordable, wanted } = await plan(llama, device, options, log)
   const model = await loadModel(llama, modelPath, contextTokens * affordable)
   if (device !== 'cpu') log('info', `Memory: ${model.gpuLayers} of ${model.fileInsights.totalLayers} layers are on ${device}.`)
-  const context = await createContext(model, modelPath, contextTokens, affordable)
+  const sequenceLoras = new SequenceLoras()
+  const context = await createContext(model, modelPath, contextTokens, affordable, sequenceLoras)
   if (context.totalSequences < wanted) log('warn', `Memory is short: ${context.totalSequences} of ${wanted} slots opened.`)
   const table = info.metadata.tokenizer.ggml
   return new ChatEngine({
@@ -179,6 +185,9 @@ async function openChat(llama: Llama, device: string, threads: number, options: 
     defaultSystem: defaultSystem(info.metadata.tokenizer.chat_template),
     bytesOf: tokenBytes(table) ?? ((token) => Buffer.from(model.detokenize([token as never]))),
     vocabularySize: table.tokens.length,
+    sequenceLoras,
+    loraMemoryBytes: options.loraMemoryBytes ?? DEFAULT_LORA_MEMORY_BYTES,
+    ...loraFiles(info, modelPath, sha256),
     leadingSpace: leadingSpace(info),
     queueLimit,
     now,
@@ -315,17 +324,25 @@ async function loadModel(llama: Llama, modelPath: string, fitTokens: number): Pr
 }
 
 /** With as many slots as memory allows, at most `slots`. */
-async function createContext(model: LlamaModel, modelPath: string, contextSize: number, slots: number): Promise<LlamaContext> {
+async function createContext(
+  model: LlamaModel,
+  modelPath: string,
+  contextSize: number,
+  slots: number,
+  loras: SequenceLoras,
+): Promise<LlamaContext> {
   for (let sequences = slots; ; sequences--) {
     try {
-      const batching = { itemPrioritizationStrategy: alonePerBatch() }
-      return await model.createContext({
+      const batching = { itemPrioritizationStrategy: loras.strategy(alonePerBatch()) }
+      const context = await model.createContext({
         contextSize,
         sequences,
         batchSize: batchTokens(sequences),
         batching,
         failedCreationRemedy: false,
       })
+      loras.watch(context)
+      return context
     } catch (cause) {
       if (!(cause instanceof InsufficientMemoryError)) throw cause
       if (sequences > 1) continue
