@@ -201,8 +201,9 @@ async function openServed(llama: Llama, device: string, threads: number, options
   if (affordable < wanted) log('warn', `Memory is short: ${affordable} of ${wanted} slots opened.`)
   const kept = Object.entries(options.environment).filter(([key]) => !key.startsWith('LLAMA_'))
   const environment = { ...SHORT_SPIN, ...Object.fromEntries(kept) }
-  const args = serverArgs({ modelPath, slots: affordable, contextTokens, threads, gpu: device !== 'cpu' })
-  const server = new ServerProcess({ command: options.command, args, environment, log, now })
+  const shape = { modelPath, slots: affordable, contextTokens, threads, gpu: device !== 'cpu' }
+  const args = (loras: readonly string[]) => serverArgs({ ...shape, loras })
+  const server = new ServerProcess({ command: options.command, args: args([]), environment, log, now })
   const vocabulary = await llama.loadModel({ modelPath, vocabOnly: true })
   await server.start()
   return new ServedEngine({
@@ -218,6 +219,9 @@ async function openServed(llama: Llama, device: string, threads: number, options
     vocabularySize: info.metadata.tokenizer.ggml.tokens.length,
     leadingSpace: leadingSpace(info),
     slots: affordable,
+    args,
+    loraMemoryBytes: options.loraMemoryBytes ?? DEFAULT_LORA_MEMORY_BYTES,
+    ...loraFiles(info, modelPath, sha256),
     openEmbedded: () => openChat(llama, device, threads, { ...options, slots: EMBEDDED_SLOTS, queueLimit }, log),
     queueLimit,
     now,
