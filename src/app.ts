@@ -1,5 +1,6 @@
 import express, { type ErrorRequestHandler, type Express } from 'express'
 import type { Gateway } from './gateway.ts'
+import { adapterRoutes } from './http/adapters.ts'
 import { batchRoutes } from './http/batches.ts'
 import { fromBodyParser } from './http/body.ts'
 import { compareRoutes } from './http/compare.ts'
@@ -40,6 +41,7 @@ export function createApp(gateway: Gateway): Express {
     batchRoutes,
     compareRoutes,
     experimentRoutes,
+    adapterRoutes,
   ]
   for (const routes of rims) mount(app, routes(gateway))
   mount(app, metrics.routes)

@@ -43,8 +43,8 @@ export function answererOf(gateway: Gateway): Answerer {
     differ: async (requests, signal) => {
       const prompts: string[] = []
       for (const request of requests) {
-        const { prompt, base } = await explain(request, plain, new Trace('replay', gateway.now), signal)
-        prompts.push(`${request.model}\n${request.arm === 'base' ? base.text : prompt.text}`)
+        const { prompt, base, adapter } = await explain(request, plain, new Trace('replay', gateway.now), signal)
+        prompts.push(`${request.model}\n${request.arm === 'base' ? base.text : `${adapter ?? ''}\n${prompt.text}`}`)
       }
       return new Set(prompts).size > 1
     },

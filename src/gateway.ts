@@ -9,6 +9,7 @@ import type { Rollouts } from './experiment/rollouts.ts'
 import type { Calibration } from './memory/gate.ts'
 import type { MemoryStore } from './memory/memory-store.ts'
 import type { Retriever } from './memory/retrieve.ts'
+import type { Adapters } from './models/adapters.ts'
 import type { Templates } from './prompt/templates.ts'
 import type { MultiHop } from './request.ts'
 
@@ -64,6 +65,9 @@ export interface Limits {
   /** Arms of one experiment, and prompts in one replay or compare request. */
   readonly experimentArms: number
   readonly replayPrompts: number
+  /** Adapters registered, and bytes of the file of one. */
+  readonly adapters: number
+  readonly adapterBytes: number
   /** Between two progress lines of a streamed import. */
   readonly progressMs: number
   /** Silence on an event stream after which a comment is sent, so that proxies keep it open. */
@@ -105,6 +109,8 @@ export const DEFAULT_LIMITS: Limits = {
   runningExperiments: 32,
   experimentArms: 8,
   replayPrompts: 1_000,
+  adapters: 64,
+  adapterBytes: 2 * 1024 ** 3,
   progressMs: 200,
   heartbeatMs: 15_000,
   stalledMs: 120_000,
@@ -139,6 +145,8 @@ export interface Gateway {
     readonly rollouts: Rollouts
   }
   readonly memory: MemoryStore
+  /** Absent: the engine takes none. */
+  readonly adapters?: Adapters
   /** What `POST /v1/embeddings` asks, and `countTokens` with it; absent: that is not served. */
   readonly embedder?: Required<Embedder>
   readonly retriever: Retriever

@@ -9,6 +9,8 @@ import { decompose } from './memory/decompose.ts'
 import { type Calibration, gate, scoreOf } from './memory/gate.ts'
 import type { Candidate } from './memory/retrieve.ts'
 import { withholding } from './memory/withhold.ts'
+import { answering, standDown } from './models/adapter-choice.ts'
+import type { Adapter } from './models/adapters.ts'
 import { render, type ScopedEdit } from './prompt/render.ts'
 import type { ChatRequest, Message, TextRequest } from './request.ts'
 import type { Applied, Considered, Trace, TurnTrace } from './trace.ts'
@@ -39,10 +41,12 @@ export async function* answer(
 ): AsyncGenerator<Piece, Finish> {
   const { request: served, scope, done } = await allocate(request, gateway, trace, signal)
   const engine = engineOf(served, gateway)
+  const adapter = adapterOf(served, gateway)
   const messages = await trace.time('render', () =>
-    write(served, usedOf(served, scope), gateway, trace, tokensOf(served, engine)),
+    write(served, usedOf(served, scope, adapter, gateway, trace), gateway, trace, tokensOf(served, engine)),
   )
-  const pieces = noted(engine.generate(promptOf(served, messages), served.sampling, trace, signal), trace)
+  const prompt = { ...promptOf(served, messages), ...loraOf(adapter, gateway) }
+  const pieces = noted(engine.generate(prompt, served.sampling, trace, signal), trace)
   return yield* done === undefined ? pieces : observed(pieces, done, signal)
 }
 
@@ -72,8 +76,24 @@ function engineOf({ model }: ChatRequest, { engine, otherEngines }: Gateway): En
   return otherEngines?.get(model) ?? engine
 }
 
-function usedOf({ arm }: ChatRequest, scope: Scope): Scope {
-  return arm === 'edited' ? scope : NOTHING
+/** The adapter that answers. */
+function adapterOf(request: ChatRequest, { adapters, engine }: Gateway): Adapter | undefined {
+  return answering(request, adapters, engine.model.name)
+}
+
+function loraOf(adapter: Adapter | undefined, { adapters }: Gateway): Pick<Prompt, 'lora'> {
+  return adapter === undefined || adapters === undefined ? {} : { lora: adapters.lora(adapter) }
+}
+
+/** What of the scope the arm puts into the prompt: nothing, or what the adapter that answers does not hold already. */
+function usedOf({ arm, edits }: ChatRequest, scope: Scope, adapter: Adapter | undefined, gateway: Gateway, trace: Trace): Scope {
+  if (arm === 'base') return NOTHING
+  trace.adapter = adapter?.id ?? null
+  const { adapters } = gateway
+  if (adapter === undefined || adapters === undefined || edits.kind !== 'on') return scope
+  const besides = standDown(scope.edits, trace.turns, (id) => adapters.covers(adapter, id))
+  trace.turns = besides.turns
+  return { ...scope, edits: besides.edits }
 }
 
 function tokensOf(request: ChatRequest, engine: Engine) {
@@ -122,7 +142,9 @@ export async function* completeText(
   const kept = { model: request.model, template: request.template ?? TEXT_TEMPLATE }
   const { request: served, scope, done } = await allocate(asked, gateway, trace, signal, kept)
   const count = (messages: readonly Message[]) => engine.tokenize(messages[0]?.content ?? '').length
-  const written = await trace.time('render', () => write(served, usedOf(served, scope), gateway, trace, count))
+  const adapter = adapterOf(served, gateway)
+  const used = usedOf(served, scope, adapter, gateway, trace)
+  const written = await trace.time('render', () => write(served, used, gateway, trace, count))
   const whole = written[0]?.content ?? text
   if (!whole.endsWith(text))
     throw new PalimpsestError(
@@ -130,7 +152,8 @@ export async function* completeText(
       `The template '${kept.template}' writes after the text, which is to be gone on with: name one that only writes before it.`,
       { param: 'palimpsest.template' },
     )
-  const completing = { before: whole.slice(0, whole.length - text.length), text: prompt, echo }
+  const before = whole.slice(0, whole.length - text.length)
+  const completing = { before, text: prompt, echo, ...loraOf(adapter, gateway) }
   const pieces = noted(engine.complete(completing, sampling, trace, signal), trace, echo ? text.length : 0)
   // What is echoed is no answer.
   const answered: Done | undefined = done && ((whole, finish) => done(echo ? whole.slice(text.length) : whole, finish))
@@ -347,6 +370,8 @@ export interface Explanation {
   readonly turns: readonly TurnTrace[]
   readonly template: { readonly name: string; readonly hash: string } | null
   readonly prompt: Inspection
+  /** The adapter that would answer. */
+  readonly adapter: string | null
   /** The prompt of the base arm. */
   readonly base: Inspection
   readonly tokensAdded: number
@@ -358,9 +383,13 @@ export async function explain(request: ChatRequest, gateway: Gateway, trace: Tra
   const usual = gateway.experiments?.registry.usual(request) ?? request
   const engine = engineOf(usual, gateway)
   const scope = await select(usual, gateway, trace, signal)
-  const messages = await trace.time('render', () => write(usual, scope, gateway, trace, tokensOf(usual, engine)))
+  // What the edited arm would be shown, also where the base is asked about.
+  const shown: ChatRequest = usual.arm === 'base' ? { ...usual, arm: 'edited' } : usual
+  const used = usedOf(shown, scope, adapterOf(shown, gateway), gateway, trace)
+  const messages = await trace.time('render', () => write(usual, used, gateway, trace, tokensOf(usual, engine)))
   return {
     turns: trace.turns,
+    adapter: trace.adapter,
     template: trace.template,
     prompt: engine.inspect(promptOf(request, messages)),
     base: engine.inspect(promptOf(request, request.messages)),

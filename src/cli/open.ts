@@ -12,6 +12,7 @@ import type { MemoryStore } from '../memory/memory-store.ts'
 import { Retriever } from '../memory/retrieve.ts'
 import { openMemory } from '../memory/store.ts'
 import { openTemplates, type Templates } from '../prompt/templates.ts'
+import { openAdapters } from './adapters.ts'
 import { parseEditFile } from './edit-file.ts'
 import { declareFiles, openTrials } from './trials.ts'
 
@@ -65,6 +66,7 @@ export async function openParts({ config, embedder: plain, log, watch, closing, 
       memory: held,
       folder,
       gateway: (engine) => {
+        const adapters = openAdapters({ dataDir: config.dataDir, engine, memory: held, limits: config.limits, now, log })
         const gateway: Gateway = {
           ...{
             engine,
@@ -84,6 +86,7 @@ export async function openParts({ config, embedder: plain, log, watch, closing, 
           hosts: config.hosts,
           experiments: trials.experiments,
           logPrompts: config.logPrompts,
+          ...(adapters && { adapters }),
           ...(telemetry && { telemetry }),
           ...(counts(plain) && { embedder: plain }),
         }

@@ -1,6 +1,7 @@
 import type { Gateway } from '../gateway.ts'
 import { detokenized, tokenized, tokenizerInfo } from '../openai/tokenizing.ts'
 import { bytes, json } from './body.ts'
+import { servedBy } from './caller.ts'
 import { refuseWhenClosing } from './exchange.ts'
 import type { Routes } from './routes.ts'
 
@@ -14,9 +15,14 @@ export function tokenizingRoutes(gateway: Gateway): Routes {
   if (text === undefined) return {}
   const guards = [refuseWhenClosing(gateway), bytes(limits.chatBodyBytes)]
   return {
-    '/tokenize': { post: [...guards, (req, res) => void res.json(tokenized(json(req, limits.jsonDepthLevels), text, model))] },
+    '/tokenize': {
+      post: [
+        ...guards,
+        (req, res) => void res.json(tokenized(json(req, limits.jsonDepthLevels), text, servedBy(gateway), model.contextTokens)),
+      ],
+    },
     '/detokenize': {
-      post: [...guards, (req, res) => void res.json(detokenized(json(req, limits.jsonDepthLevels), text, model))],
+      post: [...guards, (req, res) => void res.json(detokenized(json(req, limits.jsonDepthLevels), text, servedBy(gateway)))],
     },
     '/tokenizer_info': { get: [(_req, res) => void res.json(tokenizerInfo(text, model.contextTokens))] },
   }

@@ -1,5 +1,5 @@
 import { PalimpsestError } from '../errors.ts'
-import type { Arm } from '../request.ts'
+import type { Arm, ChatRequest } from '../request.ts'
 
 /** OpenAI's Model object, with the arm it stands for. */
 export interface WireModel {
@@ -9,20 +9,44 @@ export interface WireModel {
   readonly created: number
   readonly owned_by: string
   readonly palimpsest:
-    | { readonly arm: Arm }
+    | { readonly arm: Arm; readonly adapter?: string }
     | { readonly embedding: { readonly dimensions: number; readonly max_tokens: number } }
 }
 
-/** `NAME` and `NAME@edited` are the edited model, `NAME@base` the untouched one. Throws `model_not_found`, listing what is served. */
-export function modelAsked(asked: string, served: string): { name: string; arm: Arm } {
-  if (asked === served || asked === `${served}@edited`) return { name: served, arm: 'edited' }
-  if (asked === `${served}@base`) return { name: served, arm: 'base' }
+/** What a model's name may stand for here. */
+export interface ServedModels {
+  readonly model: string
+  /** Ids of adapters over it. */
+  readonly adapters?: readonly string[]
+}
+
+const ADAPTER = '@adapter:'
+
+/**
+ * `NAME` and `NAME@edited` are the edited model, `NAME@base` the untouched one, `NAME@adapter:ID` the one with an adapter. Throws
+ * `model_not_found`, listing what is served.
+ */
+export function modelAsked(
+  asked: string,
+  { model: served, adapters = [] }: ServedModels,
+): Pick<ChatRequest, 'model' | 'arm' | 'adapter'> {
+  if (asked === served || asked === `${served}@edited`) return { model: served, arm: 'edited' }
+  if (asked === `${served}@base`) return { model: served, arm: 'base' }
+  const adapter = asked.startsWith(`${served}${ADAPTER}`) ? asked.slice(served.length + ADAPTER.length) : undefined
+  if (adapter !== undefined && adapters.includes(adapter)) return { model: served, arm: 'adapter', adapter }
   const clipped = asked.length > 64 ? `${asked.slice(0, 64)}…` : asked
   throw new PalimpsestError(
     'model_not_found',
-    `The model \`${clipped}\` does not exist. Served here: ${served} (with edits) and ${served}@base (without).`,
+    `The model \`${clipped}\` does not exist. Served here: ${served} (with edits)${adapters.length === 0 ? ' and' : ','} ${served}@base (without)${listed(served, adapters)}.`,
     { param: 'model' },
   )
+}
+
+const LISTED = 10
+
+function listed(served: string, adapters: readonly string[]): string {
+  const some = adapters.slice(0, LISTED).map((id) => `${served}${ADAPTER}${id}`)
+  return some.length === 0 ? '' : ` and ${some.join(', ')}${adapters.length > LISTED ? ', …' : ''}`
 }
 
 /** What embeds; listed after the models that chat. */
@@ -32,10 +56,15 @@ export interface ServedEmbedder {
   readonly maxTokens: number
 }
 
-export function wireModels(served: string, embedder: ServedEmbedder | undefined, startedAt: number): WireModel[] {
+export function wireModels(
+  { model: served, adapters = [] }: ServedModels,
+  embedder: ServedEmbedder | undefined,
+  startedAt: number,
+): WireModel[] {
   return [
     wireModel(served, { arm: 'edited' }, startedAt),
     wireModel(`${served}@base`, { arm: 'base' }, startedAt),
+    ...adapters.map((adapter) => wireModel(`${served}${ADAPTER}${adapter}`, { arm: 'adapter', adapter }, startedAt)),
     ...(embedder ? [embeddingModel(embedder, startedAt)] : []),
   ]
 }
@@ -43,12 +72,13 @@ export function wireModels(served: string, embedder: ServedEmbedder | undefined,
 /** One by its name. Throws `model_not_found`. */
 export function wireModelAsked(
   asked: string,
-  served: string,
+  served: ServedModels,
   embedder: ServedEmbedder | undefined,
   startedAt: number,
 ): WireModel {
   if (embedder !== undefined && asked === embedder.name) return embeddingModel(embedder, startedAt)
-  return wireModel(asked, { arm: modelAsked(asked, served).arm }, startedAt)
+  const { model: _, ...arm } = modelAsked(asked, served)
+  return wireModel(asked, arm, startedAt)
 }
 
 function embeddingModel({ name, dimensions, maxTokens }: ServedEmbedder, startedAt: number): WireModel {

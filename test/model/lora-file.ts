@@ -41,12 +41,18 @@ export function loraBytes({ weights, architecture, rank, seed, strength, extra =
 }
 
 /** The same for the `ffn_down` of some layers of a real model. */
-export async function loraFor(modelPath: string, seed: number, strength: number, layers: readonly number[] = [4, 8]): Promise<Buffer> {
+export async function loraFor(
+  modelPath: string,
+  seed: number,
+  strength: number,
+  layers: readonly number[] = [4, 8],
+): Promise<Buffer> {
   const info = await readGgufFileInfo(modelPath, { sourceType: 'filesystem', logWarnings: false })
   const weights = Object.fromEntries(
     layers.map((layer) => {
       const name = `blk.${layer}.ffn_down.weight`
-      const [inputs = 0, outputs = 0] = (info.fullTensorInfo ?? []).find((tensor) => tensor.name === name)?.dimensions.map(Number) ?? []
+      const [inputs = 0, outputs = 0] =
+        (info.fullTensorInfo ?? []).find((tensor) => tensor.name === name)?.dimensions.map(Number) ?? []
       return [name, [inputs, outputs] as const]
     }),
   )
