@@ -156,6 +156,12 @@ const SETTINGS = {
   model: setting(orNone(text), undefined, 'model to serve: a name, a .gguf file, or the URL of an OpenAI-compatible server', {
     flag: '<model>',
   }),
+  models: setting(names, [] as string[], 'further models, loaded when asked for: names or .gguf files, with commas between', {
+    flag: '<models>',
+  }),
+  modelMemoryBytes: setting(orNone(bytes), undefined, 'memory for all models together; default: what is free at the start', {
+    flag: '<size>',
+  }),
   engine: setting(
     oneOf(ENGINES),
     'auto',

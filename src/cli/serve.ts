@@ -21,6 +21,8 @@ export function addServeCommand(program: Command): void {
   withSettings(
     command,
     'model',
+    'models',
+    'modelMemoryBytes',
     'host',
     'port',
     'editsDir',
