@@ -216,6 +216,12 @@ const SETTINGS = {
     'questions that describe what they ask about: off, chain (from edit to edit) or model (the model is asked for what no edit states)',
     { flag: '<how>' },
   ),
+  savedCacheBytes: setting(
+    bytes,
+    0,
+    'disk for caches of conversations that lost their slot, kept over restarts (they tell what was asked); 0: none',
+    { flag: '<size>' },
+  ),
   embedCacheBytes: setting(bytes, 32 * MIB, 'memory for embeddings of recent questions'),
   selectionCacheBytes: setting(bytes, 32 * MIB, 'memory for the edits found for recent turns'),
   watch: setting(truth, true, 'do not follow changes in the folders of edits and templates', { flag: '' }),

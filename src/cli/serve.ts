@@ -23,6 +23,7 @@ export function addServeCommand(program: Command): void {
     'model',
     'models',
     'modelMemoryBytes',
+    'savedCacheBytes',
     'host',
     'port',
     'editsDir',

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs'
-import { basename, resolve } from 'node:path'
+import { basename, join, resolve } from 'node:path'
 import type { Config } from '../config.ts'
 import { hasServer, serverPath } from '../engine/build.ts'
 import type { Embedder, Engine } from '../engine/engine.ts'
@@ -71,7 +71,10 @@ export function openWeights(config: Config<Limits>, choice: Choice | null, log: 
       return openEngine(
         await runtime(),
         config,
-        { modelPath, name, contextTokens, slots, queueLimit, sha256: file?.sha256 ?? null },
+        {
+          ...{ modelPath, name, contextTokens, slots, queueLimit, sha256: file?.sha256 ?? null },
+          savedCaches: { dir: join(config.dataDir, 'caches'), limitBytes: config.savedCacheBytes },
+        },
         log,
       )
     },

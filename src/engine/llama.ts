@@ -25,6 +25,7 @@ import { batchTokens, memoryNeed, slotsInMemory } from './llama-memory.ts'
 import { ServedEngine } from './llama-server.ts'
 import { loraFiles } from './lora-file.ts'
 import { brokenModelFile, defaultSystem, guessFamily, tooLittleMemory } from './model-file.ts'
+import { SavedCaches } from './saved-caches.ts'
 import { ServerProcess } from './server-process.ts'
 import { serverArgs } from './server-wire.ts'
 import { tokenBytes } from './token-bytes.ts'
@@ -54,6 +55,8 @@ export interface ChatOptions {
   readonly queueLimit?: number
   /** Memory for adapters; the longest unused are dropped beyond it, and loaded again when asked for. */
   readonly loraMemoryBytes?: number
+  /** Where caches of conversations that lost their slot are kept, and how much of them; absent: they are not. In this process only. */
+  readonly savedCaches?: { readonly dir: string; readonly limitBytes: number }
   /** Of the model file, where the caller has checked it. */
   readonly sha256?: string | null
   /** Milliseconds; absent: performance.now. */
@@ -186,12 +189,29 @@ async function openChat(llama: Llama, device: string, threads: number, options: 
     vocabularySize: table.tokens.length,
     sequenceLoras,
     loraMemoryBytes: options.loraMemoryBytes ?? DEFAULT_LORA_MEMORY_BYTES,
+    saved: await savedCaches(options, context, loraFiles(info, modelPath, sha256), log),
     ...loraFiles(info, modelPath, sha256),
     leadingSpace: leadingSpace(info),
     queueLimit,
     now,
     randomSeed: options.randomSeed ?? (() => randomInt(2 ** 32 - 1)),
   })
+}
+
+async function savedCaches(
+  { savedCaches: wanted }: ChatOptions,
+  context: LlamaContext,
+  { baseSha256 }: ReturnType<typeof loraFiles>,
+  log: Log,
+): Promise<SavedCaches | null> {
+  if (wanted === undefined || wanted.limitBytes === 0) return null
+  const of = JSON.stringify([
+    await baseSha256(),
+    context.contextSize,
+    String(context.flashAttention),
+    context.model.llama.llamaCppRelease.release,
+  ])
+  return new SavedCaches({ ...wanted, of, log })
 }
 
 async function openServed(llama: Llama, device: string, threads: number, options: ServedOptions, log: Log): Promise<Engine> {
