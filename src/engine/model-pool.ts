@@ -184,7 +184,8 @@ export class ModelPool {
         const who = [primary.model.name, ...busy].join(', ')
         throw new PalimpsestError(
           'engine_unavailable',
-          `The model \`${wanted.model.name}\` takes ${gigabytes(needed)}, and ${gigabytes(memoryBytes - taken())} of the ${gigabytes(memoryBytes)} for models are left beside ${who}. Try again later, or allow more with modelMemoryBytes.`,
+          `The model \`${wanted.model.name}\` takes ${gigabytes(needed)}, and of the ${gigabytes(memoryBytes)} for models ` +
+            `${gigabytes(memoryBytes - taken())} are left beside ${who}. Try again later, or allow more with modelMemoryBytes.`,
           { param: 'model', retryAfterSeconds: RETRY_SECONDS },
         )
       }

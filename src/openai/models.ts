@@ -41,16 +41,17 @@ export function modelAsked(
   const clipped = asked.length > 64 ? `${asked.slice(0, 64)}…` : asked
   throw new PalimpsestError(
     'model_not_found',
-    `The model \`${clipped}\` does not exist. Served here: ${served} (with edits)${adapters.length === 0 ? ' and' : ','} ${served}@base (without)${listed(served, adapters)}${others.length === 0 ? '' : `; also ${others.join(', ')}`}.`,
+    `The model \`${clipped}\` does not exist. Served here: ${listed(served, others, adapters)}.`,
     { param: 'model' },
   )
 }
 
 const LISTED = 10
 
-function listed(served: string, adapters: readonly string[]): string {
+function listed(served: string, others: readonly string[], adapters: readonly string[]): string {
   const some = adapters.slice(0, LISTED).map((id) => `${served}${ADAPTER}${id}`)
-  return some.length === 0 ? '' : ` and ${some.join(', ')}${adapters.length > LISTED ? ', …' : ''}`
+  const more = [...some, ...(adapters.length > LISTED ? ['…'] : []), ...others.slice(0, LISTED)]
+  return `${served} (with edits) and ${served}@base (without)${more.map((name) => `, ${name}`).join('')}`
 }
 
 /** What embeds; listed after the models that chat. */

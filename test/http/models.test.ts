@@ -56,7 +56,7 @@ describe('further models', () => {
     expect(((await refused.json()) as { error: { message: string } }).error.message).toMatch(/takes 0\.0 GB/)
     await expect(ask('none')).rejects.toMatchObject({
       code: 'model_not_found',
-      message: expect.stringContaining('also small, large'),
+      message: expect.stringContaining(', small, large'),
     })
   })
 })
