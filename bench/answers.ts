@@ -153,7 +153,7 @@ console.log(
 for (const kind of ['prompt', 'paraphrase', 'neighbour', 'nq', 'gsm8k', 'mt-bench'] as const) {
   const list = outcomes.filter((o) => o.kind === kind)
   const inScope = kind === 'prompt' || kind === 'paraphrase'
-  const target = (arm: Arm) => (inScope ? share(list, (o) => has(o[arm], o.target)) : '')
+  const target = (arm: 'base' | 'edited') => (inScope ? share(list, (o) => has(o[arm], o.target)) : '')
   console.log(
     `| ${kind} | ${list.length} | ${target('base')} | ${target('edited')} | ${share(list, (o) => o.fired.length > 0)} | ${inScope ? '' : share(list, (o) => o.base === o.edited)} | ${median(list.map((o) => o.ms.base))} / ${median(list.map((o) => o.ms.edited))} |`,
   )

@@ -1,6 +1,7 @@
 import express, { type ErrorRequestHandler, type Express } from 'express'
 import { consoleRoutes } from './console/routes.ts'
 import type { Gateway } from './gateway.ts'
+import { adapterRoutes } from './http/adapters.ts'
 import { batchRoutes } from './http/batches.ts'
 import { fromBodyParser } from './http/body.ts'
 import { compareRoutes } from './http/compare.ts'
@@ -45,6 +46,7 @@ export function createApp(gateway: Gateway): Express {
     batchRoutes,
     compareRoutes,
     experimentRoutes,
+    adapterRoutes,
   ]
   for (const routes of rims) mount(app, routes(gateway))
   for (const routes of [metrics.routes, recent.routes, consoleRoutes()]) mount(app, routes)

@@ -15,6 +15,9 @@ export type ErrorCode =
   | 'model_not_found'
   | 'template_not_found'
   | 'edit_not_found'
+  | 'adapter_not_found'
+  | 'adapter_mismatch'
+  | 'adapter_conflict'
   | 'batch_not_found'
   | 'experiment_not_found'
   | 'response_not_found'
@@ -50,6 +53,9 @@ const STATUS: Readonly<Record<ErrorCode, number>> = {
   model_not_found: 404,
   template_not_found: 400,
   edit_not_found: 404,
+  adapter_not_found: 404,
+  adapter_mismatch: 400,
+  adapter_conflict: 409,
   batch_not_found: 404,
   experiment_not_found: 404,
   response_not_found: 404,

@@ -1,6 +1,7 @@
 import type { Meter, TextMapPropagator, Tracer } from '@opentelemetry/api'
 import type { Bridges } from './engine/bridge.ts'
 import type { Embedder, Engine } from './engine/engine.ts'
+import type { HeldEngine, ModelPool } from './engine/model-pool.ts'
 import type { Problem } from './errors.ts'
 import type { Allocator } from './experiment/allocate.ts'
 import type { Experiments } from './experiment/experiments.ts'
@@ -9,6 +10,7 @@ import type { Rollouts } from './experiment/rollouts.ts'
 import type { Calibration } from './memory/gate.ts'
 import type { MemoryStore } from './memory/memory-store.ts'
 import type { Retriever } from './memory/retrieve.ts'
+import type { Adapters } from './models/adapters.ts'
 import type { Templates } from './prompt/templates.ts'
 import type { MultiHop } from './request.ts'
 
@@ -66,6 +68,9 @@ export interface Limits {
   readonly replayPrompts: number
   /** Latest requests kept in memory for `GET /v1/requests`. */
   readonly recentRequests: number
+  /** Adapters registered, and bytes of the file of one. */
+  readonly adapters: number
+  readonly adapterBytes: number
   /** Between two progress lines of a streamed import. */
   readonly progressMs: number
   /** Silence on an event stream after which a comment is sent, so that proxies keep it open. */
@@ -108,6 +113,8 @@ export const DEFAULT_LIMITS: Limits = {
   experimentArms: 8,
   replayPrompts: 1_000,
   recentRequests: 200,
+  adapters: 64,
+  adapterBytes: 2 * 1024 ** 3,
   progressMs: 200,
   heartbeatMs: 15_000,
   stalledMs: 120_000,
@@ -141,7 +148,11 @@ export interface Gateway {
     readonly replays: Replays
     readonly rollouts: Rollouts
   }
+  /** Further models that are loaded when a request names them. */
+  readonly models?: ModelPool
   readonly memory: MemoryStore
+  /** Absent: the engine takes none. */
+  readonly adapters?: Adapters
   /** What `POST /v1/embeddings` asks, and `countTokens` with it; absent: that is not served. */
   readonly embedder?: Required<Embedder>
   readonly retriever: Retriever
@@ -166,4 +177,12 @@ export interface Gateway {
   readonly closing?: AbortSignal
   /** Names, besides IP addresses and localhost, under which a gateway bound to loopback may be addressed (a reverse proxy's, say). */
   readonly hosts?: readonly string[]
+}
+
+/** The engine of a model, held until released; loaded first, where it is one of those that are loaded when asked for. */
+export async function holdEngine(model: string, gateway: Gateway, signal: AbortSignal): Promise<HeldEngine> {
+  const { engine, otherEngines, models } = gateway
+  const other = otherEngines?.get(model)
+  if (other === undefined && models !== undefined) return await models.use(model, signal)
+  return { engine: other ?? engine, release: () => {} }
 }

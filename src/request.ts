@@ -55,8 +55,8 @@ export type AnswerFormat =
       readonly param: string
     }
 
-/** What the model name asks for. Adapters and further arms join this union when they exist. */
-export type Arm = 'base' | 'edited'
+/** What the model name asks for: the untouched model, the one with the tenant's edits, or one adapter and the edits that it does not hold. */
+export type Arm = 'base' | 'edited' | 'adapter'
 
 /** Which of the memory's edits may be selected: those the gate finds, none, or these ids (the gate is then not asked). */
 export type EditsChoice =
@@ -115,6 +115,8 @@ export interface ChatRequest {
   readonly model: string
   readonly messages: readonly Message[]
   readonly arm: Arm
+  /** Which one, where the arm is `adapter`. */
+  readonly adapter?: string
   readonly tenant: string
   readonly edits: EditsChoice
   /** Template by name; absent: the default of the model's family. */

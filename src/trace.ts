@@ -15,6 +15,7 @@ export type Reason =
   | 'outdated' // a later edit says something else of the same subject and relation, in other words
   | 'outranked' // another edit of the same subject fits better
   | 'over_limit' // more edits applied than one prompt takes
+  | 'in_adapter' // the adapter that answers holds it
   | 'budget' // dropped to fit the context
 
 /** One edit considered for one turn. */
@@ -69,6 +70,8 @@ export class Trace {
   readonly id: string
   readonly stagesMs: Partial<Record<Stage, number>> = {}
   arm: Arm = 'edited'
+  /** The adapter that answers: the arm's own, or the one promoted; null: none. */
+  adapter: string | null = null
   memoryVersion = 0
   turns: readonly TurnTrace[] = []
   applied: readonly Applied[] = []

@@ -20,6 +20,31 @@ export interface ModelInfo {
 export interface Prompt {
   readonly messages: readonly Message[]
   readonly tools?: ToolUse
+  /** Answered through this adapter; absent: by the model as it is. */
+  readonly lora?: Lora
+}
+
+/** A GGUF LoRA file, and how strongly it is applied. */
+export interface Lora {
+  readonly id: string
+  readonly path: string
+  /** Of the file, hex. */
+  readonly sha256: string
+  readonly bytes: number
+  /** 0: not at all. */
+  readonly scale: number
+}
+
+/** Adapters over a model. They are loaded when first asked for. */
+export interface LoraEngine {
+  /** Reads a file's header; throws `adapter_mismatch`, saying what was expected and what came, where it is not for this model. */
+  check(path: string): Promise<{ readonly architecture: string; readonly rank: number; readonly bytes: number }>
+  /** sha256 of the model file, hex. */
+  baseSha256(): Promise<string>
+  load(lora: Lora): Promise<void>
+  /** Frees it once the answers that use it have ended. */
+  unload(lora: Pick<Lora, 'sha256'>): Promise<void>
+  loaded(lora: Pick<Lora, 'sha256'>): boolean
 }
 
 /** Text to be gone on with as it stands, without a chat format. */
@@ -30,6 +55,7 @@ export interface TextPrompt {
   readonly text: string | readonly number[]
   /** The answer begins with the client's text, and its tokens where `logprobs` are wanted. */
   readonly echo: boolean
+  readonly lora?: Lora
 }
 
 /** A part of an answer. Texts of all parts concatenate to its text, `arguments` of one call to that call's arguments. */
@@ -115,8 +141,10 @@ export interface Engine {
   backends?(): readonly Backend[]
   /** Completion of plain text; absent where it can't be had. */
   readonly text?: TextEngine
-  /** A scorer over this model; absent where probabilities can't be seen. Close it before the engine. */
-  openScorer?(): Promise<Scorer>
+  /** Absent where the model is a server's, or takes no adapters. */
+  readonly loras?: LoraEngine
+  /** A scorer over this model, or through an adapter; absent where probabilities can't be seen. Close it before the engine. */
+  openScorer?(lora?: Lora): Promise<Scorer>
   /** Stops taking requests, lets the running ones end for at most `graceMs`, frees the model. */
   close(graceMs: number): Promise<void>
 }

@@ -7,20 +7,14 @@ export const SHARED: EvaluationPriority = 4
 /**
  * llama.cpp's results for one sequence depend on the shape of the whole batch. So a batch is either one evaluation marked ALONE, the
  * one that waits longest, or all the others together; the two kinds take turns. Items fit whole: the batch holds a piece for every slot.
- *
- * `sequences`: for each item, the number of its sequence. llama.cpp evaluates at once only what stands in the order of those numbers, without
- * a gap (`llama_batch_allocr::split_equal`): 8 answers in the order they came took 260 ms a step, sorted 150.
  */
-export function alonePerBatch(sequences: () => readonly number[]): CustomBatchingPrioritizationStrategy {
+export function alonePerBatch(): CustomBatchingPrioritizationStrategy {
   let lastWasAlone = false
-  return ({ items: waiting, size }) => {
-    const numbers = sequences()
-    const place = new Map(waiting.map((item, i) => [item, numbers[i] ?? 0]))
-    const shared = waiting.filter((item) => item.evaluationPriority !== ALONE)
-    const alone = waiting.find((item) => item.evaluationPriority === ALONE)
+  return ({ items, size }) => {
+    const shared = items.filter((item) => item.evaluationPriority !== ALONE)
+    const alone = items.find((item) => item.evaluationPriority === ALONE)
     lastWasAlone = alone !== undefined && (shared.length === 0 || !lastWasAlone)
-    const inOrder = shared.toSorted((a, b) => (place.get(a) ?? 0) - (place.get(b) ?? 0))
-    const chosen = lastWasAlone && alone !== undefined ? [alone] : inOrder
+    const chosen = lastWasAlone && alone !== undefined ? [alone] : shared
     let left = size
     return chosen
       .map((item) => {

@@ -4,17 +4,32 @@ import type { Sampling } from '../request.ts'
 import type { Trace } from '../trace.ts'
 import { AnswerStream } from './answer-stream.ts'
 import { type FormatPiece, type FormattedFamily, format, tokenize, type Vocabulary, written } from './chat-format.ts'
-import type { Engine, Finish, Inspection, Load, ModelInfo, Piece, Prompt, Scorer, TextEngine, TextPrompt } from './engine.ts'
+import type {
+  Engine,
+  Finish,
+  Inspection,
+  Load,
+  Lora,
+  LoraEngine,
+  ModelInfo,
+  Piece,
+  Prompt,
+  Scorer,
+  TextEngine,
+  TextPrompt,
+} from './engine.ts'
 import { contextExceeded } from './limits.ts'
 import { ALONE, SHARED } from './llama-batching.ts'
 import { type Constraint, Grammars } from './llama-grammar.ts'
+import { LoadedLoras, loraKey, type SequenceLoras } from './llama-loras.ts'
 import { type Watch, watchLogits } from './llama-native.ts'
 import { checkBias, checkTokens, samplerOptions } from './llama-sampling.ts'
 import { openScorer, seenAfter } from './llama-scorer.ts'
-import { openSequence, rewind, type Slot } from './llama-slot.ts'
+import { clear, openSequence, rewind, type Slot } from './llama-slot.ts'
 import { logprobOf, type TokenText } from './logprobs.ts'
 import { SlotQueue, shuttingDown } from './queue.ts'
-import { append, chooseSlot, empty, pieces, reusable, truncate } from './slots.ts'
+import type { SavedCaches } from './saved-caches.ts'
+import { append, chooseSlot, dedicate, empty, pieces, reusable, truncate } from './slots.ts'
 import { textTokens } from './text-prompt.ts'
 import type { TokenBytes } from './token-bytes.ts'
 
@@ -26,6 +41,13 @@ export interface ChatParts {
   readonly defaultSystem: string | null
   readonly bytesOf: TokenBytes
   readonly vocabularySize: number
+  /** Of the context's batches. */
+  readonly sequenceLoras: SequenceLoras
+  readonly loraMemoryBytes: number
+  /** null: a conversation that loses its slot is evaluated anew. */
+  readonly saved: SavedCaches | null
+  readonly checkLora: LoraEngine['check']
+  readonly baseSha256: LoraEngine['baseSha256']
   /** The vocabulary writes the first word of a text with a space before it. */
   readonly leadingSpace: boolean
   readonly queueLimit: number
@@ -46,6 +68,7 @@ interface Job {
   readonly sampling: Sampling
   readonly constraint: Constraint | null
   readonly answer: AnswerStream
+  readonly lora?: Lora | undefined
   /** The first position whose successor's probability is asked for; absent: only the answer's are. */
   readonly scoredFrom?: number
   readonly trace: Trace
@@ -60,7 +83,10 @@ export class ChatEngine implements Engine {
   readonly #slots: SlotQueue<ChatSlot>
   readonly #grammars: Grammars
   readonly #textOf: TokenText
+  readonly #loras: LoadedLoras
+  readonly #idle: readonly ChatSlot[]
   readonly text: TextEngine
+  readonly loras: LoraEngine
   #uses = 0
   #closed = false
 
@@ -76,7 +102,16 @@ export class ChatEngine implements Engine {
       const sequence = openSequence(context)
       return { ...empty(), sequence, watch: watchLogits(context, sequence) }
     })
+    this.#idle = slots
     this.#slots = new SlotQueue(slots, parts.queueLimit, parts.now)
+    this.#loras = new LoadedLoras(model, parts.loraMemoryBytes, (sha256) => parts.sequenceLoras.forget(sha256))
+    this.loras = {
+      check: parts.checkLora,
+      baseSha256: parts.baseSha256,
+      load: async (lora) => (await this.#loras.hold(lora))?.release(),
+      unload: ({ sha256 }) => this.#loras.drop(sha256),
+      loaded: ({ sha256 }) => this.#loras.has(sha256),
+    }
     this.text = {
       complete: (prompt, sampling, trace, signal) => this.#complete(prompt, sampling, trace, signal),
       detokenize: (tokens) => this.#detokenize(tokens),
@@ -91,7 +126,7 @@ export class ChatEngine implements Engine {
     const constraint = await this.#grammars.constraint(sampling.format, prompt.tools)
     const tokens = tokenize(this.#vocabulary, this.#pieces(prompt))
     const options = { stops: sampling.stop, leadingSpace: this.#parts.leadingSpace, tools: prompt.tools?.allowed }
-    return yield* this.#run({ tokens, sampling, constraint, answer: new AnswerStream(options), trace, signal })
+    return yield* this.#run({ tokens, sampling, constraint, answer: new AnswerStream(options), lora: prompt.lora, trace, signal })
   }
 
   async *#complete(prompt: TextPrompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<Piece, Finish> {
@@ -101,7 +136,7 @@ export class ChatEngine implements Engine {
     const tokens = [...start, ...before, ...own]
     const scored = prompt.echo && sampling.logprobs !== undefined
     const answer = new AnswerStream({ stops: sampling.stop })
-    const job: Job = { tokens, sampling, constraint: null, answer, trace, signal }
+    const job: Job = { tokens, sampling, constraint: null, answer, lora: prompt.lora, trace, signal }
     if (prompt.echo && !scored) yield { text: typeof prompt.text === 'string' ? prompt.text : this.#detokenize(own) }
     return yield* this.#run(scored ? { ...job, scoredFrom: start.length + before.length } : job)
   }
@@ -110,8 +145,18 @@ export class ChatEngine implements Engine {
     const { tokens, trace, signal } = job
     trace.promptTokens = tokens.length
     if (tokens.length >= this.model.contextTokens) throw contextExceeded(tokens.length, this.model.contextTokens)
-    const lease = await trace.time('queue', () => this.#slots.acquire((free) => chooseSlot(free, tokens), signal))
+    const adapter = loraKey(job.lora)
+    const lease = await trace.time('queue', () => this.#slots.acquire((free) => chooseSlot(free, tokens, adapter), signal))
+    const { sequence } = lease.slot
+    const { sequenceLoras } = this.#parts
+    let lora: Awaited<ReturnType<LoadedLoras['hold']>> = null
     try {
+      lora = await trace.time('queue', () => this.#loras.hold(job.lora))
+      sequenceLoras.assign(sequence, lora)
+      const { saved } = this.#parts
+      if (saved !== null)
+        await trace.time('prefill', () => this.#native(lease.slot, () => saved.exchange(lease.slot, tokens, adapter)))
+      dedicate(lease.slot, adapter)
       const last =
         job.scoredFrom === undefined
           ? await trace.time('prefill', () => this.#prefill(lease.slot, job))
@@ -119,6 +164,8 @@ export class ChatEngine implements Engine {
       return yield* this.#decode(lease.slot, last, job)
     } finally {
       lease.slot.lastUsed = ++this.#uses
+      sequenceLoras.assign(sequence, null)
+      lora?.release()
       lease.release()
     }
   }
@@ -256,8 +303,8 @@ export class ChatEngine implements Engine {
     return this.#slots.load()
   }
 
-  openScorer(): Promise<Scorer> {
-    return openScorer(this.#parts.model, this.model.contextTokens)
+  async openScorer(lora?: Lora): Promise<Scorer> {
+    return openScorer(this.#parts.model, this.model.contextTokens, await this.#loras.hold(lora))
   }
 
   async close(graceMs: number): Promise<void> {
@@ -265,6 +312,8 @@ export class ChatEngine implements Engine {
     const quiet = await this.#slots.drained(graceMs)
     this.#closed = true
     if (!quiet) await this.#slots.drained(CLOSE_STEP_MS)
+    const { saved } = this.#parts
+    if (saved !== null) for (const slot of this.#idle) await saved.save(slot)
     await this.#parts.context.dispose()
     await this.#parts.model.dispose()
   }
@@ -285,7 +334,7 @@ export class ChatEngine implements Engine {
     } catch (cause) {
       truncate(slot, 0)
       if (this.#closed || cause instanceof DisposedError) throw shuttingDown()
-      await slot.sequence.clearHistory()
+      await clear(slot)
       const detail = cause instanceof Error ? cause.message : String(cause)
       throw new PalimpsestError(
         'engine_failed',

@@ -100,10 +100,3 @@ export function tokenBias(model: LlamaModel, biases: ReadonlyMap<number, number>
   for (const [token, logit] of biases) logits.set(token as Token, logit)
   return bias
 }
-
-/** Numbers of the sequences that wait for their next batch, in the order in which a batching strategy is shown them. */
-export function sequencesWaiting(context: LlamaContext): number[] {
-  const { _queuedDecodes: queued } = context as unknown as { _queuedDecodes?: readonly { sequenceId: number }[] }
-  if (!Array.isArray(queued)) throw new Error('node-llama-cpp no longer queues as llama-native.ts expects')
-  return queued.map(({ sequenceId }) => sequenceId)
-}

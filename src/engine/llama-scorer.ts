@@ -1,6 +1,7 @@
 import type { ControlledEvaluateInputItem, EvaluationPriority, LlamaContextSequence, LlamaModel, Token } from 'node-llama-cpp'
 import type { Scorer, TokenScore } from './engine.ts'
 import { contextExceeded } from './limits.ts'
+import { type HeldLora, setLora } from './llama-loras.ts'
 import { type Seen, seenAmong } from './llama-native.ts'
 import { openSequence, rewind, type Slot } from './llama-slot.ts'
 import { append, commonPrefix, empty, pieces, reusable } from './slots.ts'
@@ -8,9 +9,10 @@ import { append, commonPrefix, empty, pieces, reusable } from './slots.ts'
 /** A continuation is scored in one batch, so it may be as long as this. */
 const BATCH_TOKENS = 512
 
-/** A sequence of its own beside the engine's slots, on the same weights. */
-export async function openScorer(model: LlamaModel, contextTokens: number): Promise<Scorer> {
+/** A sequence of its own beside the engine's slots, on the same weights, read through `lora` where there is one. */
+export async function openScorer(model: LlamaModel, contextTokens: number, lora: HeldLora | null): Promise<Scorer> {
   const context = await model.createContext({ contextSize: contextTokens, sequences: 1, batchSize: BATCH_TOKENS })
+  if (lora !== null) setLora(context, lora)
   const slot: Slot = { ...empty(), sequence: openSequence(context) }
   const { bos, shouldPrependBosToken } = model.tokens
   const first = shouldPrependBosToken && bos !== null ? [bos] : []
@@ -31,7 +33,10 @@ export async function openScorer(model: LlamaModel, contextTokens: number): Prom
       }
       return out
     },
-    close: () => context.dispose(),
+    close: async () => {
+      await context.dispose()
+      lora?.release()
+    },
   }
 }
 

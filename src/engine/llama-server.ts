@@ -11,6 +11,8 @@ import type {
   Finish,
   Inspection,
   Load,
+  Lora,
+  LoraEngine,
   ModelInfo,
   Piece,
   Prompt,
@@ -20,11 +22,13 @@ import type {
 } from './engine.ts'
 import { eventData } from './event-stream.ts'
 import { contextExceeded } from './limits.ts'
+import { loraKey } from './llama-loras.ts'
 import { checkBias, checkTokens } from './llama-sampling.ts'
 import { SlotQueue, shuttingDown } from './queue.ts'
+import { ServerLoras } from './server-loras.ts'
 import type { ServerProcess } from './server-process.ts'
 import { type CompletionEvent, completionBody, completionEvent, serverFailed } from './server-wire.ts'
-import { append, type Cached, chooseSlot, empty, truncate } from './slots.ts'
+import { append, type Cached, chooseSlot, dedicate, empty, truncate } from './slots.ts'
 import { textTokens } from './text-prompt.ts'
 import { CALL } from './tool-format.ts'
 import { Turns } from './turns.ts'
@@ -43,6 +47,11 @@ export interface ServedParts {
   /** The vocabulary writes the first word of a text with a space before it. */
   readonly leadingSpace: boolean
   readonly slots: number
+  /** The server's arguments, with adapters at these paths. */
+  readonly args: (loras: readonly string[]) => readonly string[]
+  readonly loraMemoryBytes: number
+  readonly checkLora: LoraEngine['check']
+  readonly baseSha256: LoraEngine['baseSha256']
   readonly queueLimit: number
   readonly now: () => number
   readonly randomSeed: () => number
@@ -68,6 +77,7 @@ interface Job {
   readonly sampling: Sampling
   readonly grammar: AnswerGrammar
   readonly answer: AnswerStream
+  readonly lora: Lora | undefined
   readonly trace: Trace
   readonly signal: AbortSignal
 }
@@ -76,13 +86,16 @@ interface Job {
  * A chat model in a llama-server of our own: same prompts, token for token, as the embedded engine. Log probabilities (llama-server loses
  * those of a character's parts and has none of a prompt) and penalties (it penalizes the prompt's tokens, too) are the embedded engine's,
  * which is opened beside it when they are first asked for.
+ * An adapter that it was not started with starts it anew: `ServerLoras`.
  */
 export class ServedEngine implements Engine {
   readonly model: ModelInfo
   readonly text: TextEngine
+  readonly loras: LoraEngine
   readonly #parts: ServedParts
   readonly #slots: SlotQueue<Slot>
   readonly #turns = new Turns()
+  readonly #loras: ServerLoras
   readonly #closing = new AbortController()
   #embedded: Promise<Engine> | null = null
   #uses = 0
@@ -92,6 +105,21 @@ export class ServedEngine implements Engine {
     this.#parts = parts
     const slots = Array.from({ length: parts.slots }, (_, id) => ({ ...empty(), id }))
     this.#slots = new SlotQueue(slots, parts.queueLimit, parts.now)
+    const { server, args, loraMemoryBytes: limitBytes } = parts
+    const restarted = () => {
+      for (const slot of slots) truncate(slot, 0)
+    }
+    this.#loras = new ServerLoras({ server, turns: this.#turns, args, limitBytes, restarted })
+    this.loras = {
+      check: parts.checkLora,
+      baseSha256: parts.baseSha256,
+      load: (lora) => this.#loras.load(lora),
+      unload: async (lora) => {
+        await this.#loras.unload(lora)
+        await (await this.#embedded?.catch(() => null))?.loras?.unload(lora)
+      },
+      loaded: (lora) => this.#loras.has(lora),
+    }
     this.text = {
       complete: (prompt, sampling, trace, signal) => this.#complete(prompt, sampling, trace, signal),
       detokenize: (tokens) => this.#detokenize(tokens),
@@ -107,7 +135,8 @@ export class ServedEngine implements Engine {
     const grammar = answerGrammar(sampling.format, prompt.tools)
     const tokens = tokenize(this.#parts.vocabulary, this.#pieces(prompt))
     const options = { stops: sampling.stop, leadingSpace: this.#parts.leadingSpace, tools: prompt.tools?.allowed }
-    return yield* this.#run({ tokens, sampling, grammar, answer: new AnswerStream(options), trace, signal })
+    const { lora } = prompt
+    return yield* this.#run({ tokens, sampling, grammar, answer: new AnswerStream(options), lora, trace, signal })
   }
 
   async *#complete(prompt: TextPrompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<Piece, Finish> {
@@ -126,6 +155,7 @@ export class ServedEngine implements Engine {
       sampling,
       grammar: answerGrammar(undefined, undefined),
       answer,
+      lora: prompt.lora,
       trace,
       signal,
     })
@@ -135,13 +165,14 @@ export class ServedEngine implements Engine {
     const { tokens, sampling, trace, signal } = job
     trace.promptTokens = tokens.length
     if (tokens.length >= this.model.contextTokens) throw contextExceeded(tokens.length, this.model.contextTokens)
-    const lease = await trace.time('queue', () => this.#slots.acquire((free) => chooseSlot(free, tokens), signal))
+    const adapter = loraKey(job.lora)
+    const lease = await trace.time('queue', () => this.#slots.acquire((free) => chooseSlot(free, tokens, adapter), signal))
     // Seeded: nothing else in any of its batches, so that the same request gives the same answer.
     const alone = sampling.seed !== undefined
     const either = AbortSignal.any([signal, this.#closing.signal])
     let leave = () => {}
     try {
-      leave = await trace.time('queue', () => this.#turns.enter(alone, either))
+      leave = await trace.time('queue', () => this.#loras.enter(job.lora, alone, either))
       if (alone) await trace.time('queue', () => this.#quiet(either))
       return yield* this.#answer(lease.slot, { ...job, signal: either })
     } finally {
@@ -153,9 +184,11 @@ export class ServedEngine implements Engine {
 
   async *#answer(slot: Slot, job: Job): AsyncGenerator<Piece, Finish> {
     const { tokens, grammar, answer, trace, signal } = job
+    const reuse = slot.adapter === loraKey(job.lora)
+    dedicate(slot, loraKey(job.lora))
     truncate(slot, 0)
     append(slot, tokens)
-    let stretch = this.#ask(slot, job, tokens, grammar.whole, signal)
+    let stretch = this.#ask(slot, job, tokens, grammar.whole, signal, reuse)
     let later = grammar.afterTag !== null
     let written = ''
     let before = 0
@@ -188,7 +221,7 @@ export class ServedEngine implements Engine {
           before = completionTokens
           const held = answer.bare === null ? grammar.afterTag : grammar.afterHead(answer.bare)
           await stretch.end()
-          stretch = this.#ask(slot, job, [...tokens, ...this.#spoken(written)], held, signal)
+          stretch = this.#ask(slot, job, [...tokens, ...this.#spoken(written)], held, signal, true)
         }
       }
     } finally {
@@ -201,12 +234,20 @@ export class ServedEngine implements Engine {
   }
 
   /** Events of an answer that goes on from `tokens`. Closing the connection is how the server is told to stop. */
-  #ask(slot: Slot, { sampling, tokens: prompt }: Job, tokens: readonly number[], grammar: string | null, signal: AbortSignal) {
+  #ask(
+    slot: Slot,
+    { sampling, tokens: prompt, lora }: Job,
+    tokens: readonly number[],
+    grammar: string | null,
+    signal: AbortSignal,
+    reuse: boolean,
+  ) {
     const most = sampling.maxTokens ?? Number.POSITIVE_INFINITY
     const limit = Math.min(most - (tokens.length - prompt.length), this.model.contextTokens - tokens.length)
     const seed = sampling.seed ?? this.#parts.randomSeed()
     const connection = new AbortController()
-    const body = completionBody({ tokens, slot: slot.id, limit, seed, sampling, grammar, loras: null })
+    const loras = this.#loras.scales(lora)
+    const body = completionBody({ tokens, slot: slot.id, limit, seed, sampling, grammar, loras, reuse })
     const events = this.#events(slot, body, AbortSignal.any([signal, connection.signal]))
     const end = async () => {
       connection.abort()
@@ -264,10 +305,10 @@ export class ServedEngine implements Engine {
     return tokenize(this.#parts.vocabulary, this.#pieces(prompt)).length
   }
 
-  async openScorer(): Promise<Scorer> {
+  async openScorer(lora?: Lora): Promise<Scorer> {
     const { openScorer } = await this.#here()
     if (openScorer === undefined) throw serverFailed('it shows no probabilities')
-    return openScorer.call(await this.#here())
+    return openScorer.call(await this.#here(), lora)
   }
 
   load(): Load {

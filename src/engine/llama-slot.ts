@@ -20,7 +20,11 @@ export async function rewind(slot: Slot, length: number): Promise<number> {
   if (sequence.nextTokenIndex === slot.tokens.length && slot.tokens.length > length)
     await betweenBatches(sequence.context, () => sequence.adaptStateToTokens(slot.tokens.slice(0, length) as never, false))
   // A model that cannot erase part of its cache, or a state that is not what was recorded: begin anew.
-  if (sequence.nextTokenIndex !== length) await betweenBatches(sequence.context, () => sequence.clearHistory())
+  if (sequence.nextTokenIndex !== length) await clear(slot)
   truncate(slot, sequence.nextTokenIndex)
   return sequence.nextTokenIndex
+}
+
+export function clear({ sequence }: Slot): Promise<void> {
+  return betweenBatches(sequence.context, () => sequence.clearHistory())
 }

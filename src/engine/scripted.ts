@@ -6,6 +6,8 @@ import type {
   Finish,
   Inspection,
   Load,
+  Lora,
+  LoraEngine,
   ModelInfo,
   Piece,
   Prompt,
@@ -22,13 +24,15 @@ export interface ScriptedOptions {
   /** The answer: cut into tokens, or an array whose entries are one token each. */
   readonly reply: (prompt: Prompt, sampling: Sampling) => string | readonly string[]
   /** How a text goes on; absent: with " and so on". Tokens of a text are its UTF-16 units. */
-  readonly goOn?: (text: string) => string
+  readonly goOn?: (text: string, lora?: Lora) => string
   readonly contextTokens?: number
   readonly slots?: number
   readonly queueLimit?: number
   /** Wait before each token of the answer, in milliseconds. */
   readonly delayMs?: number
   readonly tokensPerChar?: number
+  /** Absent: it takes no adapters. `reply` sees in its prompt which one answers. */
+  readonly loras?: LoraEngine
   readonly now?: () => number
 }
 
@@ -41,6 +45,7 @@ export function openScripted(options: ScriptedOptions): Engine {
 
 class ScriptedEngine implements Engine {
   readonly model: ModelInfo
+  readonly loras?: LoraEngine
   readonly #options: ScriptedOptions & typeof DEFAULTS
   readonly #slots: SlotQueue<Cached>
   readonly #now: () => number
@@ -49,6 +54,7 @@ class ScriptedEngine implements Engine {
 
   constructor(options: ScriptedOptions) {
     this.#options = { ...DEFAULTS, ...options }
+    if (options.loras !== undefined) this.loras = options.loras
     this.#now = options.now ?? (() => performance.now())
     const { slots, queueLimit, name, contextTokens } = this.#options
     this.#slots = new SlotQueue(Array.from({ length: slots }, empty), queueLimit, this.#now)
@@ -69,7 +75,7 @@ class ScriptedEngine implements Engine {
   }
 
   async *#complete(
-    { before, text, echo }: TextPrompt,
+    { before, text, echo, lora }: TextPrompt,
     sampling: Sampling,
     trace: Trace,
     signal: AbortSignal,
@@ -82,7 +88,7 @@ class ScriptedEngine implements Engine {
       const scored = own.split('').map((one, i) => (i === 0 ? { ...invented(one), logprob: null, top: [] } : invented(one)))
       yield { text: own, ...(sampling.logprobs !== undefined && { tokens: scored }) }
     }
-    return yield* this.#run(tokens, () => this.#tokens(goOn(before + own)), answer, sampling, trace, signal)
+    return yield* this.#run(tokens, () => this.#tokens(goOn(before + own, lora)), answer, sampling, trace, signal)
   }
 
   async *#run(

@@ -7,7 +7,7 @@ import { PalimpsestError } from '../errors.ts'
 
 export interface ServerProcessOptions {
   readonly command: string
-  /** Without the address, which is chosen here. */
+  /** Without the address, which is chosen here; `restart` replaces them. */
   readonly args: readonly string[]
   readonly environment: Readonly<Record<string, string | undefined>>
   readonly log: (level: 'debug' | 'info' | 'warn', message: string) => void
@@ -49,12 +49,16 @@ export class ServerProcess {
   #state: ServerState = 'starting'
   #said = ''
   #nextTryAt = 0
+  #args: readonly string[]
+  /** Is told whether it came up, where it was ended to be started with other arguments. */
+  #renewed: ((up: boolean) => void) | null = null
   /** How often it has ended unasked, and how it last did. */
   faults = 0
   lastFault: string | null = null
 
   constructor(options: ServerProcessOptions) {
     this.#options = options
+    this.#args = options.args
     this.#limits = { ...LIMITS, ...options.limits }
   }
 
@@ -110,18 +114,33 @@ export class ServerProcess {
     })
   }
 
+  /** Ends it and starts it with these arguments; false where it does not come up with them. Nothing should be under way. */
+  async restart(args: readonly string[]): Promise<boolean> {
+    if (this.#isClosed()) return false
+    this.#args = args
+    const up = new Promise<boolean>((resolve) => {
+      this.#renewed = resolve
+    })
+    await this.#end()
+    return up
+  }
+
   async close(): Promise<void> {
-    const child = this.#child
     this.#state = 'closed'
     for (const wake of this.#waiting) wake()
-    if (child !== null && child.exitCode === null && child.signalCode === null) {
-      const ended = new Promise<void>((resolve) => child.once('close', () => resolve()))
-      child.kill('SIGTERM')
-      const timer = setTimeout(() => child.kill('SIGKILL'), this.#limits.stopMs)
-      await ended
-      clearTimeout(timer)
-    }
+    this.#renewed?.(false)
+    await this.#end()
     rmSync(this.#folder, { recursive: true, force: true })
+  }
+
+  async #end(): Promise<void> {
+    const child = this.#child
+    if (child === null || child.exitCode !== null || child.signalCode !== null) return
+    const ended = new Promise<void>((resolve) => child.once('close', () => resolve()))
+    child.kill('SIGTERM')
+    const timer = setTimeout(() => child.kill('SIGKILL'), this.#limits.stopMs)
+    await ended
+    clearTimeout(timer)
   }
 
   get #socket(): string {
@@ -148,9 +167,9 @@ export class ServerProcess {
 
   /** Resolves to when it has ended. */
   #spawn(): Promise<void> {
-    const { command, args, environment } = this.#options
+    const { command, environment } = this.#options
     rmSync(this.#socket, { force: true })
-    const child = spawn(command, [...args, '--host', this.#socket], {
+    const child = spawn(command, [...this.#args, '--host', this.#socket], {
       env: { ...environment, ...WATCH_PARENT },
       stdio: ['pipe', 'pipe', 'pipe'],
     })
@@ -204,7 +223,7 @@ export class ServerProcess {
     })
   }
 
-  /** Starts it again whenever it ends, after a wait that doubles with each fault. */
+  /** Starts it again whenever it ends: at once where it was asked to, else after a wait that doubles with each fault. */
   async #supervise(first: Promise<void>): Promise<void> {
     let upSince = this.#options.now()
     let faults = 0
@@ -212,19 +231,27 @@ export class ServerProcess {
       await ended
       if (this.#isClosed()) return
       faults = this.#options.now() - upSince > this.#limits.steadyMs ? 0 : faults
-      const backoffMs = Math.min(this.#limits.maxBackoffMs, this.#limits.firstBackoffMs * 2 ** faults++)
-      this.#nextTryAt = this.#options.now() + backoffMs
       this.#setState('restarting')
-      const how = this.#child?.signalCode ?? `code ${this.#child?.exitCode}`
-      this.faults++
-      this.lastFault = `it ended with ${how}`
-      this.#options.log('warn', `llama-server ended (${how}); it is started again in ${backoffMs} ms`)
-      await this.#pause(backoffMs)
+      if (this.#renewed === null)
+        await this.#pauseAfterFault(Math.min(this.#limits.maxBackoffMs, this.#limits.firstBackoffMs * 2 ** faults++))
       if (this.#isClosed()) return
+      const renewed = this.#renewed
+      this.#renewed = null
       ended = this.#spawn()
-      if (await this.#healthy()) upSince = this.#options.now()
+      const up = await this.#healthy()
+      if (up) upSince = this.#options.now()
       else this.#child?.kill('SIGKILL')
+      renewed?.(up)
     }
+  }
+
+  async #pauseAfterFault(backoffMs: number): Promise<void> {
+    this.#nextTryAt = this.#options.now() + backoffMs
+    const how = this.#child?.signalCode ?? `code ${this.#child?.exitCode}`
+    this.faults++
+    this.lastFault = `it ended with ${how}`
+    this.#options.log('warn', `llama-server ended (${how}); it is started again in ${backoffMs} ms`)
+    await this.#pause(backoffMs)
   }
 
   #isClosed(): boolean {

@@ -11,13 +11,15 @@ export interface ServerShape {
   readonly contextTokens: number
   readonly threads: number
   readonly gpu: boolean
+  /** Paths of adapters, which no request uses unless it says so. */
+  readonly loras?: readonly string[]
 }
 
 /** Tokens of a prompt evaluated at a time: for so long do the other slots' answers stand still. */
 const BATCH_TOKENS = 256
 
 /** llama-server's arguments, all but the address. */
-export function serverArgs({ modelPath, slots, contextTokens, threads, gpu }: ServerShape): string[] {
+export function serverArgs({ modelPath, slots, contextTokens, threads, gpu, loras = [] }: ServerShape): string[] {
   const values = {
     '--model': modelPath,
     '--ctx-size': slots * contextTokens,
@@ -30,10 +32,19 @@ export function serverArgs({ modelPath, slots, contextTokens, threads, gpu }: Se
     '--fit': 'off', // memory was looked at before
     '--verbosity': 1,
     ...(gpu ? {} : { '--n-gpu-layers': 0 }),
+    ...(loras.length === 0 ? {} : { '--lora': loras.map(csvField).join(',') }),
   }
   // Slots that share no cells: what one computes does not depend on how full the others are.
-  const switches = ['--no-kv-unified', '--no-context-shift', '--no-ui']
+  const switches = [
+    ...['--no-kv-unified', '--no-context-shift', '--no-ui'],
+    ...(loras.length === 0 ? [] : ['--lora-init-without-apply']),
+  ]
   return [...Object.entries(values).flatMap(([name, value]) => [name, String(value)]), ...switches]
+}
+
+/** llama.cpp reads a list of paths as a row of comma-separated values. */
+function csvField(path: string): string {
+  return /[",]/.test(path) ? `"${path.replaceAll('"', '""')}"` : path
 }
 
 /** An adapter of those the server was started with, by its position there. */
@@ -50,6 +61,8 @@ export interface CompletionAsked {
   readonly sampling: Sampling
   readonly grammar: string | null
   readonly loras: readonly LoraScale[] | null
+  /** What the slot cached may be reused; it must not where that was computed under another adapter. */
+  readonly reuse: boolean
 }
 
 /** The fields of the last event that are read; the others repeat the whole prompt and every setting. */
@@ -59,11 +72,11 @@ const LAST_FIELDS = ['stop', 'stop_type', 'tokens_predicted', 'timings/cache_n']
  * The prompt goes as token ids, so that nothing in it can turn into a special token. A request with a seed takes nothing from the cache:
  * then its batches have the same shapes every time.
  */
-export function completionBody({ tokens, slot, limit, seed, sampling, grammar, loras }: CompletionAsked): object {
+export function completionBody({ tokens, slot, limit, seed, sampling, grammar, loras, reuse }: CompletionAsked): object {
   return {
     prompt: tokens,
     id_slot: slot,
-    cache_prompt: sampling.seed === undefined,
+    cache_prompt: reuse && sampling.seed === undefined,
     n_predict: limit,
     stream: true,
     // A sign of life, and of being read, after each piece of a long prompt.

@@ -9,6 +9,8 @@
 export const PREFILL_PIECE_TOKENS = 64
 
 export interface Cached {
+  /** Which adapter computed it, at which scale; '' for none. What one adapter computed is of no use to another. */
+  adapter: string
   /** Tokens evaluated, in order. */
   tokens: number[]
   /** Positions at which a batch began, ascending; the first is 0 unless nothing is cached. */
@@ -20,7 +22,7 @@ export interface Cached {
 }
 
 export function empty(): Cached {
-  return { tokens: [], boundaries: [], alignedTokens: 0, lastUsed: 0 }
+  return { adapter: '', tokens: [], boundaries: [], alignedTokens: 0, lastUsed: 0 }
 }
 
 export function commonPrefix(a: readonly number[], b: readonly number[]): number {
@@ -34,9 +36,13 @@ export function commonPrefix(a: readonly number[], b: readonly number[]): number
  * The slot for `prompt`: one that holds the same conversation (the common prefix covers at least half of what it caches), the longest
  * prefix first; else the least recently used, empty ones first. undefined only when there are none.
  */
-export function chooseSlot<Slot extends Cached>(free: readonly Slot[], prompt: readonly number[]): Slot | undefined {
+export function chooseSlot<Slot extends Cached>(
+  free: readonly Slot[],
+  prompt: readonly number[],
+  adapter = '',
+): Slot | undefined {
   const ranked = free.map((slot) => {
-    const shared = commonPrefix(slot.tokens, prompt)
+    const shared = slot.adapter === adapter ? commonPrefix(slot.tokens, prompt) : 0
     return { slot, shared: shared > 0 && shared * 2 >= slot.tokens.length ? shared : 0 }
   })
   const age = (slot: Cached) => (slot.tokens.length === 0 ? Number.NEGATIVE_INFINITY : slot.lastUsed)
@@ -53,6 +59,12 @@ export function reusable(slot: Cached, prompt: readonly number[], exact: boolean
   if (exact) return pieceStart(Math.min(shared, slot.alignedTokens))
   if (shared === slot.tokens.length) return shared
   return slot.boundaries.findLast((start) => start <= shared) ?? 0
+}
+
+/** From now on the slot is `adapter`'s: what another one has cached there is forgotten. */
+export function dedicate(slot: Cached, adapter: string): void {
+  if (slot.adapter !== adapter) truncate(slot, 0)
+  slot.adapter = adapter
 }
 
 /** Where the piece that holds position `at` begins. */

@@ -125,9 +125,9 @@ export class Allocator {
   }
 }
 
-/** Equal where the same model would be asked the same. */
-function promptKey({ model, arm, template }: ChatRequest, edits: string): string {
-  return JSON.stringify(arm === 'base' || edits === '' ? [model] : [model, template, edits])
+/** Equal where the same model would be asked the same; an adapter counts on questions that edits apply to. */
+function promptKey({ model, arm, template, adapter }: ChatRequest, edits: string): string {
+  return JSON.stringify(arm === 'base' || edits === '' ? [model] : [model, template, adapter ?? null, edits])
 }
 
 /** The gate, asked once for each way of selecting; the trace then tells of what was asked for last. */

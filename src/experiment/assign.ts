@@ -7,7 +7,7 @@ import type { Experiment, Unit } from './experiment.ts'
 /** Whether the experiment is about this request at all. One that chose its arm, edits, moment or template itself takes no part. */
 export function inAudience({ tenant, audience }: Experiment, request: ChatRequest): boolean {
   if (request.tenant !== tenant || request.caller === undefined || request.caller.armChosen) return false
-  if (request.arm === 'base' || request.edits.kind !== 'on' || request.asOf !== undefined || request.template !== undefined)
+  if (request.arm !== 'edited' || request.edits.kind !== 'on' || request.asOf !== undefined || request.template !== undefined)
     return false
   const { tags, models } = audience
   if (tags.length > 0 && !tags.some((tag) => request.tags.includes(tag))) return false

@@ -2,7 +2,7 @@ import type { ChatRequest } from '../request.ts'
 import type { Namespace } from './bucket.ts'
 import type { Kind } from './confidence.ts'
 
-/** What an arm answers with. Adapters join this union when there are any. */
+/** What an arm answers with. */
 export type Serves =
   | { readonly kind: 'base' }
   | {
@@ -15,6 +15,8 @@ export type Serves =
       /** Batches that this arm does without, as though they had never landed. */
       readonly withoutBatches: readonly string[]
     }
+  /** Through an adapter, with the edits that it does not hold. */
+  | { readonly kind: 'adapter'; readonly adapter: string }
   /** Another model that this gateway serves, with the edits or without. */
   | { readonly kind: 'model'; readonly model: string; readonly edited: boolean }
 
@@ -143,6 +145,8 @@ export function asServed(request: ChatRequest, serves: Serves): ChatRequest {
         withoutBatches: [...(request.withoutBatches ?? []), ...withoutBatches],
       }
     }
+    case 'adapter':
+      return { ...request, arm: 'adapter', adapter: serves.adapter }
     case 'model':
       return { ...request, model: serves.model, arm: serves.edited ? 'edited' : 'base' }
     default:

@@ -11,6 +11,7 @@ import { explain } from '../pipeline.ts'
 import type { ChatRequest } from '../request.ts'
 import { Trace } from '../trace.ts'
 import { bytes, json } from './body.ts'
+import { servedBy } from './caller.ts'
 import { goneSignal, refuseWhenClosing, tenantHeader } from './exchange.ts'
 import type { Routes } from './routes.ts'
 
@@ -28,7 +29,7 @@ export function compareRoutes(gateway: Gateway): Routes {
   const own = z.looseObject({ experiment: z.string().optional(), max_tokens: z.int().min(1).optional() })
   const compare = async (req: Request, signal: AbortSignal) => {
     const { experiment, max_tokens: maxTokens = ANSWER_TOKENS, ...fields } = check(own, json(req, limits.jsonDepthLevels))
-    const served = { model: gateway.engine.model.name, templates: gateway.templates.names() }
+    const served = servedBy(gateway)
     const asked = read(fields, tenantHeader(req), served)
     const request = { ...asked, sampling: { ...asked.sampling, seed: 0, maxTokens } }
     const { experiments: _, ...plain } = gateway
@@ -41,6 +42,7 @@ export function compareRoutes(gateway: Gateway): Routes {
         ...{ arm, text, model: own.model, finish_reason: finish.reason, latency_ms: Math.round(latencyMs) },
         ...{ prompt_tokens: finish.promptTokens, completion_tokens: finish.completionTokens, tokens_added: trace.tokensAdded },
         edits: trace.applied,
+        adapter: trace.adapter,
         template: trace.template,
         turns: wireTurns(trace.turns),
         prompt: own.arm === 'base' ? base.text : prompt.text,
@@ -66,6 +68,7 @@ function armsOf(request: ChatRequest, { experiments }: Gateway, id: string | und
     return [
       { arm: 'base', request: asServed(usual, { kind: 'base' }) },
       { arm: 'edited', request: { ...usual, arm: 'edited' } },
+      ...(usual.arm === 'adapter' ? [{ arm: `adapter:${usual.adapter}`, request: usual }] : []),
     ]
   const experiment = experiments.registry.get(request.tenant, id)
   return experiments.registry.arms(experiment, usual).map((own, at) => ({ arm: experiment.arms[at]?.name ?? '', request: own }))

@@ -174,8 +174,13 @@ export function experimentRoutes(gateway: Gateway): Routes {
   }
 }
 
-export function servedNow({ templates, engine, otherEngines, now }: Gateway): Omit<ServedNow, 'source'> {
-  return { templates: templates.names(), models: [engine.model.name, ...(otherEngines?.keys() ?? [])], now: now() }
+export function servedNow({ templates, engine, otherEngines, models, adapters, now }: Gateway): Omit<ServedNow, 'source'> {
+  return {
+    templates: templates.names(),
+    models: [engine.model.name, ...(otherEngines?.keys() ?? []), ...(models?.names() ?? [])],
+    adapters: adapters?.list().map(({ id }) => id) ?? [],
+    now: now(),
+  }
 }
 
 const fraction = z.number().min(0).max(1)

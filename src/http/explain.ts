@@ -2,12 +2,13 @@ import type { Gateway } from '../gateway.ts'
 import { explainReader, wireExplanation } from '../openai/explain.ts'
 import { explain } from '../pipeline.ts'
 import { bytes, json } from './body.ts'
+import { servedBy } from './caller.ts'
 import { beginTrace, goneSignal, refuseWhenClosing, tenantHeader } from './exchange.ts'
 import type { Routes } from './routes.ts'
 
 /** `POST /v1/edits/explain`: what would be selected for a question, with scores and reasons, and the exact prompt. The model is not asked. */
 export function explainRoutes(gateway: Gateway): Routes {
-  const { engine, templates, limits } = gateway
+  const { limits } = gateway
   const read = explainReader(limits)
   return {
     '/v1/edits/explain': {
@@ -15,7 +16,7 @@ export function explainRoutes(gateway: Gateway): Routes {
         refuseWhenClosing(gateway),
         bytes(limits.chatBodyBytes),
         async (req, res) => {
-          const served = { model: engine.model.name, templates: templates.names() }
+          const served = servedBy(gateway)
           const request = read(json(req, limits.jsonDepthLevels), tenantHeader(req), served)
           res.json(wireExplanation(request.model, await explain(request, gateway, beginTrace(res, gateway), goneSignal(res))))
         },

@@ -16,7 +16,7 @@ import {
 import { answer } from '../pipeline.ts'
 import { choice, drive, headingOf, randomText, replyHeaders, streaming } from './answering.ts'
 import { bytes, json } from './body.ts'
-import { calledBy } from './caller.ts'
+import { calledBy, servedBy } from './caller.ts'
 import { beginTrace, exchangeOf, goneSignal, refuseWhenClosing, tenantHeader } from './exchange.ts'
 import type { Routes } from './routes.ts'
 import type { EventStream } from './sse.ts'
@@ -32,8 +32,8 @@ export function inferenceRoutes(gateway: Gateway): Routes {
 }
 
 async function chat(req: Request, res: Response, gateway: Gateway, read: ChatReader): Promise<void> {
-  const { engine, templates, limits } = gateway
-  const served = { model: engine.model.name, templates: templates.names() }
+  const { limits } = gateway
+  const served = servedBy(gateway)
   const asked = read(json(req, limits.jsonDepthLevels), tenantHeader(req), served)
   const heading = headingOf('chatcmpl', asked, gateway)
   const request = calledBy(asked.request, req, heading.id, asked)

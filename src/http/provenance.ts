@@ -2,10 +2,11 @@ import type { Trace } from '../trace.ts'
 
 /** Which arm answered, with which edits and template. Ids and names are percent-encoded: they may hold any character. */
 export function provenanceHeaders(trace: Trace, mostEdits: number): Record<string, string> {
-  const { arm, applied, template, experiment } = trace
+  const { arm, adapter, applied, template, experiment } = trace
   const edits = applied.slice(0, mostEdits).map(({ id, score }) => `${encoded(id)};score=${score.toFixed(4)}`)
   return {
     'Palimpsest-Arm': arm,
+    ...(adapter !== null && { 'Palimpsest-Adapter': adapter }),
     ...(experiment && { 'Palimpsest-Experiment': `${experiment.id};arm=${experiment.arm}` }),
     ...(edits.length > 0 && { 'Palimpsest-Edits': edits.join(', ') }),
     ...(template && { 'Palimpsest-Template': encoded(template.name) }),

@@ -10,7 +10,7 @@ import { answer } from '../pipeline.ts'
 import type { Trace } from '../trace.ts'
 import { drive, failure, openEvents, randomText } from './answering.ts'
 import { bytes, json } from './body.ts'
-import { calledBy } from './caller.ts'
+import { calledBy, servedBy } from './caller.ts'
 import { beginTrace, exchangeOf, goneSignal, refuseWhenClosing, tenantHeader } from './exchange.ts'
 import { provenanceHeaders } from './provenance.ts'
 import { pathParam, tenantOf } from './query.ts'
@@ -60,8 +60,8 @@ async function responses(
   store: ResponseStore,
   read: ResponseReader,
 ): Promise<void> {
-  const { engine, templates, limits, now } = gateway
-  const served = { model: engine.model.name, templates: templates.names() }
+  const { limits, now } = gateway
+  const served = servedBy(gateway)
   const asked = read(json(req, limits.jsonDepthLevels), tenantHeader(req), served, store)
   const id = newId('resp')
   const request = calledBy(asked.chat.request, req, id, asked.chat)

@@ -1,7 +1,7 @@
 import type { Express, RequestHandler } from 'express'
 import { PalimpsestError } from '../errors.ts'
 
-export type Method = 'get' | 'post' | 'delete'
+export type Method = 'get' | 'post' | 'patch' | 'delete'
 
 /** What one file of this folder serves: for each path, the handlers of its methods. */
 export type Routes = Readonly<Record<string, Readonly<Partial<Record<Method, readonly RequestHandler[]>>>>>

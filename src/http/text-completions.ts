@@ -17,7 +17,7 @@ import { completeText } from '../pipeline.ts'
 import type { TextRequest } from '../request.ts'
 import { choice, drive, headingOf, randomText, replyHeaders, streaming } from './answering.ts'
 import { bytes, json } from './body.ts'
-import { calledBy } from './caller.ts'
+import { calledBy, servedBy } from './caller.ts'
 import { beginTrace, exchangeOf, goneSignal, refuseWhenClosing, tenantHeader } from './exchange.ts'
 import type { Routes } from './routes.ts'
 
@@ -32,15 +32,15 @@ export function textCompletionRoutes(gateway: Gateway): Routes {
 }
 
 async function complete(req: Request, res: Response, gateway: Gateway, read: TextReader): Promise<void> {
-  const { engine, templates, limits } = gateway
-  const served = { model: engine.model.name, templates: templates.names() }
+  const { limits } = gateway
+  const served = servedBy(gateway)
   const asked = read(json(req, limits.jsonDepthLevels), tenantHeader(req), served)
   const heading = headingOf('cmpl', asked, gateway)
   const requests = asked.requests.map((request) => calledBy(request, req, heading.id, asked))
   const call = { ...asked, requests }
   const { n, stream } = call
   const [request] = requests
-  const { name: model } = engine.model
+  const model = request?.model ?? gateway.engine.model.name
   exchangeOf(res).call = { operation: 'text_completion', id: heading.id, model, stream, n, ...(request && { request }) }
   const signal = goneSignal(res)
   if (call.stream) return streamed(res, call, heading, gateway, signal)

@@ -1,6 +1,7 @@
 import type { Gateway } from '../gateway.ts'
 import { detokenized, tokenized, tokenizerInfo } from '../openai/tokenizing.ts'
 import { bytes, json } from './body.ts'
+import { servedBy } from './caller.ts'
 import { refuseWhenClosing } from './exchange.ts'
 import type { Routes } from './routes.ts'
 
@@ -12,11 +13,18 @@ export function tokenizingRoutes(gateway: Gateway): Routes {
   const { engine, limits } = gateway
   const { model, text } = engine
   if (text === undefined) return {}
+  // The vocabulary is this model's alone.
+  const served = () => ({ ...servedBy(gateway), others: [] })
   const guards = [refuseWhenClosing(gateway), bytes(limits.chatBodyBytes)]
   return {
-    '/tokenize': { post: [...guards, (req, res) => void res.json(tokenized(json(req, limits.jsonDepthLevels), text, model))] },
+    '/tokenize': {
+      post: [
+        ...guards,
+        (req, res) => void res.json(tokenized(json(req, limits.jsonDepthLevels), text, served(), model.contextTokens)),
+      ],
+    },
     '/detokenize': {
-      post: [...guards, (req, res) => void res.json(detokenized(json(req, limits.jsonDepthLevels), text, model))],
+      post: [...guards, (req, res) => void res.json(detokenized(json(req, limits.jsonDepthLevels), text, served()))],
     },
     '/tokenizer_info': { get: [(_req, res) => void res.json(tokenizerInfo(text, model.contextTokens))] },
   }

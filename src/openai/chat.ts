@@ -5,7 +5,7 @@ import type { ChatRequest } from '../request.ts'
 import { CHAT_FIELDS, strip } from './fields.ts'
 import { formatField, toFormat } from './format.ts'
 import { isObject, messagesField, tidyMessages, toMessages } from './messages.ts'
-import { modelAsked } from './models.ts'
+import { modelAsked, type ServedModels } from './models.ts'
 import { check } from './refusal.ts'
 import { oneLimit, samplingFields, toSampling } from './sampling.ts'
 import { selectionFields, toSelection } from './selection.ts'
@@ -33,8 +33,7 @@ export interface ChatCall extends ReplyOptions {
 }
 
 /** What the gateway serves at the moment of a request. */
-export interface Served {
-  readonly model: string
+export interface Served extends ServedModels {
   readonly templates: readonly string[]
 }
 
@@ -50,12 +49,10 @@ export function chatReader(limits: Limits): ChatReader {
     const fields = check(schema, tidy(body))
     const { palimpsest = {}, stream = false } = fields
     checkStreamOptions(fields)
-    const { name, arm } = modelAsked(fields.model, served.model)
     const tools = toTools(fields)
     const request: ChatRequest = {
       ...toSelection(palimpsest, tenantHeader, served.templates, 'palimpsest.'),
-      model: name,
-      arm,
+      ...modelAsked(fields.model, served),
       messages: toMessages(fields.messages),
       explain: palimpsest.explain ?? false,
       sampling: sampling(fields, limits),

@@ -188,6 +188,7 @@ export function usage(finishes: readonly Finish[]) {
 export function provenance(trace: Trace, explain: boolean) {
   return {
     arm: trace.arm,
+    ...(trace.adapter !== null && { adapter: trace.adapter }),
     ...(trace.experiment !== null && { experiment: trace.experiment }),
     edits: trace.applied.map(({ id, subject, score, turn }) => ({ id, subject, score, turn })),
     template: trace.template?.name ?? null,

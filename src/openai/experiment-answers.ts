@@ -48,6 +48,8 @@ function wireServes(serves: Serves) {
       return { edits: 'off' }
     case 'model':
       return { model: serves.model, edits: serves.edited ? 'on' : 'off' }
+    case 'adapter':
+      return { adapter: serves.adapter, edits: 'on' }
     case 'edited': {
       const { template, tags, threshold, withoutBatches } = serves
       return {

@@ -51,6 +51,7 @@ function experimentBody({ experimentArms, selectors }: Limits) {
     threshold: z.number().min(0).max(1).optional(),
     without_batches: several.optional(),
     model: text.optional(),
+    adapter: text.optional(),
   })
   return z.strictObject({
     id,
@@ -78,6 +79,8 @@ function experimentBody({ experimentArms, selectors }: Limits) {
 export interface ServedNow {
   readonly templates: readonly string[]
   readonly models: readonly string[]
+  /** Ids. */
+  readonly adapters: readonly string[]
   /** Milliseconds since the epoch. */
   readonly now: number
   readonly source: string
@@ -119,9 +122,9 @@ export function readExperiment(body: unknown, limits: Limits, ofTenant: string, 
 
 type WireArm = NonNullable<z.output<ReturnType<typeof experimentBody>>['arms']>[number]
 
-function toArm(arm: WireArm, at: number, { templates, models }: ServedNow) {
+function toArm(arm: WireArm, at: number, { templates, models, adapters }: ServedNow) {
   const param = (field: string) => `arms[${at}].${field}`
-  const { name, weight = 1, template, model, threshold } = arm
+  const { name, weight = 1, template, model, threshold, adapter } = arm
   if (template !== undefined && !templates.includes(template))
     throw new PalimpsestError(
       'template_not_found',
@@ -138,8 +141,20 @@ function toArm(arm: WireArm, at: number, { templates, models }: ServedNow) {
         param: param('model'),
       },
     )
+  if (adapter !== undefined && !adapters.includes(adapter))
+    throw new PalimpsestError(
+      'adapter_not_found',
+      `There is no adapter '${adapter.slice(0, 64)}'. Registered: ${adapters.join(', ') || 'none'}.`,
+      { param: param('adapter') },
+    )
   const edited = arm.edits !== 'off'
   const changes = [template, threshold, arm.tags, arm.without_batches].some((value) => value !== undefined)
+  if (adapter !== undefined && (changes || !edited || model !== undefined))
+    throw new PalimpsestError(
+      'invalid_value',
+      `Arm '${name}' has \`adapter\`, which comes with the edits that it does not hold: leave edits, template, tags, threshold, without_batches and model away.`,
+      { param: param('adapter') },
+    )
   if ((!edited || model !== undefined) && changes)
     throw new PalimpsestError(
       'invalid_value',
@@ -147,17 +162,19 @@ function toArm(arm: WireArm, at: number, { templates, models }: ServedNow) {
       { param: param('edits') },
     )
   const serves: Serves =
-    model !== undefined
-      ? { kind: 'model', model, edited }
-      : edited
-        ? {
-            kind: 'edited',
-            tags: arm.tags ?? [],
-            withoutBatches: arm.without_batches ?? [],
-            ...(template !== undefined && { template }),
-            ...(threshold !== undefined && { threshold }),
-          }
-        : { kind: 'base' }
+    adapter !== undefined
+      ? { kind: 'adapter', adapter }
+      : model !== undefined
+        ? { kind: 'model', model, edited }
+        : edited
+          ? {
+              kind: 'edited',
+              tags: arm.tags ?? [],
+              withoutBatches: arm.without_batches ?? [],
+              ...(template !== undefined && { template }),
+              ...(threshold !== undefined && { threshold }),
+            }
+          : { kind: 'base' }
   return { name, weight, serves }
 }
 

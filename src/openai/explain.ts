@@ -40,12 +40,10 @@ export function explainReader(limits: Limits): ExplainReader {
         'Missing required field `question`: expected a string, or `messages` as in a chat request.',
         { param: 'question' },
       )
-    const { name, arm } = modelAsked(model ?? served.model, served.model)
     const sampling = { temperature: limits.defaultTemperature, topP: 1, stop: [] }
     return {
       ...toSelection(fields, tenantHeader, served.templates, ''),
-      model: name,
-      arm,
+      ...modelAsked(model ?? served.model, served),
       messages: asked,
       explain: true,
       sampling,
@@ -62,13 +60,14 @@ function tidy(body: unknown): unknown {
 /** What would be put in front of the model, why, and exactly how; and what the base arm would see. */
 export function wireExplanation(
   model: string,
-  { turns, template, prompt, base, tokensAdded, memoryVersion, decomposition }: Explanation,
+  { turns, adapter, template, prompt, base, tokensAdded, memoryVersion, decomposition }: Explanation,
 ) {
   return {
     object: 'edit.explanation',
     model,
     memory_version: memoryVersion,
     tokens_added: tokensAdded,
+    adapter,
     template,
     turns: wireTurns(turns),
     decomposition: wireDecomposition(decomposition),

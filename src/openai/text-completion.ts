@@ -32,11 +32,11 @@ export function textReader(limits: Limits): TextReader {
     checkStreamOptions(fields)
     if (bestOf < n) throw wrong(`\`best_of\` is ${bestOf}, but \`n\` asks for ${n} answers: write at least as many.`, 'best_of')
     if (stream && bestOf > n) throw wrong('`best_of` cannot be streamed: the best is only known at the end.', 'best_of')
-    const { name, arm } = modelAsked(fields.model, served.model)
     const sampling = toSampling(fields, limits, fields.max_tokens ?? DEFAULT_TOKENS)
     const common = {
       ...toSelection(palimpsest, tenantHeader, served.templates, 'palimpsest.'),
-      ...{ model: name, arm, echo, explain: palimpsest.explain ?? false },
+      ...modelAsked(fields.model, served),
+      ...{ echo, explain: palimpsest.explain ?? false },
       sampling: logprobs === undefined ? sampling : { ...sampling, logprobs },
     }
     return {

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import type { TextEngine } from '../engine/engine.ts'
 import { PalimpsestError } from '../errors.ts'
-import { modelAsked } from './models.ts'
+import { modelAsked, type ServedModels } from './models.ts'
 import { check } from './refusal.ts'
 import { text } from './selection.ts'
 
@@ -15,18 +15,18 @@ const tokenizeBody = z.strictObject({
 const detokenizeBody = z.strictObject({ model: z.string().optional(), tokens: z.array(z.int().min(0)) })
 
 /** `POST /tokenize` as vLLM has it (entrypoints/serve/tokenize/protocol.py, TokenizeCompletionRequest and TokenizeResponse). */
-export function tokenized(body: unknown, engine: TextEngine, model: { readonly name: string; readonly contextTokens: number }) {
+export function tokenized(body: unknown, engine: TextEngine, served: ServedModels, contextTokens: number) {
   const { prompt, add_special_tokens: marked = true, ...asked } = check(tokenizeBody, body)
-  if (asked.model !== undefined) modelAsked(asked.model, model.name)
+  if (asked.model !== undefined) modelAsked(asked.model, served)
   const { bos, opens } = engine.marks
   const tokens = engine.tokenize(marked && opens ? `${bos ?? ''}${prompt}` : prompt)
-  return { count: tokens.length, max_model_len: model.contextTokens, tokens, token_strs: null }
+  return { count: tokens.length, max_model_len: contextTokens, tokens, token_strs: null }
 }
 
 /** `POST /detokenize`, same source. Throws `invalid_value` where an id is no token. */
-export function detokenized(body: unknown, engine: TextEngine, model: { readonly name: string }) {
+export function detokenized(body: unknown, engine: TextEngine, served: ServedModels) {
   const asked = check(detokenizeBody, body)
-  if (asked.model !== undefined) modelAsked(asked.model, model.name)
+  if (asked.model !== undefined) modelAsked(asked.model, served)
   try {
     return { prompt: engine.detokenize(asked.tokens) }
   } catch (error) {

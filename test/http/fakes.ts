@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createApp } from '../../src/app.ts'
+import { openAdapters } from '../../src/cli/adapters.ts'
 import { openTrials } from '../../src/cli/trials.ts'
 import { answererOf } from '../../src/compare.ts'
 import { Bridges } from '../../src/engine/bridge.ts'
@@ -25,6 +26,7 @@ export interface Served {
   readonly base: string
   readonly gateway: Gateway
   readonly logged: object[]
+  readonly dataDir: string
   close(): Promise<void>
 }
 
@@ -60,6 +62,14 @@ export async function serve({
   const served = engine ?? openScripted({ name: MODEL, reply: echo, contextTokens: 2_000_000, ...script })
   const allLimits = { ...DEFAULT_LIMITS, ...limits }
   const trials = openTrials({ dataDir, memory, limits: allLimits, now, log: { info: note, warn: note, error: note }, tickMs: 50 })
+  const adapters = openAdapters({
+    dataDir,
+    engine: served,
+    memory,
+    limits: allLimits,
+    now,
+    log: { info: note, warn: note, error: note },
+  })
   const gateway: Gateway = {
     engine: served,
     ...(otherEngines && { otherEngines }),
@@ -76,6 +86,7 @@ export async function serve({
     version: '0.0.0-test',
     startedAt: Date.now(),
     ...(closing && { closing }),
+    ...(adapters && { adapters }),
     ...more,
   }
   trials.experiments.replays.start(answererOf(gateway))
@@ -85,6 +96,7 @@ export async function serve({
     base: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     gateway,
     logged,
+    dataDir,
     close: async () => {
       server.closeAllConnections()
       await new Promise((resolve) => server.close(resolve))

@@ -229,6 +229,7 @@ describe('edits', () => {
           ],
         },
       ],
+      adapter: null,
       prompt: { text: 'user: hello', tokens: [1] },
       base: { text: 'user: hello', tokens: [1] },
     } satisfies WireExplanation

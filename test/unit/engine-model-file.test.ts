@@ -47,22 +47,16 @@ describe('alonePerBatch', () => {
   })
 
   it('gives a marked evaluation a batch of its own, and the others the next one', () => {
-    const strategy = alonePerBatch(() => [0, 1, 2, 3])
+    const strategy = alonePerBatch()
     const items = [item(SHARED), item(ALONE), item(SHARED, 64), item(ALONE)]
     const batch = () => strategy({ items, size: 512 }).map((chosen) => items.indexOf(chosen.item as never))
     expect([batch(), batch(), batch()]).toEqual([[1], [0, 2], [1]])
   })
 
   it('lets unmarked ones share, within the size', () => {
-    const strategy = alonePerBatch(() => [0, 1])
+    const strategy = alonePerBatch()
     const sizes = strategy({ items: [item(SHARED, 60), item(SHARED, 60)], size: 100 }).map(({ processAmount }) => processAmount)
     expect(sizes).toEqual([60, 40])
-  })
-
-  it('puts sequences in the order of their numbers, since llama.cpp evaluates only such at once', () => {
-    const items = [item(SHARED, 1), item(SHARED, 2), item(SHARED, 3)]
-    const batch = alonePerBatch(() => [2, 0, 1])({ items, size: 512 })
-    expect(batch.map((chosen) => items.indexOf(chosen.item as never))).toEqual([1, 2, 0])
   })
 })
 

@@ -53,6 +53,8 @@ async function serve(environment: Record<string, string> = {}, limits: Record<st
     ...{ defaultSystem: null, bosText: '', eosText: '', leadingSpace: false, slots, queueLimit: 4 },
     ...{ now: () => performance.now(), randomSeed: () => 7, free: async () => {} },
     ...{ detokenize: (tokens) => String.fromCodePoint(...tokens), shouldPrependBos: false, vocabularySize: 0x110000 },
+    ...{ args: () => [STAND_IN], loraMemoryBytes: 1000, baseSha256: async () => '' },
+    checkLora: async () => ({ architecture: 'qwen2', rank: 1, bytes: 1 }),
     openEmbedded: async () => openScripted({ name: 'embedded', reply: () => 'from within' }),
   })
   open = { server, engine }
@@ -239,7 +241,7 @@ describe('the words of llama-server', () => {
   })
 
   it('names adapters by their position', () => {
-    const asked = { tokens: [1], slot: 0, limit: 4, seed: 1, sampling: GREEDY, grammar: null }
+    const asked = { tokens: [1], slot: 0, limit: 4, seed: 1, sampling: GREEDY, grammar: null, reuse: true }
     expect(completionBody({ ...asked, loras: [{ id: 0, scale: 0.5 }] })).toMatchObject({ lora: [{ id: 0, scale: 0.5 }] })
     expect(completionBody({ ...asked, loras: null })).not.toHaveProperty('lora')
   })

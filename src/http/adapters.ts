@@ -1,0 +1,78 @@
+import type { Request } from 'express'
+import type { Gateway } from '../gateway.ts'
+import type { Adapter, Adapters } from '../models/adapters.ts'
+import { readAdapterChange, readAdapterFields, readAdapterFile, wireAdapter } from '../openai/adapters.ts'
+import { bytes, json, mediaType, optionalJson } from './body.ts'
+import { refuseWhenClosing, tenantHeader } from './exchange.ts'
+import { pathParam } from './query.ts'
+import type { Routes } from './routes.ts'
+
+/**
+ * `/v1/adapters`: register (a file in the data folder, or the body itself as `application/octet-stream`), list, load, unload, scale, promote,
+ * roll back, delete. Not served where the engine takes no adapters.
+ */
+export function adapterRoutes(gateway: Gateway): Routes {
+  const { adapters, limits, now } = gateway
+  if (adapters === undefined) return {}
+  const small = bytes(limits.chatBodyBytes)
+  const open = refuseWhenClosing(gateway)
+  const shown = (adapter: Adapter) => wireAdapter(adapter, adapters)
+  const change = (work: (id: string) => Promise<Adapter>) => [
+    open,
+    small,
+    async (req: Request, res: { json(body: unknown): unknown }) => {
+      optionalJson(req, limits.jsonDepthLevels)
+      res.json(shown(await work(pathParam(req, 'id'))))
+    },
+  ]
+  return {
+    '/v1/adapters': {
+      get: [(_req, res) => void res.json({ object: 'list', data: adapters.list().map(shown) })],
+      post: [
+        open,
+        (req, res, next) => (mediaType(req) === 'application/octet-stream' ? next() : small(req, res, next)),
+        async (req, res) => void res.status(201).json(shown(await register(req, adapters, gateway))),
+      ],
+    },
+    '/v1/adapters/:id': {
+      get: [(req, res) => void res.json(shown(adapters.get(pathParam(req, 'id'))))],
+      patch: [
+        open,
+        small,
+        async (req, res) => {
+          const to = readAdapterChange(json(req, limits.jsonDepthLevels), limits)
+          res.json(shown(await adapters.change(pathParam(req, 'id'), to)))
+        },
+      ],
+      delete: [
+        open,
+        async (req, res) => {
+          const { id } = await adapters.remove(pathParam(req, 'id'))
+          res.json({ object: 'adapter.deleted', id, deleted: true })
+        },
+      ],
+    },
+    '/v1/adapters/:id/load': { post: change((id) => adapters.load(id)) },
+    '/v1/adapters/:id/unload': { post: change((id) => adapters.unload(id)) },
+    '/v1/adapters/:id/promote': { post: change((id) => adapters.promote(id)) },
+    '/v1/adapters/:id/rollback': { post: change((id) => adapters.rollback(id)) },
+  }
+
+  /** The engine loads what is registered, so that a file that it refuses is refused now; nothing is kept of it. */
+  async function register(req: Request, into: Adapters, { limits }: Gateway): Promise<Adapter> {
+    const asked = { tenantHeader: tenantHeader(req), now: now() }
+    if (mediaType(req) === 'application/octet-stream')
+      return loaded(into, await into.register(req, readAdapterFields(req.query, limits, asked)))
+    const { path, ...made } = readAdapterFile(json(req, limits.jsonDepthLevels), limits, asked)
+    return loaded(into, await into.registerFile(path, made))
+  }
+
+  async function loaded(into: Adapters, adapter: Adapter): Promise<Adapter> {
+    try {
+      return await into.load(adapter.id)
+    } catch (error) {
+      await into.remove(adapter.id)
+      throw error
+    }
+  }
+}
