@@ -47,14 +47,17 @@ export function ImportReport({ landing, name, tags, format, onLand }) {
   return html`
     <section class="stack" aria-label="Preview"><div class="row spread">
         <p role="status"><strong class="wrap">${name}</strong>: ${many(counts.edits, 'edit')} <${Badge} tone="accent">${recognised === 'palimpsest' ? 'our own fields' : recognised}<//></p>
-        <button type="button" class="button primary" onClick=${onLand} disabled=${replayed}>${changes > 0 ? `Land ${many(changes, 'edit')}` : 'Land it'}</button></div>
+        ${!replayed && html`<button type="button" class="button primary" onClick=${onLand}>${changes > 0 ? `Land ${many(changes, 'edit')}` : 'Land it'}</button>`}</div>
       ${
         replayed &&
         html`<div class="notice warn"><strong>This very file has landed before</strong>
         <p>Landing it again changes nothing. If it was rolled back, <a href="#/edits?view=batches">restore its batch</a> (${landing.id}).</p></div>`
       }
-      <div class="grid-4"><${Figure} name="New">${number(counts.added)}<//><${Figure} name="Revised">${number(counts.revised)}<//>
-        <${Figure} name="Held already">${number(counts.unchanged)}<//><${Figure} name="Give way">${number(counts.superseded)}<//></div>
+      ${
+        !replayed &&
+        html`<div class="grid-4"><${Figure} name="New">${number(counts.added)}<//><${Figure} name="Revised">${number(counts.revised)}<//>
+        <${Figure} name="Held already">${number(counts.unchanged)}<//><${Figure} name="Give way">${number(counts.superseded)}<//></div>`
+      }
       <div class="table-wrap" tabindex="0" role="region" aria-label="First edits of the file"><table class="table first-edits"><thead><tr>
         <th scope="col">Subject</th><th scope="col">Prompt</th><th scope="col">Answer</th><th scope="col" class="num">Other wordings</th></tr></thead>
         <tbody>${first.map(
