@@ -11,10 +11,16 @@ const BATCHES = 20
 
 let browser: Browser
 let served: Served
+let stop = () => {}
+const never = new Promise<never>((_, reject) => {
+  stop = () => reject(new Error('the test is over'))
+})
+never.catch(() => {})
+
 beforeAll(async () => {
   browser = await openBrowser()
   // What is not embedded is not indexed: lists have no need of it, and a run takes half a minute instead of many.
-  served = await serve({ embedder: { ...fakeEmbedder(), embed: () => new Promise(() => {}) } }, [])
+  served = await serve({ embedder: { ...fakeEmbedder(), embed: () => never } }, [])
   for (let batch = 0; batch < BATCHES; batch++) {
     const edits = Array.from({ length: EDITS / BATCHES }, (_, i) => city(batch * (EDITS / BATCHES) + i))
     served.gateway.memory.land(edits, { source: `cities-${batch}.jsonl`, tenant: 'default', dryRun: false })
@@ -22,6 +28,7 @@ beforeAll(async () => {
 })
 afterAll(async () => {
   await browser.close()
+  stop()
   await served.close()
 })
 
