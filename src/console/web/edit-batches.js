@@ -90,7 +90,8 @@ function edits(many) {
 /** @param {{batch: any, onYes: () => void, onClose: () => void}} props */
 function Confirm({ batch, onYes, onClose }) {
   return html`<${Dialog} title="Roll back ${batch.source}?" onClose=${onClose}>
-    <p><strong>${batch.live === 1 ? 'One live edit is' : `${count(batch.live)} live edits are`} withdrawn</strong> at once, and no longer told to the model. What had given way to them is live again. The batch can be restored.</p>
+    <p><strong>${batch.live === 1 ? 'One live edit is' : `${count(batch.live)} live edits are`} withdrawn</strong> at once, and no longer told
+       to the model. What had given way to them is live again. The batch can be restored.</p>
     <div class="row"><button type="button" class="button danger" data-focus="true" onClick=${onYes}>Withdraw ${edits(batch.live).toLowerCase()}</button>
       <button type="button" class="button" onClick=${onClose}>Keep ${batch.live === 1 ? 'it' : 'them'}</button></div><//>`
 }

@@ -191,5 +191,11 @@ function Preview({ values }) {
       ? prompt
       : html`${prompt.slice(0, at)}<mark>${prompt.slice(at, at + subject.length)}</mark>${prompt.slice(at + subject.length)}`
   } <strong>${target}</strong></p>
-    ${subject !== '' && at === -1 && prompt !== '' && html`<p class="small muted">The prompt does not name the subject. A question that names “${subject}” still finds the edit; if the prompt is about something else, change one of the two.</p>`}`
+    ${
+      subject !== '' &&
+      at === -1 &&
+      prompt !== '' &&
+      html`<p class="small muted">The prompt does not name the subject.
+      A question that names “${subject}” still finds the edit; if the prompt is about something else, change one of the two.</p>`
+    }`
 }

@@ -194,11 +194,12 @@ function Landed({ landing, name }) {
       setState(before)
     }
   }
+  const gaveWay = counts.superseded > 0 ? `, ${counts.superseded.toLocaleString('en')} older ones gave way` : ''
   const told = replayed
     ? 'This very file had landed before; nothing changed. If its batch was rolled back, restore it.'
     : changed === 0
       ? 'The memory held all of it already; nothing changed.'
-      : `${changed.toLocaleString('en')} of ${counts.edits.toLocaleString('en')} edits are new or revised${counts.superseded > 0 ? `, ${counts.superseded.toLocaleString('en')} older ones gave way` : ''}. Version ${version} of the memory.`
+      : `${changed.toLocaleString('en')} of ${counts.edits.toLocaleString('en')} edits are new or revised${gaveWay}. Version ${version} of the memory.`
   return html`<div class="notice ${state === 'withdrawn' ? 'warn' : 'good'}" role="status"><strong>${
     state === 'withdrawn' ? `${name} is rolled back` : replayed || changed === 0 ? `${name}: nothing new` : `${name} has landed`
   }</strong><p>${state === 'withdrawn' ? 'None of its edits is told to the model any more.' : told}</p></div>

@@ -62,7 +62,8 @@ export function ImportReport({ landing, name, tags, format, onLand }) {
         <th scope="col">Subject</th><th scope="col">Prompt</th><th scope="col">Answer</th><th scope="col" class="num">Other wordings</th></tr></thead>
         <tbody>${first.map(
           (/** @type {any} */ edit) =>
-            html`<tr key=${edit.id}><td class="wrap">${edit.subject}</td><td class="wrap">${edit.prompt}</td><td class="wrap"><strong>${edit.target_new}</strong></td><td class="num">${edit.paraphrases.length}</td></tr>`,
+            html`<tr key=${edit.id}><td class="wrap">${edit.subject}</td><td class="wrap">${edit.prompt}</td>
+              <td class="wrap"><strong>${edit.target_new}</strong></td><td class="num">${edit.paraphrases.length}</td></tr>`,
         )}</tbody></table></div>
       ${counts.edits > first.length && html`<p class="small muted">The first ${first.length} of ${number(counts.edits)}.</p>`}</section>
     <section class="stack" aria-label="What speaks against it"><h2>What speaks against it</h2>
@@ -106,7 +107,8 @@ function Preflight({ name, tags, format }) {
     ...(tags.trim() === '' ? [] : [`--tags ${quoted(tags.trim())}`]),
   ].join(' ')
   return html`<details class="more"><summary>Ask the model before it lands</summary><div class="stack">
-    <p class="small">This answers the prompts and paraphrases of the file, and questions about other things, on a copy of the memory. With <code>--progressive</code> it lands in stages where users are answered from, and all of it is taken back at the first that fails. On the machine of the gateway:</p>
+    <p class="small">This answers the prompts and paraphrases of the file, and questions about other things, on a copy of the memory.
+       With <code>--progressive</code> it lands in stages where users are answered from, and all of it is taken back at the first that fails. On the machine of the gateway:</p>
     <pre class="code" tabindex="0" aria-label="Command">${command}</pre></div></details>`
 }
 
