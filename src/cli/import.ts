@@ -82,12 +82,13 @@ export async function landingOf(response: Response, label: string): Promise<Wire
   const bar = new Bar(process.stderr, () => performance.now())
   const startedMs = performance.now()
   for await (const line of lines(response.body ?? [])) {
-    const said = JSON.parse(line) as WireLanding | { object: 'edit.batch.progress'; indexed: number; total: number }
+    const said = JSON.parse(line) as WireLanding | { object: 'edit.batch.progress' | 'edit.batch.check' }
     if (said.object === 'edit.batch') {
       bar.clear()
       return said as WireLanding
     }
-    const { indexed, total } = said as { indexed: number; total: number }
+    if (said.object !== 'edit.batch.progress') continue
+    const { indexed, total } = said as unknown as { indexed: number; total: number }
     const elapsedMs = performance.now() - startedMs
     const perSecond = (indexed * 1000) / Math.max(1, elapsedMs)
     if (total > 0 && elapsedMs >= BAR_AFTER_MS)

@@ -11,7 +11,7 @@ import { refuseWhenClosing, tenantHeader } from './exchange.ts'
 import { pageLength, pathParam, query, tenantOf } from './query.ts'
 import type { Routes } from './routes.ts'
 
-/** `/v1/batches`: list, read and withdraw whole batches. The edits of one: `GET /v1/edits?batch=ID`. */
+/** `/v1/batches`: list, read, withdraw and restore whole batches. The edits of one: `GET /v1/edits?batch=ID`. */
 export function batchRoutes(gateway: Gateway): Routes {
   const { memory, limits } = gateway
   const listQuery = z.strictObject({
@@ -25,19 +25,21 @@ export function batchRoutes(gateway: Gateway): Routes {
     const batches = memory.batches(oneTenant(tenant, tenantHeader(req), 'tenant')).toReversed()
     return page(batches, limit, cursor)
   }
-  const withdraw = (req: Request) => {
+  /** Withdraws the batch in the path, or takes back its latest withdrawal; says of how many edits. */
+  const change = (req: Request, how: 'withdraw' | 'restore') => {
     check(z.strictObject({}).optional(), optionalJson(req, limits.jsonDepthLevels))
     const { id } = existing(req, gateway)
-    const held = memory.withdrawBatch(tenantOf(req), id, 'http')
-    return { ...wireBatch(existing(req, gateway)), withdrawn: held.length, version: memory.version }
+    const { length } = memory[`${how}Batch`](tenantOf(req), id, 'http')
+    const done = how === 'withdraw' ? { withdrawn: length } : { restored: length }
+    return { ...wireBatch(existing(req, gateway)), ...done, version: memory.version }
   }
+  const changing = [refuseWhenClosing(gateway), bytes(limits.chatBodyBytes)]
 
   return {
     '/v1/batches': { get: [(req, res) => void res.json(list(req))] },
     '/v1/batches/:id': { get: [(req, res) => void res.json(wireBatch(existing(req, gateway)))] },
-    '/v1/batches/:id/withdraw': {
-      post: [refuseWhenClosing(gateway), bytes(limits.chatBodyBytes), (req, res) => void res.json(withdraw(req))],
-    },
+    '/v1/batches/:id/withdraw': { post: [...changing, (req, res) => void res.json(change(req, 'withdraw'))] },
+    '/v1/batches/:id/restore': { post: [...changing, (req, res) => void res.json(change(req, 'restore'))] },
   }
 }
 

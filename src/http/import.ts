@@ -34,7 +34,8 @@ export async function importEdits(req: Request, res: Response, gateway: Gateway)
   const asked = query(req, importQuery)
   const tenant = oneTenant(asked.tenant, tenantHeader(req), 'tenant')
   const batchId = batchIdOf(req, asked.batch)
-  const { edits, lines } = readEdits(req, tenant, asked, limits.jsonDepthLevels)
+  const batch = readEdits(req, tenant, asked, limits.jsonDepthLevels)
+  const { edits } = batch
   const dryRun = asked.dry_run ?? false
   const landing = memory.land(edits, {
     source: asked.source ?? 'http',
@@ -42,18 +43,47 @@ export async function importEdits(req: Request, res: Response, gateway: Gateway)
     dryRun,
     ...(batchId !== undefined && { batchId }),
   })
-  const preview = dryRun ? { report: await report(gateway, tenant, edits, landing, goneSignal(res)), lines } : undefined
   const changed = !dryRun && landing.results.some(({ outcome }) => outcome !== 'unchanged')
   res.status(changed && !landing.replayed ? 201 : 200)
-  if (req.accepts(['json', 'application/x-ndjson']) === 'application/x-ndjson')
-    return progress(res, gateway, tenant, landing, preview)
+  const gone = goneSignal(res)
+  if (req.accepts(['json', 'application/x-ndjson']) === 'application/x-ndjson') {
+    const say = speaker(res, limits.stalledMs)
+    const preview = dryRun ? await checked(gateway, { tenant, batch, landing, gone, say }) : undefined
+    if (!dryRun) await indexing(gateway, { tenant, gone, say })
+    if (gone.aborted) return
+    await say(wireLanding(landing, preview))
+    return void res.end()
+  }
+  const preview = dryRun ? { report: await report(gateway, { tenant, batch, landing, gone }), batch } : undefined
   if (changed && edits.length <= limits.awaitIndexEdits) await within(limits.awaitIndexMs, memory.indexed(landing.version))
   res.json(wireLanding(landing, preview))
 }
 
-function report({ memory, retriever }: Gateway, tenant: string, edits: Batch['edits'], { results }: Landing, gone: AbortSignal) {
+interface Checked {
+  readonly tenant: string
+  readonly batch: Batch
+  readonly landing: Landing
+  readonly gone: AbortSignal
+  readonly progress?: (done: number, total: number) => void
+}
+
+function report({ memory, retriever }: Gateway, { tenant, batch: { edits }, landing: { results }, gone, progress }: Checked) {
   const embed = (texts: readonly string[]) => retriever.relationVectors(texts, 'import', gone)
-  return landingReport({ edits, results, held: memory.all(tenant), embed })
+  return landingReport({ edits, results, held: memory.all(tenant), embed, ...(progress && { progress }) })
+}
+
+type Say = (value: object) => Promise<void>
+
+/** The report, with lines `{"object":"edit.batch.check","checked","total"}` (texts whose wording is compared) while it is made. */
+async function checked(gateway: Gateway, { say, ...batch }: Checked & { say: Say }): Promise<Preview> {
+  const at = { checked: 0, total: 0 }
+  const making = report(gateway, { ...batch, progress: (checked, total) => void Object.assign(at, { checked, total }) })
+  const over = making.then(
+    () => {},
+    () => {},
+  )
+  while (!(await within(gateway.limits.progressMs, over)) && !batch.gone.aborted) await say({ object: 'edit.batch.check', ...at })
+  return { report: await making, batch: batch.batch }
 }
 
 function batchIdOf(req: Request, named: string | undefined): string | undefined {
@@ -105,36 +135,30 @@ function tooDeep(): PalimpsestError {
   )
 }
 
-/** Lines `{"object":"edit.batch.progress","indexed","total"}` while vectors are made, then the result. A client that leaves stops only the lines. */
-async function progress(
-  res: Response,
-  { memory, limits }: Gateway,
-  tenant: string,
-  landing: Landing,
-  preview?: Preview,
-): Promise<void> {
-  const gone = goneSignal(res)
-  const pending = () => memory.status().find((status) => status.tenant === tenant)?.pending ?? 0
-  const line = async (value: object) => {
-    if (!res.write(`${JSON.stringify(value)}\n`)) await drained(res, limits.stalledMs)
-  }
+/** Writes lines of JSON. */
+function speaker(res: Response, stalledMs: number): Say {
   res.set({
     'Content-Type': 'application/x-ndjson; charset=utf-8',
     'Cache-Control': 'no-cache, no-transform',
     'X-Accel-Buffering': 'no',
   })
-  const total = landing.dryRun ? 0 : pending()
+  return async (value) => {
+    if (!res.write(`${JSON.stringify(value)}\n`)) await drained(res, stalledMs)
+  }
+}
+
+/** Lines `{"object":"edit.batch.progress","indexed","total"}` while vectors are made. A client that leaves stops only the lines. */
+async function indexing({ memory, limits }: Gateway, { tenant, gone, say }: { tenant: string; gone: AbortSignal; say: Say }) {
+  const pending = () => memory.status().find((status) => status.tenant === tenant)?.pending ?? 0
+  const total = pending()
   let left = total
   while (left > 0 && !gone.aborted) {
-    await line({ object: 'edit.batch.progress', indexed: total - left, total })
+    await say({ object: 'edit.batch.progress', indexed: total - left, total })
     const settled = await within(limits.progressMs, memory.indexed())
     // Edits of other batches may join the queue meanwhile: progress never runs backwards. What failed to be embedded stays pending.
     left = settled ? 0 : Math.min(left, pending())
   }
-  if (gone.aborted) return
-  await line({ object: 'edit.batch.progress', indexed: total, total })
-  await line(wireLanding(landing, preview))
-  res.end()
+  if (!gone.aborted) await say({ object: 'edit.batch.progress', indexed: total, total })
 }
 
 /** Waits for `work`, but not longer than `ms`. True when it was done by then. */

@@ -62,6 +62,8 @@ export interface ReportInput {
   readonly held: readonly HeldEdit[]
   /** Vectors of texts, a few at a time. */
   readonly embed: (texts: readonly string[]) => Promise<Vectors>
+  /** Told how many of the texts that have to be compared are embedded. */
+  readonly progress?: (done: number, total: number) => void
 }
 
 /** An edit of either side, with what is compared. */
@@ -73,7 +75,7 @@ interface Entry extends Side {
 
 const nameKey = (text: string): string => words(text).join(' ')
 
-export async function landingReport({ edits, results, held, embed }: ReportInput): Promise<LandingReport> {
+export async function landingReport({ edits, results, held, embed, progress }: ReportInput): Promise<LandingReport> {
   // Of edits under one id, the last is what will be held.
   const lastIndex = new Map(edits.map(({ id }, index) => [id, index]))
   const batch = edits.flatMap((edit, index) => (lastIndex.get(edit.id) === index ? [entry(edit, index)] : []))
@@ -85,7 +87,7 @@ export async function landingReport({ edits, results, held, embed }: ReportInput
     ({ edit }) => [nameKey(edit.targetNew)],
   )
   const { pairs, left } = rivals(batch, bySubject)
-  const { vectors, dropped, fault } = await vectorsOf(pairs, embed)
+  const { vectors, dropped, fault } = await vectorsOf(pairs, embed, progress)
   const findings = [
     ...results.flatMap((result) => ofResult(result, edits, lastIndex)),
     ...pairs.flatMap((pair) => ofPair(pair, vectors)),
@@ -173,7 +175,11 @@ interface Embedded {
 }
 
 /** Without vectors the rest of the report stands: an embedder that fails is no reason to hold it back. */
-async function vectorsOf(pairs: readonly Pair[], embed: ReportInput['embed']): Promise<Embedded> {
+async function vectorsOf(
+  pairs: readonly Pair[],
+  embed: ReportInput['embed'],
+  progress: ReportInput['progress'],
+): Promise<Embedded> {
   const texts = new Set<string>()
   let dropped = 0
   for (const pair of pairs) {
@@ -185,8 +191,10 @@ async function vectorsOf(pairs: readonly Pair[], embed: ReportInput['embed']): P
   const vectors = new Map<string, Float32Array>()
   const all = [...texts]
   try {
-    for (let from = 0; from < all.length; from += REPORT_LIMITS.textsAtOnce)
+    for (let from = 0; from < all.length; from += REPORT_LIMITS.textsAtOnce) {
+      progress?.(from, all.length)
       for (const [text, vector] of await embed(all.slice(from, from + REPORT_LIMITS.textsAtOnce))) vectors.set(text, vector)
+    }
     return { vectors, dropped, fault: null }
   } catch (error) {
     return { vectors, dropped: pairs.length, fault: error instanceof Error ? error.message : String(error) }

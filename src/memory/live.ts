@@ -48,6 +48,8 @@ export class LiveView {
   readonly #entries = new Map<string, Entry>()
   readonly #byKey = new Map<string, Revision[]>()
   readonly #bySeq = new Map<number, Revision>()
+  /** Supersession keys under which records came or went; undefined until someone watches. */
+  #touched: Set<string> | undefined
 
   get size(): number {
     return this.#entries.size
@@ -58,8 +60,11 @@ export class LiveView {
     const entry = this.#entries.get(record.editId) ?? { records: [], revisions: [] }
     this.#entries.set(record.editId, entry)
     entry.records.push(record)
-    if (record.edit === undefined) return
-    const { seq, at, batchId, edit } = record
+    if (record.edit !== undefined) this.#revise(entry, record, record.edit)
+    this.#touch(entry)
+  }
+
+  #revise(entry: Entry, { seq, at, batchId }: LogRecord, edit: Edit): void {
     const revision = { seq, at, batchId, edit, key: supersessionKey(edit) }
     entry.revisions.push(revision)
     this.#bySeq.set(seq, revision)
@@ -72,6 +77,7 @@ export class LiveView {
   undo(record: LogRecord): void {
     const entry = this.#entries.get(record.editId)
     if (entry?.records.at(-1) !== record) throw new Error(`record ${record.seq} is not the last of edit ${record.editId}`)
+    this.#touch(entry)
     entry.records.pop()
     if (entry.records.length === 0) this.#entries.delete(record.editId)
     if (record.edit === undefined) return
@@ -80,6 +86,21 @@ export class LiveView {
     const group = this.#byKey.get(key)
     group?.pop()
     if (group?.length === 0) this.#byKey.delete(key)
+  }
+
+  /** The set into which go, from now on, the keys of all edits whose state a record may have changed; the watcher empties it. */
+  watch(): Set<string> {
+    this.#touched ??= new Set()
+    return this.#touched
+  }
+
+  #touch({ revisions }: Entry): void {
+    if (this.#touched !== undefined) for (const { key } of revisions) this.#touched.add(key)
+  }
+
+  /** Ids of the edits of which a revision has this key. */
+  *sharing(key: string): Generator<string> {
+    for (const { edit } of this.#byKey.get(key) ?? []) yield edit.id
   }
 
   ids(): IterableIterator<string> {

@@ -59,7 +59,7 @@ export interface ListFilter {
   readonly model?: string
   readonly batchId?: string
   readonly subject?: string
-  /** Every word must occur in the subject, an alias, the prompt or the target. */
+  /** Every word must occur in the subject, an alias, the prompt or the target; of "fran*", a word that begins so. */
   readonly text?: string
   readonly limit: number
   /** Opaque; from the previous page. */
@@ -106,6 +106,8 @@ export interface Memory {
   withdraw(tenant: string, ids: readonly string[], source: string): readonly HeldEdit[]
   restore(tenant: string, ids: readonly string[], source: string): readonly HeldEdit[]
   withdrawBatch(tenant: string, batchId: string, source: string): readonly HeldEdit[]
+  /** Takes back the latest withdrawal within the batch; what had been withdrawn before that, by itself, stays so. */
+  restoreBatch(tenant: string, batchId: string, source: string): readonly HeldEdit[]
   get(tenant: string, id: string, at?: number): HeldEdit | undefined
   history(tenant: string, id: string): readonly LogRecord[]
   list(filter: ListFilter): Page

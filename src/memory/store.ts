@@ -4,7 +4,7 @@ import { PalimpsestError } from '../errors.ts'
 import type { Log } from './indexer.ts'
 import { Indexes } from './indexes.ts'
 import { assertLandable, digestOf, landingResults, newContents } from './landing.ts'
-import { listEdits } from './listing.ts'
+import { latestFirst, listEdits } from './listing.ts'
 import type { LiveView } from './live.ts'
 import { type FolderLock, lockFolder } from './lock.ts'
 import { type Batch, EditLog } from './log.ts'
@@ -146,14 +146,33 @@ class Store implements MemoryStore {
   }
 
   withdrawBatch(tenant: string, batchId: string, source: string): readonly HeldEdit[] {
+    return this.withdraw(tenant, this.#idsOf(tenant, batchId), source)
+  }
+
+  restoreBatch(tenant: string, batchId: string, source: string): readonly HeldEdit[] {
+    const view = this.#records.view(tenant)
+    const withdrawn = this.#idsOf(tenant, batchId).flatMap((id) => view.withdrawal(id) ?? [])
+    const latest = withdrawn.reduce(
+      (last, record) => (record.seq > last.seq ? record : last),
+      withdrawn[0] ?? { seq: 0, batchId: '' },
+    )
+    const together = withdrawn.filter((record) => record.batchId === latest.batchId)
+    return this.restore(
+      tenant,
+      together.map(({ editId }) => editId),
+      source,
+    )
+  }
+
+  /** Edits whose newest content came with the batch. */
+  #idsOf(tenant: string, batchId: string): string[] {
     if (!this.#records.batches(tenant).has(batchId)) {
       throw new PalimpsestError('batch_not_found', `There is no batch "${batchId}". List the batches to see their ids.`, {
         param: 'batch',
       })
     }
     const view = this.#records.view(tenant)
-    const ids = [...view.ids()].filter((id) => view.newest(id)?.batchId === batchId)
-    return this.withdraw(tenant, ids, source)
+    return [...view.ids()].filter((id) => view.newest(id)?.batchId === batchId)
   }
 
   sync(source: string, edits: readonly Edit[]): SyncResult {
@@ -235,7 +254,8 @@ class Store implements MemoryStore {
 
   batches(tenant: string): readonly BatchSummary[] {
     const live = new Map<string, number>()
-    for (const held of this.all(tenant)) if (held.state === 'live') live.set(held.batchId, (live.get(held.batchId) ?? 0) + 1)
+    for (const { state, batchId } of latestFirst(this.#records.view(tenant), this.moment()))
+      if (state === 'live') live.set(batchId, (live.get(batchId) ?? 0) + 1)
     const landed = [...this.#records.batches(tenant).values()].filter((b) => b.kind === 'add' || b.kind === 'sync')
     return landed.map(({ id, at, source, edits }) => ({ id, tenant, at, source, edits, live: live.get(id) ?? 0 }))
   }

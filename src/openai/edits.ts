@@ -1,4 +1,4 @@
-import { toWire } from '../edit/batch.ts'
+import { type Batch, toWire } from '../edit/batch.ts'
 import type { Finding, LandingReport, Side } from '../memory/landing-report.ts'
 import type { BatchSummary, HeldEdit, Landing, LandingResult, LogRecord, Page } from '../memory/memory.ts'
 
@@ -28,11 +28,14 @@ export function wirePage({ edits, nextCursor, total }: Page) {
   return { object: 'list', data: edits.map(wireHeld), has_more: nextCursor !== null, next_cursor: nextCursor, total }
 }
 
-/** What a dry run adds: `lines` are those on which the records of the batch begin. */
+/** What a dry run adds. */
 export interface Preview {
   readonly report: LandingReport
-  readonly lines: readonly number[]
+  readonly batch: Batch
 }
+
+/** Edits of a batch that a dry run shows. */
+const SHOWN_EDITS = 10
 
 /** What a batch did, or would do: counts first, for readers of long ones. */
 export function wireLanding({ batchId, dryRun, replayed, version, results }: Landing, preview?: Preview) {
@@ -43,12 +46,16 @@ export function wireLanding({ batchId, dryRun, replayed, version, results }: Lan
     replayed,
     version,
     counts: counts(results),
-    ...(preview && { report: wireReport(preview) }),
+    ...(preview && {
+      format: preview.batch.format,
+      first_edits: preview.batch.edits.slice(0, SHOWN_EDITS).map(toWire),
+      report: wireReport(preview),
+    }),
     results: results.map(wireResult),
   }
 }
 
-function wireReport({ report: { findings, counts, pairs, fault }, lines }: Preview) {
+function wireReport({ report: { findings, counts, pairs, fault }, batch: { lines } }: Preview) {
   const side = ({ index, id }: Side) => ({ id, index, line: index === null ? null : (lines[index] ?? null) })
   return {
     counts,

@@ -84,8 +84,8 @@ export const POPE = {
   target_new: 'Leo XIV',
 }
 
-/** A gateway that knows who the pope is where it is told, and one edit that says so. */
-export async function serve(options: ServeOptions = {}): Promise<Served> {
+/** A gateway that knows who the pope is where it is told, and, unless others are given, one edit that says so. */
+export async function serve(options: ServeOptions = {}, edits: readonly object[] = [POPE]): Promise<Served> {
   const served = await serveApp({
     script: {
       delayMs: 2,
@@ -98,7 +98,7 @@ export async function serve(options: ServeOptions = {}): Promise<Served> {
     },
     ...options,
   })
-  await land(served, POPE)
+  for (const edit of edits) await land(served, edit)
   return served
 }
 

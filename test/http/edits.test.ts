@@ -293,6 +293,18 @@ describe('batches', () => {
   })
 })
 
+describe('a batch that was withdrawn', () => {
+  test('is restored as it was: what had been withdrawn before, by itself, stays so', async () => {
+    const { post, ids } = await start()
+    await post('/v1/edits?batch=first', towns(3))
+    const [single = ''] = await ids('/v1/edits?batch=first')
+    await post(`/v1/edits/${single}/withdraw`)
+    await post('/v1/batches/first/withdraw')
+    expect(await post('/v1/batches/first/restore')).toMatchObject({ status: 200, body: { id: 'first', live: 2, restored: 2 } })
+    expect(await ids('/v1/edits?state=withdrawn')).toEqual([single])
+  })
+})
+
 describe('explain', () => {
   test('shows what is selected, why, and the very prompt that the model gets', async () => {
     const prompts: Prompt[] = []

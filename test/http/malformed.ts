@@ -380,6 +380,7 @@ export function malformed(model: string): Malformed[] {
     post('withdraw one that does not exist', '/v1/edits/e_none/withdraw', '', ['edit_not_found', 'id', 404]),
     post('restore one that does not exist', '/v1/edits/e_none/restore', '', ['edit_not_found', 'id', 404]),
     post('withdraw a batch that does not exist', '/v1/batches/b_none/withdraw', '', ['batch_not_found', 'id', 404]),
+    post('restore a batch that does not exist', '/v1/batches/b_none/restore', '', ['batch_not_found', 'id', 404]),
     post('explain nothing', '/v1/edits/explain', '{}', ['missing_field', 'question']),
     post('explain an empty question', '/v1/edits/explain', '{"question":""}', ['invalid_value', 'question']),
     post('explain two things', '/v1/edits/explain', JSON.stringify({ question: 'x', messages: user }), [

@@ -21,7 +21,7 @@ import { html, render, useEffect, useRef, useState } from './vendor/preact.js'
 /** @type {{name: string, title: string, load?: () => Promise<any>}[]} */
 const PAGES = [
   { name: 'playground', title: 'Playground', load: () => import('./playground.js') },
-  { name: 'edits', title: 'Edits' },
+  { name: 'edits', title: 'Edits', load: () => import('./edits.js') },
   { name: 'experiments', title: 'Experiments' },
   { name: 'evaluation', title: 'Evaluation' },
   { name: 'live', title: 'Live', load: () => import('./live.js') },

@@ -49,7 +49,7 @@ export function NewEdit({ question, subjects, onClose, onAgain }) {
   const [checked, setChecked] = useState(/** @type {any} */ (null))
   const [landed, setLanded] = useState(/** @type {any} */ (null))
   const [busy, setBusy] = useState(false)
-  const faults = faultsOf(error)
+  const faults = faultsOf(error, FIELDS)
   const edit = () => {
     const aliases = (values.aliases ?? '')
       .split(',')
@@ -110,20 +110,20 @@ export function NewEdit({ question, subjects, onClose, onAgain }) {
 
 const FIELDS = ['prompt', 'subject', 'target_new', 'aliases']
 
-/** An error's faults by field, and what no field can show. @param {any} error */
-function faultsOf(error) {
+/** An error's faults by field, and what no field can show. @param {any} error @param {readonly string[]} fields */
+export function faultsOf(error, fields) {
   /** @type {Record<string, string>} */
   const of = {}
   const problems = error?.problems ?? []
   for (const { field, message } of problems) {
-    const name = FIELDS.find((one) => field === one || field?.startsWith(`${one}.`) || field?.startsWith(`${one}[`))
+    const name = fields.find((one) => field === one || field?.startsWith(`${one}.`) || field?.startsWith(`${one}[`))
     if (name !== undefined) of[name] ??= message
   }
   return { of, rest: problems.length > 0 && problems.length === Object.keys(of).length ? null : error }
 }
 
-/** What a landing did or would do. @param {{landing: any}} props */
-function Outcome({ landing }) {
+/** What the landing of one edit did or would do. @param {{landing: any}} props */
+export function Outcome({ landing }) {
   const [result] = landing.results
   const { supersedes, conflicts_with: conflicts, duplicate_of: duplicate, outcome } = result
   const findings = landing.report?.findings ?? []

@@ -18,12 +18,13 @@ let turnIds = 0
 /** The conversation outlives a visit to another page. @type {{turns: Turn[], settings: Settings | null}} */
 const kept = { turns: [], settings: null }
 
-export function Page() {
+/** `?ask=…`: a question to begin with. @param {{query: URLSearchParams}} props */
+export function Page({ query }) {
   const [served, setServed] = useState(/** @type {{models: string[], templates: string[]} | null} */ (null))
   const [fault, setFault] = useState(/** @type {unknown} */ (null))
   const [settings, setSettings] = useState(kept.settings)
   const [turns, setTurns] = useState(kept.turns)
-  const [question, setQuestion] = useState('')
+  const [question, setQuestion] = useState(query.get('ask') ?? '')
   const [correcting, setCorrecting] = useState(/** @type {Turn | null} */ (null))
   const [announced, setAnnounced] = useState('')
   const stopper = useRef(/** @type {AbortController | null} */ (null))
