@@ -10,6 +10,7 @@ import { answer } from '../pipeline.ts'
 import type { Trace } from '../trace.ts'
 import { drive, failure, openEvents, randomText } from './answering.ts'
 import { bytes, json } from './body.ts'
+import { withinBudget } from './budget.ts'
 import { calledBy } from './caller.ts'
 import { beginTrace, exchangeOf, goneSignal, refuseWhenClosing, tenantHeader } from './exchange.ts'
 import { provenanceHeaders } from './provenance.ts'
@@ -64,7 +65,10 @@ async function responses(
   const served = { model: engine.model.name, templates: templates.names() }
   const asked = read(json(req, limits.jsonDepthLevels), tenantHeader(req), served, store)
   const id = newId('resp')
-  const request = calledBy(asked.chat.request, req, id, asked.chat)
+  const { messages, tools, sampling } = asked.chat.request
+  const promptTokens = () => engine.countTokens({ messages, ...(tools && { tools }) })
+  const bounded = withinBudget(res, gateway, { sampling, promptTokens, answers: 1 })
+  const request = { ...calledBy(asked.chat.request, req, id, asked.chat), sampling: bounded }
   const call = { ...asked, chat: { ...asked.chat, request } }
   const { stream } = call.chat
   exchangeOf(res).call = { operation: 'chat', id, model: request.model, stream, n: 1, request }
