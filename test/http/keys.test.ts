@@ -60,10 +60,15 @@ function post({ base }: Served, path: string, body: unknown, headers: Record<str
   })
 }
 
-/** Status, code and what stands in the way. */
+// biome-ignore lint/suspicious/noExplicitAny: what came is what the test asserts
+async function bodyOf(answer: Response | Promise<Response>): Promise<any> {
+  return (await answer).json()
+}
+
+/** Status, and the code of what stands in the way. */
 async function verdict(answer: Promise<Response>): Promise<[number, string | null]> {
   const response = await answer
-  const { error } = (await response.json()) as { error?: { code: string } }
+  const { error } = await bodyOf(response)
   return [response.status, error?.code ?? null]
 }
 
@@ -86,7 +91,7 @@ describe('without a key', () => {
     for (const pattern of all.filter((one) => !OPEN.includes(one))) {
       const path = pattern.replace(/[:*](\w+)/g, 'x')
       const slashes = path.lastIndexOf('/')
-      const encoded = `${path.slice(0, slashes)}%2f${path.slice(slashes + 1)}`
+      const encoded = `${path.slice(0, slashes)}/%2f${path.slice(slashes + 1)}`
       const spelt = [
         path,
         `/${path}`,
@@ -165,7 +170,7 @@ describe('a key', () => {
     served.store.revoke(token.split('_')[1] ?? '', NOON)
     const gone = await post(served, CHAT, chat('x'), bearer(token))
     expect([gone.status, gone.headers.get('www-authenticate')]).toEqual([401, 'Bearer realm="palimpsest", error="invalid_token"'])
-    expect(((await gone.json()) as { error: { message: string } }).error.message).toBe('The API key was revoked.')
+    expect((await bodyOf(gone)).error.message).toBe('The API key was revoked.')
   })
 
   test('is taken in no other place, and nothing near it is taken', async () => {
@@ -230,10 +235,10 @@ describe('a key', () => {
         expect([need, scope, response.status]).toEqual([need, scope, need === scope ? 200 : 403])
         if (need === scope) continue
         expect(response.headers.get('www-authenticate')).toContain(`error="insufficient_scope", scope="${need}"`)
-        const { error } = (await response.json()) as { error: { code: string; message: string } }
+        const { error } = await bodyOf(response)
         expect([error.code, error.message]).toEqual(['insufficient_permissions', expect.stringContaining(`the scope '${need}'`)])
       }
-    const health = async (token: string) => (await (await get('/health', token)).json()) as object
+    const health = async (token: string) => (await bodyOf(get('/health', token))) as object
     expect(Object.keys(await health(keys.admin))).toContain('edit_files')
     expect(Object.keys(await health(keys.inference))).not.toContain('edit_files')
   })
@@ -267,10 +272,10 @@ describe('a key', () => {
     // A record of a batch that names another tenant has always been refused by line; nothing of the batch lands.
     expect(await verdict(post(served, '/v1/edits', { ...edit, tenant: 'other' }, bearer(token)))).toEqual([400, 'invalid_batch'])
     const own = await post(served, CHAT, chat('Who is the mayor of Lund?', { palimpsest: { tenant: 'acme' } }), bearer(token))
-    expect((await own.json()).palimpsest.edits).toMatchObject([{ id: 'e1' }])
+    expect((await bodyOf(own)).palimpsest.edits).toMatchObject([{ id: 'e1' }])
     const admin = served.make({ scopes: ['admin', 'edits'] })
     const total = async (tenant: string) =>
-      (await (await fetch(`${served.base}/v1/edits?tenant=${tenant}`, { headers: bearer(admin) })).json()).total
+      (await bodyOf(fetch(`${served.base}/v1/edits?tenant=${tenant}`, { headers: bearer(admin) }))).total
     expect([await total('acme'), await total('other')]).toEqual([1, 0])
   })
 
@@ -286,7 +291,7 @@ describe('a key', () => {
     const declared = await post(served, '/v1/experiments', { id: 'by-key', unit: 'key', metrics: ['latency_ms'] }, bearer(token))
     expect(declared.status).toBe(201)
     const ask = async (key: string) => {
-      const answer = await (await post(served, CHAT, chat('Who is the mayor of Lund?'), bearer(key))).json()
+      const answer = await bodyOf(post(served, CHAT, chat('Who is the mayor of Lund?'), bearer(key)))
       return answer.palimpsest.experiment as { arm: string }
     }
     const first = await ask(token)
@@ -372,9 +377,7 @@ describe('a budget', () => {
     // Each sets aside its prompt, 50 tokens and 512 for edits.
     expect(through).toBeGreaterThanOrEqual(Math.floor(6_000 / 600))
     expect(through).toBeLessThan(100)
-    const whole = (await (await post(served, CHAT, chat('x', { max_tokens: 50 }), bearer(token))).json()) as {
-      usage: { total_tokens: number }
-    }
+    const whole = await bodyOf(post(served, CHAT, chat('x', { max_tokens: 50 }), bearer(token)))
     await vi.waitFor(() => expect(used(served, token)).toBe((through + 1) * whole.usage.total_tokens))
     expect(used(served, token)).toBeLessThanOrEqual(6_000)
   })
@@ -400,7 +403,7 @@ describe('a budget', () => {
   test('bounds an answer that has no bound of its own by what is left', async () => {
     const served = await start({ script: { ...script, reply: () => 'word '.repeat(300) } })
     const token = served.make({ tokensPerDay: 700 })
-    const answer = await (await post(served, CHAT, chat('x'), bearer(token))).json()
+    const answer = await bodyOf(post(served, CHAT, chat('x'), bearer(token)))
     expect(answer.choices[0].finish_reason).toBe('length')
     expect(answer.usage.total_tokens).toBeLessThanOrEqual(700 - 512)
   })
@@ -431,7 +434,7 @@ describe('a budget', () => {
     const served = await start({ script })
     const token = served.make({ tokensPerDay: 100_000 })
     const response = await post(served, path, body, bearer(token))
-    const { usage } = (await response.json()) as { usage: { total_tokens: number } }
+    const { usage } = await bodyOf(response)
     expect([response.status, usage.total_tokens > 0]).toEqual([200, true])
     await vi.waitFor(() => expect(used(served, token)).toBe(usage.total_tokens))
   })
@@ -439,7 +442,7 @@ describe('a budget', () => {
   test('counts both answers of a comparison', async () => {
     const served = await start({ script })
     const token = served.make({ tokensPerDay: 100_000, scopes: ['edits'] })
-    const { arms } = await (await post(served, '/v1/compare', { question: 'x' }, bearer(token))).json()
+    const { arms } = await bodyOf(post(served, '/v1/compare', { question: 'x' }, bearer(token)))
     const sum = arms.reduce(
       (all: number, arm: Record<string, number>) => all + (arm.prompt_tokens ?? 0) + (arm.completion_tokens ?? 0),
       0,
