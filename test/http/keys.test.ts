@@ -15,7 +15,7 @@ import { MODEL, type Served, type ServeOptions, serve } from './fakes.ts'
 import { send } from './malformed.ts'
 
 /** For a machine that does other things too. */
-vi.setConfig({ testTimeout: 60_000 })
+vi.setConfig({ testTimeout: 120_000 })
 
 const close: (() => unknown)[] = []
 afterEach(async () => {
