@@ -40,7 +40,7 @@ export function openAccess(
   if (auth === 'none' && !loopback)
     throw new PalimpsestError(
       'invalid_value',
-      `With --auth none everybody who reaches ${host} could use and change this gateway. Leave --auth away and make keys with palimpsest keys create, or, behind a proxy that checks who comes, say --auth none-anywhere.`,
+      `With --auth none everybody who reaches ${host} could use and change this gateway. Leave --auth away; behind a proxy that checks who comes, say --auth none-anywhere.`,
       { param: 'auth' },
     )
   const store = openKeys(dataDir)

@@ -9,7 +9,10 @@ export type Routes = Readonly<Record<string, Readonly<Partial<Record<Method, rea
 /** What stands before every handler of a path, given its pattern. */
 export type Guard = (pattern: string) => RequestHandler
 
-/** Adds the routes behind their guard, which the router's own match of the path leads to, however it is spelt; other methods on a known path are answered 405 with `Allow`, and OPTIONS with `Allow` alone (no CORS is offered). */
+/**
+ * Adds the routes behind their guard, which the router's own match of the path leads to, however it is spelt.
+ * Other methods on a known path are answered 405 with `Allow`, and OPTIONS with `Allow` alone (no CORS is offered).
+ */
 export function mount(app: Express, routes: Routes, guard: Guard): void {
   for (const [path, methods] of Object.entries(routes)) {
     const route = app.route(path).all(guard(path))
