@@ -2,6 +2,7 @@ import express, { type ErrorRequestHandler, type Express } from 'express'
 import { consoleRoutes } from './console/routes.ts'
 import type { Gateway } from './gateway.ts'
 import { adapterRoutes } from './http/adapters.ts'
+import { guardOf } from './http/auth.ts'
 import { batchRoutes } from './http/batches.ts'
 import { fromBodyParser } from './http/body.ts'
 import { compareRoutes } from './http/compare.ts'
@@ -48,9 +49,10 @@ export function createApp(gateway: Gateway): Express {
     experimentRoutes,
     adapterRoutes,
   ]
-  for (const routes of rims) mount(app, routes(gateway))
-  for (const routes of [metrics.routes, recent.routes, consoleRoutes()]) mount(app, routes)
-  app.use(unknownRoute)
+  const guard = guardOf(gateway)
+  for (const routes of rims) mount(app, routes(gateway), guard)
+  for (const routes of [metrics.routes, recent.routes, consoleRoutes()]) mount(app, routes, guard)
+  app.use(guard('unknown'), unknownRoute)
   app.use(renderError(gateway))
   return app
 }
@@ -63,6 +65,8 @@ function renderError({ log }: Gateway): ErrorRequestHandler {
     if (error.status >= 500) log.error({ request: exchangeOf(res).id, code: error.code, err: thrown }, 'request failed')
     if (res.headersSent || error.code === 'cancelled') return void res.destroy()
     if (error.retryAfterSeconds !== undefined) res.set('Retry-After', String(Math.ceil(error.retryAfterSeconds)))
+    // OpenAI's clients would only ask again in vain.
+    if (error.code === 'insufficient_quota') res.set('x-should-retry', 'false')
     res.status(error.status).json(wireError(error))
   }
 }

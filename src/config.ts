@@ -7,6 +7,7 @@ import { availableParallelism, homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parse as parseYaml } from 'yaml'
 import { z } from 'zod'
+import { AUTH } from './access/access.ts'
 import { unknownField } from './edit/spelling.ts'
 import { PalimpsestError } from './errors.ts'
 import { defaultHome } from './models/home.ts'
@@ -140,6 +141,13 @@ const SETTINGS = {
   hosts: setting(names, [] as string[], 'further names under which a gateway on loopback may be addressed, with commas between', {
     flag: '<names>',
   }),
+  auth: setting(
+    oneOf(AUTH),
+    'auto',
+    'who may use the gateway: auto (keys, once there is one or others can reach it), keys, none (from this machine only), none-anywhere',
+    { flag: '<who>' },
+  ),
+  key: setting(orNone(text), undefined, 'API key for the commands that talk to a running gateway'),
   home: setting(
     text,
     ({ env, platform }) => defaultHome(env, platform, homedir()),

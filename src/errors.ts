@@ -24,6 +24,10 @@ export type ErrorCode =
   | 'route_not_found'
   | 'method_not_allowed'
   | 'origin_refused'
+  | 'invalid_api_key'
+  | 'insufficient_permissions'
+  | 'rate_limit_exceeded'
+  | 'insufficient_quota'
   | 'invalid_batch'
   | 'template_broken'
   | 'queue_full'
@@ -62,6 +66,10 @@ const STATUS: Readonly<Record<ErrorCode, number>> = {
   route_not_found: 404,
   method_not_allowed: 405,
   origin_refused: 403,
+  invalid_api_key: 401,
+  insufficient_permissions: 403,
+  rate_limit_exceeded: 429,
+  insufficient_quota: 429,
   invalid_batch: 400,
   template_broken: 500,
   queue_full: 429,

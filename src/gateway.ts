@@ -1,4 +1,5 @@
 import type { Meter, TextMapPropagator, Tracer } from '@opentelemetry/api'
+import type { Access } from './access/access.ts'
 import type { Bridges } from './engine/bridge.ts'
 import type { Embedder, Engine } from './engine/engine.ts'
 import type { HeldEngine, ModelPool } from './engine/model-pool.ts'
@@ -46,6 +47,8 @@ export interface Limits {
   readonly searchChars: number
   readonly listPage: number
   readonly listPageDefault: number
+  /** Tokens set aside for the edits of each prompt, of a key with a budget. Where they take more, that is counted when it is known. */
+  readonly editsReserveTokens: number
   /** Longest `x-request-id` taken over from a client. */
   readonly requestIdChars: number
   /** Edits listed in the `Palimpsest-Edits` header; the body lists all. */
@@ -100,6 +103,7 @@ export const DEFAULT_LIMITS: Limits = {
   searchChars: 1_024,
   listPage: 1_000,
   listPageDefault: 50,
+  editsReserveTokens: 512,
   requestIdChars: 128,
   headerEdits: 16,
   awaitIndexEdits: 64,
@@ -175,6 +179,8 @@ export interface Gateway {
   readonly startedAt: number
   /** Aborted when the server begins to stop: new work is then refused with `shutting_down`. */
   readonly closing?: AbortSignal
+  /** Keys and budgets; absent: whoever reaches the gateway may do everything. */
+  readonly access?: Access
   /** Names, besides IP addresses and localhost, under which a gateway bound to loopback may be addressed (a reverse proxy's, say). */
   readonly hosts?: readonly string[]
 }

@@ -7,6 +7,7 @@ import { problemText } from './cli/edits-text.ts'
 import { addEngineCommand } from './cli/engine.ts'
 import { addEvalCommand } from './cli/eval.ts'
 import { addExperimentCommands } from './cli/experiments.ts'
+import { addKeysCommand } from './cli/keys.ts'
 import { VERSION } from './cli/open.ts'
 import { addServeCommand } from './cli/serve.ts'
 import { printable } from './cli/table.ts'
@@ -22,6 +23,7 @@ addEditsCommand(program)
 addChatCommand(program)
 addEvalCommand(program)
 addExperimentCommands(program)
+addKeysCommand(program)
 addEngineCommand(program)
 addDoctorCommand(program)
 

@@ -105,7 +105,7 @@ export interface Caller {
   /** The model's name was asked for with an arm (`NAME@edited`). */
   readonly armChosen: boolean
   readonly user?: string
-  /** Hash of the API key. */
+  /** Hash of the API key's id. */
   readonly keyHash?: string
   header(name: string): string | undefined
 }

@@ -87,6 +87,8 @@ export class Trace {
   tokensCached = 0
   promptTokens = 0
   completionTokens = 0
+  /** Of the answer, as it comes; about as many as its tokens. */
+  pieces = 0
   /** Absent while the answer is under way, and where it failed. */
   finishReason?: string
   /** Milliseconds from the beginning to the first piece of text, and to the end. */
@@ -107,7 +109,10 @@ export class Trace {
 
   /** A piece of the answer came; `echoed`: one of the prompt's, before the model has written anything. */
   piece(text: string, echoed: boolean): void {
-    if (!echoed) this.firstPieceMs ??= this.#now() - this.#startedMs
+    if (!echoed) {
+      this.firstPieceMs ??= this.#now() - this.#startedMs
+      this.pieces++
+    }
     this.text?.push(text)
   }
 

@@ -15,7 +15,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ['compare.ts'],
   ['pipeline.ts'],
   ['gateway.ts', 'config.ts'],
-  ['memory', 'prompt', 'engine', 'experiment', 'models'],
+  ['memory', 'prompt', 'engine', 'experiment', 'models', 'access'],
   ['edit'],
   ['trace.ts'],
   ['request.ts', 'errors.ts'],

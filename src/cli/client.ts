@@ -19,11 +19,15 @@ export interface Client {
 export interface ClientOptions {
   /** Tenant of every request. */
   readonly tenant?: string
+  /** API key of every request to a gateway that is not this process's own. */
+  readonly key?: string | undefined
 }
 
 /** A started gateway of this process. */
 export interface Local {
   readonly url: string
+  /** What it lets in. */
+  readonly key?: string
   close(): Promise<void>
 }
 
@@ -36,13 +40,13 @@ const PROBE_MS = 1_000
  */
 export async function connect(config: Config<Limits>, options: ClientOptions, boot: () => Promise<Local>): Promise<Client> {
   const running = await findRunning(config)
-  if (running !== null) return client(running, options, null)
+  if (running !== null) return client(running, { key: config.key, ...options }, null)
   const local = await boot()
   return client(local.url, options, local)
 }
 
 /** Where a gateway runs that this configuration means, or null. Throws `folder_in_use` when the folder is held by one that does not serve. */
-export async function findRunning(config: Pick<Config<Limits>, 'url' | 'dataDir' | 'port'>): Promise<string | null> {
+export async function findRunning(config: Pick<Config<Limits>, 'url' | 'dataDir' | 'port' | 'key'>): Promise<string | null> {
   if (config.url !== undefined) return config.url.replace(/\/(v1\/?)?$/, '')
   const held = holder(config.dataDir)
   if (held !== null && held.url === null)
@@ -52,12 +56,14 @@ export async function findRunning(config: Pick<Config<Limits>, 'url' | 'dataDir'
     )
   if (held?.url != null) return held.url
   const usual = `http://127.0.0.1:${config.port}`
-  return config.port !== 0 && (await isGateway(usual)) ? usual : null
+  return config.port !== 0 && (await isGateway(usual, config.key)) ? usual : null
 }
 
-async function isGateway(url: string): Promise<boolean> {
+async function isGateway(url: string, key: string | undefined): Promise<boolean> {
   try {
-    const response = await fetch(`${url}/health`, { signal: AbortSignal.timeout(PROBE_MS) })
+    const response = await fetch(`${url}/health`, { headers: authorization(key), signal: AbortSignal.timeout(PROBE_MS) })
+    // It wants another key: it is one, and will say so to whoever asks it.
+    if (response.status === 401) return response.headers.get('www-authenticate')?.includes('"palimpsest"') ?? false
     const health = (await response.json()) as { version?: unknown; memory?: unknown }
     return response.ok && typeof health.version === 'string' && typeof health.memory === 'object'
   } catch {
@@ -65,8 +71,12 @@ async function isGateway(url: string): Promise<boolean> {
   }
 }
 
-export function client(url: string, { tenant }: ClientOptions, local: Local | null): Client {
-  const headers = tenant === undefined ? {} : { 'Palimpsest-Tenant': tenant }
+function authorization(key: string | undefined): Record<string, string> {
+  return key === undefined ? {} : { Authorization: `Bearer ${key}` }
+}
+
+export function client(url: string, { tenant, key }: ClientOptions, local: Local | null): Client {
+  const headers = { ...authorization(local?.key ?? key), ...(tenant !== undefined && { 'Palimpsest-Tenant': tenant }) }
   const send = async (path: string, init: RequestInit) => {
     const response = await reach(url, path, { ...init, headers: { ...headers, ...(init.headers as Record<string, string>) } })
     if (!response.ok) throw await errorOf(response)

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { Access } from '../access/access.ts'
 import { answererOf } from '../compare.ts'
 import type { Config } from '../config.ts'
 import { Bridges } from '../engine/bridge.ts'
@@ -38,12 +39,22 @@ export interface OpenOptions {
   readonly watch: boolean
   readonly closing: AbortSignal
   readonly telemetry?: Telemetry | undefined
+  /** Absent: nobody else reaches the gateway. */
+  readonly access?: Access
 }
 
-const now = () => performance.timeOrigin + performance.now()
+export const now = () => performance.timeOrigin + performance.now()
 
 /** Opens templates, memory and `edits/`. Throws `template_broken`, `folder_in_use`, `storage_failed`, `storage_full`. */
-export async function openParts({ config, embedder: plain, log, watch, closing, telemetry }: OpenOptions): Promise<Parts> {
+export async function openParts({
+  config,
+  embedder: plain,
+  log,
+  watch,
+  closing,
+  telemetry,
+  access,
+}: OpenOptions): Promise<Parts> {
   const startedAt = now()
   let templatesOpen = false
   const say = {
@@ -84,6 +95,7 @@ export async function openParts({ config, embedder: plain, log, watch, closing, 
             closing,
             multiHop: { mode: config.multiHop, bridges: new Bridges(engine) },
           },
+          ...(access && { access }),
           hosts: config.hosts,
           experiments: trials.experiments,
           logPrompts: config.logPrompts,

@@ -42,7 +42,19 @@ export function addServeCommand(program: Command): void {
     'gpu',
     'threads',
   )
-  withSettings(command, 'contextTokens', 'slots', 'queueLimit', 'template', 'threshold', 'hosts', 'watch', 'graceMs', 'logLevel')
+  withSettings(
+    command,
+    'contextTokens',
+    'slots',
+    'queueLimit',
+    'template',
+    'threshold',
+    'hosts',
+    'auth',
+    'watch',
+    'graceMs',
+    'logLevel',
+  )
   command.action(async () => {
     process.exitCode = await serve(configOf(command))
     // A runtime thread or a watcher that lingers must not keep a stopped gateway alive.
@@ -51,7 +63,7 @@ export function addServeCommand(program: Command): void {
 }
 
 async function serve(config: Config<Limits>): Promise<number> {
-  const log = openLog(config.logLevel, [config.upstreamKey, config.hubToken])
+  const log = openLog(config.logLevel, [config.upstreamKey, config.hubToken, config.key])
   const closing = new AbortController()
   const told = new Promise<void>((resolve) => closing.signal.addEventListener('abort', () => resolve()))
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {

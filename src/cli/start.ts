@@ -4,8 +4,9 @@ import type { Engine } from '../engine/engine.ts'
 import { openScripted } from '../engine/scripted.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { Gateway, Limits, Logger } from '../gateway.ts'
+import { openAccess } from './keys.ts'
 import { listen } from './listen.ts'
-import { openParts, type Parts, VERSION } from './open.ts'
+import { now, openParts, type Parts, VERSION } from './open.ts'
 import { openTelemetry } from './telemetry.ts'
 import { choose, openWeights } from './weights.ts'
 
@@ -18,6 +19,8 @@ export interface StartOptions {
   /** 0: a free one. */
   readonly port: number
   readonly watch: boolean
+  /** The one key that is let in; absent: as configured. */
+  readonly key?: string
   /** Aborting it refuses new work; `close` does the rest. */
   readonly closing: AbortSignal
 }
@@ -31,25 +34,27 @@ export interface Running extends Pick<Parts, 'memory' | 'folder'> {
 }
 
 /** Starts a gateway. What can be wrong with port, templates and data folder is found before any model is fetched or loaded. */
-export async function startGateway({ config, log, model, host, port, watch, closing }: StartOptions): Promise<Running> {
+export async function startGateway({ config, log, model, host, port, watch, closing, key }: StartOptions): Promise<Running> {
   const opened: ((graceMs: number) => Promise<void>)[] = []
   const close = async (graceMs: number) => {
     for (const undo of opened.splice(0).reverse()) await undo(graceMs)
   }
   try {
     const choice = model === 'none' ? null : await choose(config)
+    const { access, close: closeAccess } = openAccess(config, { host, token: key, now, log })
+    opened.push(async () => closeAccess())
     const listener = await listen(host, port)
     opened.push((graceMs) => listener.close(graceMs))
     const { telemetry, close: closeTelemetry } = await openTelemetry(config, VERSION)
     opened.push(closeTelemetry)
     const weights = openWeights(config, choice, log, closing)
     opened.push(() => weights.close())
-    const parts = await openParts({ config, embedder: await weights.embedder(), log, watch, closing, telemetry })
+    const parts = await openParts({ config, embedder: await weights.embedder(), log, watch, closing, telemetry, access })
     opened.push(() => parts.close())
     const engine = choice === null ? withoutModel() : await weights.engine()
     const models = choice === null ? undefined : await weights.models(engine)
     // Requests end with the engine, so both stop at the same time, ahead of all else.
-    opened[0] = async () => {}
+    opened[1] = async () => {}
     opened.push(
       async (graceMs) => void (await Promise.all([listener.close(graceMs), engine.close(graceMs), models?.close(graceMs)])),
     )

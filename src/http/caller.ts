@@ -3,6 +3,7 @@ import type { Request } from 'express'
 import type { Gateway } from '../gateway.ts'
 import type { ReplyOptions, Served } from '../openai/chat.ts'
 import type { Caller } from '../request.ts'
+import { keyOf } from './exchange.ts'
 
 /** A request with who asks it, as experiments need to know: by its HTTP request, and its `model` and `user` as the client wrote them. */
 export function calledBy<Asked extends { readonly caller?: Caller }>(
@@ -11,13 +12,14 @@ export function calledBy<Asked extends { readonly caller?: Caller }>(
   completion: string,
   { model, user }: Pick<ReplyOptions, 'model' | 'user'>,
 ): Asked {
-  const authorization = req.get('authorization') ?? req.get('x-api-key')
+  // Where no key is asked for, it is what the client sends as one, for somebody else to check.
+  const unit = keyOf(req)?.id ?? req.get('authorization')
   const caller: Caller = {
     completion,
     armChosen: /@(base|edited|adapter:[^@]*)$/.test(model),
     header: (name) => req.get(name),
     ...(user !== undefined && { user }),
-    ...(authorization !== undefined && { keyHash: createHash('sha256').update(authorization).digest('base64url') }),
+    ...(unit !== undefined && { keyHash: createHash('sha256').update(unit).digest('base64url') }),
   }
   return { ...request, caller }
 }

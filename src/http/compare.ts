@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto'
-import type { Request } from 'express'
+import type { Request, Response } from 'express'
 import { z } from 'zod'
 import { answerWhole } from '../compare.ts'
+import type { Finish } from '../engine/engine.ts'
 import { asServed } from '../experiment/experiment.ts'
 import type { Gateway } from '../gateway.ts'
 import { wireTurns } from '../openai/completion.ts'
@@ -11,6 +12,7 @@ import { explain } from '../pipeline.ts'
 import type { ChatRequest } from '../request.ts'
 import { Trace } from '../trace.ts'
 import { bytes, json } from './body.ts'
+import { withinBudget } from './budget.ts'
 import { servedBy } from './caller.ts'
 import { goneSignal, refuseWhenClosing, tenantHeader } from './exchange.ts'
 import type { Routes } from './routes.ts'
@@ -27,16 +29,31 @@ export function compareRoutes(gateway: Gateway): Routes {
   const { limits } = gateway
   const read = explainReader(limits)
   const own = z.looseObject({ experiment: z.string().optional(), max_tokens: z.int().min(1).optional() })
-  const compare = async (req: Request, signal: AbortSignal) => {
+  const compare = async (req: Request, res: Response) => {
+    const signal = goneSignal(res)
     const { experiment, max_tokens: maxTokens = ANSWER_TOKENS, ...fields } = check(own, json(req, limits.jsonDepthLevels))
     const served = servedBy(gateway)
     const asked = read(fields, tenantHeader(req), served)
     const request = { ...asked, sampling: { ...asked.sampling, seed: 0, maxTokens } }
     const { experiments: _, ...plain } = gateway
     const arms = []
-    for (const { arm, request: own } of armsOf(request, gateway, experiment)) {
+    const asking = armsOf(request, gateway, experiment)
+    const finishes: Finish[] = []
+    let begun = 0
+    const promptTokens = () => gateway.engine.countTokens({ messages: request.messages })
+    withinBudget(res, gateway, {
+      ...{ sampling: request.sampling, prompts: asking.length, answers: 1 },
+      promptTokens: () => asking.length * promptTokens(),
+      // An answer that was broken off counts as a whole one.
+      used: () =>
+        finishes.reduce((sum, { promptTokens, completionTokens }) => sum + promptTokens + completionTokens, 0) +
+        (begun - finishes.length) * (promptTokens() + maxTokens),
+    })
+    for (const { arm, request: own } of asking) {
       const id = `compare-${randomUUID()}`
+      begun++
       const { text, finish, trace, latencyMs } = await answerWhole(own, plain, id, signal)
+      finishes.push(finish)
       const { prompt, base } = await explain(own, plain, new Trace(id, gateway.now), signal)
       arms.push({
         ...{ arm, text, model: own.model, finish_reason: finish.reason, latency_ms: Math.round(latencyMs) },
@@ -53,11 +70,7 @@ export function compareRoutes(gateway: Gateway): Routes {
   }
   return {
     '/v1/compare': {
-      post: [
-        refuseWhenClosing(gateway),
-        bytes(limits.chatBodyBytes),
-        async (req, res) => void res.json(await compare(req, goneSignal(res))),
-      ],
+      post: [refuseWhenClosing(gateway), bytes(limits.chatBodyBytes), async (req, res) => void res.json(await compare(req, res))],
     },
   }
 }

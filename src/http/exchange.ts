@@ -1,7 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import type { Request, RequestHandler, Response } from 'express'
+import type { Key } from '../access/key.ts'
 import { type ErrorCode, PalimpsestError } from '../errors.ts'
 import type { Gateway } from '../gateway.ts'
+import { otherTenant, type Tenancy } from '../openai/selection.ts'
 import type { ChatRequest, TextRequest } from '../request.ts'
 import { Trace } from '../trace.ts'
 import { serverTiming } from './provenance.ts'
@@ -28,6 +30,8 @@ export interface Exchange {
   /** One for each answer begun. */
   readonly traces: Trace[]
   call?: Call
+  /** Who asks; absent where no key is needed. */
+  key?: Key
   /** Code of the error that ended it. */
   error?: ErrorCode
 }
@@ -123,6 +127,16 @@ export function refuseWhenClosing({ closing }: Gateway): RequestHandler {
   }
 }
 
-export function tenantHeader(req: Request): string | undefined {
-  return req.get('palimpsest-tenant')
+/** The tenant that the request's header or its key names. Throws `insufficient_permissions` where the two differ. */
+export function tenantHeader(req: Request): Tenancy | undefined {
+  const named = req.get('palimpsest-tenant')
+  const tenant = keyOf(req)?.tenant ?? null
+  if (tenant === null) return named === undefined ? undefined : { name: named, fixed: false }
+  if (named !== undefined && named !== tenant) throw otherTenant(named, 'tenant')
+  return { name: tenant, fixed: true }
+}
+
+/** The key that the request was let in with. */
+export function keyOf({ res }: Request): Key | undefined {
+  return res && exchanges.get(res)?.key
 }

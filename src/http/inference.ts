@@ -16,6 +16,7 @@ import {
 import { answer } from '../pipeline.ts'
 import { choice, drive, headingOf, randomText, replyHeaders, streaming } from './answering.ts'
 import { bytes, json } from './body.ts'
+import { withinBudget } from './budget.ts'
 import { calledBy, servedBy } from './caller.ts'
 import { beginTrace, exchangeOf, goneSignal, refuseWhenClosing, tenantHeader } from './exchange.ts'
 import type { Routes } from './routes.ts'
@@ -32,11 +33,14 @@ export function inferenceRoutes(gateway: Gateway): Routes {
 }
 
 async function chat(req: Request, res: Response, gateway: Gateway, read: ChatReader): Promise<void> {
-  const { limits } = gateway
+  const { engine, limits } = gateway
   const served = servedBy(gateway)
   const asked = read(json(req, limits.jsonDepthLevels), tenantHeader(req), served)
   const heading = headingOf('chatcmpl', asked, gateway)
-  const request = calledBy(asked.request, req, heading.id, asked)
+  const { messages, tools, sampling } = asked.request
+  const promptTokens = () => engine.countTokens({ messages, ...(tools && { tools }) })
+  const bounded = withinBudget(res, gateway, { sampling, promptTokens, answers: asked.n })
+  const request = { ...calledBy(asked.request, req, heading.id, asked), sampling: bounded }
   const call = { ...asked, request }
   const { n, stream } = call
   exchangeOf(res).call = { operation: 'chat', id: heading.id, model: request.model, stream, n, request }

@@ -6,7 +6,7 @@ export function requestLog({ log, logPrompts = false }: Gateway): Observer {
   return (completed) => log.info({ ...line(completed), ...(logPrompts && words(completed)) }, 'request')
 }
 
-function line({ id, method, route, status, ms, error, call, traces }: Completed): object {
+function line({ id, method, route, status, ms, error, call, key, traces }: Completed): object {
   const [trace] = traces
   const sum = (key: 'completionTokens') => traces.reduce((total, one) => total + one[key], 0)
   return {
@@ -16,6 +16,7 @@ function line({ id, method, route, status, ms, error, call, traces }: Completed)
     status,
     ms: rounded(ms),
     ...(error && { error }),
+    ...(key && { key: key.id }),
     ...(call && { operation: call.operation, model: call.model, stream: call.stream }),
     ...(trace && {
       arm: trace.arm,

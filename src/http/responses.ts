@@ -10,6 +10,7 @@ import { answer } from '../pipeline.ts'
 import type { Trace } from '../trace.ts'
 import { drive, failure, openEvents, randomText } from './answering.ts'
 import { bytes, json } from './body.ts'
+import { withinBudget } from './budget.ts'
 import { calledBy, servedBy } from './caller.ts'
 import { beginTrace, exchangeOf, goneSignal, refuseWhenClosing, tenantHeader } from './exchange.ts'
 import { provenanceHeaders } from './provenance.ts'
@@ -60,11 +61,14 @@ async function responses(
   store: ResponseStore,
   read: ResponseReader,
 ): Promise<void> {
-  const { limits, now } = gateway
+  const { engine, limits, now } = gateway
   const served = servedBy(gateway)
   const asked = read(json(req, limits.jsonDepthLevels), tenantHeader(req), served, store)
   const id = newId('resp')
-  const request = calledBy(asked.chat.request, req, id, asked.chat)
+  const { messages, tools, sampling } = asked.chat.request
+  const promptTokens = () => engine.countTokens({ messages, ...(tools && { tools }) })
+  const bounded = withinBudget(res, gateway, { sampling, promptTokens, answers: 1 })
+  const request = { ...calledBy(asked.chat.request, req, id, asked.chat), sampling: bounded }
   const call = { ...asked, chat: { ...asked.chat, request } }
   const { stream } = call.chat
   exchangeOf(res).call = { operation: 'chat', id, model: request.model, stream, n: 1, request }

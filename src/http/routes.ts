@@ -6,10 +6,16 @@ export type Method = 'get' | 'post' | 'patch' | 'delete'
 /** What one file of this folder serves: for each path, the handlers of its methods. */
 export type Routes = Readonly<Record<string, Readonly<Partial<Record<Method, readonly RequestHandler[]>>>>>
 
-/** Adds the routes; other methods on a known path are answered 405 with `Allow`, and OPTIONS with `Allow` alone (no CORS is offered). */
-export function mount(app: Express, routes: Routes): void {
+/** What stands before every handler of a path, given its pattern. */
+export type Guard = (pattern: string) => RequestHandler
+
+/**
+ * Adds the routes behind their guard, which the router's own match of the path leads to, however it is spelt.
+ * Other methods on a known path are answered 405 with `Allow`, and OPTIONS with `Allow` alone (no CORS is offered).
+ */
+export function mount(app: Express, routes: Routes, guard: Guard): void {
   for (const [path, methods] of Object.entries(routes)) {
-    const route = app.route(path)
+    const route = app.route(path).all(guard(path))
     for (const [method, handlers] of Object.entries(methods)) route[method as Method](...handlers)
     route.all(otherMethods(Object.keys(methods)))
   }

@@ -17,6 +17,7 @@ import { completeText } from '../pipeline.ts'
 import type { TextRequest } from '../request.ts'
 import { choice, drive, headingOf, randomText, replyHeaders, streaming } from './answering.ts'
 import { bytes, json } from './body.ts'
+import { withinBudget } from './budget.ts'
 import { calledBy, servedBy } from './caller.ts'
 import { beginTrace, exchangeOf, goneSignal, refuseWhenClosing, tenantHeader } from './exchange.ts'
 import type { Routes } from './routes.ts'
@@ -36,7 +37,7 @@ async function complete(req: Request, res: Response, gateway: Gateway, read: Tex
   const served = servedBy(gateway)
   const asked = read(json(req, limits.jsonDepthLevels), tenantHeader(req), served)
   const heading = headingOf('cmpl', asked, gateway)
-  const requests = asked.requests.map((request) => calledBy(request, req, heading.id, asked))
+  const requests = bounded(res, gateway, asked).map((request) => calledBy(request, req, heading.id, asked))
   const call = { ...asked, requests }
   const { n, stream } = call
   const [request] = requests
@@ -49,6 +50,18 @@ async function complete(req: Request, res: Response, gateway: Gateway, read: Tex
   res.set(replyHeaders(res, gateway))
   const [first] = call.requests
   res.json(textCompletion(heading, answers, call.n, first?.explain ?? false, first?.sampling.logprobs !== undefined))
+}
+
+/** The requests within the key's budget. */
+function bounded(res: Response, gateway: Gateway, { requests, bestOf }: TextCall): readonly TextRequest[] {
+  const [first] = requests
+  if (first === undefined) return requests
+  const tokensOf = ({ prompt }: TextRequest) =>
+    typeof prompt === 'string' ? (gateway.engine.text?.tokenize(prompt).length ?? 0) : prompt.length
+  const promptTokens = () => requests.reduce((sum, request) => sum + tokensOf(request), 0)
+  const asked = { sampling: first.sampling, promptTokens, prompts: requests.length, answers: bestOf }
+  const sampling = withinBudget(res, gateway, asked)
+  return requests.map((request) => ({ ...request, sampling }))
 }
 
 /** The `n` likeliest answers of `bestOf` to one prompt. */

@@ -3,7 +3,7 @@ import type { Limits } from '../gateway.ts'
 import { ADAPTER_ID, wireRecord } from '../models/adapter-record.ts'
 import type { Adapter, AdapterMade, Adapters } from '../models/adapters.ts'
 import { check } from './refusal.ts'
-import { moment, oneTenant, tenant, text } from './selection.ts'
+import { moment, oneTenant, type Tenancy, tenant, text } from './selection.ts'
 
 /** Adapters stronger than this only make noise; a negative one would be another adapter. */
 const MOST_SCALE = 10
@@ -11,7 +11,7 @@ const METHOD_CHARS = 64
 
 /** Who registers, and when: what the request leaves open. */
 export interface Registering {
-  readonly tenantHeader: string | undefined
+  readonly tenantHeader: Tenancy | undefined
   /** Milliseconds since the epoch. */
   readonly now: number
 }

@@ -8,7 +8,7 @@ import { isObject, messagesField, tidyMessages, toMessages } from './messages.ts
 import { modelAsked, type ServedModels } from './models.ts'
 import { check } from './refusal.ts'
 import { oneLimit, samplingFields, toSampling } from './sampling.ts'
-import { selectionFields, toSelection } from './selection.ts'
+import { selectionFields, type Tenancy, toSelection } from './selection.ts'
 import { toolFields, toTools } from './tools.ts'
 
 /** What only the reply needs. */
@@ -37,7 +37,7 @@ export interface Served extends ServedModels {
   readonly templates: readonly string[]
 }
 
-export type ChatReader = (body: unknown, tenantHeader: string | undefined, served: Served) => ChatCall
+export type ChatReader = (body: unknown, tenantHeader: Tenancy | undefined, served: Served) => ChatCall
 
 /**
  * Reads the body of `POST /v1/chat/completions` (openai-openapi 2.3.0, CreateChatCompletionRequest) and our `palimpsest` extension.

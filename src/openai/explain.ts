@@ -9,9 +9,9 @@ import { strip } from './fields.ts'
 import { isObject, messagesField, tidyMessages, toMessages } from './messages.ts'
 import { modelAsked } from './models.ts'
 import { check } from './refusal.ts'
-import { selectionFields, text, toSelection } from './selection.ts'
+import { selectionFields, type Tenancy, text, toSelection } from './selection.ts'
 
-export type ExplainReader = (body: unknown, tenantHeader: string | undefined, served: Served) => ChatRequest
+export type ExplainReader = (body: unknown, tenantHeader: Tenancy | undefined, served: Served) => ChatRequest
 
 /**
  * Reads the body of `POST /v1/edits/explain`: `question` or `messages`, and what may narrow the selection (`edits`, `template`, `tags`,

@@ -6,7 +6,7 @@ import { type Decision, RESPONSE_FIELDS, strip } from './fields.ts'
 import { isObject } from './messages.ts'
 import { check } from './refusal.ts'
 import { type InputItem, inputField, type Located, type LocatedMessage, toMessages } from './response-items.ts'
-import { oneTenant, text } from './selection.ts'
+import { oneTenant, type Tenancy, text } from './selection.ts'
 
 /** A request for a response, as read: what the model is asked is a chat; the rest is repeated in the response, or kept. */
 export interface ResponseCall {
@@ -26,7 +26,7 @@ export interface Earlier {
   item(tenant: string, itemId: string): InputItem | undefined
 }
 
-export type ResponseReader = (body: unknown, tenantHeader: string | undefined, served: Served, earlier: Earlier) => ResponseCall
+export type ResponseReader = (body: unknown, tenantHeader: Tenancy | undefined, served: Served, earlier: Earlier) => ResponseCall
 
 type Decisions = Readonly<Record<string, Decision>>
 

@@ -45,7 +45,7 @@ export type Selection = Pick<ChatRequest, 'edits' | 'template' | 'tags' | 'tenan
  */
 export function toSelection(
   fields: SelectionFields,
-  header: string | undefined,
+  headers: Tenancy | undefined,
   templates: readonly string[],
   prefix: string,
 ): Selection {
@@ -54,7 +54,7 @@ export function toSelection(
   return {
     edits: toChoice(fields.edits),
     tags: fields.tags ?? [],
-    tenant: oneTenant(fields.tenant, header, `${prefix}tenant`),
+    tenant: oneTenant(fields.tenant, headers, `${prefix}tenant`),
     ...(template !== undefined && { template }),
     ...(asOf !== undefined && { asOf }),
     ...(multiHop !== undefined && { multiHop }),
@@ -66,8 +66,18 @@ function toChoice(edits: SelectionFields['edits']): EditsChoice {
   return edits === 'off' || edits.length === 0 ? { kind: 'off' } : { kind: 'only', ids: edits }
 }
 
-/** The tenant named in the body or query, or else in the `Palimpsest-Tenant` header, or else the default one. */
-export function oneTenant(named: string | undefined, header: string | undefined, param: string): string {
+/** The tenant that a request is for, as far as its headers say. `fixed`: its key is for this one alone. */
+export interface Tenancy {
+  readonly name: string
+  readonly fixed: boolean
+}
+
+/**
+ * The tenant named in the body or query, or else in the headers, or else the default one. Throws `invalid_value` where they differ,
+ * `insufficient_permissions` for one that the key is not for.
+ */
+export function oneTenant(named: string | undefined, headers: Tenancy | undefined, param: string): string {
+  const header = headers?.name
   const read = header === undefined ? undefined : tenant.safeParse(header)
   if (read?.success === false)
     throw new PalimpsestError(
@@ -76,6 +86,7 @@ export function oneTenant(named: string | undefined, header: string | undefined,
       { param },
     )
   if (named !== undefined && header !== undefined && named !== header) {
+    if (headers?.fixed) throw otherTenant(named, param)
     throw new PalimpsestError(
       'invalid_value',
       `\`${param}\` says '${named}' and the header Palimpsest-Tenant says '${header}': name one tenant.`,
@@ -83,6 +94,14 @@ export function oneTenant(named: string | undefined, header: string | undefined,
     )
   }
   return named ?? header ?? DEFAULT_TENANT
+}
+
+export function otherTenant(named: string, param: string): PalimpsestError {
+  return new PalimpsestError(
+    'insufficient_permissions',
+    `This key is for another tenant than '${named.slice(0, 64)}'. Leave the tenant away, or send a key that is for it.`,
+    { param },
+  )
 }
 
 function templateNotFound(name: string, names: readonly string[], param: string): PalimpsestError {

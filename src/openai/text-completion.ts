@@ -11,7 +11,7 @@ import { isObject } from './messages.ts'
 import { modelAsked } from './models.ts'
 import { check } from './refusal.ts'
 import { samplingFields, toSampling } from './sampling.ts'
-import { selectionFields, text, toSelection } from './selection.ts'
+import { selectionFields, type Tenancy, text, toSelection } from './selection.ts'
 
 /** A request for text completions as read from the wire. */
 export interface TextCall extends ReplyOptions {
@@ -21,7 +21,7 @@ export interface TextCall extends ReplyOptions {
   readonly bestOf: number
 }
 
-export type TextReader = (body: unknown, tenantHeader: string | undefined, served: Served) => TextCall
+export type TextReader = (body: unknown, tenantHeader: Tenancy | undefined, served: Served) => TextCall
 
 /** Reads the body of `POST /v1/completions` (openai-openapi 2.3.0, CreateCompletionRequest) and our `palimpsest` extension. */
 export function textReader(limits: Limits): TextReader {

@@ -20,6 +20,8 @@ export const keys = { ask: async () => null }
 
 /** @type {Promise<string | null> | null} */
 let asking = null
+/** The address at which no key was given: that page does not ask again, however often it polls. @type {string | null} */
+let declined = null
 
 /**
  * @param {string} path
@@ -28,8 +30,10 @@ let asking = null
  */
 export async function request(path, { method, body, headers = {}, signal } = {}) {
   const raw = typeof body === 'string' || body instanceof Blob
+  /** @type {string | null} */
+  let key = null
   const send = () => {
-    const key = sessionStorage.getItem(KEY)
+    key = sessionStorage.getItem(KEY)
     return fetch(path, {
       method: method ?? (body === undefined ? 'GET' : 'POST'),
       headers: {
@@ -50,16 +54,7 @@ export async function request(path, { method, body, headers = {}, signal } = {})
     }
   }
   let response = await reached()
-  if (response.status === 401) {
-    asking ??= keys.ask().finally(() => {
-      asking = null
-    })
-    const key = await asking
-    if (key) {
-      sessionStorage.setItem(KEY, key)
-      response = await reached()
-    }
-  }
+  if (response.status === 401 && (await newKey(key))) response = await reached()
   if (response.ok) return response
   const text = await response.text()
   let said = {}
@@ -69,6 +64,19 @@ export async function request(path, { method, body, headers = {}, signal } = {})
     // Not the gateway's own words: a proxy's page, say.
   }
   throw new ApiError(response.status, said)
+}
+
+/** Whether there is another key by now than the one that was refused; asks for it where there is none. @param {string | null} refused */
+async function newKey(refused) {
+  if (sessionStorage.getItem(KEY) !== refused) return true
+  if (declined === location.hash) return false
+  asking ??= keys.ask().finally(() => {
+    asking = null
+  })
+  const key = await asking
+  declined = key ? null : location.hash
+  if (key) sessionStorage.setItem(KEY, key)
+  return key !== null
 }
 
 /** The same, read as JSON. @param {string} path @param {Parameters<typeof request>[1]} [options] @returns {Promise<any>} */

@@ -1,0 +1,195 @@
+import { join } from 'node:path'
+import { type Command, Option } from 'commander'
+import { z } from 'zod'
+import { type Access, accessBy, accessByOne, isLoopback } from '../access/access.ts'
+import { dayOf } from '../access/budgets.ts'
+import { type Key, SCOPES } from '../access/key.ts'
+import { KeyStore } from '../access/key-store.ts'
+import type { Config } from '../config.ts'
+import { isoDate, parseInstant } from '../edit/instant.ts'
+import { PalimpsestError } from '../errors.ts'
+import type { Limits, Logger } from '../gateway.ts'
+import { guarded } from '../memory/storage.ts'
+import { DEFAULT_TENANT, tenant } from '../openai/selection.ts'
+import { configOf, withSettings } from './options.ts'
+import { count, table } from './table.ts'
+
+/** Beside the memory, but not within what its lock guards: keys are made and revoked while a gateway runs. */
+const FILE = 'keys.db'
+
+export function openKeys(dataDir: string): KeyStore {
+  const file = join(dataDir, FILE)
+  return new KeyStore({ file, guarded: (doing, work) => guarded(file, doing, work) })
+}
+
+export interface OpenAccess {
+  readonly access: Access
+  close(): void
+}
+
+/**
+ * Who may use the gateway that listens at `host`; with `token`, whoever sends that alone. `now`: milliseconds since the epoch.
+ * Throws `invalid_value` where nobody would be asked for a key though others than this machine can reach it.
+ */
+export function openAccess(
+  { auth, dataDir }: Pick<Config<Limits>, 'auth' | 'dataDir'>,
+  { host, token, now, log }: { host: string; token?: string | undefined; now: () => number; log: Logger },
+): OpenAccess {
+  if (token !== undefined) return { access: accessByOne(token), close: () => {} }
+  const loopback = isLoopback(host)
+  if (auth === 'none' && !loopback)
+    throw new PalimpsestError(
+      'invalid_value',
+      `With --auth none everybody who reaches ${host} could use and change this gateway. Leave --auth away; behind a proxy that checks who comes, say --auth none-anywhere.`,
+      { param: 'auth' },
+    )
+  const store = openKeys(dataDir)
+  const access = accessBy(store, auth, loopback, now)
+  if (!access.required() && !loopback)
+    log.warn({}, `no key is asked for: everybody who reaches ${host} can use and change this gateway`)
+  if (access.required() && !store.any())
+    log.warn({}, 'keys are asked for and there is none: make one with palimpsest keys create')
+  return { access, close: () => store.close() }
+}
+
+interface Typed {
+  readonly json?: boolean
+}
+
+interface NewTyped extends Typed {
+  readonly name: string
+  readonly tenant?: string
+  readonly scope: string
+  readonly requestsPerMinute?: string
+  readonly tokensPerDay?: string
+  readonly expires?: string
+}
+
+/** What a command prints: `out` is for programs, `note` for whoever looks on. */
+interface Said {
+  readonly out: string
+  readonly note?: string
+}
+
+/** `palimpsest keys …`, on the data folder; a gateway that runs there goes by the change at its next request. */
+export function addKeysCommand(program: Command): void {
+  const keys = program.command('keys').description('API keys: who may use the gateway, and how much')
+  add(keys, 'create', 'make a key, and show it this once', (store, _args, options: NewTyped, now) => create(store, options, now))
+    .addOption(new Option('--name <name>', 'what it is for').makeOptionMandatory())
+    .option('--tenant <name>', `the one tenant it acts for; default: ${DEFAULT_TENANT}, or any with the scope admin`)
+    .option('--scope <scopes>', `what it may be used for, with commas between: ${SCOPES.join(', ')}`, 'inference')
+    .option('--requests-per-minute <number>', 'requests it may make a minute; default: any number')
+    .option('--tokens-per-day <number>', 'tokens of prompts and answers, by the calendar day, UTC; default: any number')
+    .option('--expires <when>', 'when it ends: 30d, 12h, or ISO 8601; default: never')
+  add(keys, 'list', 'keys, oldest first, and the tokens they have used today', list)
+  add(keys, 'revoke <id>', 'end a key, now and for good', (store, [id = ''], _options, now) => {
+    const { name } = store.revoke(id, now)
+    return { out: `${id} (${name}) is revoked.` }
+  })
+}
+
+function add<O extends Typed>(
+  parent: Command,
+  usage: string,
+  description: string,
+  action: (store: KeyStore, args: readonly string[], options: O, now: number) => Said,
+): Command {
+  const command = parent.command(usage).description(description).option('--json', 'print JSON')
+  withSettings(command, 'dataDir')
+  return command.action(() => {
+    const store = openKeys(configOf(command).dataDir)
+    try {
+      const { out, note } = action(store, command.args, command.opts<O>(), Date.now())
+      process.stdout.write(`${out}\n`)
+      if (note !== undefined) process.stderr.write(`${note}\n`)
+    } finally {
+      store.close()
+    }
+  })
+}
+
+function create(store: KeyStore, typed: NewTyped, now: number): Said {
+  const name = typedAs(
+    '--name',
+    z
+      .string()
+      .trim()
+      .regex(/^[^\p{C}]{1,64}$/u, { error: '1 to 64 printable characters' }),
+    typed.name,
+  )
+  const scope = z.enum(SCOPES, { error: `${SCOPES.join(', ')}, with commas between` })
+  const scopes = [...new Set(typed.scope.split(',').map((one) => typedAs('--scope', scope, one.trim())))]
+  const admin = scopes.includes('admin')
+  if (admin && typed.tenant !== undefined)
+    throw new PalimpsestError(
+      'invalid_value',
+      'A key with the scope admin may name any tenant: leave --tenant or that scope away.',
+    )
+  const limit = (flag: string, value: string | undefined) =>
+    value === undefined
+      ? undefined
+      : typedAs(
+          flag,
+          z.coerce.number().pipe(z.int({ error: 'a whole number above 0' }).min(1, { error: 'a whole number above 0' })),
+          value,
+        )
+  const requestsPerMinute = limit('--requests-per-minute', typed.requestsPerMinute)
+  const tokensPerDay = limit('--tokens-per-day', typed.tokensPerDay)
+  const fields = {
+    ...{ name, scopes, tenant: admin ? null : typedAs('--tenant', tenant, typed.tenant ?? DEFAULT_TENANT) },
+    ...(requestsPerMinute !== undefined && { requestsPerMinute }),
+    ...(tokensPerDay !== undefined && { tokensPerDay }),
+    ...(typed.expires !== undefined && { expiresAt: endOf(typed.expires, now) }),
+  }
+  const { key, token } = store.create(fields, now)
+  if (typed.json) return { out: JSON.stringify({ ...wire(key, now), token }, null, 2) }
+  return { out: token, note: `This is key ${key.id} (${name}). It is shown this once: only a hash of it is kept.` }
+}
+
+function typedAs<T>(flag: string, schema: z.ZodType<T>, value: unknown): T {
+  const read = schema.safeParse(value)
+  if (read.success) return read.data
+  throw new PalimpsestError(
+    'invalid_value',
+    `Expected ${flag} to be ${read.error.issues[0]?.message}, got ${JSON.stringify(value)}.`,
+  )
+}
+
+const UNIT_MS: Readonly<Record<string, number>> = { d: 86_400_000, h: 3_600_000, m: 60_000 }
+
+function endOf(written: string, now: number): number {
+  const [, number, unit = ''] = /^(\d{1,5})([dhm])$/.exec(written.trim()) ?? []
+  const at = number === undefined ? parseInstant(written) : now + Number(number) * (UNIT_MS[unit] ?? 0)
+  if (typeof at === 'string') throw new PalimpsestError('invalid_value', `--expires: ${at}. Or say how long: 30d, 12h, 90m.`)
+  if (at <= now) throw new PalimpsestError('invalid_value', `--expires: ${written} is over already.`)
+  return Math.round(at)
+}
+
+function list(store: KeyStore, _args: readonly string[], { json }: Typed, now: number): Said {
+  const keys = store.list(dayOf(now))
+  if (json)
+    return { out: JSON.stringify({ data: keys.map((key) => ({ ...wire(key, now), tokens_today: key.tokensUsed })) }, null, 2) }
+  const rows = keys.map((key) => [
+    ...[key.id, key.name, key.tenant ?? 'any', key.scopes.join(','), stateOf(key, now)],
+    ...[key.requestsPerMinute?.toLocaleString('en') ?? '', key.tokensPerDay?.toLocaleString('en') ?? ''],
+    ...[key.tokensUsed.toLocaleString('en'), isoDate(key.createdAt).slice(0, 10)],
+    key.expiresAt === undefined ? '' : isoDate(key.expiresAt).slice(0, 16),
+  ])
+  const heading = ['id', 'name', 'tenant', 'scopes', 'state', 'a minute>', 'a day>', 'today>', 'made', 'expires']
+  return { out: rows.length === 0 ? 'No keys yet.' : `${table(heading, rows)}\n${count(rows.length, 'key')}` }
+}
+
+function stateOf({ revokedAt, expiresAt }: Key, now: number): 'live' | 'revoked' | 'expired' {
+  if (revokedAt !== undefined) return 'revoked'
+  return expiresAt !== undefined && expiresAt <= now ? 'expired' : 'live'
+}
+
+function wire(key: Key, now: number) {
+  return {
+    ...{ id: key.id, name: key.name, tenant: key.tenant, scopes: key.scopes, state: stateOf(key, now) },
+    ...{ requests_per_minute: key.requestsPerMinute ?? null, tokens_per_day: key.tokensPerDay ?? null },
+    created_at: isoDate(key.createdAt),
+    expires_at: key.expiresAt === undefined ? null : isoDate(key.expiresAt),
+    revoked_at: key.revokedAt === undefined ? null : isoDate(key.revokedAt),
+  }
+}
