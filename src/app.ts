@@ -6,6 +6,7 @@ import { fromBodyParser } from './http/body.ts'
 import { compareRoutes } from './http/compare.ts'
 import { editRoutes } from './http/edits.ts'
 import { embeddingRoutes } from './http/embeddings.ts'
+import { evaluationRoutes } from './http/evaluations.ts'
 import { beginExchange, exchangeOf } from './http/exchange.ts'
 import { experimentRoutes } from './http/experiments.ts'
 import { explainRoutes } from './http/explain.ts'
@@ -45,6 +46,7 @@ export function createApp(gateway: Gateway): Express {
     batchRoutes,
     compareRoutes,
     experimentRoutes,
+    evaluationRoutes,
   ]
   for (const routes of rims) mount(app, routes(gateway))
   for (const routes of [metrics.routes, recent.routes, consoleRoutes()]) mount(app, routes)

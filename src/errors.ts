@@ -17,6 +17,8 @@ export type ErrorCode =
   | 'edit_not_found'
   | 'batch_not_found'
   | 'experiment_not_found'
+  | 'evaluation_not_found'
+  | 'evaluation_broken'
   | 'response_not_found'
   | 'route_not_found'
   | 'method_not_allowed'
@@ -52,6 +54,8 @@ const STATUS: Readonly<Record<ErrorCode, number>> = {
   edit_not_found: 404,
   batch_not_found: 404,
   experiment_not_found: 404,
+  evaluation_not_found: 404,
+  evaluation_broken: 500,
   response_not_found: 404,
   route_not_found: 404,
   method_not_allowed: 405,

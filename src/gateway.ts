@@ -66,6 +66,9 @@ export interface Limits {
   readonly replayPrompts: number
   /** Latest requests kept in memory for `GET /v1/requests`. */
   readonly recentRequests: number
+  /** Reports of evaluations in `GET /v1/evaluations`, the latest; and the size of one's file. */
+  readonly reports: number
+  readonly reportBytes: number
   /** Between two progress lines of a streamed import. */
   readonly progressMs: number
   /** Silence on an event stream after which a comment is sent, so that proxies keep it open. */
@@ -108,6 +111,8 @@ export const DEFAULT_LIMITS: Limits = {
   experimentArms: 8,
   replayPrompts: 1_000,
   recentRequests: 200,
+  reports: 200,
+  reportBytes: 16 * 1024 * 1024,
   progressMs: 200,
   heartbeatMs: 15_000,
   stalledMs: 120_000,
@@ -162,6 +167,8 @@ export interface Gateway {
   readonly version: string
   /** Milliseconds since the epoch. */
   readonly startedAt: number
+  /** Folder of reports of evaluations; absent: none are shown. */
+  readonly reportsDir?: string
   /** Aborted when the server begins to stop: new work is then refused with `shutting_down`. */
   readonly closing?: AbortSignal
   /** Names, besides IP addresses and localhost, under which a gateway bound to loopback may be addressed (a reverse proxy's, say). */
