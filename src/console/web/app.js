@@ -22,7 +22,7 @@ import { html, render, useEffect, useRef, useState } from './vendor/preact.js'
 const PAGES = [
   { name: 'playground', title: 'Playground', load: () => import('./playground.js') },
   { name: 'edits', title: 'Edits' },
-  { name: 'experiments', title: 'Experiments' },
+  { name: 'experiments', title: 'Experiments', load: () => import('./experiments.js') },
   { name: 'evaluation', title: 'Evaluation' },
   { name: 'live', title: 'Live', load: () => import('./live.js') },
 ]
