@@ -23,7 +23,7 @@ const PAGES = [
   { name: 'playground', title: 'Playground', load: () => import('./playground.js') },
   { name: 'edits', title: 'Edits' },
   { name: 'experiments', title: 'Experiments', load: () => import('./experiments.js') },
-  { name: 'evaluation', title: 'Evaluation' },
+  { name: 'evaluation', title: 'Evaluation', load: () => import('./evaluation.js') },
   { name: 'live', title: 'Live', load: () => import('./live.js') },
 ]
 
