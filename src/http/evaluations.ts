@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { lstatSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Request, Response } from 'express'
 import { z } from 'zod'
@@ -120,11 +120,13 @@ function foldersOf(dir: string, most: number): { names: string[]; more: number }
 
 /** No separators and no dot in front: nothing outside the folder can be named. */
 const isName = (name: string) => /^[^./\\\0][^/\\\0]{0,199}$/.test(name)
+/** A folder itself, and no link to one elsewhere. */
+const isFolder = (path: string) => lstatSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false
 const isThere = (file: string) => statSync(file, { throwIfNoEntry: false })?.isFile() ?? false
 
 function existing(req: Request, dir: string): string {
   const id = pathParam(req, 'id')
-  if (isName(id) && isThere(join(dir, id, SAVED.results))) return id
+  if (isName(id) && isFolder(join(dir, id)) && isThere(join(dir, id, SAVED.results))) return id
   throw new PalimpsestError(
     'evaluation_not_found',
     `There is no evaluation '${id.slice(0, 128)}'. List them with GET /v1/evaluations.`,

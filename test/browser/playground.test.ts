@@ -96,9 +96,7 @@ describe('the playground', () => {
     await page.getByRole('button', { name: 'Undo' }).click()
     await page.getByText('The edit is withdrawn.').waitFor()
     const held = (await (await fetch(`${served.base}/v1/edits?subject=Centaur`)).json()) as { data: { state: string }[] }
-    expect(held.data.filter(({ state }) => state === 'live')).toEqual([
-      expect.objectContaining({ target_new: 'Annie Easley' }),
-    ])
+    expect(held.data.filter(({ state }) => state === 'live')).toEqual([expect.objectContaining({ target_new: 'Annie Easley' })])
   })
 
   it.each([
