@@ -67,7 +67,7 @@ describe('an experiment, in the browser only', () => {
     await page.getByText('The arms are as full as their weights say').waitFor()
     const row = page.getByRole('region', { name: 'Result' }).getByRole('row', { name: /Target shown/ })
     await row.getByText('better').waitFor()
-    expect(await row.textContent()).toMatch(/\+100\.0 pt.*\+\d+\.\d pt to \+100\.0 pt/)
+    expect(await row.textContent()).toMatch(/\+100\.0 pt.*\+\d+\.\d to \+100\.0 pt/)
     await page.getByRole('img', { name: /Target shown: the difference after/ }).waitFor()
     await page.getByRole('img', { name: /Users exposed over time/ }).waitFor()
 

@@ -85,11 +85,11 @@ function Lines({ reports, measure, label, unit }) {
     scales: { x: { range: widened }, y: { range: [least, unit === 'share' ? Math.min(100, high + room) : high + room] } },
     hooks: { draw: [bars] },
     axes: [
-      { space: 90, incrs: [...HOURS, ...DAYS], values: dates },
+      { space: 90, size: 32, incrs: [...HOURS, ...DAYS], values: dates },
       {
-        size: 56,
+        size: 62,
         values: (/** @type {any} */ _plot, /** @type {number[]} */ ticks) =>
-          ticks.map((tick) => (unit === 'share' ? `${numberText(tick / 100, unit)} %` : numberText(tick, unit))),
+          ticks.map((tick) => (unit === 'share' ? `${Math.round(tick)} %` : numberText(tick, unit))),
       },
     ],
   })} /><ul class="legend">${methods.map((name, at) => html`<li key=${name}><span class="key c${at + 1}"></span>${name}</li>`)}</ul>

@@ -71,8 +71,7 @@ export function Power({ alpha, onUse }) {
         fault
           ? html`<p class="fault">${fault}</p>`
           : plan &&
-            html`<p><strong>${count(plan.looks_at_will)} ${many}</strong> if you look whenever you like,
-          ${count(plan.one_look)} for a single look at the end.</p>
+            html`<p><strong>${count(plan.looks_at_will)} ${many}</strong> if you look whenever you like, ${count(plan.one_look)} for a single look at the end.</p>
         ${
           plan.looks_at_will !== null &&
           kind !== 'paired' &&

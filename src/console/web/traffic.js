@@ -33,12 +33,14 @@ export function Traffic({ trial, onSent }) {
   const [error, setError] = useState(/** @type {unknown} */ (null))
   const stop = useRef(/** @type {AbortController | null} */ (null))
   useEffect(() => {
+    // Again with each event: the batch of a rollout may come after it.
+    if (values.prompts !== '') return
     suggested(trial).then(
       (prompts) => setValues((now) => ({ ...now, prompts: now.prompts || prompts.join('\n') })),
       () => {},
     )
-    return () => stop.current?.abort()
-  }, [])
+  }, [trial.events.length, trial.stage])
+  useEffect(() => () => stop.current?.abort(), [])
   const prompts = values.prompts
     .split('\n')
     .map((one) => one.trim())

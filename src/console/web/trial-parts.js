@@ -85,14 +85,15 @@ export function Summary({ trial }) {
   const { result, arms, alpha } = trial
   const first = arms[0].name
   const rows = result.metrics
+  const several = arms.length > 2
   return html`<section class="stack"><div><h2>Result</h2><p class="muted small">“At any look” holds however often you look and whenever you stop;
       “at one look” only at an end fixed beforehand. p is corrected for all ${rows.length} comparisons; below ${alpha} counts.</p></div>
-    <div class="table-wrap" tabindex="0" role="region" aria-label="Result"><table class="table"><thead><tr><th>Metric</th><th>Arm</th><th>Verdict</th><th class="num">${first}</th><th class="num">arm</th>
+    <div class="table-wrap" tabindex="0" role="region" aria-label="Result"><table class="table"><thead><tr><th>Metric</th>${several && html`<th>Arm</th>`}<th>Verdict</th><th class="num">${first}</th><th class="num">${several ? 'arm' : arms[1].name}</th>
       <th class="num">difference</th><th>at any look</th><th>at one look</th><th class="num">p, any look</th></tr></thead>
     <tbody>${rows.map((/** @type {any} */ row) => {
       const { tone, text } = verdictOf(row)
       const [base, other] = row.means
-      return html`<tr key="${row.metric} ${row.arm}"><th scope="row" class="row-head">${metricName(row.metric)}</th><td>${row.arm}</td><td><${Badge} tone=${tone}>${text}<//></td>
+      return html`<tr key="${row.metric} ${row.arm}"><th scope="row" class="row-head">${metricName(row.metric)}</th>${several && html`<td>${row.arm}</td>`}<td><${Badge} tone=${tone}>${text}<//></td>
         <td class="num">${meanText(base, row)}</td><td class="num">${meanText(other, row)}</td>
         <td class="num">${row.difference === null ? '–' : signed(row.difference, row.kind)}</td><td class="num time">${bounds(row.confidence_sequence, row.kind)}</td>
         <td class="num time">${bounds(row.fixed_interval, row.kind)}</td><td class="num">${pText(row.adjusted_p)}</td></tr>`

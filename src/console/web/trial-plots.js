@@ -34,7 +34,7 @@ export function Exposures({ trial }) {
   return html`<section class="card"><div class="card-head"><h2>Exposures over time</h2><ul class="legend">${arms.map(
     (/** @type {any} */ { name }, /** @type {number} */ at) =>
       html`<li key=${name}><span class="key c${at + 1}"></span>${name}</li>`,
-  )}</ul></div><${Plot} height=${200} data=${data} label=${said} options=${() => ({
+  )}</ul></div><${Plot} height=${190} data=${data} label=${said} options=${() => ({
     ...QUIET,
     series: [
       {},
@@ -42,7 +42,7 @@ export function Exposures({ trial }) {
         ...{ label: name, stroke: colour(`--c${at + 1}`), width: 2, points: { show: false } },
       })),
     ],
-    axes: [{ space: 90, incrs: SECONDS, values: clocks }, { size: 56 }],
+    axes: [{ space: 90, size: 32, incrs: SECONDS, values: clocks }, { size: 56 }],
   })} /></section>`
 }
 
@@ -69,7 +69,7 @@ function MetricCard({ metric, at, trial }) {
       <${Badge} tone=${tone}>${text}<//></div>
     <p class="estimate"><strong class="num">${metric.difference === null ? '–' : signed(metric.difference, kind)}</strong>
       <span class="muted small">${first} ${meanText(means[0], metric)}, ${arm} ${meanText(means[1], metric)}; p ${pText(metric.adjusted_p)}, corrected</span></p>
-    <dl class="evidence"><div><dt>at any look</dt><dd class="num">${bounds(metric.confidence_sequence, kind)}</dd></div>
+    <dl class="evidence wide"><div><dt>at any look</dt><dd class="num">${bounds(metric.confidence_sequence, kind)}</dd></div>
       <div><dt>at one look</dt><dd class="num">${bounds(metric.fixed_interval, kind)}</dd></div></dl>
     ${drawn ? html`<${Shrinking} metric=${metric} points=${points} /><${AsTable} points=${points} />` : html`<p class="muted small">Intervals are given from ${kind === 'mean' ? 200 : 20} users an arm on.</p>`}</section>`
 }
@@ -91,7 +91,7 @@ function Shrinking({ metric, points }) {
     ])
   }, [points])
   const said = `${metricName(metric.metric)}: the difference after ${points.length} steps up to ${points.at(-1)?.total} users. The interval that holds at any look is ${bounds(metric.confidence_sequence, kind)} now.`
-  return html`<${Plot} height=${200} data=${data} label=${said} options=${() => shrinkingOptions(kind)} />
+  return html`<${Plot} height=${190} data=${data} label=${said} options=${() => shrinkingOptions(kind)} />
     <ul class="legend"><li><span class="key c1"></span>estimate</li><li><span class="key band"></span>at any look</li><li><span class="key dashed"></span>at one look</li></ul>`
 }
 
@@ -114,7 +114,7 @@ function shrinkingOptions(kind) {
     bands: [{ series: [1, 2], fill: `color-mix(in srgb, ${line} 16%, transparent)` }],
     scales: { x: { time: false }, y: { range: aroundTheEnd } },
     axes: [
-      { space: 70, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6] },
+      { space: 70, size: 32, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6] },
       {
         size: 62,
         values: (/** @type {any} */ _plot, /** @type {number[]} */ ticks) =>

@@ -45,7 +45,10 @@ export function signed(value, kind) {
 
 /** @param {(number | null)[] | null} interval @param {string} kind */
 export function bounds(interval, kind) {
-  return interval === null ? '–' : interval.map((value) => signed(value, kind)).join(' to ')
+  if (interval === null) return '–'
+  const [low, high] = interval.map((value) => signed(value, kind))
+  // The unit once, at the end.
+  return `${low?.replace(/ (pt|%)$/, '')} to ${high}`
 }
 
 /** @param {number} p */
@@ -55,7 +58,7 @@ export const pText = (p) => (p >= 0.995 ? '1' : p < 0.0001 ? '< 0.0001' : p.toPr
 export function verdictOf({ metric, difference, confidence_sequence: sequence, significant, kind }) {
   if (difference === null) return { tone: '', text: 'no figure' }
   if (sequence === null) return { tone: '', text: `too few users (${kind === 'mean' ? 200 : 20} an arm)` }
-  if (!significant) return { tone: '', text: 'no difference shown yet' }
+  if (!significant) return { tone: '', text: 'nothing shown yet' }
   const better = METRICS[metric]?.better
   if (better === undefined) return { tone: 'accent', text: difference > 0 ? 'higher' : 'lower' }
   return difference > 0 === (better === 'higher') ? { tone: 'good', text: 'better' } : { tone: 'bad', text: 'worse' }
@@ -65,7 +68,7 @@ export function verdictOf({ metric, difference, confidence_sequence: sequence, s
 export function stateOf({ status, stage, stages, outcome, shipped }) {
   if (outcome === 'live') return { tone: 'good', text: 'live for everyone' }
   if (outcome === 'rolled_back') return { tone: 'bad', text: 'rolled back' }
-  if (outcome !== undefined && status === 'running') return { tone: 'accent', text: stageText(stages[stage]) }
+  if (outcome !== undefined && status === 'running') return { tone: 'accent', text: `stage: ${stageText(stages[stage])}` }
   if (status === 'shipped') return { tone: 'good', text: `shipped: ${shipped}` }
   return status === 'running' ? { tone: 'accent', text: 'running' } : { tone: '', text: status }
 }

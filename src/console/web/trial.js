@@ -54,7 +54,7 @@ export function Trial({ id }) {
     <${Overview} trial=${trial} />
     ${!rollout && html`<${Ratio} trial=${trial} />`}
     <${Exposures} trial=${trial} />
-    ${!trial.result.blocked && html`<${Summary} trial=${trial} /><${MetricCards} trial=${trial} />`}
+    ${!trial.result.blocked && trial.over_time.length > 0 && html`<${Summary} trial=${trial} /><${MetricCards} trial=${trial} />`}
     <${Guards} trial=${trial} />
     ${(running || rollout) && html`<${Traffic} trial=${trial} onSent=${look} />`}
     <${Replay} trial=${trial} />
