@@ -19,7 +19,8 @@ export function OverTime({ reports }) {
   const row = measures.get(measure)
   return html`<section class="card"><div class="card-head"><h2>Over time</h2></div>
     <div class="grid-2"><${Select} id="over-group" label="Data and model" value=${group} onValue=${setGroup} choices=${groups.map((one) => [one, one])} />
-      <${Select} id="over-measure" label="Measure" value=${measure} onValue=${setAsked} choices=${[...measures].map(([key, one]) => [key, one.protocol === 'forced' ? `${one.label} (teacher-forced)` : one.label])} /></div>
+      <${Select} id="over-measure" label="Measure" value=${measure} onValue=${setAsked}
+        choices=${[...measures].map(([key, one]) => [key, one.protocol === 'forced' ? `${one.label} (teacher-forced)` : one.label])} /></div>
     ${
       own.length < 2
         ? html`<p class="muted">One report has no past: the next one on this data with this model is drawn beside it.</p>`

@@ -104,7 +104,8 @@ export function NewExperiment() {
       <section class="card"><h2>How many users</h2>
         <${Power} alpha=${values.alpha ?? ''} onUse=${(/** @type {number} */ n) => set('planned')(String(n))} />
         <div class="grid-2">
-        <${Input} ...${field('planned')} label="Planned users" hint="Of all arms together. Intervals are tightest there; you may decide earlier or later." inputmode="numeric" fault=${faults.planned_units} />
+        <${Input} ...${field('planned')} label="Planned users" inputmode="numeric" fault=${faults.planned_units}
+          hint="Of all arms together. Intervals are tightest there; you may decide earlier or later." />
         <${Input} ...${field('alpha')} label="False alarms allowed (alpha)" hint="0.05: one in twenty." inputmode="decimal" /></div>
         <${Check} id="keep" label="Keep the prompts of exposures" hint="So that they can be replayed by both arms. Off: no words are kept." checked=${keep} onValue=${setKeep} /></section>
       <${ErrorNote} error=${error} />

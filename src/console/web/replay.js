@@ -59,7 +59,11 @@ export function Replay({ trial }) {
   const total = Math.max(began, waiting)
   const any = found?.arms.some((/** @type {any} */ { pairs, failed }) => pairs + failed > 0)
   return html`<section class="card"><div class="card-head"><h2>${rollout ? 'Prompts tried both ways' : 'Paired replay'}</h2>
-      ${waiting > 0 && html`<div class="row"><progress value=${total - waiting} max=${total} aria-label="Prompts replayed"></progress><span class="num" role="status">${waiting} waiting</span></div>`}</div>
+      ${
+        waiting > 0 &&
+        html`<div class="row"><progress value=${total - waiting} max=${total} aria-label="Prompts replayed"></progress>
+        <span class="num" role="status">${waiting} waiting</span></div>`
+      }</div>
     ${
       !rollout &&
       html`<p class="muted">The same prompts, answered by every arm in the background while nobody else asks: far fewer of them show a difference.</p>
@@ -135,7 +139,8 @@ function Arm({ arm }) {
       ${locality.n > 0 && html`<div><dt>unrelated, the same</dt><dd class="num">${locality.identical} of ${locality.n} (${percent(locality.identical / locality.n)})</dd></div>`}</dl>
     ${
       edits.length > 0 &&
-      html`<details class="more"><summary>By edit (${edits.length})</summary><div class="table-wrap" tabindex="0" role="region" aria-label="By edit"><table class="table"><thead><tr><th>Edit</th><th class="num">prompts</th><th class="num">changed</th>
+      html`<details class="more"><summary>By edit (${edits.length})</summary>
+      <div class="table-wrap" tabindex="0" role="region" aria-label="By edit"><table class="table"><thead><tr><th>Edit</th><th class="num">prompts</th><th class="num">changed</th>
       <th class="num">gained</th><th class="num">lost</th></tr></thead><tbody>${edits.slice(0, SHOWN_EDITS).map(
         (
           /** @type {any} */ one,

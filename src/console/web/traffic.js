@@ -105,7 +105,11 @@ export function Traffic({ trial, onSent }) {
         <${Input} ...${field('users')} label="As how many users" hint="1 to ${MOST_USERS.toLocaleString('en')}. A user stays in one arm." inputmode="numeric" /></div>
       <div class="row"><button class="button primary" disabled=${busy || prompts.length === 0}>Send ${total.toLocaleString('en')} requests</button>
         ${busy && html`<button type="button" class="button" onClick=${() => stop.current?.abort()}>Stop sending</button>`}
-        ${going && html`<progress value=${going.done} max=${going.total} aria-label="Requests sent"></progress><span class="num" role="status">${going.done} of ${going.total} sent${going.failed > 0 && `, ${going.failed} failed`}</span>`}</div>
+        ${
+          going &&
+          html`<progress value=${going.done} max=${going.total} aria-label="Requests sent"></progress>
+          <span class="num" role="status">${going.done} of ${going.total} sent${going.failed > 0 && `, ${going.failed} failed`}</span>`
+        }</div>
     </form><${ErrorNote} error=${error} />
     ${answers.length > 0 && html`<${Answers} answers=${answers} onSaid=${onSent} />`}</section>`
 }

@@ -88,7 +88,8 @@ export function Summary({ trial }) {
   const several = arms.length > 2
   return html`<section class="stack"><div><h2>Result</h2><p class="muted small">“At any look” holds however often you look and whenever you stop;
       “at one look” only at an end fixed beforehand. p is corrected for all ${rows.length} comparisons; below ${alpha} counts.</p></div>
-    <div class="table-wrap" tabindex="0" role="region" aria-label="Result"><table class="table"><thead><tr><th>Metric</th>${several && html`<th>Arm</th>`}<th>Verdict</th><th class="num">${first}</th><th class="num">${several ? 'arm' : arms[1].name}</th>
+    <div class="table-wrap" tabindex="0" role="region" aria-label="Result"><table class="table"><thead><tr>
+      <th>Metric</th>${several && html`<th>Arm</th>`}<th>Verdict</th><th class="num">${first}</th><th class="num">${several ? 'arm' : arms[1].name}</th>
       <th class="num">difference</th><th>at any look</th><th>at one look</th><th class="num">p</th></tr></thead>
     <tbody>${rows.map((/** @type {any} */ row) => {
       const { tone, text } = verdictOf(row)
@@ -159,7 +160,10 @@ export function Ship({ trial, onClose, look }) {
         (/** @type {any} */ { name }) =>
           html`<label class="check" key=${name}><input type="radio" name="arm" value=${name} checked=${name === arm} onChange=${() => setArm(name)} /><span>${name}</span></label>`,
       )}</fieldset>
-      <ul class="plain">${shown.map((/** @type {any} */ one) => html`<li key=${one.metric}>${metricName(one.metric)}: ${signed(one.difference, one.kind)}, ${bounds(one.confidence_sequence, one.kind)} at any look</li>`)}</ul>
+      <ul class="plain">${shown.map(
+        (/** @type {any} */ one) => html`<li key=${one.metric}>
+        ${metricName(one.metric)}: ${signed(one.difference, one.kind)}, ${bounds(one.confidence_sequence, one.kind)} at any look</li>`,
+      )}</ul>
       ${doubt && html`<p class="notice warn">${doubt}</p>`}
       <p class="muted small">The experiment ends and its result stays on record. It can be rolled back at any time.</p><${ErrorNote} error=${error} />
       <div class="row"><button class="button primary" disabled=${busy}>Ship ${arm}</button><button type="button" class="button" onClick=${onClose}>Cancel</button></div></form><//>`

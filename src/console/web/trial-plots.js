@@ -71,7 +71,8 @@ function MetricCard({ metric, at, trial }) {
       <span class="muted small">${first} ${meanText(means[0], metric)}, ${arm} ${meanText(means[1], metric)}; p ${pText(metric.adjusted_p)}, corrected</span></p>
     <dl class="evidence wide"><div><dt>at any look</dt><dd class="num">${bounds(metric.confidence_sequence, kind)}</dd></div>
       <div><dt>at one look</dt><dd class="num">${bounds(metric.fixed_interval, kind)}</dd></div></dl>
-    ${drawn ? html`<${Shrinking} metric=${metric} points=${points} /><${AsTable} points=${points} />` : html`<p class="muted small">Intervals are given from ${kind === 'mean' ? 200 : 20} users an arm on.</p>`}</section>`
+    ${drawn && html`<${Shrinking} metric=${metric} points=${points} /><${AsTable} points=${points} />`}
+    ${!drawn && html`<p class="muted small">Intervals are given from ${kind === 'mean' ? 200 : 20} users an arm on.</p>`}</section>`
 }
 
 /** @param {{metric: any, points: any[]}} props */
@@ -90,7 +91,9 @@ function Shrinking({ metric, points }) {
       estimates,
     ])
   }, [points])
-  const said = `${metricName(metric.metric)}: the difference after ${points.length} steps up to ${points.at(-1)?.total} users. The interval that holds at any look is ${bounds(metric.confidence_sequence, kind)} now.`
+  const said =
+    `${metricName(metric.metric)}: the difference after ${points.length} steps up to ${points.at(-1)?.total} users. ` +
+    `The interval that holds at any look is ${bounds(metric.confidence_sequence, kind)} now.`
   return html`<${Plot} height=${190} data=${data} label=${said} options=${() => shrinkingOptions(kind)} />
     <ul class="legend"><li><span class="key c1"></span>estimate</li><li><span class="key band"></span>at any look</li><li><span class="key dashed"></span>at one look</li></ul>`
 }
