@@ -8,6 +8,7 @@ import { fromBodyParser } from './http/body.ts'
 import { compareRoutes } from './http/compare.ts'
 import { editRoutes } from './http/edits.ts'
 import { embeddingRoutes } from './http/embeddings.ts'
+import { evaluationRoutes } from './http/evaluations.ts'
 import { beginExchange, exchangeOf } from './http/exchange.ts'
 import { experimentRoutes } from './http/experiments.ts'
 import { explainRoutes } from './http/explain.ts'
@@ -48,6 +49,7 @@ export function createApp(gateway: Gateway): Express {
     compareRoutes,
     experimentRoutes,
     adapterRoutes,
+    evaluationRoutes,
   ]
   const guard = guardOf(gateway)
   for (const routes of rims) mount(app, routes(gateway), guard)

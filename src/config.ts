@@ -157,6 +157,15 @@ const SETTINGS = {
   dataDir: setting(text, '.data', 'folder of the edit log and its indexes', { flag: '<folder>', path: true }),
   editsDir: setting(text, 'edits', 'folder whose files of edits are loaded and watched', { flag: '<folder>', path: true }),
   experimentsDir: setting(text, 'experiments', 'folder whose files of experiments are declared at start', { path: true }),
+  reportsDir: setting(
+    text,
+    'reports',
+    'folder of reports of evaluations: `palimpsest eval` writes there, the console shows them',
+    {
+      flag: '<folder>',
+      path: true,
+    },
+  ),
   templatesDir: setting(text, join(import.meta.dirname, '..', 'templates'), 'folder of prompt templates', {
     flag: '<folder>',
     path: true,

@@ -20,6 +20,8 @@ export type ErrorCode =
   | 'adapter_conflict'
   | 'batch_not_found'
   | 'experiment_not_found'
+  | 'evaluation_not_found'
+  | 'evaluation_broken'
   | 'response_not_found'
   | 'route_not_found'
   | 'method_not_allowed'
@@ -62,6 +64,8 @@ const STATUS: Readonly<Record<ErrorCode, number>> = {
   adapter_conflict: 409,
   batch_not_found: 404,
   experiment_not_found: 404,
+  evaluation_not_found: 404,
+  evaluation_broken: 500,
   response_not_found: 404,
   route_not_found: 404,
   method_not_allowed: 405,

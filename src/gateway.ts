@@ -74,6 +74,9 @@ export interface Limits {
   /** Adapters registered, and bytes of the file of one. */
   readonly adapters: number
   readonly adapterBytes: number
+  /** Reports of evaluations in `GET /v1/evaluations`, the latest; and the size of one's file. */
+  readonly reports: number
+  readonly reportBytes: number
   /** Between two progress lines of a streamed import. */
   readonly progressMs: number
   /** Silence on an event stream after which a comment is sent, so that proxies keep it open. */
@@ -119,6 +122,8 @@ export const DEFAULT_LIMITS: Limits = {
   recentRequests: 200,
   adapters: 64,
   adapterBytes: 2 * 1024 ** 3,
+  reports: 200,
+  reportBytes: 16 * 1024 * 1024,
   progressMs: 200,
   heartbeatMs: 15_000,
   stalledMs: 120_000,
@@ -177,6 +182,8 @@ export interface Gateway {
   readonly version: string
   /** Milliseconds since the epoch. */
   readonly startedAt: number
+  /** Folder of reports of evaluations; absent: none are shown. */
+  readonly reportsDir?: string
   /** Aborted when the server begins to stop: new work is then refused with `shutting_down`. */
   readonly closing?: AbortSignal
   /** Keys and budgets; absent: whoever reaches the gateway may do everything. */

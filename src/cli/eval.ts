@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join, resolve } from 'node:path'
 import type { Command } from 'commander'
@@ -107,11 +107,14 @@ export function addEvalCommand(program: Command): void {
     .option('--answer-tokens <number>', `tokens of an answer; default ${TRIAL_LIMITS.answerTokens}`)
     .option('--ike-demonstrations <number>', `demonstrations IKE shows if they fit; default ${TRIAL_LIMITS.ikeDemonstrations}`)
     .option('--seed <number>', 'draws records, probes and demonstrations; default 0')
-    .option('--out <folder>', 'where results.json, results.md, report.html and answers.jsonl go; default: eval-NAME')
+    .option(
+      '--out <folder>',
+      'where results.json, results.md, report.html and answers.jsonl go; default: NAME-TIME in --reports-dir',
+    )
     .option('--resume', 'go on with the answers in the folder')
     .option('--no-reuse', 'generate anew even where an equal prompt has been answered')
   withSettings(command, 'model', 'upstreamModel', 'embedder', 'gpu', 'threads', 'contextTokens', 'template', 'threshold', 'home')
-  withSettings(command, 'templatesDir', 'logLevel', 'multiHop')
+  withSettings(command, 'templatesDir', 'reportsDir', 'logLevel', 'multiHop')
   command.action(async () => {
     const typed = read(command.opts())
     process.stdout.write(`${await evaluate(typed, configOf(command))}\n`)
@@ -136,7 +139,7 @@ async function evaluate(typed: Typed, config: Config<Limits>): Promise<string> {
   const methods = typed.selection ? [] : methodsFor(typed, dataset)
   const traffic = typed.traffic.map(readTrafficFile)
   const distractors = readDistractors(typed.memory)
-  const out = resolve(typed.out ?? `eval-${dataset.name.replace(/\.[^.]*$/, '')}`)
+  const out = resolve(typed.out ?? ownFolder(config.reportsDir, dataset.name.replace(/\.[^.]*$/, ''), typed.resume))
   mkdirSync(out, { recursive: true })
   const scratch = mkdtempSync(join(tmpdir(), 'palimpsest-eval-'))
   const stop = new AbortController()
@@ -179,6 +182,22 @@ async function evaluate(typed: Typed, config: Config<Limits>): Promise<string> {
     process.removeListener('SIGINT', interrupt)
     for (const close of closing.reverse()) await close()
   }
+}
+
+/** A folder of this run's own, so that runs can be compared; to resume, that of the latest run on this data which was not finished. */
+function ownFolder(reportsDir: string, data: string, resume: boolean): string {
+  const stamp = new Date().toISOString().slice(0, 19).replace(/[-:]/g, '').replace('T', '-')
+  if (!resume) return join(reportsDir, `${data}-${stamp}`)
+  const unfinished = (name: string) => name.startsWith(`${data}-`) && !existsSync(join(reportsDir, name, SAVED.json))
+  const latest = (existsSync(reportsDir) ? readdirSync(reportsDir) : []).filter(unfinished).sort().at(-1)
+  if (latest !== undefined) return join(reportsDir, latest)
+  throw new PalimpsestError(
+    'invalid_value',
+    `--resume: ${reportsDir} holds no unfinished run on ${data}. Name its folder with --out.`,
+    {
+      param: '--resume',
+    },
+  )
 }
 
 interface Inputs {

@@ -97,6 +97,7 @@ export async function openParts({
           },
           ...(access && { access }),
           hosts: config.hosts,
+          reportsDir: config.reportsDir,
           experiments: trials.experiments,
           logPrompts: config.logPrompts,
           ...(models && { models }),

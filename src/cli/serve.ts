@@ -31,6 +31,7 @@ export function addServeCommand(program: Command): void {
     'dataDir',
     'home',
     'templatesDir',
+    'reportsDir',
     'embedder',
     'engine',
     'upstreamModel',

@@ -4,7 +4,7 @@ import { inAudience } from './assign.ts'
 import { asServed, type Experiment, keyOf, type Status } from './experiment.ts'
 import type { Ledger } from './ledger.ts'
 import type { Outcome } from './outcome.ts'
-import { type Result, resultOf } from './result.ts'
+import { type Moment, type Result, resultOf, resultsOverTime } from './result.ts'
 
 /** What happens in an experiment, for whoever watches over it. */
 export interface Watcher {
@@ -23,12 +23,17 @@ export interface ExperimentsOptions {
   readonly warn: (message: string) => void
 }
 
+/** How long results over time are kept, and how many times as long as they took, so that looking is never most of the work. */
+const MOMENTS_MS = 1_000
+const KEPT_TIMES = 20
+
 /** All experiments, in the order they were declared; those that run are asked on every request. */
 export class Experiments {
   readonly ledger: Ledger
   readonly #options: ExperimentsOptions
   readonly #held: Map<string, Experiment>
   readonly #fullOnce = new Set<string>()
+  readonly #moments = new Map<string, { readonly moments: readonly Moment[]; readonly until: number }>()
   #watcher: Watcher | undefined
 
   constructor(options: ExperimentsOptions) {
@@ -185,8 +190,21 @@ export class Experiments {
     return ended
   }
 
-  result(experiment: Experiment, until?: number): Result {
-    return resultOf(experiment, this.ledger, until)
+  result(experiment: Experiment): Result {
+    return resultOf(experiment, this.ledger)
+  }
+
+  /** See `resultsOverTime`. Many may look at once, so it is kept for a moment. */
+  overTime(experiment: Experiment, points: number): readonly Moment[] {
+    const key = JSON.stringify([keyOf(experiment), experiment.version, experiment.epoch, points])
+    const now = this.#options.now()
+    for (const [held, { until }] of this.#moments) if (until < now) this.#moments.delete(held)
+    const known = this.#moments.get(key)
+    if (known !== undefined) return known.moments
+    const moments = resultsOverTime(experiment, this.ledger, points)
+    const took = this.#options.now() - now
+    this.#moments.set(key, { moments, until: now + Math.max(MOMENTS_MS, KEPT_TIMES * took) })
+    return moments
   }
 
   #assertRunning({ id, status }: Experiment): void {

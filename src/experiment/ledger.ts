@@ -41,6 +41,25 @@ export interface ArmSample extends Sample {
   readonly arm: number
 }
 
+/** Over units of one part of them, one epoch and one arm. */
+export interface PartSum {
+  readonly part: number
+  readonly epoch: number
+  readonly arm: number
+  readonly n: number
+  readonly sum: number
+  readonly squares: number
+}
+
+export function sampleOf({ epoch, arm, n, sum, squares }: Omit<PartSum, 'part'>): ArmSample {
+  const mean = sum / n
+  return { epoch, arm, n, mean, variance: n < 2 ? 0 : Math.max(0, (squares - n * mean * mean) / (n - 1)) }
+}
+
+const EXPOSED = 'FROM exposures WHERE experiment = ? AND version = ?'
+const PARTED = `SELECT unit, epoch, arm, at, ntile(?) OVER (ORDER BY at, unit) AS part ${EXPOSED}`
+const WHOLE = `SELECT unit, epoch, arm, at, ? AS part ${EXPOSED}`
+
 export interface LedgerLimits {
   /** Answers kept of all experiments. When they are reached, those of the experiments that ended longest ago go; then no more are taken. */
   readonly ledgerAnswers: number
@@ -224,11 +243,19 @@ export class Ledger {
     return this.#all<{ experiment: string }>('SELECT experiment FROM answers WHERE id = ?', completion)[0]?.experiment
   }
 
-  /** Units exposed, by epoch and arm, and how many answers they got; up to a moment. */
-  counts({ tenant, id, version }: Experiment, until: number = Number.MAX_SAFE_INTEGER) {
+  /** Units exposed, by epoch and arm. */
+  counts({ tenant, id, version }: Experiment) {
     return this.#all<{ epoch: number; arm: number; units: number }>(
-      `SELECT epoch, arm, count(*) AS units FROM exposures WHERE experiment = ? AND version = ? AND at <= ? GROUP BY epoch, arm`,
-      ...[keyOf({ tenant, id }), version, until],
+      'SELECT epoch, arm, count(*) AS units FROM exposures WHERE experiment = ? AND version = ? GROUP BY epoch, arm',
+      ...[keyOf({ tenant, id }), version],
+    )
+  }
+
+  /** The same, in `parts` of equally many units in the order of their exposures; `until`: the last of the part's. */
+  countsInParts({ tenant, id, version }: Experiment, parts: number) {
+    return this.#all<{ part: number; epoch: number; arm: number; units: number; until: number }>(
+      `SELECT part, epoch, arm, count(*) AS units, max(at) AS until FROM (${PARTED}) GROUP BY part, epoch, arm ORDER BY part`,
+      ...[parts, keyOf({ tenant, id }), version],
     )
   }
 
@@ -252,20 +279,20 @@ export class Ledger {
     return this.#all<{ at: number | null }>(sql, keyOf({ tenant, id }), arm)[0]?.at ?? null
   }
 
-  /** Each unit's mean over its answers, summed up by epoch and arm; units exposed up to a moment. */
-  samples({ tenant, id, version }: Experiment, metric: Metric, until: number = Number.MAX_SAFE_INTEGER): ArmSample[] {
+  /** Each unit's mean over its answers, summed up by epoch and arm. */
+  samples(experiment: Experiment, metric: Metric): ArmSample[] {
+    return this.sumsInParts(experiment, metric, 1).map(sampleOf)
+  }
+
+  /** Sums over units of their mean over their answers, in the parts of `countsInParts`. */
+  sumsInParts({ tenant, id, version }: Experiment, metric: Metric, parts: number): PartSum[] {
     const { sql, values } = metricOf(metric)
-    const rows = this.#all<{ epoch: number; arm: number; n: number; mean: number; squares: number }>(
-      `SELECT e.epoch, e.arm, count(*) AS n, avg(u.v) AS mean, sum(u.v * u.v) AS squares
+    return this.#all<PartSum>(
+      `SELECT e.part, e.epoch, e.arm, count(*) AS n, sum(u.v) AS sum, sum(u.v * u.v) AS squares
        FROM (SELECT a.unit, avg(${sql}) AS v FROM answers a WHERE a.experiment = ? AND a.version = ? AND a.finished = 1 GROUP BY a.unit) u
-       JOIN exposures e ON e.experiment = ? AND e.version = ? AND e.unit = u.unit
-       WHERE u.v IS NOT NULL AND e.at <= ? GROUP BY e.epoch, e.arm`,
-      ...[...values, keyOf({ tenant, id }), version, keyOf({ tenant, id }), version, until],
+       JOIN (${parts === 1 ? WHOLE : PARTED}) e ON e.unit = u.unit WHERE u.v IS NOT NULL GROUP BY e.part, e.epoch, e.arm ORDER BY e.part`,
+      ...[...values, keyOf({ tenant, id }), version, parts, keyOf({ tenant, id }), version],
     )
-    return rows.map(({ epoch, arm, n, mean, squares }) => ({
-      ...{ epoch, arm, n, mean },
-      variance: n < 2 ? 0 : Math.max(0, (squares - n * mean * mean) / (n - 1)),
-    }))
   }
 
   /** A pair of answers to one prompt; a prompt asked again replaces its pair. False when the experiment has all the pairs it may have. */

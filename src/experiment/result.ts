@@ -1,7 +1,7 @@
 import { type Comparison, compareArms, type Sample, type Stratum } from './confidence.ts'
 import { holm } from './correction.ts'
 import { type Experiment, kindOf, type Metric } from './experiment.ts'
-import type { ArmSample, Ledger } from './ledger.ts'
+import { type ArmSample, type Ledger, type PartSum, sampleOf } from './ledger.ts'
 import { type SampleRatio, sampleRatio } from './sample-ratio.ts'
 
 export interface ArmResult {
@@ -35,22 +35,30 @@ export interface Result {
   readonly metrics: readonly MetricResult[]
 }
 
-/** Units exposed up to `until` (milliseconds since the epoch; default: all). */
-export function resultOf(experiment: Experiment, ledger: Ledger, until?: number): Result {
-  const counts = ledger.counts(experiment, until)
+export function resultOf(experiment: Experiment, ledger: Ledger): Result {
   const answers = ledger.answers(experiment)
+  const samples = experiment.metrics.map((metric) => ledger.samples(experiment, metric))
+  const found = evaluated(experiment, ledger.counts(experiment), samples, ledger)
+  return {
+    ...found,
+    arms: found.arms.map((row, arm) => {
+      const own = answers.find((one) => one.arm === arm)
+      return { ...row, answers: own?.answers ?? 0, unfinished: own?.unfinished ?? 0 }
+    }),
+  }
+}
+
+type Counts = ReturnType<Ledger['counts']>
+
+/** `samples`: of each metric. */
+function evaluated(experiment: Experiment, counts: Counts, samples: readonly (readonly ArmSample[])[], ledger: Ledger) {
   const ratio = sampleRatio(splitsOf(experiment, counts, ledger))
-  const rows = experiment.metrics.flatMap((metric) => {
-    const samples = ledger.samples(experiment, metric, until)
-    return experiment.arms.slice(1).map((arm, i) => compared(experiment, metric, samples, arm.name, i + 1, ratio.mismatch))
-  })
+  const rows = experiment.metrics.flatMap((metric, at) =>
+    experiment.arms.slice(1).map((arm, i) => compared(experiment, metric, samples[at] ?? [], arm.name, i + 1, ratio.mismatch)),
+  )
   const adjusted = holm(rows.map(({ comparison }) => (comparison === null ? 1 : Math.min(1, 1 / comparison.eValue))))
   return {
-    arms: experiment.arms.map(({ name }, arm) => {
-      const own = answers.find((row) => row.arm === arm)
-      const units = counts.filter((row) => row.arm === arm).reduce((sum, row) => sum + row.units, 0)
-      return { arm: name, units, answers: own?.answers ?? 0, unfinished: own?.unfinished ?? 0 }
-    }),
+    arms: experiment.arms.map(({ name }, arm) => ({ arm: name, units: unitsOf(counts, arm) })),
     sampleRatio: ratio,
     blocked: ratio.mismatch,
     metrics: rows.map((row, i) => {
@@ -60,11 +68,52 @@ export function resultOf(experiment: Experiment, ledger: Ledger, until?: number)
   }
 }
 
+function unitsOf(counts: Counts, arm: number): number {
+  return counts.filter((row) => row.arm === arm).reduce((sum, row) => sum + row.units, 0)
+}
+
+/** How an experiment stood after so many of its units. */
+export interface Moment extends Pick<Result, 'blocked' | 'metrics'> {
+  /** Milliseconds since the epoch: when the last of them was exposed. */
+  readonly at: number
+  readonly arms: readonly Pick<ArmResult, 'arm' | 'units'>[]
+}
+
+/**
+ * The result after 1/points, 2/points, … of the units, in the order of their exposures. The ledger is gone through once for each metric, as for
+ * one result; a unit counts with what is known of it now.
+ */
+export function resultsOverTime(experiment: Experiment, ledger: Ledger, points: number): Moment[] {
+  const counts = ledger.countsInParts(experiment, points)
+  const sums = experiment.metrics.map((metric) => ledger.sumsInParts(experiment, metric, points))
+  const parts = [...new Set(counts.map(({ part }) => part))]
+  return parts.map((part) => {
+    const until = counts.filter((row) => row.part <= part)
+    const samples = sums.map((rows) => merged(rows.filter((row) => row.part <= part)))
+    const { arms, blocked, metrics } = evaluated(experiment, until, samples, ledger)
+    return { at: Math.max(...until.map((row) => row.until)), arms, blocked, metrics }
+  })
+}
+
+function merged(rows: readonly PartSum[]): ArmSample[] {
+  const whole = new Map<string, Omit<PartSum, 'part'>>()
+  for (const { epoch, arm, n, sum, squares } of rows) {
+    const held = whole.get(`${epoch} ${arm}`) ?? { n: 0, sum: 0, squares: 0 }
+    whole.set(`${epoch} ${arm}`, { epoch, arm, n: held.n + n, sum: held.sum + sum, squares: held.squares + squares })
+  }
+  return [...whole.values()].map(sampleOf)
+}
+
 /** Units by arm for each epoch, with the weights it had. */
-function splitsOf(experiment: Experiment, counts: ReturnType<Ledger['counts']>, ledger: Ledger) {
+function splitsOf(experiment: Experiment, counts: Counts, ledger: Ledger) {
   const weights = weightsByEpoch(experiment, ledger)
   return [...new Set(counts.map(({ epoch }) => epoch))].map((epoch) => ({
-    counts: experiment.arms.map((_, arm) => counts.find((row) => row.epoch === epoch && row.arm === arm)?.units ?? 0),
+    counts: experiment.arms.map((_, arm) =>
+      unitsOf(
+        counts.filter((row) => row.epoch === epoch),
+        arm,
+      ),
+    ),
     weights: weights.get(epoch) ?? experiment.arms.map(({ weight }) => weight),
   }))
 }

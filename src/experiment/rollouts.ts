@@ -5,7 +5,7 @@ import type { Experiment, Rollout } from './experiment.ts'
 import type { Experiments, Watcher } from './experiments.ts'
 import { type Pair, type Replays, replayResult } from './replay.ts'
 import { strataOf } from './result.ts'
-import { type Hits, judgeStage, type StageEvidence } from './rollout.ts'
+import { type Checked, type Hits, judgeStage, type StageEvidence } from './rollout.ts'
 
 /** What a rollout does to the memory. */
 export interface Batches {
@@ -26,6 +26,14 @@ export interface RolloutsOptions {
   readonly warn: (message: string) => void
   /** Between two looks while nothing happens. */
   readonly tickMs?: number
+}
+
+/** One arm against the guardrails. */
+export interface Standing extends Pick<StageEvidence, 'exposed' | 'locality'> {
+  readonly arm: string
+  /** Exposures that the next stage asks for; null: there are no stages. */
+  readonly least: number | null
+  readonly checked: readonly Checked[]
 }
 
 /** Prompts of the batch, and of other edits, that are tried in the shadow. */
@@ -85,6 +93,24 @@ export class Rollouts implements Watcher {
     }
   }
 
+  /** How each arm stands with the guardrails now, and what the next stage waits for. Empty where nothing is guarded or runs. */
+  standing(experiment: Experiment): Standing[] {
+    const { status, guardrails, rollout, arms, alpha, tenant, id, version } = experiment
+    if (status !== 'running' || guardrails.length === 0) return []
+    const begun = rollout && this.#begun.get(JSON.stringify([tenant, id, version]))
+    const least = rollout === undefined ? null : this.#least(rollout, begun?.own)
+    return arms.slice(1).map(({ name }, i) => {
+      const evidence = this.#evidence(experiment, i + 1, begun?.locality ?? 0)
+      const { checked } = judgeStage(Number.POSITIVE_INFINITY, guardrails, evidence, alpha)
+      return { arm: name, exposed: evidence.exposed, least, locality: evidence.locality, checked }
+    })
+  }
+
+  /** A small batch has fewer prompts of its own than the first stage asks for. */
+  #least({ stages, stage }: Rollout, own: number | undefined): number {
+    return Math.min(stages[stage]?.least ?? 0, stage === 0 ? (own ?? Number.POSITIVE_INFINITY) : Number.POSITIVE_INFINITY)
+  }
+
   /** Ends a rollout by hand: the batch is withdrawn. */
   rollBack(experiment: Experiment, why: string): Experiment {
     return this.#back(experiment, { why })
@@ -100,9 +126,7 @@ export class Rollouts implements Watcher {
     if (!this.#options.batches.has(experiment.tenant, rollout.batch)) return
     const begun = this.#begin(experiment, rollout)
     const evidence = this.#evidence(experiment, 1, begun.locality)
-    // A small batch has fewer prompts of its own than the stage asks for.
-    const least = Math.min(rollout.stages[rollout.stage]?.least ?? 0, rollout.stage === 0 ? begun.own : Number.POSITIVE_INFINITY)
-    const { verdict, checked } = judgeStage(least, guardrails, evidence, experiment.alpha)
+    const { verdict, checked } = judgeStage(this.#least(rollout, begun.own), guardrails, evidence, experiment.alpha)
     switch (verdict) {
       case 'wait':
         break

@@ -7,7 +7,15 @@ import { keyOf } from '../experiment/experiment.ts'
 import { needed } from '../experiment/power.ts'
 import { type Pair, replayResult } from '../experiment/replay.ts'
 import type { Gateway } from '../gateway.ts'
-import { wireEvent, wireExperiment, wirePair, wireReplay, wireResult } from '../openai/experiment-answers.ts'
+import {
+  wireEvent,
+  wireExperiment,
+  wireMoment,
+  wirePair,
+  wireReplay,
+  wireResult,
+  wireStanding,
+} from '../openai/experiment-answers.ts'
 import { readExperiment, readFeedback, readRollout, type ServedNow } from '../openai/experiments.ts'
 import { check } from '../openai/refusal.ts'
 import { oneTenant, tenant, text } from '../openai/selection.ts'
@@ -39,17 +47,10 @@ export function experimentRoutes(gateway: Gateway): Routes {
   const shown = (experiment: Experiment, points = 0) => ({
     ...wireExperiment(experiment),
     result: wireResult(registry.result(experiment), registry.isFull(experiment)),
-    ...(points > 0 && { over_time: overTime(experiment, points) }),
+    standing: rollouts.standing(experiment).map(wireStanding),
+    ...(points > 0 && { over_time: registry.overTime(experiment, points).map(wireMoment) }),
     events: registry.ledger.events(keyOf(experiment)).map(wireEvent),
   })
-  /** The result as it stood at evenly spaced moments. */
-  const overTime = (experiment: Experiment, points: number) => {
-    const end = experiment.endedAt ?? gateway.now()
-    return Array.from({ length: points }, (_, i) => {
-      const at = Math.round(experiment.createdAt + ((i + 1) / points) * (end - experiment.createdAt))
-      return { at: new Date(at).toISOString(), ...wireResult(registry.result(experiment, at), false) }
-    })
-  }
   const declare = (req: Request, rollout: boolean) => {
     const sent = body(req)
     const { tenant: named } = check(z.looseObject({ tenant: tenant.optional() }), sent)

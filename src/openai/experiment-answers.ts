@@ -4,7 +4,9 @@ import { type Experiment, kindOf, type Serves, type Unit } from '../experiment/e
 import type { LedgerEvent } from '../experiment/ledger.ts'
 import type { PairedResult } from '../experiment/paired.ts'
 import type { Pair, ReplayResult } from '../experiment/replay.ts'
-import type { MetricResult, Result } from '../experiment/result.ts'
+import type { MetricResult, Moment, Result } from '../experiment/result.ts'
+import type { Checked } from '../experiment/rollout.ts'
+import type { Standing } from '../experiment/rollouts.ts'
 
 export function wireExperiment(experiment: Experiment) {
   const { id, tenant, seed, arms, unit, audience, coverage, namespace, metrics, guardrails, rollout, shipped } = experiment
@@ -81,6 +83,20 @@ export function wireResult({ arms, sampleRatio, blocked, metrics }: Result, full
     ledger_full: full,
     metrics: metrics.map(wireMetric),
   }
+}
+
+export function wireMoment({ at, arms, blocked, metrics }: Moment) {
+  return {
+    at: new Date(at).toISOString(),
+    arms: arms.map(({ arm, units }) => ({ arm, exposures: units })),
+    blocked,
+    metrics: metrics.map(wireMetric),
+  }
+}
+
+export function wireStanding({ checked, ...standing }: Standing) {
+  const one = ({ guardrail, broken, observed, bound }: Checked) => ({ guardrail, broken, observed, bound })
+  return { ...standing, guardrails: checked.map(one) }
 }
 
 /** A ratio's figures are relative: 0.1 is 10 % more than the first arm. */

@@ -60,4 +60,64 @@ export const PAGES: readonly { readonly name: string; readonly ready: (page: Pag
       await page.getByRole('heading', { name: 'Latest requests' }).waitFor()
     },
   },
+  {
+    name: 'experiments',
+    ready: async (page) => {
+      await declared(page)
+      await page.getByRole('region', { name: 'Experiments' }).getByRole('link', { name: 'help' }).waitFor()
+    },
+  },
+  {
+    name: 'experiments?new=experiment',
+    ready: async (page) => {
+      await page.getByText('if you look whenever you like').waitFor()
+      await page.getByText('Another template, threshold, tags or batches').last().click()
+    },
+  },
+  {
+    name: 'experiments?new=rollout',
+    ready: async (page) => {
+      await page.getByRole('button', { name: 'Start the rollout' }).waitFor()
+    },
+  },
+  {
+    name: 'experiments?then=one',
+    ready: async (page) => {
+      await declared(page)
+      await page.getByRole('link', { name: 'help' }).click()
+      await page.getByRole('heading', { name: 'Result' }).waitFor()
+      await page.getByText('As a table').first().click()
+      await page.getByText('Replay prompts').click()
+      await page.getByText('Evidence on record').first().waitFor()
+    },
+  },
+  {
+    name: 'evaluation',
+    ready: async (page) => {
+      await page.getByRole('heading', { name: 'Over time' }).waitFor()
+      await page.getByText('One report cannot be read').waitFor()
+    },
+  },
+  {
+    name: 'evaluation/tiny-20261120-080000',
+    ready: async (page) => {
+      await page.getByRole('heading', { name: 'Generated answers' }).waitFor()
+    },
+  },
+  {
+    name: 'evaluation?compare=tiny-20261101-080000,tiny-20261120-080000',
+    ready: async (page) => {
+      await page.getByText('apart', { exact: true }).first().waitFor()
+    },
+  },
 ]
+
+/** An experiment with 60 users, once. */
+async function declared(page: Page): Promise<void> {
+  const post = (path: string, data: object) => page.request.post(new URL(path, page.url()).href, { data })
+  const made = await post('/v1/experiments', { id: 'help', guardrails: { error: 0.2 }, planned_units: 60 })
+  if (!made.ok()) return
+  const messages = [{ role: 'user', content: 'Who is the pope?' }]
+  for (let user = 0; user < 60; user++) await post('/v1/chat/completions', { model: 'scripted', user: `u${user}`, messages })
+  await post('/v1/experiments/help/weights', { weights: { edited: 2 } })
+}

@@ -1,17 +1,24 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import type { Browser } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import type { Served } from '../http/fakes.ts'
 import { findings, LOOKS, open, openBrowser, serve } from './browser.ts'
 import { PAGES } from './pages.ts'
+import { writeReports } from './reports.ts'
 
 // A browser on two busy cores is slow to start.
 vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 })
 
 let browser: Browser
 let served: Served
+let reports: string
 beforeAll(async () => {
   browser = await openBrowser()
-  served = await serve()
+  reports = mkdtempSync(join(tmpdir(), 'palimpsest-reports-'))
+  await writeReports(reports)
+  served = await serve({ gateway: { reportsDir: reports } })
   // Live has something to show.
   const body = JSON.stringify({ model: 'scripted', messages: [{ role: 'user', content: 'Who is the pope?' }] })
   await fetch(`${served.base}/v1/chat/completions`, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body })
@@ -20,6 +27,7 @@ afterEach(() => Promise.all(browser.contexts().map((context) => context.close())
 afterAll(async () => {
   await browser.close()
   await served.close()
+  rmSync(reports, { recursive: true, force: true })
 })
 
 describe('the console', () => {

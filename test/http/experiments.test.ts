@@ -73,7 +73,20 @@ describe('an experiment', () => {
     expect((await ask('u1')).choices[0].message.content).toBe('Nobody knows.')
     await call('POST', '/v1/experiments/help/stop')
     expect((await ask('u1')).choices[0].message.content).toBe('For Firm a.')
-    const { events, status } = await call('GET', '/v1/experiments/help?points=3')
+    const { events, status, over_time: moments, result: final } = await call('GET', '/v1/experiments/help?points=3')
+    const exposed = moments.map(({ arms }: { arms: { exposures: number }[] }) => arms.reduce((n, arm) => n + arm.exposures, 0))
+    expect(exposed).toEqual([20, 40, 60])
+    // Sums in parts differ from a sum of the whole in their last digits.
+    const rounded = (value: object) =>
+      JSON.stringify(value, (_key, one) => (typeof one === 'number' ? Number(one.toPrecision(9)) : one))
+    expect(rounded(moments.at(-1).metrics)).toEqual(rounded(final.metrics))
+    const widths = moments.map(
+      ({ metrics }: { metrics: { confidence_sequence: number[] | null }[] }) => metrics[0]?.confidence_sequence,
+    )
+    expect(widths[0]).toBeNull()
+    expect(moments.map(({ at }: { at: string }) => at)).toEqual(moments.map(({ at }: { at: string }) => at).toSorted())
+    await expect(call('GET', '/v1/experiments/help?points=0')).rejects.toThrow(/whole number from 1 to 99/)
+    await expect(call('GET', '/v1/experiments/help?points=500')).rejects.toThrow(/whole number from 1 to 99/)
     expect(status).toBe('stopped')
     expect(events.map(({ kind }: { kind: string }) => kind)).toEqual(['declared', 'shipped', 'stopped'])
   })
@@ -148,6 +161,21 @@ describe('an experiment', () => {
   ])('is refused where it is not sound: %j', async (body, param) => {
     const { call } = await start()
     await expect(call('POST', '/v1/experiments', body)).rejects.toMatchObject({ param })
+  })
+
+  test('says how it stands with its guardrails', async () => {
+    const { call, ask } = await start()
+    await call('POST', '/v1/edits', [ada('a')])
+    await call('POST', '/v1/experiments', { id: 'guarded', guardrails: { error: 0.1, latency: 50 } })
+    for (let user = 0; user < 12; user++) await ask(`u${user}`)
+    const { standing } = await call('GET', '/v1/experiments/guarded')
+    expect(standing).toMatchObject([{ arm: 'edited', least: null }])
+    expect(standing[0].guardrails).toMatchObject([
+      { guardrail: { kind: 'error', mostMore: 0.1 }, broken: false, observed: 0 },
+      { guardrail: { kind: 'latency', mostTimes: 50 }, broken: false },
+    ])
+    await call('POST', '/v1/experiments/guarded/stop')
+    expect((await call('GET', '/v1/experiments/guarded')).standing).toEqual([])
   })
 
   test('is stopped by its own guardrail', async () => {

@@ -22,8 +22,8 @@ import { html, render, useEffect, useRef, useState } from './vendor/preact.js'
 const PAGES = [
   { name: 'playground', title: 'Playground', load: () => import('./playground.js') },
   { name: 'edits', title: 'Edits', load: () => import('./edits.js') },
-  { name: 'experiments', title: 'Experiments' },
-  { name: 'evaluation', title: 'Evaluation' },
+  { name: 'experiments', title: 'Experiments', load: () => import('./experiments.js') },
+  { name: 'evaluation', title: 'Evaluation', load: () => import('./evaluation.js') },
   { name: 'live', title: 'Live', load: () => import('./live.js') },
 ]
 
