@@ -15,6 +15,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ['compare.ts'],
   ['pipeline.ts'],
   ['gateway.ts', 'config.ts'],
+  ['config-values.ts'],
   ['memory', 'prompt', 'engine', 'experiment', 'models', 'access'],
   ['edit'],
   ['trace.ts'],
