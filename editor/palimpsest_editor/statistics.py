@@ -67,23 +67,25 @@ def statistics_layers(job: Job, loaded: LoadedModel) -> tuple[int, ...]:
 
 
 def _own_text(loaded: LoadedModel, tokens: int, seed: int, path: Path, reporter: Reporter) -> list[str]:
-    """Texts that the model wrote after our openings, kept beside the statistics; goes on where it stopped."""
+    """Texts that the model wrote after our openings, kept in one file a model: more tokens go on where fewer stopped."""
     texts: list[str] = json.loads(path.read_text()) if path.exists() else []
-    rows, length = 2 * len(OPENINGS), LENGTH - 8
-    of = -(-tokens // length)
+    openings = [o for o in OPENINGS for _ in range(2)]
+    of = -(-tokens // (LENGTH - 8))
     while len(texts) < of:
         reporter.progress("text", len(texts), of)
-        texts += sample(loaded, [o for o in OPENINGS for _ in range(2)][: min(rows, max(8, of - len(texts)))], length, seed + len(texts))
+        texts += sample(loaded, openings, LENGTH - 8, seed + len(texts), reporter.check)
         said = json.dumps(texts, ensure_ascii=False)
         write_atomically(path, lambda beside, said=said: beside.write_text(said) and None)
     reporter.progress("text", of, of)
-    return texts
+    return texts[:of]
 
 
-def _texts(job: Job, loaded: LoadedModel, tokens: int, folder: Path, reporter: Reporter) -> list[str]:
+def _texts(job: Job, loaded: LoadedModel, tokens: int, reporter: Reporter) -> list[str]:
     given = job.statistics.get("text")
     if not given:
-        return _own_text(loaded, tokens, job.statistics.get("seed", 0), folder / "text.json", reporter)
+        seed = int(job.statistics.get("seed", 0))
+        named = fingerprint(loaded.sha256 or str(job.base.path), seed, OPENINGS, LENGTH)
+        return _own_text(loaded, tokens, seed, job.cache_dir / "statistics" / f"text-{named}.json", reporter)
     paths = [Path(p) for p in ([given] if isinstance(given, str) else given)]
     try:
         return [t.strip() for p in paths for t in p.read_text(encoding="utf-8").split("\n\n") if t.strip()]
@@ -103,7 +105,7 @@ def second_moments(job: Job, loaded: LoadedModel, reporter: Reporter, layers: Se
     pieces = Pieces(job.cache_dir / "statistics" / key)
     missing = [n for n in layers if pieces.load(f"layer-{n}", key) is None]
     if missing:
-        texts = _texts(job, loaded, wanted, pieces.folder, reporter)
+        texts = _texts(job, loaded, wanted, reporter)
         _accumulate(loaded, texts, wanted, missing, module, pieces, key, reporter)
     return Moments(pieces, key, tuple(layers), wanted)
 
