@@ -97,14 +97,17 @@ def memory_to_load_bytes(base: Base, dtype: torch.dtype, dequantised: bool) -> i
     return parameters * (dtype.itemsize + 1 if dequantised else 10)
 
 
-def _check_memory(needed: int, limit: int | None) -> None:
-    free = 0
+def free_bytes() -> int:
+    """Memory that the system can still give, or 0 where it does not say."""
     try:
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        free = int(lines["MemAvailable"].split()[0]) * 1024
+        return int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
-        pass
-    bound = min(x for x in (limit, free or None, 1 << 62) if x is not None)
+        return 0
+
+
+def _check_memory(needed: int, limit: int | None) -> None:
+    bound = min(x for x in (limit, free_bytes() or None, 1 << 62) if x is not None)
     if needed + resident_bytes() > bound:
         raise Fault(
             "memory",

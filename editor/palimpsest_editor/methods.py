@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from palimpsest_editor.checkpoint import Pieces
 from palimpsest_editor.faults import Fault
@@ -16,7 +17,7 @@ from palimpsest_editor.requests import EditRequest
 @dataclass
 class Run:
     """What a method works with. `pieces` is the job's work folder; `key` names all that a piece depends on; `in_force` are the
-    updates already applied to the model (earlier adapters, earlier batches of this job)."""
+    updates already applied to the model (earlier adapters, earlier batches of this job). What a method puts into `report` is in the result."""
 
     job: Job
     loaded: LoadedModel
@@ -24,10 +25,15 @@ class Run:
     pieces: Pieces
     key: str
     in_force: list[LowRankUpdate]
+    report: dict[str, Any] = field(default_factory=dict)
 
 
 Method = Callable[[Run, Sequence[EditRequest], int], list[LowRankUpdate]]
 """(run, the batch's edits, the batch's number) -> updates. The updates in force are already hooked onto the model."""
+
+
+TRAINED = ("lora", "distil")
+"""Methods that train one adapter on all edits at once: a subject may occur more than once in their batch."""
 
 
 def method(name: str | None) -> Method:
@@ -40,4 +46,12 @@ def method(name: str | None) -> Method:
         from palimpsest_editor.pmet import pmet
 
         return pmet
-    raise Fault("malformed_job", f"`method` is {name!r}", "One of memit, pmet")
+    if name == "lora":
+        from palimpsest_editor.lora import lora
+
+        return lora
+    if name == "distil":
+        from palimpsest_editor.distil import distil
+
+        return distil
+    raise Fault("malformed_job", f"`method` is {name!r}", "One of memit, pmet, lora, distil")

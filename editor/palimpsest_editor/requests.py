@@ -21,6 +21,7 @@ class EditRequest:
     target_new: str
     target_true: str | None = None
     paraphrases: tuple[str, ...] = ()
+    relation: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def parse_edits(raw: Iterable[dict[str, Any]]) -> list[EditRequest]:
         if subject not in prompt:
             raise Fault("malformed_job", f"edit {name}: {subject!r} does not occur in {prompt!r}", "Write the subject as the prompt does")
         paraphrases = tuple(p for p in one.get("paraphrases") or () if isinstance(p, str))
-        edits.append(EditRequest(name, subject, prompt, one["target_new"].strip(), one.get("target_true"), paraphrases))
+        edits.append(EditRequest(name, subject, prompt, one["target_new"].strip(), one.get("target_true"), paraphrases, one.get("relation")))
     return edits
 
 

@@ -14,7 +14,7 @@ from palimpsest_editor.checkpoint import Pieces, fingerprint
 from palimpsest_editor.faults import Fault
 from palimpsest_editor.loading import LoadedModel, load
 from palimpsest_editor.lowrank import LowRankUpdate, applied, check_finite, merge, truncate
-from palimpsest_editor.methods import Run, method
+from palimpsest_editor.methods import TRAINED, Run, method
 from palimpsest_editor.protocol import Job, Reporter
 from palimpsest_editor.requests import EditRequest, batches, parse_edits
 
@@ -29,6 +29,10 @@ def perform(job: Job, reporter: Reporter) -> dict[str, Any]:
     edit = method(job.method) if job.task == "edit" else None
     if edit is not None and not edits:
         raise Fault("malformed_job", "There are no edits", "Give `edits`")
+    if job.method in TRAINED:
+        from palimpsest_editor.training import check_memory
+
+        check_memory(job)
     loaded = load(job.base, job.cache_dir, reporter, job.device, job.dtype)
     in_force = merge([read_adapter(a.path, loaded.model.config)[0] for a in job.adapters], [a.scale for a in job.adapters])
     for u in in_force:
@@ -69,8 +73,10 @@ def _edit(job: Job, loaded: LoadedModel, reporter: Reporter, before: list[LowRan
     """Batch after batch, each on the model as the earlier ones left it; then the adapter of all of them."""
     edit = method(job.method)
     made: list[list[LowRankUpdate]] = []
-    parts = batches(edits, int(job.hparams.get("batch_edits", 1000)))
-    known = [loaded.sha256, job.method, job.hparams, job.seed, str(loaded.dtype), [(str(a.path), a.scale) for a in job.adapters]]
+    parts = [edits] if job.method in TRAINED else batches(edits, int(job.hparams.get("batch_edits", 1000)))
+    reports: dict[str, Any] = {}
+    known: list[Any] = [job.transfer, job.locality] if job.method in TRAINED else []
+    known += [loaded.sha256, job.method, job.hparams, job.seed, str(loaded.dtype), [(str(a.path), a.scale) for a in job.adapters]]
     with ExitStack() as stack:
         stack.enter_context(applied(loaded, before))
         if job.probes:
@@ -82,6 +88,7 @@ def _edit(job: Job, loaded: LoadedModel, reporter: Reporter, before: list[LowRan
             known.append([[e.id, e.subject, e.prompt, e.target_new, e.paraphrases] for e in batch])
             run = Run(job, loaded, reporter, Pieces(job.work_dir), fingerprint(known, job.statistics), [*before, *merge(made)])
             updates = edit(run, batch, number)
+            reports |= run.report
             check_finite(updates)
             stack.enter_context(applied(loaded, updates))
             made.append(updates)
@@ -91,7 +98,7 @@ def _edit(job: Job, loaded: LoadedModel, reporter: Reporter, before: list[LowRan
     total = merge(made)
     about = {"method": job.method or "", "edits": str(len(edits)), "batches": str(len(parts))}
     result: dict[str, Any] = {"adapter": _export(job, loaded, total, about), "batches": [[e.id for e in batch] for batch in parts]}
-    result["norms"] = [_norm(loaded, u) for u in total]
+    result |= {"norms": [_norm(loaded, u) for u in total], **reports}
     return {**result, "scores": scores} if job.probes else result
 
 
