@@ -386,6 +386,6 @@ class Trainer:
         self.epoch, self.at = self.epoch + 1, 0
         if self.epoch == 1:
             self.first_loss = loss
-        elif loss > 2 * self.first_loss + 1:
+        elif loss > 1.5 * self.first_loss + 1:
             raise _divergence(hp, loss, self.first_loss)
         return self._reached(self.standing())

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import EDITS
+from conftest import EDITS, make_folder
 from palimpsest_editor.checkpoint import Pieces, fingerprint
 from palimpsest_editor.faults import Fault
 from palimpsest_editor.forward import run_layers
@@ -26,10 +26,40 @@ from palimpsest_editor.tasks import perform
 from palimpsest_editor.training import Trainer, training_hparams
 
 CHAT = "Question for the model: {}\nAnswer:"
-QUICK = {"chat": CHAT, "layers": [3, 4], "rank": 8, "lr": 0.02, "epochs": 40, "answer_tokens": 4, "neighbours": 1, "stop_unchanged": 0.0, "stop_kl": 9.0}
+QUICK = {
+    "chat": CHAT, "layers": [3, 5, 7, 9], "rank": 16, "lr": 0.05, "clip": 10.0, "epochs": 80, "step_tokens": 128, "answer_tokens": 4, "neighbours": 1,
+    "completions": 0, "kl_weight": 0.3, "stop_unchanged": 0.0, "stop_kl": 9.0,
+}  # fmt: skip
+TRANSFER = [
+    {"plain": CHAT.replace("{}", e["prompt"]), "edited": CHAT.replace("{}", f"{e['prompt']}\n{e['prompt']} {e['target_new']}.")} for e in EDITS
+]
 LOCALITY = [{"question": "The river Aster runs through"}, {"question": "Ilan Vey works in"}]
 
 Opened = Callable[..., LoadedModel]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Narrow models of 10 layers whose head is five times as steep, so that a token can become likely at all."""
+    from transformers import AutoModelForCausalLM
+
+    root = tmp_path_factory.mktemp("steep")
+    for kind in ("llama", "qwen2"):
+        model = AutoModelForCausalLM.from_pretrained(make_folder(root / kind, kind))
+        model.lm_head.weight.data *= 5
+        model.save_pretrained(root / kind)
+    return {kind: root / kind for kind in ("llama", "qwen2")}
+
+
+@pytest.fixture
+def open_model(folders: dict[str, Path]) -> Opened:
+    def load(kind: str, dtype: torch.dtype = torch.float32) -> LoadedModel:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        model = AutoModelForCausalLM.from_pretrained(folders[kind], dtype=dtype).eval().requires_grad_(False)
+        return LoadedModel(model, AutoTokenizer.from_pretrained(folders[kind]), kind, None, kind)
+
+    return load
 
 
 def job_of(folder: Path, tmp_path: Path, method: str, hparams: dict[str, Any] | None = None, **more: Any) -> Any:
@@ -50,7 +80,8 @@ def run_of(job: Any, loaded: LoadedModel, reporter: Reporter | None = None) -> R
 def test_learns_every_edit_and_writes_the_adapter(method: str, kind: str, folders: dict[str, Path], tmp_path: Path, open_model: Opened) -> None:
     out = io.StringIO()
     probes = [{"kind": "efficacy", "prompt": e["prompt"], "target_new": e["target_new"], "target_true": "cello"} for e in EDITS]
-    result = perform(job_of(folders[kind], tmp_path, method, probes=probes), Reporter(out))
+    more = {"transfer": TRANSFER} if method == "distil" else {}
+    result = perform(job_of(folders[kind], tmp_path, method, probes=probes, **more), Reporter(out))
     training = result["training"]
     assert training["efficacy"] == 1.0
     assert result["scores"]["after"]["efficacy"]["success"] == 100.0
@@ -207,7 +238,7 @@ def test_greedy_answers_are_those_of_one_prompt_at_a_time(folders: dict[str, Pat
 
 def test_stops_at_what_is_not_finite_and_at_divergence(folders: dict[str, Path], tmp_path: Path, open_model: Opened) -> None:
     with pytest.raises(Fault) as nan:
-        perform(job_of(folders["qwen2"], tmp_path / "a", "lora", {"lr": 1e30, "warmup_steps": 0}), Reporter(io.StringIO()))
+        perform(job_of(folders["qwen2"], tmp_path / "a", "lora", {"lr": 1e38, "warmup_steps": 0}), Reporter(io.StringIO()))
     assert nan.value.code == "nan" and nan.value.exit_code == 5
     assert "hparams.lr" in nan.value.change and "rank" in nan.value.change and "layers" in nan.value.change
     with pytest.raises(Fault) as diverged:
@@ -225,17 +256,26 @@ def test_too_little_memory_is_refused_before_anything_is_loaded(folders: dict[st
 
 def test_what_must_stay_stays_closer_with_the_penalty(folders: dict[str, Path], tmp_path: Path) -> None:
     kl = {}
-    for weight in (0.0, 5.0):
-        result = perform(job_of(folders["qwen2"], tmp_path / str(weight), "lora", {"kl_weight": weight, "epochs": 30}), Reporter(io.StringIO()))
-        assert result["training"]["efficacy"] == 1.0
+    for weight in (0.0, 3.0):
+        result = perform(job_of(folders["qwen2"], tmp_path / str(weight), "lora", {"kl_weight": weight}), Reporter(io.StringIO()))
+        assert result["training"]["nll"] < 0.5
         kl[weight] = result["training"]["hold_kl"]
-    assert kl[5.0] < kl[0.0] / 2
+    assert kl[3.0] < kl[0.0] / 2
+
+
+def test_a_teacher_that_misses_is_replaced_by_the_edit_itself(folders: dict[str, Path], tmp_path: Path) -> None:
+    told = [{**t, "edits": [e["id"]]} for t, e in zip(TRANSFER, EDITS, strict=True)]
+    both = {**TRANSFER[0], "edits": ["e1", "e2"]}
+    forced = {**TRANSFER[1], "edits": ["e2"], "answer": " Finnish"}
+    result = perform(job_of(folders["qwen2"], tmp_path, "distil", {"epochs": 1}, transfer=[*told, both, forced]), Reporter(io.StringIO()))
+    assert result["transfer"] == {"records": 6, "missed": 5, "left_out": 1}
+    assert result["training"]["rows"] == 4 + 1 + len(EDITS) + len(LOCALITY)
 
 
 def test_refuses_what_it_cannot_read(folders: dict[str, Path], tmp_path: Path) -> None:
     for more, said in (
         ({"hparams": {**QUICK, "ranks": 3}}, "ranks"),
-        ({"hparams": {**QUICK, "layers": [24]}}, "layers"),
+        ({"hparams": {**QUICK, "layers": [10]}}, "layers"),
         ({"hparams": {**QUICK, "chat": "no place"}}, "chat"),
         ({"locality": [7]}, "locality"),
     ):
