@@ -7,6 +7,11 @@ beside them, and the frozen layers below the lowest adapted one run once and not
 Loss of a row, a mean over its answer's tokens: `edit` −log p(token); `teacher` and `hold` KL(p ‖ q), p the stored distribution: its k
 likeliest tokens and the rest as one more outcome (a lower bound of the full KL that is tight where k covers p). AdamW (Loshchilov and
 Hutter, 2019), linear warm-up, then cosine to a tenth. A row whose loss is small already sits out two epochs of three.
+
+Scope: A is kept orthogonal to the principal directions of what enters its matrix over the `hold` rows (all but 1 − `scope_energy` of
+their energy), projected anew after each step. There B·A answers with nothing, so the chat format's own tokens and the relation's words
+cannot carry an edit; the subject's can. The idea is gradient projection memory's (Saha, Garg and Roy, 2021, arXiv:2103.09762) and
+AlphaEdit's (Fang et al., 2024, arXiv:2410.02355: the null space of the kept knowledge's keys), here on a trained adapter.
 """
 
 from __future__ import annotations
@@ -38,7 +43,8 @@ class TrainingHparams:
     `stop_efficacy` of the edits have every token of every phrasing first, the answers that must stay keep `stop_unchanged` of their
     rows and their KL is below `stop_kl`; or after `epochs`. `completions` and `questions`: phrasings an edit beside its bare prompt;
     `neighbours`: prompts about other subjects an edit; `answer_tokens`: how much of an answer is trained on; `top_k`: of a stored
-    distribution; `chat`: chat format with `{}` (default: the tokenizer's). `keep_misses`: also learn where the teacher missed."""
+    distribution; `scope_energy` (0: no projection) of at most `scope_tokens` held tokens, and at most half of a matrix's inputs, is kept out of
+    the adapter's reach; `chat`: chat format with `{}` (default: the tokenizer's). `keep_misses`: also learn where the teacher missed."""
 
     layers: tuple[int, ...]
     modules: tuple[str, ...] = ("mlp.down_proj",)
@@ -62,6 +68,8 @@ class TrainingHparams:
     answer_tokens: int = 16
     top_k: int = 32
     checkpoint_steps: int = 20
+    scope_energy: float = 0.999
+    scope_tokens: int = 1500
     chat: str | None = None
     keep_misses: bool = False
 
@@ -177,6 +185,45 @@ def soft_targets(run: Run, rows: Sequence[Row], hp: TrainingHparams, name: str) 
     return [s for s in out if s is not None]
 
 
+def principal(keys: Tensor, energy: float) -> Tensor:
+    """Orthonormal directions (m × inputs) that hold `energy` of the rows' squared length; at most half of the inputs."""
+    values, vectors = torch.linalg.eigh((keys @ keys.T).double())
+    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
+    share = values.cumsum(0) / values.sum()
+    most = min(int((share < energy).sum()) + 1, keys.shape[1] // 2, int((values > 1e-9 * values[0]).sum()))
+    basis = (keys.double().T @ vectors[:, :most]) / values[:most].sqrt()
+    return torch.linalg.qr(basis)[0].T.float().contiguous()
+
+
+@torch.no_grad()
+def scope_directions(run: Run, rows: Sequence[Row], opening: tuple[int, ...], hp: TrainingHparams) -> dict[tuple[int, str], Tensor]:
+    """By matrix, the directions of the `hold` rows' inputs, which the adapter is not to answer to. A seeded sample of their tokens."""
+    index = [i for i, r in enumerate(rows) if r.kind == "hold"]
+    if not index or hp.scope_energy <= 0:
+        return {}
+    loaded = run.loaded
+    keys: dict[tuple[int, str], list[Tensor]] = {(n, m): [] for n in hp.layers for m in hp.modules}
+
+    def keep(key: tuple[int, str]) -> Any:
+        return lambda _module, inputs, _output: keys[key].append(inputs[0][0].float())
+
+    handles = [loaded.module(*key).register_forward_hook(keep(key)) for key in keys]
+    try:
+        for chosen in packs(rows, index, opening, 2 * hp.step_tokens):
+            run.reporter.check()
+            run_packed(loaded, pack(rows, chosen, opening, loaded.device), None, 0, max(hp.layers) + 1)
+    finally:
+        for handle in handles:
+            handle.remove()
+    out = {}
+    for number, (key, parts) in enumerate(keys.items()):
+        run.reporter.progress("scope directions", number, len(keys))
+        found = torch.cat(parts)
+        sample = torch.randperm(found.shape[0], generator=torch.Generator().manual_seed(run.job.seed))[: hp.scope_tokens]
+        out[key] = principal(found[sample.to(found.device)], hp.scope_energy)
+    return out
+
+
 @dataclass
 class _Seen:
     """What each row was like when it was last run: its loss and whether all its answer's tokens were the likeliest."""
@@ -185,11 +232,15 @@ class _Seen:
     right: Tensor
 
 
-def _divergence(hp: TrainingHparams, loss: float, first: float) -> Fault:
+LOST_NATS = 2.0
+"""A hold KL above this after a quarter of the epochs: where the model was to stay as it was, it says something else altogether."""
+
+
+def _divergence(hp: TrainingHparams, what: str) -> Fault:
     less = max(1, hp.rank // 2)
     return Fault(
         "diverged",
-        f"The loss grew from {first:.3g} to {loss:.3g} (lr {hp.lr:g}, rank {hp.rank}, {len(hp.layers)} layers)",
+        f"{what} (lr {hp.lr:g}, rank {hp.rank}, {len(hp.layers)} layers)",
         f"Lower hparams.lr to {hp.lr / 4:g}, hparams.rank to {less}, or adapt fewer layers",
     )
 
@@ -210,7 +261,9 @@ class Trainer:
         self.loaded, self.reporter = run.loaded, run.reporter
         self.opening = shared_opening(rows)
         self.key = fingerprint(run.key, [[r.ids, r.answer, r.kind, r.owner] for r in rows], str(hp))
+        self.scope = scope_directions(run, rows, self.opening, hp)
         self.updates = self._fresh()
+        self._project()
         self.parameters = [t for u in self.updates for t in (u.a, u.b)]
         self.optimiser = torch.optim.AdamW(self.parameters, lr=hp.lr, weight_decay=hp.weight_decay, betas=(0.9, 0.98), eps=1e-8, foreach=False)
         self.seen = _Seen(torch.full((len(rows),), math.inf), torch.zeros(len(rows), dtype=torch.bool))
@@ -229,6 +282,13 @@ class Trainer:
                 a, b = a.to(self.loaded.device), torch.zeros(outputs, self.hp.rank, device=self.loaded.device)
                 made.append(LowRankUpdate(layer, module, a.requires_grad_(True), b.requires_grad_(True)))
         return made
+
+    @torch.no_grad()
+    def _project(self) -> None:
+        for u in self.updates:
+            basis = self.scope.get(u.key)
+            if basis is not None:
+                u.a.sub_((u.a @ basis.T) @ basis)
 
     # Checkpoints alternate between two names, so that one of them is whole whenever the process dies.
 
@@ -318,6 +378,7 @@ class Trainer:
             raise _nan(self.hp, self.step)
         self.optimiser.param_groups[0]["lr"] = self._lr(steps)
         self.optimiser.step()
+        self._project()
         self.step += 1
 
     def standing(self) -> dict[str, float]:
@@ -366,7 +427,7 @@ class Trainer:
             message = f"After {self.epoch} epochs: efficacy {now['efficacy']:.3f}, unchanged {now['unchanged']:.3f}, KL {now['hold_kl']:.4f}"
             self.reporter.note("bounds_not_reached", f"{message}; more epochs, a higher rank or another kl_weight may reach them")
         done = [LowRankUpdate(u.layer, u.module, u.a.detach().cpu(), u.b.detach().cpu()) for u in self.updates]
-        return merge([done]), {"epochs": self.epoch, "steps": self.step, "resumed": resumed, "rows": len(self.rows), **now}
+        return merge([done]), {"epochs": self.epoch, "steps": self.step, "scope_ranks": [b.shape[0] for b in self.scope.values()], "resumed": resumed, "rows": len(self.rows), **now}
 
     def _one_epoch(self, lower: Lower, steps: int, whole: int) -> bool:
         """Whether the bounds are reached."""
@@ -387,5 +448,8 @@ class Trainer:
         if self.epoch == 1:
             self.first_loss = loss
         elif loss > 1.5 * self.first_loss + 1:
-            raise _divergence(hp, loss, self.first_loss)
-        return self._reached(self.standing())
+            raise _divergence(hp, f"The loss grew from {self.first_loss:.3g} to {loss:.3g}")
+        now = self.standing()
+        if hp.kl_weight > 0 and now["hold_kl"] > LOST_NATS and self.epoch >= max(3, hp.epochs // 4):
+            raise _divergence(hp, f"What must stay has moved by {now['hold_kl']:.3g} nats a token")
+        return self._reached(now)
