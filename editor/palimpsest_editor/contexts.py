@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+from palimpsest_editor.faults import Fault
 from palimpsest_editor.loading import LoadedModel
 
 STARTS = ("The", "Therefore", "Because", "I", "You", "In", "When", "A")
@@ -29,6 +30,8 @@ def sample(loaded: LoadedModel, starts: list[str], tokens: int, seed: int, check
     tokenizer = loaded.tokenizer
     tokenizer.padding_side = "left"
     coded = tokenizer(starts, return_tensors="pt", padding=True).to(loaded.device)
+    if not torch.isfinite(loaded.model(coded["input_ids"][:1]).logits).all():
+        raise Fault("nan", f"{loaded.name} itself gives logits that are not finite", "Give dtype float32, or fetch the model again")
     torch.manual_seed(seed)
     out = loaded.model.generate(
         **coded,

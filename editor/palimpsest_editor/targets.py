@@ -157,6 +157,6 @@ def optimise(
             most = hp.clamp * norm
             moved = moved * (most / moved.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
             delta[module][held] = torch.where(open_row[:, None], moved, d)
-    if started is not None and float(nll.mean()) > float(started.mean()) + 1:
-        raise Fault("diverged", f"The loss rose from {float(started.mean()):.2f} to {float(nll.mean()):.2f}", "Lower hparams.lr or hparams.clamp")
+    if started is not None and hp.steps > 1 and float(nll.mean()) > max(hp.stop, float(started.mean())):
+        raise Fault("diverged", f"The loss went from {float(started.mean()):.2f} to {float(nll.mean()):.2f}", "Lower hparams.lr or hparams.clamp")
     return {**delta, "nll": nll}
