@@ -37,12 +37,16 @@ def parse_edits(raw: Iterable[dict[str, Any]]) -> list[EditRequest]:
     edits = []
     for index, one in enumerate(raw):
         name = str(one.get("id", index)) if isinstance(one, dict) else str(index)
-        if not isinstance(one, dict) or not all(isinstance(one.get(k), str) and one[k].strip() for k in ("subject", "prompt", "target_new")):
+        if not isinstance(one, dict) or not all(
+            isinstance(one.get(k), str) and one[k].strip() for k in ("subject", "prompt", "target_new")
+        ):
             raise Fault("malformed_job", f"edit {name} lacks subject, prompt or target_new", "Give all three as texts")
         prompt = one["prompt"].replace("{}", one["subject"]).rstrip()
         subject = one["subject"].strip()
         if subject not in prompt:
-            raise Fault("malformed_job", f"edit {name}: {subject!r} does not occur in {prompt!r}", "Write the subject as the prompt does")
+            raise Fault(
+                "malformed_job", f"edit {name}: {subject!r} does not occur in {prompt!r}", "Write the subject as the prompt does"
+            )
         paraphrases = tuple(p for p in one.get("paraphrases") or () if isinstance(p, str))
         edits.append(EditRequest(name, subject, prompt, one["target_new"].strip(), one.get("target_true"), paraphrases))
     return edits

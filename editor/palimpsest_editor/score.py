@@ -22,7 +22,9 @@ KINDS = ("efficacy", "paraphrase", "neighbourhood")
 
 
 @torch.no_grad()
-def target_scores(loaded: LoadedModel, pairs: Sequence[tuple[str, str]], reporter: Reporter | None = None, stage: str = "score", rows: int = 64) -> Tensor:
+def target_scores(
+    loaded: LoadedModel, pairs: Sequence[tuple[str, str]], reporter: Reporter | None = None, stage: str = "score", rows: int = 64
+) -> Tensor:
     """(prompt, target) -> mean log-probability a target token and the share of them that is the argmax; N × 2, float32."""
     tokenizer = loaded.tokenizer
     coded = []
@@ -53,13 +55,21 @@ def target_scores(loaded: LoadedModel, pairs: Sequence[tuple[str, str]], reporte
     return out
 
 
-def score_probes(loaded: LoadedModel, probes: Sequence[dict[str, Any]], reporter: Reporter | None = None, stage: str = "score") -> dict[str, Any]:
+def score_probes(
+    loaded: LoadedModel, probes: Sequence[dict[str, Any]], reporter: Reporter | None = None, stage: str = "score"
+) -> dict[str, Any]:
     """Share of successes (per cent) by kind, with counts and `match`; and the log-probabilities of each probe, in their order."""
     for index, probe in enumerate(probes):
-        if probe.get("kind") not in KINDS or not isinstance(probe.get("prompt"), str) or not isinstance(probe.get("target_new"), str):
+        if (
+            probe.get("kind") not in KINDS
+            or not isinstance(probe.get("prompt"), str)
+            or not isinstance(probe.get("target_new"), str)
+        ):
             raise Fault("malformed_job", f"probe {index} lacks kind, prompt or target_new", f"kind is one of {', '.join(KINDS)}")
     with_true = [i for i, p in enumerate(probes) if p.get("target_true")]
-    pairs = [(p["prompt"], p["target_new"]) for p in probes] + [(probes[i]["prompt"], probes[i]["target_true"]) for i in with_true]
+    pairs = [(p["prompt"], p["target_new"]) for p in probes] + [
+        (probes[i]["prompt"], probes[i]["target_true"]) for i in with_true
+    ]
     scores = target_scores(loaded, pairs, reporter, stage)
     new, true = scores[: len(probes)], torch.full((len(probes), 2), float("nan"))
     if with_true:
@@ -74,5 +84,7 @@ def score_probes(loaded: LoadedModel, probes: Sequence[dict[str, Any]], reporter
         success = (wanted[picked, 0] > other[picked, 0]).float().mean()
         match = wanted[picked, 1].mean()
         result[kind] = {"success": round(100 * float(success), 2), "match": round(100 * float(match), 2), "probes": len(at)}
-    result["log_probabilities"] = [[round(float(n), 4), None if t != t else round(float(t), 4)] for n, t in zip(new[:, 0], true[:, 0], strict=True)]
+    result["log_probabilities"] = [
+        [round(float(n), 4), None if t != t else round(float(t), 4)] for n, t in zip(new[:, 0], true[:, 0], strict=True)
+    ]
     return result

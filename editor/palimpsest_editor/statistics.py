@@ -53,7 +53,9 @@ class Moments:
         """C of a layer, inputs × inputs, float32."""
         found = self.pieces.load(f"layer-{layer}", self.key)
         if found is None:
-            raise Fault("internal", f"The statistics of layer {layer} were changed on disk", "Run the job again: they are computed anew")
+            raise Fault(
+                "internal", f"The statistics of layer {layer} were changed on disk", "Run the job again: they are computed anew"
+            )
         return found["sum"] / found["count"]
 
     def about(self) -> dict[str, Any]:
@@ -90,7 +92,9 @@ def _texts(job: Job, loaded: LoadedModel, tokens: int, reporter: Reporter) -> li
     try:
         return [t.strip() for p in paths for t in p.read_text(encoding="utf-8").split("\n\n") if t.strip()]
     except OSError as error:
-        raise Fault("malformed_job", f"The text for the statistics cannot be read: {error}", "Name text files in statistics.text") from error
+        raise Fault(
+            "malformed_job", f"The text for the statistics cannot be read: {error}", "Name text files in statistics.text"
+        ) from error
 
 
 @torch.no_grad()
@@ -101,7 +105,9 @@ def second_moments(job: Job, loaded: LoadedModel, reporter: Reporter, layers: Se
     given = job.statistics.get("text")
     files = [given] if isinstance(given, str) else given or []
     sources = [[str(p), Path(p).stat().st_size if Path(p).exists() else 0] for p in files]
-    key = fingerprint(loaded.sha256 or str(job.base.path), str(loaded.dtype), module, wanted, sources, job.statistics.get("seed", 0), LENGTH)
+    key = fingerprint(
+        loaded.sha256 or str(job.base.path), str(loaded.dtype), module, wanted, sources, job.statistics.get("seed", 0), LENGTH
+    )
     pieces = Pieces(job.cache_dir / "statistics" / key)
     missing = [n for n in layers if pieces.load(f"layer-{n}", key) is None]
     if missing:
@@ -110,8 +116,20 @@ def second_moments(job: Job, loaded: LoadedModel, reporter: Reporter, layers: Se
     return Moments(pieces, key, tuple(layers), wanted)
 
 
-def _accumulate(loaded: LoadedModel, texts: list[str], wanted: int, layers: list[int], module: str, pieces: Pieces, key: str, reporter: Reporter) -> None:
-    coded = sorted((ids for ids in (loaded.tokenizer(t, truncation=True, max_length=LENGTH)["input_ids"] for t in texts) if len(ids) > 1), key=len)
+def _accumulate(
+    loaded: LoadedModel,
+    texts: list[str],
+    wanted: int,
+    layers: list[int],
+    module: str,
+    pieces: Pieces,
+    key: str,
+    reporter: Reporter,
+) -> None:
+    coded = sorted(
+        (ids for ids in (loaded.tokenizer(t, truncation=True, max_length=LENGTH)["input_ids"] for t in texts) if len(ids) > 1),
+        key=len,
+    )
     # Shuffled, so that a limit on tokens takes a fair share of every length.
     order = torch.randperm(len(coded), generator=torch.Generator().manual_seed(0)).tolist()
     name = f"partial-{'-'.join(map(str, layers))}"
@@ -125,7 +143,9 @@ def _accumulate(loaded: LoadedModel, texts: list[str], wanted: int, layers: list
         part = [coded[i] for i in order[at : at + 16]]
         at += len(part)
         ids = pad(part, loaded.tokenizer.pad_token_id, loaded.device)
-        real = torch.arange(ids.shape[1], device=ids.device)[None] < torch.tensor([len(p) for p in part], device=ids.device)[:, None]
+        real = (
+            torch.arange(ids.shape[1], device=ids.device)[None] < torch.tensor([len(p) for p in part], device=ids.device)[:, None]
+        )
         with inputs_and_outputs(loaded, layers, module) as seen:
             run_layers(loaded, ids, max(layers) + 1)
         for n in layers:

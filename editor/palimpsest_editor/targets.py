@@ -45,7 +45,14 @@ class Sequences:
         old_row = torch.full((self.recording.entering.shape[0],), -1, device=edits.device)
         old_row[row] = torch.arange(len(row), device=edits.device)
         rows = old_row[self.rows[chosen]]
-        return Sequences(self.recording.rows(row), rows, self.places[chosen], self.wanted[chosen], renumber[self.edit[chosen]], self.weight[chosen])
+        return Sequences(
+            self.recording.rows(row),
+            rows,
+            self.places[chosen],
+            self.wanted[chosen],
+            renumber[self.edit[chosen]],
+            self.weight[chosen],
+        )
 
 
 def prompt_sequences(loaded: LoadedModel, edits: Sequence[EditRequest], contexts: Sequence[str], layer: int) -> Sequences:
@@ -65,11 +72,13 @@ def prompt_sequences(loaded: LoadedModel, edits: Sequence[EditRequest], contexts
 
 
 def essence_sequences(loaded: LoadedModel, edits: Sequence[EditRequest], layer: int) -> Sequences:
-    """"{subject} is a" for each edit; the place is the last token."""
+    """ "{subject} is a" for each edit; the place is the last token."""
     coded = [encode(loaded.tokenizer, "{}", f"{e.subject} is a", e.subject) for e in edits]
     index = torch.arange(len(edits), device=loaded.device)
     places = torch.tensor([len(c.ids) - 1 - c.subject_last for c in coded], device=loaded.device)
-    return Sequences(record(loaded, coded, layer), index, places, torch.zeros_like(index), index, torch.ones(len(edits), device=loaded.device))
+    return Sequences(
+        record(loaded, coded, layer), index, places, torch.zeros_like(index), index, torch.ones(len(edits), device=loaded.device)
+    )
 
 
 def _states(loaded: LoadedModel, seq: Sequences, changes: dict[str, Tensor]) -> Tensor:
@@ -95,7 +104,13 @@ def base_states(loaded: LoadedModel, recording: Recording, first_rows: Tensor) -
 
 
 def optimise(
-    loaded: LoadedModel, edits: Sequence[EditRequest], contexts: Sequence[str], hp: Hparams, places: dict[str, tuple[str, float]], reporter: Reporter, stage: tuple[int, int]
+    loaded: LoadedModel,
+    edits: Sequence[EditRequest],
+    contexts: Sequence[str],
+    hp: Hparams,
+    places: dict[str, tuple[str, float]],
+    reporter: Reporter,
+    stage: tuple[int, int],
 ) -> dict[str, Tensor]:
     """δ for each place, N × hidden, float32.
 
@@ -126,19 +141,25 @@ def optimise(
 
         states = _states(loaded, seq, repeated)
         weight, wanted = seq.weight * hp.nll_factor, seq.wanted
-        values, gradient = head_loss(loaded, states, lambda z, w: weight[w] * torch.nn.functional.cross_entropy(z, wanted[w], reduction="none"))  # noqa: B023
+        values, gradient = head_loss(
+            loaded, states, lambda z, w: weight[w] * torch.nn.functional.cross_entropy(z, wanted[w], reduction="none")
+        )  # noqa: B023
         states.backward(gradient.to(states.dtype))
         now = torch.zeros(len(held), device=loaded.device).index_add_(0, seq.edit, values) / hp.nll_factor
         if not torch.isfinite(now).all():
             bad = [edits[i].id for i in held[~torch.isfinite(now)].tolist()]
-            raise Fault("nan", f"The loss of {', '.join(bad[:5])} is not finite in step {step}", "Lower hparams.lr, or give dtype float32")
+            raise Fault(
+                "nan", f"The loss of {', '.join(bad[:5])} is not finite in step {step}", "Lower hparams.lr, or give dtype float32"
+            )
         nll[held] = now
         started = now.clone() if started is None else started
 
         if hp.kl_factor:
             base = before[held]
             last = _states(loaded, ess, here)
-            _, gradient = head_loss(loaded, last, lambda z, w: hp.kl_factor * (base[w].exp() * (base[w] - z.log_softmax(-1))).sum(-1))  # noqa: B023
+            _, gradient = head_loss(
+                loaded, last, lambda z, w: hp.kl_factor * (base[w].exp() * (base[w] - z.log_softmax(-1))).sum(-1)
+            )  # noqa: B023
             last.backward(gradient.to(last.dtype))
         still = held[now >= hp.stop]
         reporter.progress("targets", stage[0] + n - len(still), stage[1], step=step, nll=round(float(nll.mean()), 4))
@@ -158,5 +179,9 @@ def optimise(
             moved = moved * (most / moved.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
             delta[module][held] = torch.where(open_row[:, None], moved, d)
     if started is not None and hp.steps > 1 and float(nll.mean()) > max(hp.stop, float(started.mean())):
-        raise Fault("diverged", f"The loss went from {float(started.mean()):.2f} to {float(nll.mean()):.2f}", "Lower hparams.lr or hparams.clamp")
+        raise Fault(
+            "diverged",
+            f"The loss went from {float(started.mean()):.2f} to {float(nll.mean()):.2f}",
+            "Lower hparams.lr or hparams.clamp",
+        )
     return {**delta, "nll": nll}

@@ -50,7 +50,13 @@ def perform(job: Job, reporter: Reporter) -> dict[str, Any]:
         result = {"adapter": _export(job, loaded, merge(sets), {"method": job.method or job.task})}
     reporter.check()
     seconds = {k: round(v, 1) for k, v in reporter.stage_seconds.items()}
-    return {**result, "task": job.task, "seconds": round(time.monotonic() - began, 1), "stages": seconds, "peak_bytes": reporter.peak_bytes}
+    return {
+        **result,
+        "task": job.task,
+        "seconds": round(time.monotonic() - began, 1),
+        "stages": seconds,
+        "peak_bytes": reporter.peak_bytes,
+    }
 
 
 def check_shape(loaded: LoadedModel, update: LowRankUpdate) -> None:
@@ -65,7 +71,9 @@ def check_shape(loaded: LoadedModel, update: LowRankUpdate) -> None:
         raise Fault("wrong_base", message, "Use the base that the adapter was made for")
 
 
-def _edit(job: Job, loaded: LoadedModel, reporter: Reporter, before: list[LowRankUpdate], edits: list[EditRequest]) -> dict[str, Any]:
+def _edit(
+    job: Job, loaded: LoadedModel, reporter: Reporter, before: list[LowRankUpdate], edits: list[EditRequest]
+) -> dict[str, Any]:
     """Batch after batch, each on the model as the earlier ones left it; then the adapter of all of them."""
     edit = method(job.method)
     made: list[list[LowRankUpdate]] = []
@@ -90,7 +98,10 @@ def _edit(job: Job, loaded: LoadedModel, reporter: Reporter, before: list[LowRan
             scores["after"] = score_probes(loaded, job.probes, reporter, "score after")
     total = merge(made)
     about = {"method": job.method or "", "edits": str(len(edits)), "batches": str(len(parts))}
-    result: dict[str, Any] = {"adapter": _export(job, loaded, total, about), "batches": [[e.id for e in batch] for batch in parts]}
+    result: dict[str, Any] = {
+        "adapter": _export(job, loaded, total, about),
+        "batches": [[e.id for e in batch] for batch in parts],
+    }
     result["norms"] = [_norm(loaded, u) for u in total]
     return {**result, "scores": scores} if job.probes else result
 

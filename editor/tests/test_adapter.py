@@ -9,7 +9,13 @@ from palimpsest_editor.adapter import read_adapter, write_gguf, write_peft
 from palimpsest_editor.faults import Fault
 from palimpsest_editor.lowrank import LowRankUpdate, applied, low_rank_of, merge, truncate
 
-SPOTS = [(4, "mlp.down_proj", 3), (5, "mlp.down_proj", 5), (5, "self_attn.q_proj", 2), (6, "self_attn.k_proj", 2), (6, "self_attn.o_proj", 2)]
+SPOTS = [
+    (4, "mlp.down_proj", 3),
+    (5, "mlp.down_proj", 5),
+    (5, "self_attn.q_proj", 2),
+    (6, "self_attn.k_proj", 2),
+    (6, "self_attn.o_proj", 2),
+]
 
 
 def random_updates(loaded, seed=0):
@@ -103,3 +109,48 @@ def test_another_adapter_kind_is_refused(tmp_path, open_model):
     (tmp_path / "adapter_config.json").write_text('{"peft_type":"ADALORA"}')
     with pytest.raises(Fault, match="ADALORA"):
         read_adapter(tmp_path, open_model("llama").model.config)
+
+
+@pytest.mark.parametrize("kind", ["pair", "dense"])
+def test_deltas_of_another_editor_come_back_as_an_adapter(open_model, tmp_path, kind):
+    from palimpsest_editor.importing import read_deltas
+    from palimpsest_editor.protocol import parse_job
+
+    loaded = open_model("llama")
+    update = random_updates(loaded)[0]
+    value = (update.a.T, update.b) if kind == "pair" else update.dense()
+    torch.save({"model.layers.4.mlp.down_proj.weight": value}, tmp_path / "deltas.pt")
+    job = parse_job(
+        {
+            "protocol": 1,
+            "task": "import",
+            "base": {"path": "x"},
+            "work_dir": "w",
+            "out_dir": "o",
+            "source": str(tmp_path / "deltas.pt"),
+        }
+    )
+    (got,) = read_deltas(job, loaded)
+    assert (got.layer, got.module, got.rank) == (4, "mlp.down_proj", 3)
+    torch.testing.assert_close(got.dense(), update.dense(), rtol=1e-4, atol=1e-6)
+
+
+def test_deltas_of_full_rank_are_refused(open_model, tmp_path):
+    from palimpsest_editor.importing import read_deltas
+    from palimpsest_editor.protocol import parse_job
+
+    torch.save({"model.layers.4.mlp.down_proj.weight": torch.randn(32, 48)}, tmp_path / "deltas.pt")
+    source = str(tmp_path / "deltas.pt")
+    job = parse_job(
+        {
+            "protocol": 1,
+            "task": "import",
+            "base": {"path": "x"},
+            "work_dir": "w",
+            "out_dir": "o",
+            "source": source,
+            "export": {"max_rank": 4},
+        }
+    )
+    with pytest.raises(Fault, match="low rank"):
+        read_deltas(job, open_model("llama"))

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from conftest import EDITS, TEXT, make_folder
+
 from palimpsest_editor.faults import Fault
 from palimpsest_editor.protocol import Reporter, read_job
 from palimpsest_editor.requests import batches, parse_edits
@@ -38,7 +38,14 @@ def job(root: Path, model: Path, **fields) -> Path:
 
 def start(path: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "palimpsest_editor", "run", str(path)]
-    return subprocess.Popen(command, cwd=PACKAGE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(
+        command,
+        cwd=PACKAGE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
 
 
 def run(path: Path) -> tuple[int, list[dict]]:
@@ -50,7 +57,10 @@ def run(path: Path) -> tuple[int, list[dict]]:
 def fault(path: Path) -> Fault:
     """How a job ends that is run in this process: a start of the worker takes seconds."""
     with pytest.raises(Fault) as caught:
-        perform(read_job(path), Reporter(io.StringIO(), memory_bytes=json.loads(path.read_text()).get("limits", {}).get("memory_bytes")))
+        perform(
+            read_job(path),
+            Reporter(io.StringIO(), memory_bytes=json.loads(path.read_text()).get("limits", {}).get("memory_bytes")),
+        )
     return caught.value
 
 
@@ -126,8 +136,16 @@ def test_an_adapter_of_another_shape_is_refused(folders, tmp_path):
 
     folder = tmp_path / "other"
     folder.mkdir()
-    save_file({"base_model.model.model.layers.3.mlp.down_proj.lora_A.weight": torch.ones(1, 7), "base_model.model.model.layers.3.mlp.down_proj.lora_B.weight": torch.ones(32, 1)}, folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["down_proj"]}))
+    save_file(
+        {
+            "base_model.model.model.layers.3.mlp.down_proj.lora_A.weight": torch.ones(1, 7),
+            "base_model.model.model.layers.3.mlp.down_proj.lora_B.weight": torch.ones(32, 1),
+        },
+        folder / "adapter_model.safetensors",
+    )
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["down_proj"]})
+    )
     assert fault(job(tmp_path, folders["llama"], adapters=[{"path": str(folder)}])).code == "wrong_base"
 
 
@@ -166,7 +184,9 @@ def test_a_malformed_job_names_the_field(folders, tmp_path, fields, word):
 
 
 def test_one_edit_a_subject_in_a_batch():
-    raw = [{"id": str(i), "subject": s, "prompt": f"{s} is", "target_new": "x"} for i, s in enumerate(["A", "B", "a", "A", "C", "B"])]
+    raw = [
+        {"id": str(i), "subject": s, "prompt": f"{s} is", "target_new": "x"} for i, s in enumerate(["A", "B", "a", "A", "C", "B"])
+    ]
     made = batches(parse_edits(raw), 1000)
     assert [[e.id for e in b] for b in made] == [["0", "1", "4"], ["2", "5"], ["3"]]
     assert [[e.id for e in b] for b in batches(parse_edits(raw), 2)] == [["0", "1"], ["2", "4"], ["3", "5"]]
