@@ -31,9 +31,7 @@ def sample(loaded: LoadedModel, starts: list[str], tokens: int, seed: int, check
     tokenizer.padding_side = "left"
     coded = tokenizer(starts, return_tensors="pt", padding=True).to(loaded.device)
     if not torch.isfinite(loaded.model(coded["input_ids"][:1]).logits).all():
-        raise Fault(
-            "nan", f"{loaded.name} itself gives logits that are not finite", "Give dtype float32, or fetch the model again"
-        )
+        raise Fault("nan", f"{loaded.name} itself gives logits that are not finite", "Give dtype float32, or fetch the model again")
     torch.manual_seed(seed)
     out = loaded.model.generate(
         **coded,

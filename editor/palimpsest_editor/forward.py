@@ -152,9 +152,7 @@ def resume(loaded: LoadedModel, recording: Recording, changes: dict[str, Tensor]
     return inner.norm(hidden)
 
 
-def head_loss(
-    loaded: LoadedModel, states: Tensor, loss: Callable[[Tensor, slice], Tensor], rows: int = 256
-) -> tuple[Tensor, Tensor]:
+def head_loss(loaded: LoadedModel, states: Tensor, loss: Callable[[Tensor, slice], Tensor], rows: int = 256) -> tuple[Tensor, Tensor]:
     """Applies the language-model head some rows at a time, so that the logits (rows × vocabulary, float32) never stand there whole.
 
     `states`: M × hidden, detached; `loss(logits, where)` gives one value a row. Returns the values (M) and the gradient of their sum

@@ -47,9 +47,7 @@ LLAMA2_7B = {
 
 QWEN2_24 = {
     "memit": Hparams(layers=(2, 3, 4, 5, 6), steps=20, clamp=1.5, mom2_weight=2000.0),
-    "pmet": Hparams(
-        layers=(2, 3, 4, 5, 6), steps=20, clamp=1.5, weight_decay=0.5, mom2_weight=2000.0, spread="sqrt", residual="mlp"
-    ),
+    "pmet": Hparams(layers=(2, 3, 4, 5, 6), steps=20, clamp=1.5, weight_decay=0.5, mom2_weight=2000.0, spread="sqrt", residual="mlp"),
 }
 """Qwen2(.5) 0.5B: 24 layers, hidden 896."""
 
@@ -88,7 +86,5 @@ def hparams(loaded: LoadedModel, method: str, overrides: dict[str, Any]) -> Hpar
     if not made.layers or min(made.layers) < 0 or max(made.layers) >= len(loaded.layers):
         raise Fault("malformed_job", f"hparams.layers {made.layers}", f"Layers of this model are 0 to {len(loaded.layers) - 1}")
     if made.mom2_weight <= 0 or made.lr <= 0 or made.steps < 1 or made.chunk_edits < 1:
-        raise Fault(
-            "malformed_job", "hparams mom2_weight, lr, steps and chunk_edits must be positive", "Leave them out for the preset"
-        )
+        raise Fault("malformed_job", "hparams mom2_weight, lr, steps and chunk_edits must be positive", "Leave them out for the preset")
     return made

@@ -44,9 +44,7 @@ def parse_edits(raw: Iterable[dict[str, Any]]) -> list[EditRequest]:
         prompt = one["prompt"].replace("{}", one["subject"]).rstrip()
         subject = one["subject"].strip()
         if subject not in prompt:
-            raise Fault(
-                "malformed_job", f"edit {name}: {subject!r} does not occur in {prompt!r}", "Write the subject as the prompt does"
-            )
+            raise Fault("malformed_job", f"edit {name}: {subject!r} does not occur in {prompt!r}", "Write the subject as the prompt does")
         paraphrases = tuple(p for p in one.get("paraphrases") or () if isinstance(p, str))
         edits.append(EditRequest(name, subject, prompt, one["target_new"].strip(), one.get("target_true"), paraphrases))
     return edits

@@ -53,9 +53,7 @@ class Moments:
         """C of a layer, inputs × inputs, float32."""
         found = self.pieces.load(f"layer-{layer}", self.key)
         if found is None:
-            raise Fault(
-                "internal", f"The statistics of layer {layer} were changed on disk", "Run the job again: they are computed anew"
-            )
+            raise Fault("internal", f"The statistics of layer {layer} were changed on disk", "Run the job again: they are computed anew")
         return found["sum"] / found["count"]
 
     def about(self) -> dict[str, Any]:
@@ -143,9 +141,7 @@ def _accumulate(
         part = [coded[i] for i in order[at : at + 16]]
         at += len(part)
         ids = pad(part, loaded.tokenizer.pad_token_id, loaded.device)
-        real = (
-            torch.arange(ids.shape[1], device=ids.device)[None] < torch.tensor([len(p) for p in part], device=ids.device)[:, None]
-        )
+        real = torch.arange(ids.shape[1], device=ids.device)[None] < torch.tensor([len(p) for p in part], device=ids.device)[:, None]
         with inputs_and_outputs(loaded, layers, module) as seen:
             run_layers(loaded, ids, max(layers) + 1)
         for n in layers:

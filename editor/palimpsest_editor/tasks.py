@@ -71,9 +71,7 @@ def check_shape(loaded: LoadedModel, update: LowRankUpdate) -> None:
         raise Fault("wrong_base", message, "Use the base that the adapter was made for")
 
 
-def _edit(
-    job: Job, loaded: LoadedModel, reporter: Reporter, before: list[LowRankUpdate], edits: list[EditRequest]
-) -> dict[str, Any]:
+def _edit(job: Job, loaded: LoadedModel, reporter: Reporter, before: list[LowRankUpdate], edits: list[EditRequest]) -> dict[str, Any]:
     """Batch after batch, each on the model as the earlier ones left it; then the adapter of all of them."""
     edit = method(job.method)
     made: list[list[LowRankUpdate]] = []

@@ -44,9 +44,7 @@ def reference_delta(loaded, edit, hp, modules):
     hooks = [
         layer.register_forward_hook(lambda _m, _i, o: held.__setitem__("layer", o[0, bare.subject_last])),
         layer.mlp.register_forward_hook(lambda _m, _i, o: held.__setitem__("mlp", o[0, bare.subject_last])),
-        layer.self_attn.o_proj.register_forward_hook(
-            lambda _m, _i, o: held.__setitem__("self_attn.o_proj", o[0, bare.subject_last])
-        ),
+        layer.self_attn.o_proj.register_forward_hook(lambda _m, _i, o: held.__setitem__("self_attn.o_proj", o[0, bare.subject_last])),
     ]
     loaded.model(torch.tensor([bare.ids]))
     for hook in hooks:
@@ -72,20 +70,18 @@ def reference_delta(loaded, edit, hp, modules):
     essence = encode(loaded.tokenizer, "{}", f"{edit.subject} is a", edit.subject)
     before = logits(essence)[-1].log_softmax(-1).detach()
     adam = torch.optim.Adam(deltas.values(), lr=hp.lr)
-    for _ in range(hp.steps):
+    for step in range(hp.steps):
         losses = []
         for c in CONTEXTS:
             one = encode(loaded.tokenizer, c, edit.prompt, edit.subject, edit.target_new)
             z = logits(one)[one.target_start - 1 : -1]
             losses.append(torch.nn.functional.cross_entropy(z, torch.tensor(one.ids[one.target_start :])))
         nll = torch.stack(losses).mean()
-        if nll < hp.stop:
+        if nll < hp.stop or step == hp.steps - 1:
             break
         now = logits(essence)[-1].log_softmax(-1)
         loss = hp.nll_factor * nll + hp.kl_factor * (before.exp() * (before - now)).sum()
-        loss = loss + sum(
-            decay * deltas[m].norm() / norms[bound] ** 2 for m, (bound, decay) in modules.items() if deltas[m].norm() > 0
-        )
+        loss = loss + sum(decay * deltas[m].norm() / norms[bound] ** 2 for m, (bound, decay) in modules.items() if deltas[m].norm() > 0)
         adam.zero_grad()
         loss.backward()
         adam.step()
