@@ -11,6 +11,7 @@ from palimpsest_editor.forward import run_layers
 from palimpsest_editor.hparams import Hparams
 from palimpsest_editor.loading import LoadedModel
 from palimpsest_editor.protocol import Job
+from palimpsest_editor.statistics import DEFAULT_TOKENS
 
 PROMPT_TOKENS = 14
 """Tokens of a context with a prompt, about (CounterFact: 9, and 10 of the context in five of six)."""
@@ -43,7 +44,7 @@ def plan(job: Job, loaded: LoadedModel, hp: Hparams, statistics_cached: bool) ->
         "layers": len(hp.layers) * edits * (rows + 1) * PROMPT_TOKENS * lower / speed + len(hp.layers) * (loaded.inner / 4864) ** 3,
     }
     if not statistics_cached:
-        wanted = int(job.statistics.get("tokens", 20_000))
+        wanted = int(job.statistics.get("tokens", DEFAULT_TOKENS))
         own = 0.0 if job.statistics.get("text") else 12 * wanted / speed
         stages["statistics"] = own + wanted * lower / speed + wanted * len(hp.layers) * (loaded.inner / 4864) ** 2 / 2000
     listed = [{"stage": name, "estimate_s": round(seconds, 1)} for name, seconds in stages.items()]

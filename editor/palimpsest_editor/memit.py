@@ -85,6 +85,6 @@ def spread(
 def memit(run: Run, edits: Sequence[EditRequest], number: int) -> list[LowRankUpdate]:
     """One batch; every subject occurs once in it (requests.batches)."""
     hp = hparams(run.loaded, "memit", run.job.hparams)
-    texts = contexts(run.loaded, hp.contexts, hp.context_tokens, run.job.seed)
+    texts = contexts(run.loaded, hp.contexts, hp.context_tokens, run.job.seed, hp.chat)
     found = chunked_targets(run, edits, texts, hp, {"mlp": ("layer", hp.weight_decay)}, f"targets-{number}")
     return spread(run, edits, texts, hp, found["mlp"], f"batch-{number}")

@@ -77,6 +77,7 @@ def _edit(job: Job, loaded: LoadedModel, reporter: Reporter, before: list[LowRan
     made: list[list[LowRankUpdate]] = []
     parts = batches(edits, int(job.hparams.get("batch_edits", 1000)))
     known = [loaded.sha256, job.method, job.hparams, job.seed, str(loaded.dtype), [(str(a.path), a.scale) for a in job.adapters]]
+    _plan(job, loaded, reporter)
     with ExitStack() as stack:
         stack.enter_context(applied(loaded, before))
         if job.probes:
@@ -102,6 +103,17 @@ def _edit(job: Job, loaded: LoadedModel, reporter: Reporter, before: list[LowRan
     }
     result["norms"] = [_norm(loaded, u) for u in total]
     return {**result, "scores": scores} if job.probes else result
+
+
+def _plan(job: Job, loaded: LoadedModel, reporter: Reporter) -> None:
+    if job.method not in ("memit", "pmet"):
+        return
+    from palimpsest_editor.estimate import plan
+    from palimpsest_editor.hparams import hparams
+    from palimpsest_editor.statistics import cached
+
+    hp = hparams(loaded, job.method, job.hparams)
+    reporter.event("plan", **plan(job, loaded, hp, cached(job, loaded, hp.layers)))
 
 
 def _norm(loaded: LoadedModel, u: LowRankUpdate) -> dict[str, Any]:

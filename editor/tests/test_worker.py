@@ -28,7 +28,8 @@ def job(root: Path, model: Path, **fields) -> Path:
     text = root / "text.txt"
     text.write_text("\n\n".join(TEXT))
     whole = {
-        "protocol": 1, "method": "memit", "base": {"path": str(model)}, "edits": EDITS, "work_dir": str(root / "work"), "out_dir": str(root / "out"),
+        "protocol": 1, "method": "memit", "base": {"path": str(model)}, "edits": EDITS,
+        "work_dir": str(root / "work"), "out_dir": str(root / "out"),
         "hparams": FAST, "statistics": {"text": str(text)}, "threads": 1, "dtype": "float32", **fields,
     }  # fmt: skip
     path = root / "job.json"
@@ -80,6 +81,7 @@ def test_an_edit_from_end_to_end(folders, tmp_path, kind, method):
     status, events = run(job(tmp_path, folders[kind], method=method, probes=probes, hparams=hparams))
     result = events[-1]
     assert (status, result["event"]) == (0, "result"), result
+    assert next(e for e in events if e["event"] == "plan")["estimate_s"] > 0
     assert result["scores"]["after"]["efficacy"]["success"] >= result["scores"]["before"]["efficacy"]["success"]
     assert result["batches"] == [["e1", "e2", "e3", "e4"]]
     assert Path(result["adapter"]["gguf"]).stat().st_size == result["adapter"]["bytes"]
