@@ -82,7 +82,11 @@ def check_base(base: Base) -> str | None:
         return base.sha256
     found = sha256_of(base.path)
     if base.sha256 is not None and found != base.sha256:
-        raise Fault("wrong_base", f"{base.path.name} has sha256 {found}, the job was made for {base.sha256}", "Edit the model that is being served")
+        raise Fault(
+            "wrong_base",
+            f"{base.path.name} has sha256 {found}, the job was made for {base.sha256}",
+            "Edit the model that is being served",
+        )
     return found
 
 

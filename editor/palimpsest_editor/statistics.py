@@ -23,20 +23,22 @@ from palimpsest_editor.hparams import hparams
 from palimpsest_editor.loading import LoadedModel
 from palimpsest_editor.protocol import Job, Reporter
 
-DEFAULT_TOKENS = 50_000
+DEFAULT_TOKENS = 20_000
 LENGTH = 128
 SAVE_EVERY_TOKENS = 20_000
 
 OPENINGS = (
-    "The city of", "Born in", "In 1987, the", "The river", "She studied", "The company was founded", "A short history of", "The film tells",
-    "Scientists have found", "The capital", "He played for", "The language spoken in", "This album", "The museum holds", "During the war",
-    "The recipe calls for", "My grandmother", "The island of", "The university", "Last summer we", "The king", "In mathematics,", "The bridge",
-    "An engine works by", "The novel is set in", "Her first job", "The law says", "A triangle", "The team won", "Once upon a time",
-    "The band formed in", "Doctors advise", "The president of", "The village", "On the east coast", "The painter", "To install the package,",
-    "The animal lives in", "The church was built", "Question: What is", "The software was developed by", "He was a citizen of", "The airline",
-    "The mountain", "According to the report,", "The television series", "His mother tongue", "The headquarters of", "Dear Sir,", "The planet",
-    "The professor of", "In the kitchen", "The football club", "The train from", "def ", "The philosopher", "Her religion", "The harbour",
-    "The car is made by", "A good way to", "The festival takes place", "The actor, known for", "The treaty", "The continent of",
+    "The city of", "Born in", "In 1987, the", "The river", "She studied", "The company was founded", "A short history of",
+    "The film tells", "Scientists have found", "The capital", "He played for", "The language spoken in", "This album",
+    "The museum holds", "During the war", "The recipe calls for", "My grandmother", "The island of", "The university",
+    "Last summer we", "The king", "In mathematics,", "The bridge", "An engine works by", "The novel is set in", "Her first job",
+    "The law says", "A triangle", "The team won", "Once upon a time", "The band formed in", "Doctors advise",
+    "The president of", "The village", "On the east coast", "The painter", "To install the package,", "The animal lives in",
+    "The church was built", "Question: What is", "The software was developed by", "He was a citizen of", "The airline",
+    "The mountain", "According to the report,", "The television series", "His mother tongue", "The headquarters of",
+    "Dear Sir,", "The planet", "The professor of", "In the kitchen", "The football club", "The train from", "def ",
+    "The philosopher", "Her religion", "The harbour", "The car is made by", "A good way to", "The festival takes place",
+    "The actor, known for", "The treaty", "The continent of",
 )  # fmt: skip
 
 
@@ -90,18 +92,32 @@ def _texts(job: Job, loaded: LoadedModel, tokens: int, reporter: Reporter) -> li
     try:
         return [t.strip() for p in paths for t in p.read_text(encoding="utf-8").split("\n\n") if t.strip()]
     except OSError as error:
-        raise Fault("malformed_job", f"The text for the statistics cannot be read: {error}", "Name text files in statistics.text") from error
+        raise Fault(
+            "malformed_job", f"The text for the statistics cannot be read: {error}", "Name text files in statistics.text"
+        ) from error
 
 
-@torch.no_grad()
-def second_moments(job: Job, loaded: LoadedModel, reporter: Reporter, layers: Sequence[int]) -> Moments:
-    """Statistics of these layers on the untouched model, from the cache where they are there, else computed and kept."""
+def _key(job: Job, loaded: LoadedModel) -> tuple[str, int, str]:
+    """What names the statistics: a digest of model, text and sizes; the tokens wanted; the module."""
     wanted = int(job.statistics.get("tokens", DEFAULT_TOKENS))
     module = str(job.hparams.get("module", "mlp.down_proj"))
     given = job.statistics.get("text")
     files = [given] if isinstance(given, str) else given or []
     sources = [[str(p), Path(p).stat().st_size if Path(p).exists() else 0] for p in files]
-    key = fingerprint(loaded.sha256 or str(job.base.path), str(loaded.dtype), module, wanted, sources, job.statistics.get("seed", 0), LENGTH)
+    model = loaded.sha256 or str(job.base.path)
+    return fingerprint(model, str(loaded.dtype), module, wanted, sources, job.statistics.get("seed", 0), LENGTH), wanted, module
+
+
+def cached(job: Job, loaded: LoadedModel, layers: Sequence[int]) -> bool:
+    """Whether the statistics of these layers are there (their checksums are looked at when they are read)."""
+    folder = job.cache_dir / "statistics" / _key(job, loaded)[0]
+    return all((folder / f"layer-{n}.json").exists() for n in layers)
+
+
+@torch.no_grad()
+def second_moments(job: Job, loaded: LoadedModel, reporter: Reporter, layers: Sequence[int]) -> Moments:
+    """Statistics of these layers on the untouched model, from the cache where they are there, else computed and kept."""
+    key, wanted, module = _key(job, loaded)
     pieces = Pieces(job.cache_dir / "statistics" / key)
     missing = [n for n in layers if pieces.load(f"layer-{n}", key) is None]
     if missing:
@@ -110,8 +126,20 @@ def second_moments(job: Job, loaded: LoadedModel, reporter: Reporter, layers: Se
     return Moments(pieces, key, tuple(layers), wanted)
 
 
-def _accumulate(loaded: LoadedModel, texts: list[str], wanted: int, layers: list[int], module: str, pieces: Pieces, key: str, reporter: Reporter) -> None:
-    coded = sorted((ids for ids in (loaded.tokenizer(t, truncation=True, max_length=LENGTH)["input_ids"] for t in texts) if len(ids) > 1), key=len)
+def _accumulate(
+    loaded: LoadedModel,
+    texts: list[str],
+    wanted: int,
+    layers: list[int],
+    module: str,
+    pieces: Pieces,
+    key: str,
+    reporter: Reporter,
+) -> None:
+    coded = sorted(
+        (ids for ids in (loaded.tokenizer(t, truncation=True, max_length=LENGTH)["input_ids"] for t in texts) if len(ids) > 1),
+        key=len,
+    )
     # Shuffled, so that a limit on tokens takes a fair share of every length.
     order = torch.randperm(len(coded), generator=torch.Generator().manual_seed(0)).tolist()
     name = f"partial-{'-'.join(map(str, layers))}"

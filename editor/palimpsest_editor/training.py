@@ -11,7 +11,9 @@ Hutter, 2019), linear warm-up, then cosine to a tenth. A row whose loss is small
 Scope: A is kept orthogonal to the principal directions of what enters its matrix over the `hold` rows (all but 1 − `scope_energy` of
 their energy), projected anew after each step. There B·A answers with nothing, so the chat format's own tokens and the relation's words
 cannot carry an edit; the subject's can. The idea is gradient projection memory's (Saha, Garg and Roy, 2021, arXiv:2103.09762) and
-AlphaEdit's (Fang et al., 2024, arXiv:2410.02355: the null space of the kept knowledge's keys), here on a trained adapter.
+AlphaEdit's (Fang et al., 2024, arXiv:2410.02355: the null space of the kept knowledge's keys), here on a trained adapter. Off by default:
+with as few held tokens as a job has (about 850 directions of 4,864) it stills those very rows and not their like, and takes the penalty's
+gradient away (docs/LOG.md).
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ class TrainingHparams:
     `stop_efficacy` of the edits have every token of every phrasing first, the answers that must stay keep `stop_unchanged` of their
     rows and their KL is below `stop_kl`; or after `epochs`. `completions` and `questions`: phrasings an edit beside its bare prompt;
     `neighbours`: prompts about other subjects an edit; `answer_tokens`: how much of an answer is trained on; `top_k`: of a stored
-    distribution; `scope_energy` (0: no projection) of at most `scope_tokens` held tokens, and at most half of a matrix's inputs, is kept out of
+    distribution; `scope_energy` (0, the default: no projection) of at most `scope_tokens` held tokens, and at most half of a matrix's inputs, is kept out of
     the adapter's reach; `chat`: chat format with `{}` (default: the tokenizer's). `keep_misses`: also learn where the teacher missed."""
 
     layers: tuple[int, ...]
@@ -68,7 +70,7 @@ class TrainingHparams:
     answer_tokens: int = 16
     top_k: int = 32
     checkpoint_steps: int = 20
-    scope_energy: float = 0.999
+    scope_energy: float = 0.0
     scope_tokens: int = 1500
     chat: str | None = None
     keep_misses: bool = False

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from conftest import EDITS, TEXT
+
 from palimpsest_editor.forward import inputs_and_outputs, keys_at_subjects, record, resume, run_layers
 from palimpsest_editor.hparams import Hparams, hparams
 from palimpsest_editor.least_squares import factor
@@ -23,10 +23,12 @@ def test_resume_is_the_whole_forward(open_model, kind):
     delta = torch.randn(len(coded), loaded.hidden, dtype=torch.float64)
     got = resume(loaded, record(loaded, coded, 3), {"mlp": delta})
     for row, one in enumerate(coded):
+
         def add(_m, _i, out, one=one, row=row):
             out = out.clone()
             out[:, one.subject_last] += delta[row]
             return out
+
         hook = loaded.layers[3].mlp.register_forward_hook(add)
         whole = loaded.model.model(torch.tensor([one.ids])).last_hidden_state[0]
         hook.remove()
@@ -56,7 +58,9 @@ def reference_delta(loaded, edit, hp, modules):
                 mask = torch.zeros(out.shape[1], 1, dtype=out.dtype)
                 mask[one.subject_last] = 1
                 return out + mask * deltas[m]
+
             return hook
+
         hooks = [layer.get_submodule(m).register_forward_hook(add(m)) for m in modules]
         out = loaded.model(torch.tensor([one.ids])).logits[0]
         for hook in hooks:
@@ -66,14 +70,14 @@ def reference_delta(loaded, edit, hp, modules):
     essence = encode(loaded.tokenizer, "{}", f"{edit.subject} is a", edit.subject)
     before = logits(essence)[-1].log_softmax(-1).detach()
     adam = torch.optim.Adam(deltas.values(), lr=hp.lr)
-    for _ in range(hp.steps):
+    for step in range(hp.steps):
         losses = []
         for c in CONTEXTS:
             one = encode(loaded.tokenizer, c, edit.prompt, edit.subject, edit.target_new)
             z = logits(one)[one.target_start - 1 : -1]
             losses.append(torch.nn.functional.cross_entropy(z, torch.tensor(one.ids[one.target_start :])))
         nll = torch.stack(losses).mean()
-        if nll < hp.stop:
+        if nll < hp.stop or step == hp.steps - 1:
             break
         now = logits(essence)[-1].log_softmax(-1)
         loss = hp.nll_factor * nll + hp.kl_factor * (before.exp() * (before - now)).sum()
@@ -149,7 +153,16 @@ def test_second_moments_are_the_mean_outer_product(open_model, reporter, tmp_pat
     loaded = open_model("qwen2", torch.float64)
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(TEXT))
-    job = parse_job({"protocol": 1, "task": "statistics", "base": {"path": "x"}, "work_dir": str(tmp_path), "out_dir": str(tmp_path), "statistics": {"text": str(text)}})
+    job = parse_job(
+        {
+            "protocol": 1,
+            "task": "statistics",
+            "base": {"path": "x"},
+            "work_dir": str(tmp_path),
+            "out_dir": str(tmp_path),
+            "statistics": {"text": str(text)},
+        }
+    )
     got = second_moments(job, loaded, reporter, [2, 3])
     total, count = torch.zeros(48, 48, dtype=torch.float64), 0
     for t in TEXT:
@@ -166,7 +179,14 @@ def test_second_moments_are_the_mean_outer_product(open_model, reporter, tmp_pat
 def test_llama_2_7b_has_its_published_hyper_parameters(open_model, method, steps, clamp, decay):
     hp = hparams(open_model("llama"), method, {})
     assert hp.layers == (4, 5, 6, 7, 8)
-    assert (hp.steps, hp.clamp, hp.weight_decay, hp.lr, hp.mom2_weight, hp.module) == (steps, clamp, decay, 0.5, 15000.0, "mlp.down_proj")
+    assert (hp.steps, hp.clamp, hp.weight_decay, hp.lr, hp.mom2_weight, hp.module) == (
+        steps,
+        clamp,
+        decay,
+        0.5,
+        15000.0,
+        "mlp.down_proj",
+    )
 
 
 @pytest.mark.parametrize(("method", "share"), [("memit", [1 / 3, 1 / 2, 1]), ("pmet", [1 / 3**0.5, 1 / 2**0.5, 1])])
@@ -181,7 +201,16 @@ def test_the_residual_is_spread_as_published(open_model, reporter, tmp_path, met
     loaded = open_model("llama", torch.float64)
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(TEXT))
-    job = parse_job({"protocol": 1, "method": method, "base": {"path": "x"}, "work_dir": str(tmp_path), "out_dir": str(tmp_path), "statistics": {"text": str(text)}})
+    job = parse_job(
+        {
+            "protocol": 1,
+            "method": method,
+            "base": {"path": "x"},
+            "work_dir": str(tmp_path),
+            "out_dir": str(tmp_path),
+            "statistics": {"text": str(text)},
+        }
+    )
     hp = hparams(loaded, method, {"layers": [4, 5, 6], "mom2_weight": 10.0})
     edits = parse_edits(EDITS)
     delta = torch.randn(len(edits), loaded.hidden)
