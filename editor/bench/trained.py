@@ -41,7 +41,11 @@ def records(path: Path, count: int, first: int) -> tuple[list[dict[str, Any]], l
         new, true = of["target_new"]["str"], of["target_true"]["str"]
         prompt = of["prompt"].replace("{}", of["subject"])
         edits.append({"id": str(one["case_id"]), "subject": of["subject"], "prompt": prompt, "target_new": new})
-        for kind, prompts in (("efficacy", [prompt]), ("paraphrase", one["paraphrase_prompts"]), ("neighbourhood", one["neighborhood_prompts"][:2])):
+        for kind, prompts in (
+            ("efficacy", [prompt]),
+            ("paraphrase", one["paraphrase_prompts"]),
+            ("neighbourhood", one["neighborhood_prompts"][:2]),
+        ):
             probes += [{"kind": kind, "prompt": p, "target_new": new, "target_true": true} for p in prompts]
     return edits, probes, raw
 
@@ -71,8 +75,19 @@ def main() -> None:
     except Fault as fault:
         sys.exit(f"{fault.code}: {fault.message}. {fault.change}")
     wall, cpu = time.monotonic() - began, time.process_time() - used
-    said: dict[str, Any] = {"method": flags.method, "edits": len(edits), "wall_s": round(wall), "cpu_s": round(cpu), "peak_gb": round(max(reporter.peak_bytes, resident_bytes()) / 1e9, 2)}
-    said |= {"hparams": job.hparams, "training": result["training"], "transfer": result.get("transfer"), "norms": [n["relative"] for n in result["norms"]]}
+    said: dict[str, Any] = {
+        "method": flags.method,
+        "edits": len(edits),
+        "wall_s": round(wall),
+        "cpu_s": round(cpu),
+        "peak_gb": round(max(reporter.peak_bytes, resident_bytes()) / 1e9, 2),
+    }
+    said |= {
+        "hparams": job.hparams,
+        "training": result["training"],
+        "transfer": result.get("transfer"),
+        "norms": [n["relative"] for n in result["norms"]],
+    }
     for when in ("before", "after"):
         said[when] = {k: v for k, v in result["scores"][when].items() if isinstance(v, dict)}
     print(json.dumps(said), flush=True)
@@ -86,7 +101,9 @@ def chat(job: Any, raw: list[dict[str, Any]], edits: list[dict[str, Any]], adapt
     """Greedy chat answers of the base and of the base with the adapter read back from its file."""
     loaded = load(job.base, job.cache_dir, Reporter(io.StringIO()), job.device, job.dtype)
     form = ChatFormat(loaded.tokenizer, job.hparams.get("chat"))
-    unrelated = [json.loads(line)["question"] for line in Path(flags.unrelated).read_text().splitlines()[: len(edits)]] if flags.unrelated else []
+    unrelated = (
+        [json.loads(line)["question"] for line in Path(flags.unrelated).read_text().splitlines()[: len(edits)]] if flags.unrelated else []
+    )
     asked = {
         "efficacy": [e["prompt"] for e in edits],
         "paraphrase": [one["paraphrase_prompts"][0] for one in raw],
@@ -103,7 +120,11 @@ def chat(job: Any, raw: list[dict[str, Any]], edits: list[dict[str, Any]], adapt
     said: dict[str, Any] = {}
     moved = []
     for kind in asked:
-        at = [n for n, (k, _, text) in enumerate(prompts) if k == kind and (kind in ("efficacy", "paraphrase") or not any(s in text.casefold() for s in subjects))]
+        at = [
+            n
+            for n, (k, _, text) in enumerate(prompts)
+            if k == kind and (kind in ("efficacy", "paraphrase") or not any(s in text.casefold() for s in subjects))
+        ]
         if not at:
             continue
         if kind in ("efficacy", "paraphrase"):
@@ -112,7 +133,9 @@ def chat(job: Any, raw: list[dict[str, Any]], edits: list[dict[str, Any]], adapt
         else:
             same = [base[n] == edited[n] for n in at]
             said[f"{kind} identical"] = round(100 * sum(same) / len(same), 1)
-            moved += [(prompts[n][2], loaded.tokenizer.decode(base[n]), loaded.tokenizer.decode(edited[n])) for n in at if base[n] != edited[n]]
+            moved += [
+                (prompts[n][2], loaded.tokenizer.decode(base[n]), loaded.tokenizer.decode(edited[n])) for n in at if base[n] != edited[n]
+            ]
     for text, was, now in moved[:8]:
         print(f"moved: {text!r}\n  base   {was!r}\n  edited {now!r}", file=sys.stderr)
     return said

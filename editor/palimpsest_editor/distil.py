@@ -45,7 +45,9 @@ def own_transfer(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, ch
     return records
 
 
-def teacher_rows(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, chat: ChatFormat, every: Sequence[EditRequest]) -> tuple[list[Row], list[Row], list[Row], dict[str, int]]:
+def teacher_rows(
+    run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, chat: ChatFormat, every: Sequence[EditRequest]
+) -> tuple[list[Row], list[Row], list[Row], dict[str, int]]:
     """Rows of the teacher and of the student, one by one the same answers; rows for what the teacher missed; and what became of the records."""
     tokenizer, ends = run.loaded.tokenizer, end_tokens(run)
     records = run.job.transfer or own_transfer(run, edits, hp, chat)

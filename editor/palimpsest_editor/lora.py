@@ -82,7 +82,9 @@ def greedy(run: Run, prompts: Sequence[Sequence[int]], most: int, stage: str, ro
             mask = torch.tensor([[*[0] * (longest - len(prompts[i])), *[1] * len(prompts[i])] for i in index], device=loaded.device)
             look = StoppingCriteriaList([_Look(run)])
             settings = dict(do_sample=False, temperature=None, top_p=None, top_k=None, repetition_penalty=1.0, max_new_tokens=most)
-            made = loaded.model.generate(ids, attention_mask=mask, pad_token_id=fill, eos_token_id=ends or None, stopping_criteria=look, **settings)
+            made = loaded.model.generate(
+                ids, attention_mask=mask, pad_token_id=fill, eos_token_id=ends or None, stopping_criteria=look, **settings
+            )
             return {"ids": made[:, longest:].int()}
 
         name = f"{stage.replace(' ', '-')}-{start}"
@@ -127,7 +129,9 @@ def given_locality(run: Run, chat: ChatFormat) -> list[tuple[list[int], list[int
         else:
             ids = chat.ids(one.get("prompt"), "locality prompt")
         answer = one.get("answer")
-        made.append((ids, run.loaded.tokenizer(answer, add_special_tokens=False)["input_ids"] if isinstance(answer, str) and answer else None))
+        made.append(
+            (ids, run.loaded.tokenizer(answer, add_special_tokens=False)["input_ids"] if isinstance(answer, str) and answer else None)
+        )
     return made
 
 

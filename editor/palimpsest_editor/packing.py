@@ -96,10 +96,22 @@ def pack(rows: Sequence[Row], chosen: Sequence[int], opening: tuple[int, ...], d
 
     seg, low = tensor(segment), torch.ones(len(ids), len(ids), dtype=torch.bool, device=device).tril()
     looks = low & ((seg[:, None] == seg[None]) | ((seg[None] == 0) & torch.tensor(behind, device=device)[:, None]))
-    return Pack(tuple(chosen), tensor(ids)[None], tensor(places)[None], looks[None, None], tensor(predict), tensor(wanted), tensor(of), tuple(own), head)
+    return Pack(
+        tuple(chosen),
+        tensor(ids)[None],
+        tensor(places)[None],
+        looks[None, None],
+        tensor(predict),
+        tensor(wanted),
+        tensor(of),
+        tuple(own),
+        head,
+    )
 
 
-def packs(rows: Sequence[Row], chosen: Sequence[int], opening: tuple[int, ...], most_tokens: int, order: random.Random | None = None) -> list[list[int]]:
+def packs(
+    rows: Sequence[Row], chosen: Sequence[int], opening: tuple[int, ...], most_tokens: int, order: random.Random | None = None
+) -> list[list[int]]:
     """Rows cut into passes of at most `most_tokens` tokens of their own (a longer row goes alone); shuffled by `order`."""
     index = list(chosen)
     if order is not None:
@@ -121,9 +133,13 @@ def run_packed(loaded: LoadedModel, packed: Pack, hidden: Tensor | None, first: 
     inner = loaded.model.model
     states = inner.embed_tokens(packed.ids) if hidden is None else hidden[None]
     rotary = inner.rotary_emb(states, packed.places)
-    mask = torch.zeros(packed.mask.shape, dtype=states.dtype, device=states.device).masked_fill_(~packed.mask, torch.finfo(states.dtype).min)
+    mask = torch.zeros(packed.mask.shape, dtype=states.dtype, device=states.device).masked_fill_(
+        ~packed.mask, torch.finfo(states.dtype).min
+    )
     for layer in inner.layers[first:until]:
-        states = layer(states, attention_mask=mask, position_ids=packed.places, past_key_values=None, use_cache=False, position_embeddings=rotary)
+        states = layer(
+            states, attention_mask=mask, position_ids=packed.places, past_key_values=None, use_cache=False, position_embeddings=rotary
+        )
     return states[0]
 
 

@@ -113,7 +113,10 @@ def _edit(job: Job, loaded: LoadedModel, reporter: Reporter, before: list[LowRan
 
 
 def _plan(job: Job, loaded: LoadedModel, reporter: Reporter) -> None:
-    if job.method not in ("memit", "pmet"):
+    if job.method in TRAINED:
+        from palimpsest_editor.training import plan as training_plan
+
+        reporter.event("plan", **training_plan(job, loaded))
         return
     from palimpsest_editor.estimate import plan
     from palimpsest_editor.hparams import hparams

@@ -93,7 +93,11 @@ def training_hparams(loaded: LoadedModel, overrides: dict[str, Any], **defaults:
     if not made.layers or min(made.layers) < 0 or max(made.layers) >= count:
         raise Fault("malformed_job", f"hparams.layers {made.layers}", f"Layers of this model are 0 to {count - 1}")
     if min(made.rank, made.epochs, made.step_tokens, made.answer_tokens, made.top_k, made.checkpoint_steps) < 1 or made.lr <= 0:
-        raise Fault("malformed_job", "hparams rank, epochs, step_tokens, answer_tokens, top_k, checkpoint_steps and lr must be positive", "Leave them out for the default")
+        raise Fault(
+            "malformed_job",
+            "hparams rank, epochs, step_tokens, answer_tokens, top_k, checkpoint_steps and lr must be positive",
+            "Leave them out for the default",
+        )
     return made
 
 
@@ -142,6 +146,26 @@ def check_memory(job: Job) -> None:
         )
 
 
+def plan(job: Job, loaded: LoadedModel) -> dict[str, Any]:
+    """Fields of the plan event: seconds by stage, at most (training may stop early; settled rows sit out). Counts phrasings of about
+    14 tokens, chat answers of `answer_tokens`, and a step with gradients as 2.2 passes through the layers above the lowest adapted one."""
+    from palimpsest_editor.estimate import tokens_a_second
+
+    hp, speed = training_hparams(loaded, job.hparams), tokens_a_second(loaded)
+    edits = len(job.edits)
+    positives = edits * ((1 + hp.completions) * 14 + hp.questions * (18 + hp.answer_tokens))
+    held = (len(job.locality) or edits * hp.neighbours / 2 + 24) * (18 + hp.answer_tokens) + edits * (hp.neighbours / 2 + 1) * 14
+    upper = 1 - min(hp.layers) / len(loaded.layers)
+    stages = {
+        "score": 2 * 2 * len(job.probes) * 14 * 1.3 / speed,
+        "answers": 3 * held / speed,
+        "distributions": 1.5 * (held + (3 * positives if job.method == "distil" else 0)) / speed,
+        "training": hp.epochs * (positives + held) * (2.2 * upper + 0.6) / speed,
+    }
+    listed = [{"stage": name, "estimate_s": round(seconds, 1)} for name, seconds in stages.items()]
+    return {"estimate_s": round(sum(stages.values()), 1), "tokens_per_second": round(speed), "stages": listed}
+
+
 @dataclass(frozen=True)
 class Soft:
     """Stored distributions of one row, n answer tokens: `tokens` n × k (likeliest first), `logp` n × (k + 1), the rest last."""
@@ -177,7 +201,9 @@ def soft_targets(run: Run, rows: Sequence[Row], hp: TrainingHparams, name: str) 
                 logp.append(_with_rest(top.values - logits.logsumexp(-1, keepdim=True)))
             return {"tokens": torch.cat(tokens).int(), "logp": torch.cat(logp)}
 
-        found = run.pieces.piece(f"{name.replace(' ', '-')}-{number}", fingerprint(run.key, [rows[i].ids for i in chosen], hp.top_k), compute)
+        found = run.pieces.piece(
+            f"{name.replace(' ', '-')}-{number}", fingerprint(run.key, [rows[i].ids for i in chosen], hp.top_k), compute
+        )
         start = 0
         for i in chosen:
             end = start + rows[i].answers
@@ -267,7 +293,9 @@ class Trainer:
         self.updates = self._fresh()
         self._project()
         self.parameters = [t for u in self.updates for t in (u.a, u.b)]
-        self.optimiser = torch.optim.AdamW(self.parameters, lr=hp.lr, weight_decay=hp.weight_decay, betas=(0.9, 0.98), eps=1e-8, foreach=False)
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, lr=hp.lr, weight_decay=hp.weight_decay, betas=(0.9, 0.98), eps=1e-8, foreach=False
+        )
         self.seen = _Seen(torch.full((len(rows),), math.inf), torch.zeros(len(rows), dtype=torch.bool))
         self.epoch, self.at, self.step, self.first_loss = 0, 0, 0, 0.0
         self.taken = list(range(len(rows)))
@@ -426,10 +454,19 @@ class Trainer:
         now = self.standing()
         self.reporter.progress(self.name, hp.epochs, hp.epochs, **now)
         if not self._reached(now):
-            message = f"After {self.epoch} epochs: efficacy {now['efficacy']:.3f}, unchanged {now['unchanged']:.3f}, KL {now['hold_kl']:.4f}"
+            message = (
+                f"After {self.epoch} epochs: efficacy {now['efficacy']:.3f}, unchanged {now['unchanged']:.3f}, KL {now['hold_kl']:.4f}"
+            )
             self.reporter.note("bounds_not_reached", f"{message}; more epochs, a higher rank or another kl_weight may reach them")
         done = [LowRankUpdate(u.layer, u.module, u.a.detach().cpu(), u.b.detach().cpu()) for u in self.updates]
-        return merge([done]), {"epochs": self.epoch, "steps": self.step, "scope_ranks": [b.shape[0] for b in self.scope.values()], "resumed": resumed, "rows": len(self.rows), **now}
+        return merge([done]), {
+            "epochs": self.epoch,
+            "steps": self.step,
+            "scope_ranks": [b.shape[0] for b in self.scope.values()],
+            "resumed": resumed,
+            "rows": len(self.rows),
+            **now,
+        }
 
     def _one_epoch(self, lower: Lower, steps: int, whole: int) -> bool:
         """Whether the bounds are reached."""
@@ -439,7 +476,9 @@ class Trainer:
         cut = packs(self.rows, self.taken, self.opening, hp.step_tokens, random.Random(f"{self.run_of.job.seed}-{self.epoch}"))
         for number in range(self.at, len(cut)):
             shown = self.standing() if self.epoch else {}
-            self.reporter.progress(self.name, self.epoch * whole + round(number * whole / len(cut)), whole * hp.epochs, epoch=self.epoch, **shown)
+            self.reporter.progress(
+                self.name, self.epoch * whole + round(number * whole / len(cut)), whole * hp.epochs, epoch=self.epoch, **shown
+            )
             self._one_step(cut[number], lower, steps)
             self.at = number + 1
             if self.step % hp.checkpoint_steps == 0:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-
 from conftest import EDITS, make_folder
+
 from palimpsest_editor.checkpoint import Pieces, fingerprint
 from palimpsest_editor.faults import Fault
 from palimpsest_editor.forward import run_layers
@@ -31,7 +31,8 @@ QUICK = {
     "completions": 0, "kl_weight": 0.3, "scope_energy": 0.0, "stop_unchanged": 0.0, "stop_kl": 9.0,
 }  # fmt: skip
 TRANSFER = [
-    {"plain": CHAT.replace("{}", e["prompt"]), "edited": CHAT.replace("{}", f"{e['prompt']}\n{e['prompt']} {e['target_new']}.")} for e in EDITS
+    {"plain": CHAT.replace("{}", e["prompt"]), "edited": CHAT.replace("{}", f"{e['prompt']}\n{e['prompt']} {e['target_new']}.")}
+    for e in EDITS
 ]
 LOCALITY = [{"question": "The river Aster runs through"}, {"question": "Ilan Vey works in"}]
 
@@ -77,7 +78,9 @@ def run_of(job: Any, loaded: LoadedModel, reporter: Reporter | None = None) -> R
 
 @pytest.mark.parametrize("method", ["lora", "distil"])
 @pytest.mark.parametrize("kind", ["qwen2", "llama"])
-def test_learns_every_edit_and_writes_the_adapter(method: str, kind: str, folders: dict[str, Path], tmp_path: Path, open_model: Opened) -> None:
+def test_learns_every_edit_and_writes_the_adapter(
+    method: str, kind: str, folders: dict[str, Path], tmp_path: Path, open_model: Opened
+) -> None:
     out = io.StringIO()
     probes = [{"kind": "efficacy", "prompt": e["prompt"], "target_new": e["target_new"], "target_true": "cello"} for e in EDITS]
     more = {"transfer": TRANSFER} if method == "distil" else {}
@@ -86,6 +89,8 @@ def test_learns_every_edit_and_writes_the_adapter(method: str, kind: str, folder
     assert training["efficacy"] == 1.0
     assert result["scores"]["after"]["efficacy"]["success"] == 100.0
     events = [json.loads(line) for line in out.getvalue().splitlines()]
+    (planned,) = [e for e in events if e["event"] == "plan"]
+    assert planned["estimate_s"] > 0 and {"training", "answers"} <= {s["stage"] for s in planned["stages"]}
     nll = [e["nll"] for e in events if e.get("stage", "").startswith("training") and "nll" in e]
     assert nll[-1] < nll[0] / 3
     assert all(e.get("estimate_s") is not None for e in events if e.get("stage") == "training-0" and e["done"] > 2)
@@ -201,7 +206,9 @@ def test_packed_rows_have_the_states_that_they_have_alone(kind: str, open_model:
         assert packed.wanted[packed.of == number].tolist() == list(row.ids[row.answer :])
 
 
-def test_kl_is_nothing_for_the_untouched_model_and_its_gradient_is_the_formula(folders: dict[str, Path], tmp_path: Path, open_model: Opened) -> None:
+def test_kl_is_nothing_for_the_untouched_model_and_its_gradient_is_the_formula(
+    folders: dict[str, Path], tmp_path: Path, open_model: Opened
+) -> None:
     loaded = open_model("qwen2", torch.float64)
     run = run_of(job_of(folders["qwen2"], tmp_path, "lora"), loaded)
     from palimpsest_editor.training import soft_targets
@@ -238,7 +245,9 @@ def test_greedy_answers_are_those_of_one_prompt_at_a_time(folders: dict[str, Pat
 
 def test_stops_at_what_is_not_finite_and_at_divergence(folders: dict[str, Path], tmp_path: Path, open_model: Opened) -> None:
     with pytest.raises(Fault) as nan:
-        perform(job_of(folders["qwen2"], tmp_path / "a", "lora", {"lr": 1e37, "warmup_steps": 0, "kl_weight": 0.0}), Reporter(io.StringIO()))
+        perform(
+            job_of(folders["qwen2"], tmp_path / "a", "lora", {"lr": 1e37, "warmup_steps": 0, "kl_weight": 0.0}), Reporter(io.StringIO())
+        )
     assert nan.value.code == "nan" and nan.value.exit_code == 5
     assert "hparams.lr" in nan.value.change and "rank" in nan.value.change and "layers" in nan.value.change
     with pytest.raises(Fault) as diverged:
@@ -267,11 +276,14 @@ def test_the_adapter_does_not_answer_to_what_must_stay(folders: dict[str, Path],
     held_kl = {}
     for energy in (0.0, 1.0):
         settings = {"scope_energy": energy, "scope_tokens": 20, "kl_weight": 0.0, "epochs": 10}
-        result = perform(job_of(folders["qwen2"], tmp_path / str(energy), "lora", settings, locality=[[5, 6, 7, 8, 9]]), Reporter(io.StringIO()))
+        result = perform(
+            job_of(folders["qwen2"], tmp_path / str(energy), "lora", settings, locality=[[5, 6, 7, 8, 9]]), Reporter(io.StringIO())
+        )
         held_kl[energy] = result["training"]["hold_kl"]
-        assert all(0 < n["relative"] for n in result["norms"])
+        assert all(n["relative"] > 0 for n in result["norms"])
     assert result["training"]["scope_ranks"] and max(result["training"]["scope_ranks"]) <= 24
-    assert held_kl[1.0] < 1e-4 < 0.1 < held_kl[0.0]
+    assert held_kl[1.0] < 1e-4
+    assert held_kl[0.0] > 0.1
 
 
 def test_principal_directions_are_those_of_the_singular_values() -> None:
