@@ -134,7 +134,7 @@ class KillAt(Reporter):
 @pytest.mark.parametrize("method", ["lora", "distil"])
 @pytest.mark.parametrize("kindly", [True, False])
 def test_goes_on_to_the_same_adapter(method: str, kindly: bool, folders: dict[str, Path], tmp_path: Path) -> None:
-    settings = {"epochs": 6, "checkpoint_steps": 3, "step_tokens": 64, "stop_efficacy": 2.0}
+    settings = {"epochs": 6, "lr": 0.003, "checkpoint_steps": 3, "step_tokens": 64, "stop_efficacy": 2.0}
     whole = perform(job_of(folders["qwen2"], tmp_path / "whole", method, settings), Reporter(io.StringIO()))
     job = job_of(folders["qwen2"], tmp_path / "cut", method, settings)
     with pytest.raises(Fault if kindly else Killed):
@@ -145,7 +145,7 @@ def test_goes_on_to_the_same_adapter(method: str, kindly: bool, folders: dict[st
 
 
 def test_a_torn_checkpoint_falls_back_to_the_one_before(folders: dict[str, Path], tmp_path: Path) -> None:
-    settings = {"epochs": 6, "checkpoint_steps": 3, "step_tokens": 64, "stop_efficacy": 2.0}
+    settings = {"epochs": 6, "lr": 0.003, "checkpoint_steps": 3, "step_tokens": 64, "stop_efficacy": 2.0}
     whole = perform(job_of(folders["qwen2"], tmp_path / "whole", "lora", settings), Reporter(io.StringIO()))
     job = job_of(folders["qwen2"], tmp_path / "cut", "lora", settings)
     with pytest.raises(Killed):
