@@ -1,0 +1,191 @@
+"""Batch editor: one LoRA trained on all edits of a batch, with phrasings as positives and a KL to the base on what must stay.
+
+The recipe's parts: low-rank adapters (Hu et al., 2021, arXiv:2106.09685); target tokens only in the loss, several phrasings an edit and
+unrelated prompts beside them (Gangadhar and Stratos, 2024, "Model Editing by Standard Fine-Tuning", arXiv:2402.11078); a KL to the model as
+it was on prompts out of scope, as in MEND's locality loss (Mitchell et al., 2022, arXiv:2110.11309, §3) and in MEMIT's on "{subject} is a".
+
+Departures: held prompts are the model's own greedy answers, whole and in the served chat format, since that is where a side effect would be
+seen; prompts about other subjects are made from each edit's own prompt (same relation, so the adapter has to tell subjects apart); rows that
+have settled are visited less often; the layers below the lowest adapted one run once.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from palimpsest_editor.checkpoint import fingerprint
+from palimpsest_editor.faults import Fault
+from palimpsest_editor.lowrank import LowRankUpdate
+from palimpsest_editor.methods import Run
+from palimpsest_editor.packing import Row
+from palimpsest_editor.phrasing import NEUTRAL, ChatFormat, completions, neighbours, questions
+from palimpsest_editor.requests import EditRequest
+from palimpsest_editor.training import Soft, Trainer, TrainingHparams, soft_targets, training_hparams
+
+
+def resolve_conflicts(edits: Sequence[EditRequest]) -> tuple[list[EditRequest], list[dict[str, str]]]:
+    """Of two edits of one subject and relation the later wins. The relation is the edit's own where it names one; and its prompt with
+    the subject taken out. Returns the edits that stay, in order, and `{id, by}` of each that does not."""
+    held: dict[tuple[str, str], EditRequest] = {}
+    lost: dict[str, str] = {}
+    for edit in edits:
+        subject = edit.subject.casefold()
+        keys = [(subject, "prompt:" + " ".join(edit.prompt.replace(edit.subject, "{}").casefold().split()))]
+        if edit.relation:
+            keys.append((subject, "relation:" + edit.relation.casefold()))
+        for key in keys:
+            earlier = held.get(key)
+            if earlier is not None and earlier is not edit:
+                lost[earlier.id] = edit.id
+            held[key] = edit
+    return [e for e in edits if e.id not in lost], [{"id": i, "by": by} for i, by in lost.items()]
+
+
+class _Look(StoppingCriteria):
+    """Lets a stop or the memory limit end a generation between two tokens."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def __call__(self, input_ids: torch.Tensor, _scores: object, **_: object) -> torch.Tensor:
+        self.run.reporter.check()
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+
+def end_tokens(run: Run) -> list[int]:
+    """The tokens that end an answer."""
+    found = run.loaded.model.generation_config.eos_token_id
+    if found is None:
+        found = run.loaded.tokenizer.eos_token_id
+    return list(found) if isinstance(found, (list, tuple)) else [] if found is None else [int(found)]
+
+
+@torch.no_grad()
+def greedy(run: Run, prompts: Sequence[Sequence[int]], most: int, stage: str, rows: int = 32) -> list[list[int]]:
+    """The model's greedy answers (with the token that ends them, where it comes within `most`); each batch is a piece."""
+    loaded, ends = run.loaded, end_tokens(run)
+    fill = loaded.tokenizer.pad_token_id
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    out: list[list[int]] = [[] for _ in prompts]
+    for start in range(0, len(order), rows):
+        index = order[start : start + rows]
+        run.reporter.progress(stage, start, len(order))
+
+        def compute(index: list[int] = index) -> dict[str, torch.Tensor]:
+            longest = max(len(prompts[i]) for i in index)
+            ids = torch.tensor([[*[fill] * (longest - len(prompts[i])), *prompts[i]] for i in index], device=loaded.device)
+            mask = torch.tensor([[*[0] * (longest - len(prompts[i])), *[1] * len(prompts[i])] for i in index], device=loaded.device)
+            look = StoppingCriteriaList([_Look(run)])
+            settings = dict(do_sample=False, temperature=None, top_p=None, top_k=None, repetition_penalty=1.0, max_new_tokens=most)
+            made = loaded.model.generate(
+                ids, attention_mask=mask, pad_token_id=fill, eos_token_id=ends or None, stopping_criteria=look, **settings
+            )
+            return {"ids": made[:, longest:].int()}
+
+        name = f"{stage.replace(' ', '-')}-{start}"
+        found = run.pieces.piece(name, fingerprint(run.key, [list(prompts[i]) for i in index], most), compute)["ids"].tolist()
+        for i, row in zip(index, found, strict=True):
+            end = next((t for t, token in enumerate(row) if token in ends), None)
+            out[i] = row if end is None else row[: end + 1]
+    run.reporter.progress(stage, len(order), len(order))
+    return out
+
+
+def edit_rows(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, chat: ChatFormat) -> list[Row]:
+    """Positives: bare prompts that the target completes, and chat questions answered by the edit as a sentence."""
+    tokenizer, order = run.loaded.tokenizer, random.Random(f"{run.job.seed}-phrasing")
+    ends = end_tokens(run)
+    rows = []
+    for edit in edits:
+        for text in completions(edit, hp.completions, order):
+            text = text.rstrip()
+            coded = tokenizer(f"{text} {edit.target_new}", return_offsets_mapping=True)
+            start = next(i for i, (_, b) in enumerate(coded["offset_mapping"]) if b > len(text))
+            rows.append(Row(tuple(coded["input_ids"]), max(1, start), "edit", edit.id))
+        if chat.template is not None:
+            said = tokenizer(f"{edit.prompt} {edit.target_new}.", add_special_tokens=False)["input_ids"]
+            for text in questions(edit, hp.questions, order):
+                asked = chat.ask(text)
+                rows.append(Row((*asked, *said, *ends[:1]), len(asked), "edit", edit.id))
+    return rows
+
+
+def given_locality(run: Run, chat: ChatFormat) -> list[tuple[list[int], list[int] | None]]:
+    """`job.locality`: each a rendered prompt (text, ids or messages), or `{"prompt": …}` with an `answer` (text) or as `{"question": …}` for
+    the chat format. Returns prompt ids and answer ids, None where the model is to answer itself."""
+    made: list[tuple[list[int], list[int] | None]] = []
+    for one in run.job.locality:
+        if not isinstance(one, dict):
+            made.append((chat.ids(one, "locality prompt"), None))
+            continue
+        question = one.get("question")
+        if isinstance(question, str):
+            ids = chat.ask(question) if chat.template is not None else chat.ids(question)
+        else:
+            ids = chat.ids(one.get("prompt"), "locality prompt")
+        answer = one.get("answer")
+        made.append(
+            (ids, run.loaded.tokenizer(answer, add_special_tokens=False)["input_ids"] if isinstance(answer, str) and answer else None)
+        )
+    return made
+
+
+def hold_rows(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, chat: ChatFormat) -> list[Row]:
+    """What must stay: the job's locality prompts, else ours: the edits' prompts about other subjects (chat and bare, by turns), "SUBJECT is a", and
+    neutral questions; each with the model's own greedy answer."""
+    order = random.Random(f"{run.job.seed}-locality")
+    prompts = given_locality(run, chat)
+    short: list[tuple[list[int], list[int] | None]] = []
+    if not prompts:
+        for edit in edits:
+            for number, text in enumerate(neighbours(edit, hp.neighbours, edits, order)):
+                bare = chat.template is None or number % 2 == 1
+                (short if bare else prompts).append((chat.ids(text) if bare else chat.ask(text), None))
+            short.append((chat.ids(f"{edit.subject} is a"), None))
+        prompts += [(chat.ask(q) if chat.template is not None else chat.ids(q), None) for q in NEUTRAL]
+    rows = []
+    for stage, most, given in (("locality answers", hp.answer_tokens, prompts), ("locality completions", min(4, hp.answer_tokens), short)):
+        unknown = [i for i, (_, answer) in enumerate(given) if answer is None]
+        answers = dict(zip(unknown, greedy(run, [given[i][0] for i in unknown], most, stage), strict=True)) if unknown else {}
+        for i, (ids, answer) in enumerate(given):
+            said = answers[i] if answer is None else answer[:most]
+            if said and ids:
+                rows.append(Row((*ids, *said), len(ids), "hold"))
+    return rows
+
+
+def held(run: Run, rows: Sequence[Row], hp: TrainingHparams, start: int) -> dict[int, Soft]:
+    """The stored distributions of the `hold` rows, keyed by their place in the whole list, which begins at `start`."""
+    return {start + i: s for i, s in enumerate(soft_targets(run, rows, hp, "locality distributions"))}
+
+
+def lora(run: Run, edits: Sequence[EditRequest], number: int) -> list[LowRankUpdate]:
+    """One adapter for the batch. Raises Fault nan, diverged, memory or cancelled."""
+    hp = training_hparams(run.loaded, run.job.hparams)
+    kept, lost = resolve_conflicts(edits)
+    report_conflicts(run, lost)
+    chat = ChatFormat(run.loaded.tokenizer, hp.chat)
+    rows = edit_rows(run, kept, hp, chat)
+    hold = hold_rows(run, kept, hp, chat)
+    soft = held(run, hold, hp, len(rows)) if hold else {}
+    updates, report = Trainer(run, [*rows, *hold], soft, hp, f"training-{number}").run()
+    run.report |= {"training": report, "superseded": lost}
+    return updates
+
+
+def report_conflicts(run: Run, lost: Sequence[dict[str, Any]]) -> None:
+    for one in lost:
+        run.reporter.note("superseded", f"Edit {one['id']} has the subject and relation of the later {one['by']} and is left out", **one)
+
+
+def edits_of(edits: Sequence[EditRequest], names: Any) -> list[EditRequest]:
+    """The edits with these ids. Raises Fault("malformed_job") for one that the job does not have."""
+    known = {e.id: e for e in edits}
+    if not isinstance(names, list) or any(str(n) not in known for n in names):
+        raise Fault("malformed_job", f"`edits` of a transfer record is {names!r}", "Name edits of the job by their ids")
+    return [known[str(n)] for n in names]
