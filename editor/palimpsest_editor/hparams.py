@@ -1,0 +1,90 @@
+"""Hyper-parameters of MEMIT and PMET: LLaMA-2-7B's as published, equivalents for the Qwen2 models, and what a job overrides.
+
+LLaMA-2-7B: layers 4–8, `mlp.down_proj`, Adam at 0.5, λ 15,000; MEMIT 25 steps, clamp 4, decay 1e-3; PMET 20 steps, clamp 1, decay 0.5
+(EasyEdit's hparams/MEMIT/llama-7b.yaml and hparams/PMET/llama-7b.yaml; PMET's author used λ 6,000 for LLaMA-2, xpq-tech/PMET issue 5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from palimpsest_editor.faults import Fault
+from palimpsest_editor.loading import LoadedModel
+
+
+@dataclass(frozen=True)
+class Hparams:
+    """`layers` are edited in order, the targets sit at the last. `clamp` bounds ‖δ‖ by that many ‖h‖. `stop` ends an edit's optimisation
+    when its mean NLL is below. `mom2_weight` is λ. `contexts` generated prefixes of `context_tokens` beside the bare prompt.
+    `spread` divides the residual left at the i-th of L layers by L−i ("linear", MEMIT) or its square root ("sqrt", PMET)."""
+
+    layers: tuple[int, ...]
+    module: str = "mlp.down_proj"
+    steps: int = 25
+    lr: float = 0.5
+    clamp: float = 4.0
+    weight_decay: float = 1e-3
+    kl_factor: float = 0.0625
+    nll_factor: float = 1.0
+    mom2_weight: float = 15000.0
+    stop: float = 0.05
+    contexts: int = 5
+    context_tokens: int = 10
+    spread: str = "linear"
+    residual: str = "layer"
+    attention_decay: float = 1.0
+    ridge: float = 1e-6
+    solve_dtype: str = "float64"
+    chunk_edits: int = 32
+    batch_edits: int = 1000
+
+
+LLAMA2_7B = {
+    "memit": Hparams(layers=(4, 5, 6, 7, 8)),
+    "pmet": Hparams(layers=(4, 5, 6, 7, 8), steps=20, clamp=1.0, weight_decay=0.5, spread="sqrt", residual="mlp"),
+}
+
+QWEN2_24 = {
+    "memit": Hparams(layers=(2, 3, 4, 5, 6), steps=20, clamp=1.5, mom2_weight=2000.0),
+    "pmet": Hparams(layers=(2, 3, 4, 5, 6), steps=20, clamp=1.5, weight_decay=0.5, mom2_weight=2000.0, spread="sqrt", residual="mlp"),
+}
+"""Qwen2(.5) 0.5B: 24 layers, hidden 896."""
+
+QWEN2_28 = QWEN2_24
+"""Qwen2(.5) 1.5B: 28 layers, hidden 1,536."""
+
+NAMED = {"llama2-7b": LLAMA2_7B, "qwen2-0.5b": QWEN2_24, "qwen2-1.5b": QWEN2_28}
+
+
+def preset(loaded: LoadedModel, method: str) -> tuple[str, Hparams]:
+    """The set that fits a model by its shape: its own where we have one, else LLaMA-2-7B's with layers at the same depth."""
+    count = len(loaded.layers)
+    if loaded.architecture == "llama" and count == 32:
+        return "llama2-7b", LLAMA2_7B[method]
+    if loaded.architecture == "qwen2" and count in (24, 28):
+        return ("qwen2-0.5b", QWEN2_24[method]) if count == 24 else ("qwen2-1.5b", QWEN2_28[method])
+    first = round(4 / 32 * count)
+    many = min(5, max(1, count - first - 1))
+    return "llama2-7b, layers at the same depth", replace(LLAMA2_7B[method], layers=tuple(range(first, first + many)))
+
+
+def hparams(loaded: LoadedModel, method: str, overrides: dict[str, Any]) -> Hparams:
+    """The preset (or the one `preset` names) with a job's overrides; unknown names and values out of range are refused."""
+    given = dict(overrides)
+    named = given.pop("preset", None)
+    if named is not None and named not in NAMED:
+        raise Fault("malformed_job", f"hparams.preset {named!r}", f"One of {', '.join(NAMED)}")
+    base = preset(loaded, method)[1] if named is None else NAMED[named][method]
+    unknown = sorted(set(given) - {f.name for f in fields(Hparams)})
+    if unknown:
+        known = ", ".join(f.name for f in fields(Hparams))
+        raise Fault("malformed_job", f"Unknown hparams: {', '.join(unknown)}", f"Known are preset, {known}")
+    if "layers" in given:
+        given["layers"] = tuple(int(n) for n in given["layers"])
+    made = replace(base, **given)
+    if not made.layers or min(made.layers) < 0 or max(made.layers) >= len(loaded.layers):
+        raise Fault("malformed_job", f"hparams.layers {made.layers}", f"Layers of this model are 0 to {len(loaded.layers) - 1}")
+    if made.mom2_weight <= 0 or made.lr <= 0 or made.steps < 1 or made.chunk_edits < 1:
+        raise Fault("malformed_job", "hparams mom2_weight, lr, steps and chunk_edits must be positive", "Leave them out for the preset")
+    return made

@@ -1,0 +1,86 @@
+"""MEMIT: Mass-Editing Memory in a Transformer (Meng, Sen Sharma, Andonian, Belinkov, Bau; ICLR 2023, arXiv:2210.07229).
+
+Targets z = h + δ at the last edited layer (targets.py); then for each layer l in order, with keys K and what is left of the way R = z − h
+measured anew, ΔW = (R / (L − i)) · Kᵀ(λC + KKᵀ)⁻¹.
+
+Departures from the paper and its code:
+1. The targets of a chunk of edits are optimised together, and an edit stops by its own loss (the code optimises one after another).
+2. The update stays in its factors, B = R/(L − i) and A = Kᵀ(λC + KKᵀ)⁻¹, of rank at most the number of edits: it is an adapter. During
+   the editing it runs beside the matrix, which is never written.
+3. C comes from text of the user's or of the model's own (statistics.py), not from 100,000 Wikipedia articles; λ is set to suit.
+4. Contexts are sampled from the model at temperature 1 from its 50 likeliest tokens; there are as many as `contexts` says.
+5. Cholesky with a small ridge, in place of a general solve.
+6. The prompts' earlier tokens are computed once (forward.py): exact, not an approximation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from palimpsest_editor.contexts import contexts
+from palimpsest_editor.forward import keys_at_subjects
+from palimpsest_editor.hparams import Hparams, hparams
+from palimpsest_editor.least_squares import factor
+from palimpsest_editor.lowrank import LowRankUpdate, applied
+from palimpsest_editor.methods import Run
+from palimpsest_editor.requests import EditRequest, encode
+from palimpsest_editor.statistics import second_moments
+from palimpsest_editor.targets import optimise
+
+
+def chunked_targets(run: Run, edits: Sequence[EditRequest], texts: Sequence[str], hp: Hparams, places: dict[str, tuple[str, float]], name: str) -> dict[str, torch.Tensor]:
+    """δ of all edits of a batch, a chunk of similar length at a time; each chunk is a piece that survives a kill."""
+    tokenizer = run.loaded.tokenizer
+    coded = [encode(tokenizer, "{}", e.prompt, e.subject, e.target_new) for e in edits]
+    order = sorted(range(len(edits)), key=lambda i: len(coded[i].ids) - coded[i].subject_last)
+    parts: list[dict[str, torch.Tensor]] = []
+    for start in range(0, len(order), hp.chunk_edits):
+        chunk = [edits[i] for i in order[start : start + hp.chunk_edits]]
+
+        def compute(chunk: list[EditRequest] = chunk, start: int = start) -> dict[str, torch.Tensor]:
+            return optimise(run.loaded, chunk, texts, hp, places, run.reporter, (start, len(order)))
+
+        parts.append(run.pieces.piece(f"{name}-{start}", run.key, compute))
+        run.reporter.progress("targets", min(start + hp.chunk_edits, len(order)), len(order))
+    back = torch.argsort(torch.tensor(order))
+    return {k: torch.cat([p[k] for p in parts])[back].to(run.loaded.device) for k in parts[0]}
+
+
+def spread(run: Run, edits: Sequence[EditRequest], texts: Sequence[str], hp: Hparams, delta: torch.Tensor, name: str) -> list[LowRankUpdate]:
+    """The updates of all layers. `delta`: N × hidden, how far what leaves the last layer (hp.residual "layer") or its feed-forward
+    ("mlp") is to move, from where it is before this batch."""
+    loaded = run.loaded
+    moments = second_moments(run.job, loaded, run.reporter, hp.layers)
+    kind = torch.float64 if hp.solve_dtype == "float64" else torch.float32
+    coded = [encode(loaded.tokenizer, c, e.prompt, e.subject) for e in edits for c in texts]
+    bare = slice(None, None, len(texts))
+    _, start = keys_at_subjects(loaded, coded[bare], hp.layers[-1:], hp.module)
+    target = start[hp.residual] + delta
+    made: list[LowRankUpdate] = []
+    for index, layer in enumerate(hp.layers):
+        run.reporter.progress("layers", index, len(hp.layers), layer=layer)
+
+        def compute(layer: int = layer, index: int = index) -> dict[str, torch.Tensor]:
+            with applied(loaded, made):
+                keys, _ = keys_at_subjects(loaded, coded, [layer], hp.module)
+                _, now = keys_at_subjects(loaded, coded[bare], hp.layers[-1:], hp.module)
+            k = keys[layer].view(len(edits), len(texts), -1).mean(1)
+            left = len(hp.layers) - index
+            residual = (target - now[hp.residual]) / (left if hp.spread == "linear" else left**0.5)
+            a = factor(k.to(kind), moments.moment(layer), hp.mom2_weight, hp.ridge, kind)
+            return {"a": a, "b": residual.T.float().contiguous()}
+
+        found = run.pieces.piece(f"{name}-layer-{layer}", run.key, compute)
+        made.append(LowRankUpdate(layer, hp.module, found["a"], found["b"]))
+    run.reporter.progress("layers", len(hp.layers), len(hp.layers))
+    return made
+
+
+def memit(run: Run, edits: Sequence[EditRequest], number: int) -> list[LowRankUpdate]:
+    """One batch; every subject occurs once in it (requests.batches)."""
+    hp = hparams(run.loaded, "memit", run.job.hparams)
+    texts = contexts(run.loaded, hp.contexts, hp.context_tokens, run.job.seed)
+    found = chunked_targets(run, edits, texts, hp, {"mlp": ("layer", hp.weight_decay)}, f"targets-{number}")
+    return spread(run, edits, texts, hp, found["mlp"], f"batch-{number}")

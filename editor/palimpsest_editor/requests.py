@@ -1,0 +1,87 @@
+"""Edits as the editor sees them: a prompt that holds the subject, a target, and the tokens of both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from palimpsest_editor.faults import Fault
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """One edit: `prompt` holds `subject` word for word; `target_new` goes on after a space."""
+
+    id: str
+    subject: str
+    prompt: str
+    target_new: str
+    target_true: str | None = None
+    paraphrases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Tokens of context + prompt + target. `subject_last` is the last token of the subject, `target_start` the first of the target."""
+
+    ids: tuple[int, ...]
+    subject_last: int
+    target_start: int
+
+
+def parse_edits(raw: Iterable[dict[str, Any]]) -> list[EditRequest]:
+    """Checks each edit; raises Fault("malformed_job") with its id."""
+    edits = []
+    for index, one in enumerate(raw):
+        name = str(one.get("id", index)) if isinstance(one, dict) else str(index)
+        if not isinstance(one, dict) or not all(isinstance(one.get(k), str) and one[k].strip() for k in ("subject", "prompt", "target_new")):
+            raise Fault("malformed_job", f"edit {name} lacks subject, prompt or target_new", "Give all three as texts")
+        prompt = one["prompt"].replace("{}", one["subject"]).rstrip()
+        subject = one["subject"].strip()
+        if subject not in prompt:
+            raise Fault("malformed_job", f"edit {name}: {subject!r} does not occur in {prompt!r}", "Write the subject as the prompt does")
+        paraphrases = tuple(p for p in one.get("paraphrases") or () if isinstance(p, str))
+        edits.append(EditRequest(name, subject, prompt, one["target_new"].strip(), one.get("target_true"), paraphrases))
+    return edits
+
+
+def batches(edits: list[EditRequest], most: int) -> list[list[EditRequest]]:
+    """At most `most` edits a batch and one a subject (case aside), the rest in the next: two keys of one subject would collide.
+
+    Order is kept within a subject, so a later edit of a subject is made on top of an earlier one.
+    """
+    left = list(edits)
+    made: list[list[EditRequest]] = []
+    while left:
+        batch: list[EditRequest] = []
+        rest: list[EditRequest] = []
+        held: set[str] = set()
+        for edit in left:
+            subject = edit.subject.casefold()
+            if subject in held or len(batch) == most:
+                rest.append(edit)
+                held.add(subject)
+            else:
+                batch.append(edit)
+                held.add(subject)
+        made.append(batch)
+        left = rest
+    return made
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, context: str, prompt: str, subject: str, target: str | None = None) -> Encoded:
+    """Tokens of `context` (holds `{}` once, for the prompt) with the places of subject and target, found by character offsets."""
+    before, _, after = context.partition("{}")
+    text = before + prompt + after
+    start = text.rindex(subject, len(before), len(before) + len(prompt))
+    whole = text if target is None else f"{text.rstrip(' ')} {target.strip()}"
+    coded = tokenizer(whole, return_offsets_mapping=True)
+    spans = coded["offset_mapping"]
+    subject_last = max(i for i, (a, b) in enumerate(spans) if a < start + len(subject) and b > start)
+    target_start = next((i for i, (_, b) in enumerate(spans) if b > len(text.rstrip(" "))), len(spans))
+    if target is None:
+        target_start = len(spans)
+    return Encoded(tuple(coded["input_ids"]), subject_last, target_start)
