@@ -45,6 +45,7 @@ export interface ChatParts {
   readonly loraMemoryBytes: number
   readonly checkLora: LoraEngine['check']
   readonly baseSha256: LoraEngine['baseSha256']
+  readonly basePath: string
   /** The vocabulary writes the first word of a text with a space before it. */
   readonly leadingSpace: boolean
   readonly queueLimit: number
@@ -103,6 +104,7 @@ export class ChatEngine implements Engine {
     this.loras = {
       check: parts.checkLora,
       baseSha256: parts.baseSha256,
+      basePath: parts.basePath,
       load: async (lora) => (await this.#loras.hold(lora))?.release(),
       unload: ({ sha256 }) => this.#loras.drop(sha256),
       loaded: ({ sha256 }) => this.#loras.has(sha256),
