@@ -1,5 +1,6 @@
 import express, { type ErrorRequestHandler, type Express } from 'express'
 import type { Gateway } from './gateway.ts'
+import type { Handoffs } from './handoff/handoffs.ts'
 import { adapterRoutes } from './http/adapters.ts'
 import { batchRoutes } from './http/batches.ts'
 import { fromBodyParser } from './http/body.ts'
@@ -9,6 +10,7 @@ import { embeddingRoutes } from './http/embeddings.ts'
 import { beginExchange, exchangeOf } from './http/exchange.ts'
 import { experimentRoutes } from './http/experiments.ts'
 import { explainRoutes } from './http/explain.ts'
+import { handoffRoutes } from './http/handoffs.ts'
 import { inferenceRoutes } from './http/inference.ts'
 import { openMetrics } from './http/metrics.ts'
 import { refuseForeignPages } from './http/origin.ts'
@@ -22,7 +24,7 @@ import { tokenizingRoutes } from './http/tokenizing.ts'
 import { presentable, wireError } from './openai/error.ts'
 
 /** The HTTP interface over a gateway. It never listens, so tests need no port of their own choosing. */
-export function createApp(gateway: Gateway): Express {
+export function createApp(gateway: Gateway, handoffs?: Handoffs): Express {
   const app = express()
   app.disable('x-powered-by')
   app.disable('etag')
@@ -45,6 +47,7 @@ export function createApp(gateway: Gateway): Express {
   ]
   for (const routes of rims) mount(app, routes(gateway))
   mount(app, metrics.routes)
+  mount(app, handoffRoutes(gateway, handoffs))
   app.use(unknownRoute)
   app.use(renderError(gateway))
   return app

@@ -68,6 +68,16 @@ export interface Limits {
   /** Adapters registered, and bytes of the file of one. */
   readonly adapters: number
   readonly adapterBytes: number
+  /** Edits of one hand-off, hand-offs that wait, and attempts after which a start of the gateway takes one up no more. */
+  readonly handoffEdits: number
+  readonly handoffQueueJobs: number
+  readonly handoffAttempts: number
+  /** Time that the parameter editor has to end once told to, its longest silence, and the longest line it may write. */
+  readonly handoffCancelMs: number
+  readonly handoffSilenceMs: number
+  readonly handoffEventBytes: number
+  /** Snapshots taken before promotions that are kept. */
+  readonly promotionSnapshots: number
   /** Between two progress lines of a streamed import. */
   readonly progressMs: number
   /** Silence on an event stream after which a comment is sent, so that proxies keep it open. */
@@ -111,6 +121,13 @@ export const DEFAULT_LIMITS: Limits = {
   replayPrompts: 1_000,
   adapters: 64,
   adapterBytes: 2 * 1024 ** 3,
+  handoffEdits: 10_000,
+  handoffQueueJobs: 16,
+  handoffAttempts: 3,
+  handoffCancelMs: 20_000,
+  handoffSilenceMs: 30 * 60_000,
+  handoffEventBytes: 4 * 1024 * 1024,
+  promotionSnapshots: 10,
   progressMs: 200,
   heartbeatMs: 15_000,
   stalledMs: 120_000,

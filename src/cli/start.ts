@@ -4,6 +4,7 @@ import type { Engine } from '../engine/engine.ts'
 import { openScripted } from '../engine/scripted.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { Gateway, Limits, Logger } from '../gateway.ts'
+import { openHandoffs } from './handoffs.ts'
 import { listen } from './listen.ts'
 import { openParts, type Parts, VERSION } from './open.ts'
 import { openTelemetry } from './telemetry.ts'
@@ -53,7 +54,11 @@ export async function startGateway({ config, log, model, host, port, watch, clos
     closing.throwIfAborted()
     const gateway = parts.gateway(engine)
     if (model === 'configured') await gateway.retriever.warm()
-    listener.serve(createApp(gateway))
+    const handoffs = openHandoffs(config, gateway)
+    opened.push(() => handoffs.close())
+    listener.serve(createApp(gateway, handoffs))
+    // A command that only looks something up takes up no work.
+    if (watch) handoffs.start()
     if (model === 'configured') parts.memory.setUrl(listener.url)
     return { url: listener.url, gateway, memory: parts.memory, folder: parts.folder, close }
   } catch (error) {

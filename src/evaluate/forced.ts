@@ -54,7 +54,7 @@ export function forcing(trial: Trial, aids: Aids, scorer: Scorer): Force {
   }
 }
 
-function scored(tokens: readonly TokenScore[]): Scored {
+export function scored(tokens: readonly TokenScore[]): Scored {
   return {
     logProbabilities: tokens.map(({ logProbability }) => logProbability),
     best: tokens.map(({ best }) => best),

@@ -40,7 +40,13 @@ export interface Aids {
   readonly ike: IkePrompts
 }
 
-export async function generate(method: Compared, probe: Probe, trial: Trial, aids: Aids, signal: AbortSignal): Promise<Generated> {
+export async function generate(
+  method: Compared,
+  probe: Probe,
+  trial: Trial,
+  aids: Aids,
+  signal: AbortSignal,
+): Promise<Generated> {
   switch (method) {
     case 'base':
       return ask(probe, { kind: 'off' }, trial, signal)

@@ -56,7 +56,10 @@ export async function run(options: RunOptions): Promise<Run> {
   )
   const tasks = tasksOf(trial, methods, protocols)
   // The cosine threshold depends on which probes are asked.
-  const under = (method: Compared) => ({ ...circumstances(method), ...(method === 'cosine' && { cosine: aids.cosine.threshold }) })
+  const under = (method: Compared) => ({
+    ...circumstances(method),
+    ...(method === 'cosine' && { cosine: aids.cosine.threshold }),
+  })
   const keyOf = ({ protocol, method, probe }: Task) => answerKey(protocol, method, probe, under(method))
   const fresh = new Set(tasks.filter((task) => answers.find(keyOf(task)) === undefined))
   const scorer = [...fresh].some(({ protocol }) => protocol === 'forced') ? await engineScorer(trial) : null

@@ -79,9 +79,7 @@ interface Ended {
 function exit(child: ChildProcess, python: string): Promise<Ended> {
   return new Promise((resolve, reject) => {
     child.once('error', (error) =>
-      reject(
-        new HandoffFault('no_editor', `${python} does not start: ${error.message}.`, 'Run `palimpsest handoff setup`.'),
-      ),
+      reject(new HandoffFault('no_editor', `${python} does not start: ${error.message}.`, 'Run `palimpsest handoff setup`.')),
     )
     child.once('close', (code, signal) => resolve({ code, signal }))
   })
@@ -139,7 +137,11 @@ class Conversation {
 
   #hear(event: WorkerEvent): void {
     if (!this.#begun && event.event !== 'started')
-      throw new HandoffFault('protocol', `The editor began with \`${event.event}\`, not \`started\`.`, 'Run `palimpsest handoff setup`.')
+      throw new HandoffFault(
+        'protocol',
+        `The editor began with \`${event.event}\`, not \`started\`.`,
+        'Run `palimpsest handoff setup`.',
+      )
     this.#begun = true
     if (event.event === 'result' || event.event === 'error') this.#last = event
     this.#onEvent(event)
@@ -148,7 +150,8 @@ class Conversation {
   #listen(): void {
     clearTimeout(this.#silence)
     const ms = this.#limits.handoffSilenceMs
-    const hung = () => this.#fail(new HandoffFault('hung', `The editor said nothing for ${Math.round(ms / 1000)} s and was ended.`, GO_ON))
+    const hung = () =>
+      this.#fail(new HandoffFault('hung', `The editor said nothing for ${Math.round(ms / 1000)} s and was ended.`, GO_ON))
     this.#silence = setTimeout(hung, ms)
   }
 
@@ -183,7 +186,11 @@ class Conversation {
     if (/No module named/.test(words ?? ''))
       throw new HandoffFault('no_editor', `The editor does not start: ${words}.`, 'Run `palimpsest handoff setup`.')
     const how = signal === null ? `with status ${code}` : `on ${signal}`
-    throw new HandoffFault('crashed', `The editor ended ${how} and gave no result${words ? `; it said last: ${words}` : ''}.`, GO_ON)
+    throw new HandoffFault(
+      'crashed',
+      `The editor ended ${how} and gave no result${words ? `; it said last: ${words}` : ''}.`,
+      GO_ON,
+    )
   }
 }
 
