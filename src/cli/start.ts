@@ -4,6 +4,7 @@ import type { Engine } from '../engine/engine.ts'
 import { openScripted } from '../engine/scripted.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { Gateway, Limits, Logger } from '../gateway.ts'
+import type { Handoffs } from '../handoff/handoffs.ts'
 import { openHandoffs } from './handoffs.ts'
 import { listen } from './listen.ts'
 import { openParts, type Parts, VERSION } from './open.ts'
@@ -27,6 +28,7 @@ export interface StartOptions {
 export interface Running extends Pick<Parts, 'memory' | 'folder'> {
   readonly url: string
   readonly gateway: Gateway
+  readonly handoffs: Handoffs
   /** Lets running requests end for `graceMs`, saves the indexes, frees models, port and data folder. */
   close(graceMs: number): Promise<void>
 }
@@ -57,10 +59,8 @@ export async function startGateway({ config, log, model, host, port, watch, clos
     const handoffs = openHandoffs(config, gateway)
     opened.push(() => handoffs.close())
     listener.serve(createApp(gateway, handoffs))
-    // A command that only looks something up takes up no work.
-    if (watch) handoffs.start()
     if (model === 'configured') parts.memory.setUrl(listener.url)
-    return { url: listener.url, gateway, memory: parts.memory, folder: parts.folder, close }
+    return { url: listener.url, gateway, handoffs, memory: parts.memory, folder: parts.folder, close }
   } catch (error) {
     await close(0)
     throw error

@@ -136,13 +136,17 @@ class Trip {
   #heard(index: number, event: WorkerEvent): void {
     switch (event.event) {
       case 'started':
-        return void this.#save({ pid: event.pid })
+        void this.#save({ pid: event.pid })
+        return
       case 'plan':
-        return void this.#save({ estimate_s: event.estimate_s })
+        void this.#save({ estimate_s: event.estimate_s })
+        return
       case 'progress':
-        return this.#at(index, event.stage, event.done, event.of, event.estimate_s ?? null)
+        this.#at(index, event.stage, event.done, event.of, event.estimate_s ?? null)
+        return
       case 'note':
-        return void this.#save({ notes: [...this.#job.notes, event.message] })
+        void this.#save({ notes: [...this.#job.notes, event.message] })
+        return
       case 'result':
       case 'error':
         return
