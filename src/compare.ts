@@ -30,10 +30,14 @@ export async function answerWhole(request: ChatRequest, gateway: Gateway, id: st
 export function answererOf(gateway: Gateway): Answerer {
   // Which batches a replayed request does without is said by the request itself, so no experiment may add to it.
   const { experiments: _, ...plain } = gateway
-  const engines: readonly Engine[] = [gateway.engine, ...(gateway.otherEngines?.values() ?? [])]
+  const { engine, otherEngines, models } = gateway
+  const engines = (): readonly Engine[] => [engine, ...(otherEngines?.values() ?? []), ...(models?.resident() ?? [])]
   return {
-    model: gateway.engine.model.name,
-    load: () => engines.map((engine) => engine.load()).reduce((sum, { busy, queued }) => sum + busy + queued, 0),
+    model: engine.model.name,
+    load: () =>
+      engines()
+        .map((one) => one.load())
+        .reduce((sum, { busy, queued }) => sum + busy + queued, 0),
     answer: async (request, signal): Promise<Answered> => {
       const { text, finish, trace, latencyMs } = await answerWhole(request, plain, 'replay', signal)
       const edits = [...new Set(trace.applied.map(({ id }) => id))]

@@ -156,6 +156,12 @@ const SETTINGS = {
   model: setting(orNone(text), undefined, 'model to serve: a name, a .gguf file, or the URL of an OpenAI-compatible server', {
     flag: '<model>',
   }),
+  models: setting(names, [] as string[], 'further models, loaded when asked for: names or .gguf files, with commas between', {
+    flag: '<models>',
+  }),
+  modelMemoryBytes: setting(orNone(bytes), undefined, 'memory for all models together; default: what is free at the start', {
+    flag: '<size>',
+  }),
   engine: setting(
     oneOf(ENGINES),
     'auto',
@@ -214,6 +220,12 @@ const SETTINGS = {
     'chain',
     'questions that describe what they ask about: off, chain (from edit to edit) or model (the model is asked for what no edit states)',
     { flag: '<how>' },
+  ),
+  savedCacheBytes: setting(
+    bytes,
+    0,
+    'disk for caches of conversations that lost their slot, kept over restarts (they tell what was asked); 0: none',
+    { flag: '<size>' },
   ),
   embedCacheBytes: setting(bytes, 32 * MIB, 'memory for embeddings of recent questions'),
   selectionCacheBytes: setting(bytes, 32 * MIB, 'memory for the edits found for recent turns'),

@@ -1,6 +1,7 @@
 import type { Meter, TextMapPropagator, Tracer } from '@opentelemetry/api'
 import type { Bridges } from './engine/bridge.ts'
 import type { Embedder, Engine } from './engine/engine.ts'
+import type { HeldEngine, ModelPool } from './engine/model-pool.ts'
 import type { Problem } from './errors.ts'
 import type { Allocator } from './experiment/allocate.ts'
 import type { Experiments } from './experiment/experiments.ts'
@@ -161,6 +162,8 @@ export interface Gateway {
     readonly replays: Replays
     readonly rollouts: Rollouts
   }
+  /** Further models that are loaded when a request names them. */
+  readonly models?: ModelPool
   readonly memory: MemoryStore
   /** Absent: the engine takes none. */
   readonly adapters?: Adapters
@@ -188,4 +191,12 @@ export interface Gateway {
   readonly closing?: AbortSignal
   /** Names, besides IP addresses and localhost, under which a gateway bound to loopback may be addressed (a reverse proxy's, say). */
   readonly hosts?: readonly string[]
+}
+
+/** The engine of a model, held until released; loaded first, where it is one of those that are loaded when asked for. */
+export async function holdEngine(model: string, gateway: Gateway, signal: AbortSignal): Promise<HeldEngine> {
+  const { engine, otherEngines, models } = gateway
+  const other = otherEngines?.get(model)
+  if (other === undefined && models !== undefined) return await models.use(model, signal)
+  return { engine: other ?? engine, release: () => {} }
 }

@@ -1,12 +1,13 @@
 import { isForModel, statement } from './edit/edit.ts'
-import type { Engine, Finish, Inspection, Piece, Prompt } from './engine/engine.ts'
+import type { Engine, Finish, Inspection, ModelInfo, Piece, Prompt } from './engine/engine.ts'
 import { PalimpsestError } from './errors.ts'
 import type { Allocation, Kept } from './experiment/allocate.ts'
 import { type Done, observed } from './experiment/outcome.ts'
-import type { Gateway } from './gateway.ts'
+import { type Gateway, holdEngine } from './gateway.ts'
 import { type Chain, chains, joined, NO_CHAIN } from './memory/chain.ts'
 import { decompose } from './memory/decompose.ts'
-import { type Calibration, gate, scoreOf } from './memory/gate.ts'
+import { gate, scoreOf } from './memory/gate.ts'
+import { heirs, replaced } from './memory/heirs.ts'
 import type { Candidate } from './memory/retrieve.ts'
 import { withholding } from './memory/withhold.ts'
 import { answering, standDown } from './models/adapter-choice.ts'
@@ -40,14 +41,18 @@ export async function* answer(
   signal: AbortSignal,
 ): AsyncGenerator<Piece, Finish> {
   const { request: served, scope, done } = await allocate(request, gateway, trace, signal)
-  const engine = engineOf(served, gateway)
-  const adapter = adapterOf(served, gateway)
-  const messages = await trace.time('render', () =>
-    write(served, usedOf(served, scope, adapter, gateway, trace), gateway, trace, tokensOf(served, engine)),
-  )
-  const prompt = { ...promptOf(served, messages), ...loraOf(adapter, gateway) }
-  const pieces = noted(engine.generate(prompt, served.sampling, trace, signal), trace)
-  return yield* done === undefined ? pieces : observed(pieces, done, signal)
+  const { engine, release } = await trace.time('queue', () => holdEngine(served.model, gateway, signal))
+  try {
+    const adapter = adapterOf(served, gateway)
+    const used = usedOf(served, scope, adapter, gateway, trace)
+    const count = tokensOf(served, engine)
+    const messages = await trace.time('render', () => write(served, used, gateway, engine.model, trace, count))
+    const prompt = { ...promptOf(served, messages), ...loraOf(adapter, gateway) }
+    const pieces = noted(engine.generate(prompt, served.sampling, trace, signal), trace)
+    return yield* done === undefined ? pieces : observed(pieces, done, signal)
+  } finally {
+    release()
+  }
 }
 
 /** The request as its arm answers it, and the edits that apply. Without experiments: as it came. `kept`: what no arm may change. */
@@ -70,10 +75,6 @@ async function allocate(
   }
   if (gateway.experiments === undefined) return { request: { ...request, ...kept }, scope: (await choose(request)).scope }
   return await gateway.experiments.allocator.allocate(request, choose, trace, kept)
-}
-
-function engineOf({ model }: ChatRequest, { engine, otherEngines }: Gateway): Engine {
-  return otherEngines?.get(model) ?? engine
 }
 
 /** The adapter that answers. */
@@ -129,7 +130,21 @@ export async function* completeText(
   trace: Trace,
   signal: AbortSignal,
 ): AsyncGenerator<Piece, Finish> {
-  const { model, text: engine } = gateway.engine
+  const { engine, release } = await holdEngine(request.model, gateway, signal)
+  try {
+    return yield* goOn(request, engine, gateway, trace, signal)
+  } finally {
+    release()
+  }
+}
+
+async function* goOn(
+  request: TextRequest,
+  { model, text: engine }: Engine,
+  gateway: Gateway,
+  trace: Trace,
+  signal: AbortSignal,
+): AsyncGenerator<Piece, Finish> {
   if (engine === undefined)
     throw new PalimpsestError(
       'unsupported_field',
@@ -144,7 +159,7 @@ export async function* completeText(
   const count = (messages: readonly Message[]) => engine.tokenize(messages[0]?.content ?? '').length
   const adapter = adapterOf(served, gateway)
   const used = usedOf(served, scope, adapter, gateway, trace)
-  const written = await trace.time('render', () => write(served, used, gateway, trace, count))
+  const written = await trace.time('render', () => write(served, used, gateway, model, trace, count))
   const whole = written[0]?.content ?? text
   if (!whole.endsWith(text))
     throw new PalimpsestError(
@@ -245,30 +260,6 @@ async function follow(
 /** From this probability on, a question asks for an edit beyond doubt: of two such of one subject, the later one answers it. */
 const BEYOND_DOUBT = 0.8
 
-/**
- * The candidates without those that a later one makes untrue. What speaks for one of these speaks for the later: they ask the same of the
- * same subject, so the earlier's wording is one more of the later's.
- */
-function heirs(candidates: readonly Candidate[], late: ReadonlyMap<string, string>, calibration: Calibration): Candidate[] {
-  const needed = (candidate: Candidate) => scoreOf(candidate, calibration)
-  return candidates
-    .filter(({ edit }) => !late.has(edit.id))
-    .map((heir) => {
-      const left = candidates.filter(({ edit }) => late.get(edit.id) === heir.edit.id)
-      return left.reduce((best, one) => (needed(one) > needed(best) ? { ...heir, evidence: one.evidence } : best), heir)
-    })
-}
-
-/** A candidate that a later edit makes untrue, as the trace shows it: whatever the turn asks, it does not need this. */
-function replaced({ edit, similarity, evidence }: Candidate, late: ReadonlyMap<string, string>): Considered[] {
-  const outdatedBy = late.get(edit.id)
-  if (outdatedBy === undefined) return []
-  const { id, subject } = edit
-  return [
-    { id, subject, statement: statement(edit), score: 0, similarity, reason: 'outdated', outdatedBy, evidence: evidence ?? {} },
-  ]
-}
-
 /** The edits a request names by id go to its last user turn, whatever the gate would say. */
 function named(request: ChatRequest, ids: readonly string[], { memory, now }: Gateway, trace: Trace): Scope {
   const turn = request.messages.findLastIndex((m) => m.role === 'user')
@@ -320,16 +311,15 @@ function named(request: ChatRequest, ids: readonly string[], { memory, now }: Ga
 function write(
   request: ChatRequest,
   scope: Scope,
-  gateway: Gateway,
+  { templates }: Gateway,
+  model: ModelInfo,
   trace: Trace,
   count: (messages: readonly Message[]) => number,
 ): readonly Message[] {
-  const { templates } = gateway
-  const engine = engineOf(request, gateway)
-  const template = templates.get(request.template, engine.model.family)
+  const template = templates.get(request.template, model.family)
   if (scope.edits.size === 0) return request.messages
   const budget = {
-    contextTokens: engine.model.contextTokens,
+    contextTokens: model.contextTokens,
     reserveTokens: request.sampling.maxTokens ?? ANSWER_TOKENS,
     count,
   }
@@ -381,20 +371,24 @@ export interface Explanation {
 
 export async function explain(request: ChatRequest, gateway: Gateway, trace: Trace, signal: AbortSignal): Promise<Explanation> {
   const usual = gateway.experiments?.registry.usual(request) ?? request
-  const engine = engineOf(usual, gateway)
-  const scope = await select(usual, gateway, trace, signal)
-  // What the edited arm would be shown, also where the base is asked about.
-  const shown: ChatRequest = usual.arm === 'base' ? { ...usual, arm: 'edited' } : usual
-  const used = usedOf(shown, scope, adapterOf(shown, gateway), gateway, trace)
-  const messages = await trace.time('render', () => write(usual, used, gateway, trace, tokensOf(usual, engine)))
-  return {
-    turns: trace.turns,
-    adapter: trace.adapter,
-    template: trace.template,
-    prompt: engine.inspect(promptOf(request, messages)),
-    base: engine.inspect(promptOf(request, request.messages)),
-    tokensAdded: trace.tokensAdded,
-    memoryVersion: trace.memoryVersion,
-    decomposition: trace.decomposition,
+  const { engine, release } = await holdEngine(usual.model, gateway, signal)
+  try {
+    const scope = await select(usual, gateway, trace, signal)
+    // What the edited arm would be shown, also where the base is asked about.
+    const shown: ChatRequest = usual.arm === 'base' ? { ...usual, arm: 'edited' } : usual
+    const used = usedOf(shown, scope, adapterOf(shown, gateway), gateway, trace)
+    const messages = await trace.time('render', () => write(usual, used, gateway, engine.model, trace, tokensOf(usual, engine)))
+    return {
+      turns: trace.turns,
+      adapter: trace.adapter,
+      template: trace.template,
+      prompt: engine.inspect(promptOf(request, messages)),
+      base: engine.inspect(promptOf(request, request.messages)),
+      tokensAdded: trace.tokensAdded,
+      memoryVersion: trace.memoryVersion,
+      decomposition: trace.decomposition,
+    }
+  } finally {
+    release()
   }
 }

@@ -4,6 +4,7 @@ import { answererOf } from '../compare.ts'
 import type { Config } from '../config.ts'
 import { Bridges } from '../engine/bridge.ts'
 import type { Embedder, Engine } from '../engine/engine.ts'
+import type { ModelPool } from '../engine/model-pool.ts'
 import type { Gateway, Limits, Logger, Telemetry } from '../gateway.ts'
 import { readCalibration } from '../memory/calibration.ts'
 import { cachedEmbedder } from '../memory/embed-cache.ts'
@@ -25,7 +26,7 @@ export interface Parts {
   readonly memory: MemoryStore
   readonly folder: EditFolder
   /** Still without its engine. */
-  gateway(engine: Engine): Gateway
+  gateway(engine: Engine, models?: ModelPool): Gateway
   close(): Promise<void>
 }
 
@@ -65,7 +66,7 @@ export async function openParts({ config, embedder: plain, log, watch, closing, 
     return {
       memory: held,
       folder,
-      gateway: (engine) => {
+      gateway: (engine, models) => {
         const adapters = openAdapters({ dataDir: config.dataDir, engine, memory: held, limits: config.limits, now, log })
         const gateway: Gateway = {
           ...{
@@ -86,6 +87,7 @@ export async function openParts({ config, embedder: plain, log, watch, closing, 
           hosts: config.hosts,
           experiments: trials.experiments,
           logPrompts: config.logPrompts,
+          ...(models && { models }),
           ...(adapters && { adapters }),
           ...(telemetry && { telemetry }),
           ...(counts(plain) && { embedder: plain }),

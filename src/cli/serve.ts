@@ -21,6 +21,9 @@ export function addServeCommand(program: Command): void {
   withSettings(
     command,
     'model',
+    'models',
+    'modelMemoryBytes',
+    'savedCacheBytes',
     'host',
     'port',
     'editsDir',

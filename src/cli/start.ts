@@ -50,11 +50,14 @@ export async function startGateway({ config, log, model, host, port, watch, clos
     const parts = await openParts({ config, embedder: await weights.embedder(), log, watch, closing, telemetry })
     opened.push(() => parts.close())
     const engine = choice === null ? withoutModel() : await weights.engine()
+    const models = choice === null ? undefined : await weights.models(engine)
     // Requests end with the engine, so both stop at the same time, ahead of all else.
     opened[0] = async () => {}
-    opened.push(async (graceMs) => void (await Promise.all([listener.close(graceMs), engine.close(graceMs)])))
+    opened.push(
+      async (graceMs) => void (await Promise.all([listener.close(graceMs), engine.close(graceMs), models?.close(graceMs)])),
+    )
     closing.throwIfAborted()
-    const gateway = parts.gateway(engine)
+    const gateway = parts.gateway(engine, models)
     if (model === 'configured') await gateway.retriever.warm()
     const handoffs = openHandoffs(config, gateway)
     opened.push(() => handoffs.close())

@@ -1,9 +1,10 @@
 import { existsSync } from 'node:fs'
-import { basename, resolve } from 'node:path'
+import { basename, join, resolve } from 'node:path'
 import type { Config } from '../config.ts'
 import { hasServer, serverPath } from '../engine/build.ts'
 import type { Embedder, Engine } from '../engine/engine.ts'
 import { type ChatOptions, openRuntime, type Runtime, type RuntimeOptions } from '../engine/llama.ts'
+import { ModelPool } from '../engine/model-pool.ts'
 import { openUpstream } from '../engine/upstream.ts'
 import type { UpstreamServerOptions } from '../engine/upstream-server.ts'
 import { PalimpsestError } from '../errors.ts'
@@ -21,6 +22,8 @@ export interface Weights {
   /** Loaded when it first embeds; a file of the user's at once, since only the file tells its dimensions. */
   embedder(): Promise<Required<Embedder>>
   engine(): Promise<Engine>
+  /** Those of `--models`, opened when asked for, beside `primary`; undefined where there are none. */
+  models(primary: Engine): Promise<ModelPool | undefined>
   close(): Promise<void>
 }
 
@@ -42,8 +45,14 @@ export async function choose({ model, gpu, upstreams }: Config<Limits>): Promise
 /** `choice` null: no chat model is wanted, and none is fetched. */
 export function openWeights(config: Config<Limits>, choice: Choice | null, log: Logger, signal: AbortSignal): Weights {
   const { embedder: wanted = EMBEDDER_MODEL } = config
-  const isFile = /\.gguf$/i.test(wanted)
-  const names = [...(isFile ? [] : [wanted]), ...(choice?.kind === 'catalog' ? [choice.name] : [])]
+  const isFile = isGguf(wanted)
+  const freeBytes = freeMemoryBytes(process.platform)
+  const others = choice === null ? [] : config.models
+  const names = [
+    ...(isFile ? [] : [wanted]),
+    ...(choice?.kind === 'catalog' ? [choice.name] : []),
+    ...others.filter((name) => !isGguf(name)),
+  ]
   const files = once(() => fetchAll(config, names, signal))
   const runtime = once(() => startRuntime(config, log))
   const loadEmbedder = once(async () => {
@@ -57,14 +66,36 @@ export function openWeights(config: Config<Limits>, choice: Choice | null, log: 
       if (choice.kind === 'upstream') return upstream(choice.url, config)
       const file = choice.kind === 'file' ? null : fileOf(await files(), names, choice.name)
       const modelPath = file?.path ?? resolve(choice.kind === 'file' ? choice.path : '')
-      const name = choice.kind === 'file' ? basename(choice.path).replace(/\.gguf$/i, '') : choice.name
+      const name = choice.kind === 'file' ? nameOf(choice.path) : choice.name
       const { contextTokens, slots, queueLimit } = config
       return openEngine(
         await runtime(),
         config,
-        { modelPath, name, contextTokens, slots, queueLimit, sha256: file?.sha256 ?? null },
+        {
+          ...{ modelPath, name, contextTokens, slots, queueLimit, sha256: file?.sha256 ?? null },
+          savedCaches: { dir: join(config.dataDir, 'caches'), limitBytes: config.savedCacheBytes },
+        },
         log,
       )
+    },
+    models: async (primary) => {
+      if (others.length === 0) return undefined
+      const { contextTokens, slots, queueLimit, modelMemoryBytes: memoryBytes = freeBytes } = config
+      const shape = async (named: string) => {
+        const file = isGguf(named) ? null : fileOf(await files(), names, named)
+        return { modelPath: file?.path ?? resolve(named), contextTokens, slots, queueLimit, sha256: file?.sha256 ?? null }
+      }
+      const own = choice?.kind === 'catalog' ? choice.name : choice?.kind === 'file' ? choice.path : null
+      return new ModelPool({
+        ...{ primary, memoryBytes, queueLimit, log: (message: string) => log.info({}, message) },
+        primaryBytes: own === null ? 0 : await (await runtime()).memoryBytes(await shape(own)),
+        // In this process, whatever runs the first one: there the library keeps all of them within the threads.
+        others: others.map((named) => ({
+          name: nameOf(named),
+          bytes: async () => (await runtime()).memoryBytes(await shape(named)),
+          open: async () => (await runtime()).openChat({ ...(await shape(named)), name: nameOf(named) }),
+        })),
+      })
     },
     close: async () => {
       // What was never loaded need not be freed; what failed to load has said so.
@@ -72,6 +103,15 @@ export function openWeights(config: Config<Limits>, choice: Choice | null, log: 
       await runtime.started?.then((llama) => llama.dispose()).catch(() => {})
     },
   }
+}
+
+function isGguf(model: string): boolean {
+  return /\.gguf$/i.test(model)
+}
+
+/** On the wire: a file goes by its own name. */
+function nameOf(model: string): string {
+  return isGguf(model) ? basename(model).replace(/\.gguf$/i, '') : model
 }
 
 /**

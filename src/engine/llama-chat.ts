@@ -28,6 +28,7 @@ import { openScorer, seenAfter } from './llama-scorer.ts'
 import { openSequence, rewind, type Slot } from './llama-slot.ts'
 import { logprobOf, type TokenText } from './logprobs.ts'
 import { SlotQueue, shuttingDown } from './queue.ts'
+import type { SavedCaches } from './saved-caches.ts'
 import { append, chooseSlot, dedicate, empty, pieces, reusable, truncate } from './slots.ts'
 import { textTokens } from './text-prompt.ts'
 import type { TokenBytes } from './token-bytes.ts'
@@ -43,6 +44,8 @@ export interface ChatParts {
   /** Of the context's batches. */
   readonly sequenceLoras: SequenceLoras
   readonly loraMemoryBytes: number
+  /** null: a conversation that loses its slot is evaluated anew. */
+  readonly saved: SavedCaches | null
   readonly checkLora: LoraEngine['check']
   readonly baseSha256: LoraEngine['baseSha256']
   readonly basePath: string
@@ -82,6 +85,7 @@ export class ChatEngine implements Engine {
   readonly #grammars: Grammars
   readonly #textOf: TokenText
   readonly #loras: LoadedLoras
+  readonly #idle: readonly ChatSlot[]
   readonly text: TextEngine
   readonly loras: LoraEngine
   #uses = 0
@@ -99,6 +103,7 @@ export class ChatEngine implements Engine {
       const sequence = openSequence(context)
       return { ...empty(), sequence, watch: watchLogits(context, sequence) }
     })
+    this.#idle = slots
     this.#slots = new SlotQueue(slots, parts.queueLimit, parts.now)
     this.#loras = new LoadedLoras(model, parts.loraMemoryBytes, (sha256) => parts.sequenceLoras.forget(sha256))
     this.loras = {
@@ -150,6 +155,9 @@ export class ChatEngine implements Engine {
     try {
       lora = await trace.time('queue', () => this.#loras.hold(job.lora))
       sequenceLoras.assign(sequence, lora)
+      const { saved } = this.#parts
+      if (saved !== null)
+        await trace.time('prefill', () => this.#native(lease.slot, () => saved.exchange(lease.slot, tokens, adapter)))
       dedicate(lease.slot, adapter)
       const last =
         job.scoredFrom === undefined
@@ -306,6 +314,8 @@ export class ChatEngine implements Engine {
     const quiet = await this.#slots.drained(graceMs)
     this.#closed = true
     if (!quiet) await this.#slots.drained(CLOSE_STEP_MS)
+    const { saved } = this.#parts
+    if (saved !== null) for (const slot of this.#idle) await saved.save(slot)
     await this.#parts.context.dispose()
     await this.#parts.model.dispose()
   }

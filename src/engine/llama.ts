@@ -1,7 +1,6 @@
 import { randomInt } from 'node:crypto'
 import { stat } from 'node:fs/promises'
-import { availableParallelism, freemem } from 'node:os'
-import { basename } from 'node:path'
+import { availableParallelism } from 'node:os'
 import {
   type GgufFileInfo,
   GgufInsights,
@@ -22,12 +21,13 @@ import type { Embedder, Engine } from './engine.ts'
 import { alonePerBatch } from './llama-batching.ts'
 import { ChatEngine } from './llama-chat.ts'
 import { SequenceLoras } from './llama-loras.ts'
+import { batchTokens, memoryNeed, slotsInMemory } from './llama-memory.ts'
 import { ServedEngine } from './llama-server.ts'
 import { loraFiles } from './lora-file.ts'
-import { brokenModelFile, defaultSystem, fitSlots, guessFamily, memoryText, tooLittleMemory } from './model-file.ts'
+import { brokenModelFile, defaultSystem, guessFamily, tooLittleMemory } from './model-file.ts'
+import { SavedCaches } from './saved-caches.ts'
 import { ServerProcess } from './server-process.ts'
 import { serverArgs } from './server-wire.ts'
-import { PREFILL_PIECE_TOKENS } from './slots.ts'
 import { tokenBytes } from './token-bytes.ts'
 
 export type Log = (level: 'debug' | 'info' | 'warn' | 'error', message: string) => void
@@ -55,6 +55,8 @@ export interface ChatOptions {
   readonly queueLimit?: number
   /** Memory for adapters; the longest unused are dropped beyond it, and loaded again when asked for. */
   readonly loraMemoryBytes?: number
+  /** Where caches of conversations that lost their slot are kept, and how much of them; absent: they are not. In this process only. */
+  readonly savedCaches?: { readonly dir: string; readonly limitBytes: number }
   /** Of the model file, where the caller has checked it. */
   readonly sha256?: string | null
   /** Milliseconds; absent: performance.now. */
@@ -85,6 +87,8 @@ export interface Runtime {
   openChat(options: ChatOptions): Promise<Engine>
   /** The same in a llama-server of its own, which this process starts, watches and ends. Only the vocabulary is loaded here. */
   openServed(options: ServedOptions): Promise<Engine>
+  /** Bytes that a model in this process takes with all its slots, by its header. */
+  memoryBytes(options: Pick<ChatOptions, 'modelPath' | 'contextTokens' | 'slots'>): Promise<number>
   openEmbedder(options: EmbedderOptions): Promise<Required<Embedder>>
   /** Frees all that is still open. */
   dispose(): Promise<void>
@@ -94,9 +98,6 @@ export const DEFAULT_CONTEXT_TOKENS = 4096
 export const DEFAULT_SLOTS = 4
 export const DEFAULT_QUEUE_LIMIT = 64
 export const DEFAULT_LORA_MEMORY_BYTES = 1024 ** 3
-
-/** Tokens in one batch at least; more where that many slots prefill at once, so that no piece is ever cut in two. */
-const BATCH_TOKENS = 512
 
 /**
  * OpenMP's threads spin while they wait for each other, by default for milliseconds. Beside busy neighbours that is a disaster: on two cores
@@ -122,6 +123,7 @@ export async function openRuntime({
     threads,
     openChat: (options) => openChat(llama, device, threads, options, log),
     openServed: (options) => openServed(llama, device, threads, options, log),
+    memoryBytes: (options) => memoryBytes(llama, options),
     openEmbedder: (options) => openEmbedder(llama, options),
     dispose: () => dispose(llama),
   }
@@ -187,12 +189,29 @@ async function openChat(llama: Llama, device: string, threads: number, options: 
     vocabularySize: table.tokens.length,
     sequenceLoras,
     loraMemoryBytes: options.loraMemoryBytes ?? DEFAULT_LORA_MEMORY_BYTES,
+    saved: await savedCaches(options, context, loraFiles(info, modelPath, sha256), log),
     ...loraFiles(info, modelPath, sha256),
     leadingSpace: leadingSpace(info),
     queueLimit,
     now,
     randomSeed: options.randomSeed ?? (() => randomInt(2 ** 32 - 1)),
   })
+}
+
+async function savedCaches(
+  { savedCaches: wanted }: ChatOptions,
+  context: LlamaContext,
+  { baseSha256 }: ReturnType<typeof loraFiles>,
+  log: Log,
+): Promise<SavedCaches | null> {
+  if (wanted === undefined || wanted.limitBytes === 0) return null
+  const of = JSON.stringify([
+    await baseSha256(),
+    context.contextSize,
+    String(context.flashAttention),
+    context.model.llama.llamaCppRelease.release,
+  ])
+  return new SavedCaches({ ...wanted, of, log })
 }
 
 async function openServed(llama: Llama, device: string, threads: number, options: ServedOptions, log: Log): Promise<Engine> {
@@ -228,6 +247,17 @@ async function openServed(llama: Llama, device: string, threads: number, options
     randomSeed: options.randomSeed ?? (() => randomInt(2 ** 32 - 1)),
     free: () => vocabulary.dispose(),
   })
+}
+
+async function memoryBytes(llama: Llama, options: Parameters<Runtime['memoryBytes']>[0]): Promise<number> {
+  const { insights } = await readHeader(llama, options.modelPath)
+  const slots = options.slots ?? DEFAULT_SLOTS
+  const contextTokens = Math.min(
+    options.contextTokens ?? DEFAULT_CONTEXT_TOKENS,
+    insights.trainContextSize ?? Number.POSITIVE_INFINITY,
+  )
+  const { modelBytes, contextBytes } = await memoryNeed(insights, contextTokens, slots)
+  return modelBytes + contextBytes(slots)
 }
 
 /** What the file's header and free memory say about how to open it. */
@@ -280,39 +310,6 @@ function familyOf(info: GgufFileInfo, path: string): FormattedFamily {
     'model_file',
     `Expected ${path} to speak LLaMA-2's or ChatML's chat format, but its header shows neither; name the family.`,
   )
-}
-
-/** As many of the `wanted` slots as fit; says what it comes to before anything is loaded. */
-async function slotsInMemory(
-  insights: GgufInsights,
-  path: string,
-  contextTokens: number,
-  wanted: number,
-  log: Log,
-): Promise<number> {
-  const model = await insights.estimateModelResourceRequirementsV2({ gpuLayers: 0, useMmap: true })
-  const contextBytes = await Promise.all(
-    Array.from({ length: wanted }, async (_, i) => {
-      const sequences = i + 1
-      const batchSize = batchTokens(sequences)
-      const need = await insights.estimateContextResourceRequirementsV2({
-        contextSize: contextTokens,
-        modelGpuLayers: 0,
-        batchSize,
-        sequences,
-      })
-      return need.cpuRam
-    }),
-  )
-  const freeBytes = Math.min(freemem(), process.availableMemory?.() ?? Number.POSITIVE_INFINITY)
-  const need = { modelBytes: model.cpuRam, contextBytes: (slots: number) => contextBytes[slots - 1] ?? 0, freeBytes }
-  const slots = fitSlots(need, wanted, path)
-  log('info', memoryText(need, slots, contextTokens, basename(path)))
-  return slots
-}
-
-function batchTokens(slots: number): number {
-  return Math.max(BATCH_TOKENS, slots * PREFILL_PIECE_TOKENS)
 }
 
 async function loadModel(llama: Llama, modelPath: string, fitTokens: number): Promise<LlamaModel> {

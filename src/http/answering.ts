@@ -40,13 +40,13 @@ export function headingOf(prefix: string, { model, tier }: Pick<ReplyOptions, 'm
     id: `${prefix}-${randomUUID().replaceAll('-', '')}`,
     created: Math.floor(gateway.now() / 1000),
     model,
-    system_fingerprint: fingerprint(gateway),
+    system_fingerprint: fingerprint(gateway, model.replace(/@[^@]*$/, '')),
     ...(tier && { service_tier: 'default' }),
   }
 }
 
-function fingerprint({ engine, version }: Gateway): string {
-  const { name, sha256, device } = engine.model
+function fingerprint({ engine, version }: Gateway, name: string): string {
+  const { sha256, device } = engine.model
   return `fp_${createHash('sha256')
     .update(JSON.stringify([name, sha256, device, version]))
     .digest('hex')

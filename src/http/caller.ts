@@ -23,10 +23,16 @@ export function calledBy<Asked extends { readonly caller?: Caller }>(
 }
 
 /** What a request may name now. */
-export function servedBy({ engine, adapters, templates }: Pick<Gateway, 'engine' | 'adapters' | 'templates'>): Served {
+export function servedBy({
+  engine,
+  models,
+  adapters,
+  templates,
+}: Pick<Gateway, 'engine' | 'models' | 'adapters' | 'templates'>): Served {
   return {
     model: engine.model.name,
     templates: templates.names(),
+    ...(models && { others: models.names() }),
     ...(adapters && { adapters: adapters.list().map(({ id }) => id) }),
   }
 }

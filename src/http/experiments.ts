@@ -174,10 +174,10 @@ export function experimentRoutes(gateway: Gateway): Routes {
   }
 }
 
-export function servedNow({ templates, engine, otherEngines, adapters, now }: Gateway): Omit<ServedNow, 'source'> {
+export function servedNow({ templates, engine, otherEngines, models, adapters, now }: Gateway): Omit<ServedNow, 'source'> {
   return {
     templates: templates.names(),
-    models: [engine.model.name, ...(otherEngines?.keys() ?? [])],
+    models: [engine.model.name, ...(otherEngines?.keys() ?? []), ...(models?.names() ?? [])],
     adapters: adapters?.list().map(({ id }) => id) ?? [],
     now: now(),
   }

@@ -25,7 +25,7 @@ function model(req: Request, gateway: Gateway) {
 
 /** Counts only: names of tenants are nobody else's business. */
 function health(res: Response, gateway: Gateway): void {
-  const { engine, memory, templates, editFiles, version, startedAt, now, closing } = gateway
+  const { engine, models, memory, templates, editFiles, version, startedAt, now, closing } = gateway
   const { name, family, device, threads, contextTokens } = engine.model
   const { slots, busy, queued, queueLimit } = engine.load()
   const index = memory.status()
@@ -37,6 +37,7 @@ function health(res: Response, gateway: Gateway): void {
     uptime_seconds: Math.floor((now() - startedAt) / 1000),
     model: { name, family, device, threads, context_tokens: contextTokens },
     load: { slots, busy, queued, queue_limit: queueLimit },
+    ...(models && { models: models.residency(), model_memory_bytes: models.memoryBytes }),
     backends: engine.backends?.().map(({ lastFault, ...backend }) => ({ ...backend, last_fault: lastFault })),
     memory: { version: memory.version, tenants: index.length, indexed: sum('indexed'), pending: sum('pending') },
     templates: { names: templates.names(), problems: templates.problems() },

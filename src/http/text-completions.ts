@@ -32,7 +32,7 @@ export function textCompletionRoutes(gateway: Gateway): Routes {
 }
 
 async function complete(req: Request, res: Response, gateway: Gateway, read: TextReader): Promise<void> {
-  const { engine, limits } = gateway
+  const { limits } = gateway
   const served = servedBy(gateway)
   const asked = read(json(req, limits.jsonDepthLevels), tenantHeader(req), served)
   const heading = headingOf('cmpl', asked, gateway)
@@ -40,7 +40,7 @@ async function complete(req: Request, res: Response, gateway: Gateway, read: Tex
   const call = { ...asked, requests }
   const { n, stream } = call
   const [request] = requests
-  const { name: model } = engine.model
+  const model = request?.model ?? gateway.engine.model.name
   exchangeOf(res).call = { operation: 'text_completion', id: heading.id, model, stream, n, ...(request && { request }) }
   const signal = goneSignal(res)
   if (call.stream) return streamed(res, call, heading, gateway, signal)

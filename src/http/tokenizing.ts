@@ -13,16 +13,18 @@ export function tokenizingRoutes(gateway: Gateway): Routes {
   const { engine, limits } = gateway
   const { model, text } = engine
   if (text === undefined) return {}
+  // The vocabulary is this model's alone.
+  const served = () => ({ ...servedBy(gateway), others: [] })
   const guards = [refuseWhenClosing(gateway), bytes(limits.chatBodyBytes)]
   return {
     '/tokenize': {
       post: [
         ...guards,
-        (req, res) => void res.json(tokenized(json(req, limits.jsonDepthLevels), text, servedBy(gateway), model.contextTokens)),
+        (req, res) => void res.json(tokenized(json(req, limits.jsonDepthLevels), text, served(), model.contextTokens)),
       ],
     },
     '/detokenize': {
-      post: [...guards, (req, res) => void res.json(detokenized(json(req, limits.jsonDepthLevels), text, servedBy(gateway)))],
+      post: [...guards, (req, res) => void res.json(detokenized(json(req, limits.jsonDepthLevels), text, served()))],
     },
     '/tokenizer_info': { get: [(_req, res) => void res.json(tokenizerInfo(text, model.contextTokens))] },
   }

@@ -16,6 +16,8 @@ export interface WireModel {
 /** What a model's name may stand for here. */
 export interface ServedModels {
   readonly model: string
+  /** Further ones, loaded when asked for. */
+  readonly others?: readonly string[]
   /** Ids of adapters over it. */
   readonly adapters?: readonly string[]
 }
@@ -23,30 +25,33 @@ export interface ServedModels {
 const ADAPTER = '@adapter:'
 
 /**
- * `NAME` and `NAME@edited` are the edited model, `NAME@base` the untouched one, `NAME@adapter:ID` the one with an adapter. Throws
+ * For each model, `NAME` and `NAME@edited` are the edited one, `NAME@base` the untouched one, `NAME@adapter:ID` the one with an adapter. Throws
  * `model_not_found`, listing what is served.
  */
 export function modelAsked(
   asked: string,
-  { model: served, adapters = [] }: ServedModels,
+  { model: served, others = [], adapters = [] }: ServedModels,
 ): Pick<ChatRequest, 'model' | 'arm' | 'adapter'> {
-  if (asked === served || asked === `${served}@edited`) return { model: served, arm: 'edited' }
-  if (asked === `${served}@base`) return { model: served, arm: 'base' }
+  for (const model of [served, ...others]) {
+    if (asked === model || asked === `${model}@edited`) return { model, arm: 'edited' }
+    if (asked === `${model}@base`) return { model, arm: 'base' }
+  }
   const adapter = asked.startsWith(`${served}${ADAPTER}`) ? asked.slice(served.length + ADAPTER.length) : undefined
   if (adapter !== undefined && adapters.includes(adapter)) return { model: served, arm: 'adapter', adapter }
   const clipped = asked.length > 64 ? `${asked.slice(0, 64)}…` : asked
   throw new PalimpsestError(
     'model_not_found',
-    `The model \`${clipped}\` does not exist. Served here: ${served} (with edits)${adapters.length === 0 ? ' and' : ','} ${served}@base (without)${listed(served, adapters)}.`,
+    `The model \`${clipped}\` does not exist. Served here: ${listed(served, others, adapters)}.`,
     { param: 'model' },
   )
 }
 
 const LISTED = 10
 
-function listed(served: string, adapters: readonly string[]): string {
+function listed(served: string, others: readonly string[], adapters: readonly string[]): string {
   const some = adapters.slice(0, LISTED).map((id) => `${served}${ADAPTER}${id}`)
-  return some.length === 0 ? '' : ` and ${some.join(', ')}${adapters.length > LISTED ? ', …' : ''}`
+  const more = [...some, ...(adapters.length > LISTED ? ['…'] : []), ...others.slice(0, LISTED)]
+  return `${served} (with edits) and ${served}@base (without)${more.map((name) => `, ${name}`).join('')}`
 }
 
 /** What embeds; listed after the models that chat. */
@@ -57,13 +62,17 @@ export interface ServedEmbedder {
 }
 
 export function wireModels(
-  { model: served, adapters = [] }: ServedModels,
+  { model: served, others = [], adapters = [] }: ServedModels,
   embedder: ServedEmbedder | undefined,
   startedAt: number,
 ): WireModel[] {
   return [
     wireModel(served, { arm: 'edited' }, startedAt),
     wireModel(`${served}@base`, { arm: 'base' }, startedAt),
+    ...others.flatMap((other) => [
+      wireModel(other, { arm: 'edited' }, startedAt),
+      wireModel(`${other}@base`, { arm: 'base' }, startedAt),
+    ]),
     ...adapters.map((adapter) => wireModel(`${served}${ADAPTER}${adapter}`, { arm: 'adapter', adapter }, startedAt)),
     ...(embedder ? [embeddingModel(embedder, startedAt)] : []),
   ]
