@@ -49,7 +49,9 @@ def _heads(config: Any, module: str) -> int | None:
     return int(config.num_key_value_heads) if module == "self_attn.k_proj" else None
 
 
-def write_gguf(path: Path, updates: Sequence[LowRankUpdate], architecture: str, config: Any, about: dict[str, str], half: bool = False) -> None:
+def write_gguf(
+    path: Path, updates: Sequence[LowRankUpdate], architecture: str, config: Any, about: dict[str, str], half: bool = False
+) -> None:
     """A GGUF LoRA file. `about` goes into string fields `palimpsest.*`. float32, or float16 with `half`."""
     alpha = max(u.rank for u in updates)
     kind = np.float16 if half else np.float32
@@ -167,7 +169,14 @@ def read_adapter(path: Path, config: Any) -> tuple[list[LowRankUpdate], dict[str
 
 
 def export(
-    out_dir: Path, name: str, updates: Sequence[LowRankUpdate], architecture: str, config: Any, base_name: str, about: dict[str, str], half: bool
+    out_dir: Path,
+    name: str,
+    updates: Sequence[LowRankUpdate],
+    architecture: str,
+    config: Any,
+    base_name: str,
+    about: dict[str, str],
+    half: bool,
 ) -> dict[str, Any]:
     """Writes `NAME.gguf` and `NAME-peft/`; the fields of a result event that describe them."""
     file, folder = out_dir / f"{name}.gguf", out_dir / f"{name}-peft"

@@ -2,29 +2,67 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
 
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from palimpsest_editor.faults import Fault
 from palimpsest_editor.loading import LoadedModel
 
 STARTS = ("The", "Therefore", "Because", "I", "You", "In", "When", "A")
 
 
+class _Look(StoppingCriteria):
+    """Never ends a generation by itself, but lets a stop or the memory limit end it between two tokens."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self.check = check
+
+    def __call__(self, input_ids: torch.Tensor, _scores: object, **_: object) -> torch.Tensor:
+        self.check()
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+
 @torch.no_grad()
-def sample(loaded: LoadedModel, starts: list[str], tokens: int, seed: int) -> list[str]:
+def sample(loaded: LoadedModel, starts: list[str], tokens: int, seed: int, check: Callable[[], None] = lambda: None) -> list[str]:
     """Continues each start by `tokens` tokens, sampled at temperature 1 from the 50 likeliest; the start is part of the text."""
     tokenizer = loaded.tokenizer
     tokenizer.padding_side = "left"
     coded = tokenizer(starts, return_tensors="pt", padding=True).to(loaded.device)
+    if not torch.isfinite(loaded.model(coded["input_ids"][:1]).logits).all():
+        raise Fault("nan", f"{loaded.name} itself gives logits that are not finite", "Give dtype float32, or fetch the model again")
     torch.manual_seed(seed)
-    out = loaded.model.generate(**coded, do_sample=True, temperature=1.0, top_k=50, top_p=1.0, max_new_tokens=tokens, min_new_tokens=tokens, pad_token_id=tokenizer.pad_token_id)
+    out = loaded.model.generate(
+        **coded,
+        do_sample=True,
+        temperature=1.0,
+        top_k=50,
+        top_p=1.0,
+        repetition_penalty=1.0,
+        max_new_tokens=tokens,
+        min_new_tokens=tokens,
+        pad_token_id=tokenizer.pad_token_id,
+        stopping_criteria=StoppingCriteriaList([_Look(check)]),
+    )
     tokenizer.padding_side = "right"
     return tokenizer.batch_decode(out, skip_special_tokens=True)
 
 
-def contexts(loaded: LoadedModel, many: int, tokens: int, seed: int) -> list[str]:
-    """Templates with `{}` for the prompt, the bare one first (Meng et al., 2023, §4: "{}" and generated texts before "{}")."""
+def _chat(loaded: LoadedModel) -> list[str]:
+    """The prompt as a user's turn, the target as the assistant's; nothing where the tokenizer has no chat template."""
+    if not loaded.tokenizer.chat_template:
+        return []
+    turns = [{"role": "user", "content": "{}"}]
+    text = str(loaded.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    return [text] if text.count("{}") == 1 else []
+
+
+def contexts(loaded: LoadedModel, many: int, tokens: int, seed: int, chat: bool = False) -> list[str]:
+    """Templates with `{}` for the prompt, the bare one first (Meng et al., 2023, §4: "{}" and generated texts before "{}");
+    with `chat`, the prompt in a chat as well."""
     if many == 0:
-        return ["{}"]
+        return ["{}", *(_chat(loaded) if chat else [])]
     starts = [STARTS[i % len(STARTS)] for i in range(many)]
     texts = (t.replace("{", " ").replace("}", " ").replace("\n", " ").strip() for t in sample(loaded, starts, tokens, seed))
-    return ["{}", *(f"{t}. {{}}" for t in texts)]
+    return ["{}", *(f"{t}. {{}}" for t in texts), *(_chat(loaded) if chat else [])]

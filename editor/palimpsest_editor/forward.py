@@ -81,7 +81,14 @@ def run_layers(loaded: LoadedModel, ids: Tensor, until: int, cache: object | Non
     rotary = inner.rotary_emb(hidden, places)
     mask = _causal(ids.shape[1], hidden)
     for layer in inner.layers[:until]:
-        hidden = layer(hidden, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=cache is not None, position_embeddings=rotary)
+        hidden = layer(
+            hidden,
+            attention_mask=mask,
+            position_ids=places,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            position_embeddings=rotary,
+        )
     return hidden
 
 
@@ -131,7 +138,14 @@ def resume(loaded: LoadedModel, recording: Recording, changes: dict[str, Tensor]
     handles = [first.get_submodule(name).register_forward_hook(add(delta)) for name, delta in changes.items()]
     try:
         for layer in inner.layers[recording.layer :]:
-            hidden = layer(hidden, attention_mask=recording.mask, position_ids=recording.places, past_key_values=cache, use_cache=True, position_embeddings=rotary)
+            hidden = layer(
+                hidden,
+                attention_mask=recording.mask,
+                position_ids=recording.places,
+                past_key_values=cache,
+                use_cache=True,
+                position_embeddings=rotary,
+            )
     finally:
         for handle in handles:
             handle.remove()
@@ -176,7 +190,9 @@ def inputs_and_outputs(loaded: LoadedModel, layers: Sequence[int], module: str) 
 
 
 @torch.no_grad()
-def keys_at_subjects(loaded: LoadedModel, encoded: Sequence[Encoded], layers: Sequence[int], module: str, rows: int = 128) -> tuple[dict[int, Tensor], dict[str, Tensor]]:
+def keys_at_subjects(
+    loaded: LoadedModel, encoded: Sequence[Encoded], layers: Sequence[int], module: str, rows: int = 128
+) -> tuple[dict[int, Tensor], dict[str, Tensor]]:
     """Keys k (inputs of `module` at the subject's last token; B × inputs, float32) per layer, and at the last of `layers` the states
     that leave it (`layer`) and its feed-forward output (`mlp`), B × hidden. Only the tokens up to the subject's last are run."""
     keys: dict[int, list[Tensor]] = {layer: [] for layer in layers}

@@ -16,7 +16,8 @@ from palimpsest_editor.loading import LoadedModel
 @dataclass(frozen=True)
 class Hparams:
     """`layers` are edited in order, the targets sit at the last. `clamp` bounds ‖δ‖ by that many ‖h‖. `stop` ends an edit's optimisation
-    when its mean NLL is below. `mom2_weight` is λ. `contexts` generated prefixes of `context_tokens` beside the bare prompt.
+    when its mean NLL is below. `mom2_weight` is λ. `contexts` generated prefixes of `context_tokens` beside the bare prompt;
+    with `chat` the prompt as a turn of a chat too.
     `spread` divides the residual left at the i-th of L layers by L−i ("linear", MEMIT) or its square root ("sqrt", PMET)."""
 
     layers: tuple[int, ...]
@@ -30,6 +31,7 @@ class Hparams:
     mom2_weight: float = 15000.0
     stop: float = 0.05
     contexts: int = 5
+    chat: bool = False
     context_tokens: int = 10
     spread: str = "linear"
     residual: str = "layer"

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from palimpsest_editor.checkpoint import sha256_of
 from palimpsest_editor.faults import Fault
@@ -82,7 +82,11 @@ def check_base(base: Base) -> str | None:
         return base.sha256
     found = sha256_of(base.path)
     if base.sha256 is not None and found != base.sha256:
-        raise Fault("wrong_base", f"{base.path.name} has sha256 {found}, the job was made for {base.sha256}", "Edit the model that is being served")
+        raise Fault(
+            "wrong_base",
+            f"{base.path.name} has sha256 {found}, the job was made for {base.sha256}",
+            "Edit the model that is being served",
+        )
     return found
 
 
@@ -125,7 +129,8 @@ def _sound(folder: Path) -> bool:
 def _dequantise(base: Base, dtype: torch.dtype, folder: Path) -> None:
     """Writes the GGUF's model and tokenizer as a folder, so that it loads in seconds the next time. Renamed when it is whole."""
     at: dict[str, Any] = {"pretrained_model_name_or_path": str(base.path.parent), "gguf_file": base.path.name}
-    model = AutoModelForCausalLM.from_pretrained(**at, dtype=dtype)
+    # Left to itself, transformers 5.23 keeps a GGUF's matrices packed and unpacks them at every product (3 times slower here).
+    model = AutoModelForCausalLM.from_pretrained(**at, dtype=dtype, quantization_config=GgufConfig(dequantize=True))
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.hf_quantizer = None

@@ -37,7 +37,11 @@ class LowRankUpdate:
 def check_finite(updates: Sequence[LowRankUpdate]) -> None:
     for u in updates:
         if not (torch.isfinite(u.a).all() and torch.isfinite(u.b).all()):
-            raise Fault("nan", f"The update of layer {u.layer} is not finite", "Raise hparams.lambda, lower hparams.lr, or give dtype float32")
+            raise Fault(
+                "nan",
+                f"The update of layer {u.layer} is not finite",
+                "Raise hparams.lambda, lower hparams.lr, or give dtype float32",
+            )
 
 
 def merge(sets: Sequence[Sequence[LowRankUpdate]], scales: Sequence[float] | None = None) -> list[LowRankUpdate]:

@@ -30,7 +30,9 @@ from palimpsest_editor.statistics import second_moments
 from palimpsest_editor.targets import optimise
 
 
-def chunked_targets(run: Run, edits: Sequence[EditRequest], texts: Sequence[str], hp: Hparams, places: dict[str, tuple[str, float]], name: str) -> dict[str, torch.Tensor]:
+def chunked_targets(
+    run: Run, edits: Sequence[EditRequest], texts: Sequence[str], hp: Hparams, places: dict[str, tuple[str, float]], name: str
+) -> dict[str, torch.Tensor]:
     """δ of all edits of a batch, a chunk of similar length at a time; each chunk is a piece that survives a kill."""
     tokenizer = run.loaded.tokenizer
     coded = [encode(tokenizer, "{}", e.prompt, e.subject, e.target_new) for e in edits]
@@ -48,7 +50,9 @@ def chunked_targets(run: Run, edits: Sequence[EditRequest], texts: Sequence[str]
     return {k: torch.cat([p[k] for p in parts])[back].to(run.loaded.device) for k in parts[0]}
 
 
-def spread(run: Run, edits: Sequence[EditRequest], texts: Sequence[str], hp: Hparams, delta: torch.Tensor, name: str) -> list[LowRankUpdate]:
+def spread(
+    run: Run, edits: Sequence[EditRequest], texts: Sequence[str], hp: Hparams, delta: torch.Tensor, name: str
+) -> list[LowRankUpdate]:
     """The updates of all layers. `delta`: N × hidden, how far what leaves the last layer (hp.residual "layer") or its feed-forward
     ("mlp") is to move, from where it is before this batch."""
     loaded = run.loaded
@@ -81,6 +85,6 @@ def spread(run: Run, edits: Sequence[EditRequest], texts: Sequence[str], hp: Hpa
 def memit(run: Run, edits: Sequence[EditRequest], number: int) -> list[LowRankUpdate]:
     """One batch; every subject occurs once in it (requests.batches)."""
     hp = hparams(run.loaded, "memit", run.job.hparams)
-    texts = contexts(run.loaded, hp.contexts, hp.context_tokens, run.job.seed)
+    texts = contexts(run.loaded, hp.contexts, hp.context_tokens, run.job.seed, hp.chat)
     found = chunked_targets(run, edits, texts, hp, {"mlp": ("layer", hp.weight_decay)}, f"targets-{number}")
     return spread(run, edits, texts, hp, found["mlp"], f"batch-{number}")

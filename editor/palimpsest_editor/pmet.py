@@ -3,7 +3,8 @@
 Optimises δ at the outputs of attention and feed-forward of the last edited layer together, so that attention may carry what is not
 knowledge of the subject; only the feed-forward's is written, and what is left of it is spread by √(L − i).
 
-Departures: those of memit.py; besides, `attention_decay` times the decay holds attention's δ, which is thrown away; and `residual` says where what is left is measured.
+Departures: those of memit.py; besides, `attention_decay` times the decay holds attention's δ, which is thrown away; and `residual` says
+where what is left is measured.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from palimpsest_editor.requests import EditRequest
 def pmet(run: Run, edits: Sequence[EditRequest], number: int) -> list[LowRankUpdate]:
     """One batch; every subject occurs once in it (requests.batches)."""
     hp = hparams(run.loaded, "pmet", run.job.hparams)
-    texts = contexts(run.loaded, hp.contexts, hp.context_tokens, run.job.seed)
+    texts = contexts(run.loaded, hp.contexts, hp.context_tokens, run.job.seed, hp.chat)
     attention = ("self_attn.o_proj", hp.weight_decay * hp.attention_decay)
     places = {"mlp": ("mlp", hp.weight_decay), "self_attn.o_proj": attention}
     found = chunked_targets(run, edits, texts, hp, places, f"targets-{number}")

@@ -37,7 +37,9 @@ def parse_edits(raw: Iterable[dict[str, Any]]) -> list[EditRequest]:
     edits = []
     for index, one in enumerate(raw):
         name = str(one.get("id", index)) if isinstance(one, dict) else str(index)
-        if not isinstance(one, dict) or not all(isinstance(one.get(k), str) and one[k].strip() for k in ("subject", "prompt", "target_new")):
+        if not isinstance(one, dict) or not all(
+            isinstance(one.get(k), str) and one[k].strip() for k in ("subject", "prompt", "target_new")
+        ):
             raise Fault("malformed_job", f"edit {name} lacks subject, prompt or target_new", "Give all three as texts")
         prompt = one["prompt"].replace("{}", one["subject"]).rstrip()
         subject = one["subject"].strip()
@@ -73,15 +75,18 @@ def batches(edits: list[EditRequest], most: int) -> list[list[EditRequest]]:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, context: str, prompt: str, subject: str, target: str | None = None) -> Encoded:
-    """Tokens of `context` (holds `{}` once, for the prompt) with the places of subject and target, found by character offsets."""
+    """Tokens of `context` (holds `{}` once, for the prompt) with the places of subject and target, found by character offsets.
+
+    The target goes on after a space, or at once on a line of its own (an assistant's turn). Without one, `target_start` is the end.
+    """
     before, _, after = context.partition("{}")
     text = before + prompt + after
     start = text.rindex(subject, len(before), len(before) + len(prompt))
-    whole = text if target is None else f"{text.rstrip(' ')} {target.strip()}"
+    text = text.rstrip(" ")
+    gap = "" if text.endswith("\n") else " "
+    whole = text if target is None else f"{text}{gap}{target.strip()}"
     coded = tokenizer(whole, return_offsets_mapping=True)
     spans = coded["offset_mapping"]
     subject_last = max(i for i, (a, b) in enumerate(spans) if a < start + len(subject) and b > start)
-    target_start = next((i for i, (_, b) in enumerate(spans) if b > len(text.rstrip(" "))), len(spans))
-    if target is None:
-        target_start = len(spans)
+    target_start = next((i for i, (_, b) in enumerate(spans) if b > len(text)), len(spans))
     return Encoded(tuple(coded["input_ids"]), subject_last, target_start)

@@ -22,38 +22,50 @@ KINDS = ("efficacy", "paraphrase", "neighbourhood")
 
 
 @torch.no_grad()
-def target_scores(loaded: LoadedModel, pairs: Sequence[tuple[str, str]], reporter: Reporter | None = None, stage: str = "score", rows: int = 64) -> Tensor:
+def target_scores(
+    loaded: LoadedModel, pairs: Sequence[tuple[str, str]], reporter: Reporter | None = None, stage: str = "score", rows: int = 64
+) -> Tensor:
     """(prompt, target) -> mean log-probability a target token and the share of them that is the argmax; N × 2, float32."""
-    tokenizer = loaded.tokenizer
-    coded = []
-    for prompt, target in pairs:
-        text = prompt.rstrip()
-        whole = tokenizer(f"{text} {target.strip()}", return_offsets_mapping=True)
-        start = next(i for i, (_, b) in enumerate(whole["offset_mapping"]) if b > len(text))
-        coded.append((whole["input_ids"], max(start, 1)))
-    order = sorted(range(len(coded)), key=lambda i: len(coded[i][0]))
-    out = torch.zeros(len(coded), 2)
-    for done in range(0, len(order), rows):
+    fed, wanted = _rows(loaded, pairs)
+    longest_last = sorted(fed, key=len)
+    out = torch.zeros(len(pairs), 2)
+    for done in range(0, len(longest_last), rows):
         if reporter is not None:
-            reporter.progress(stage, done, len(order))
-        index = order[done : done + rows]
-        ids = pad([coded[i][0] for i in index], tokenizer.pad_token_id, loaded.device)
-        states = run_layers(loaded, ids, len(loaded.layers))
-        places = [(row, t) for row, i in enumerate(index) for t in range(coded[i][1], len(coded[i][0]))]
-        row, at = (torch.tensor(x, device=ids.device) for x in zip(*places, strict=True))
-        logits = loaded.model.lm_head(loaded.model.model.norm(states[row, at - 1])).float()
-        wanted = ids[row, at]
-        logp = logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(-1)
-        best = (logits.argmax(-1) == wanted).float()
-        counts = torch.zeros(len(index)).index_add_(0, row.cpu(), torch.ones(len(places)))
-        for column, values in enumerate((logp, best)):
-            out[torch.tensor(index), column] = torch.zeros(len(index)).index_add_(0, row.cpu(), values.cpu()) / counts
+            reporter.progress(stage, done, len(longest_last))
+        part = longest_last[done : done + rows]
+        states = run_layers(loaded, pad(part, loaded.tokenizer.pad_token_id, loaded.device), len(loaded.layers))
+        spots = [(row, place, pair, token) for row, ids in enumerate(part) for pair in fed[ids] for place, token in wanted[pair]]
+        row, place, pair, token = (torch.tensor(x) for x in zip(*spots, strict=True))
+        logits = loaded.model.lm_head(loaded.model.model.norm(states[row, place])).float().cpu()
+        share = torch.tensor([1 / len(wanted[p]) for p in pair.tolist()])
+        logp = logits.gather(1, token[:, None])[:, 0] - logits.logsumexp(-1)
+        out[:, 0].index_add_(0, pair, logp * share)
+        out[:, 1].index_add_(0, pair, (logits.argmax(-1) == token).float() * share)
     if reporter is not None:
-        reporter.progress(stage, len(order), len(order))
+        reporter.progress(stage, len(longest_last), len(longest_last))
     return out
 
 
-def score_probes(loaded: LoadedModel, probes: Sequence[dict[str, Any]], reporter: Reporter | None = None, stage: str = "score") -> dict[str, Any]:
+def _rows(loaded: LoadedModel, pairs: Sequence[tuple[str, str]]) -> tuple[dict[tuple[int, ...], list[int]], list[list[tuple[int, int]]]]:
+    """The distinct token rows to feed with the pairs that read them, and for each pair its (place, target token)s.
+
+    A target's last token is read, never fed: two targets of one token each share the row of their prompt.
+    """
+    fed: dict[tuple[int, ...], list[int]] = {}
+    wanted = []
+    for index, (prompt, target) in enumerate(pairs):
+        text = prompt.rstrip()
+        whole = loaded.tokenizer(f"{text} {target.strip()}", return_offsets_mapping=True)
+        ids = whole["input_ids"]
+        start = max(1, next(i for i, (_, end) in enumerate(whole["offset_mapping"]) if end > len(text)))
+        fed.setdefault(tuple(ids[:-1]), []).append(index)
+        wanted.append([(t - 1, ids[t]) for t in range(start, len(ids))])
+    return fed, wanted
+
+
+def score_probes(
+    loaded: LoadedModel, probes: Sequence[dict[str, Any]], reporter: Reporter | None = None, stage: str = "score"
+) -> dict[str, Any]:
     """Share of successes (per cent) by kind, with counts and `match`; and the log-probabilities of each probe, in their order."""
     for index, probe in enumerate(probes):
         if probe.get("kind") not in KINDS or not isinstance(probe.get("prompt"), str) or not isinstance(probe.get("target_new"), str):
@@ -74,5 +86,7 @@ def score_probes(loaded: LoadedModel, probes: Sequence[dict[str, Any]], reporter
         success = (wanted[picked, 0] > other[picked, 0]).float().mean()
         match = wanted[picked, 1].mean()
         result[kind] = {"success": round(100 * float(success), 2), "match": round(100 * float(match), 2), "probes": len(at)}
-    result["log_probabilities"] = [[round(float(n), 4), None if t != t else round(float(t), 4)] for n, t in zip(new[:, 0], true[:, 0], strict=True)]
+    result["log_probabilities"] = [
+        [round(float(n), 4), None if t != t else round(float(t), 4)] for n, t in zip(new[:, 0], true[:, 0], strict=True)
+    ]
     return result

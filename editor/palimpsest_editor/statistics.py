@@ -23,20 +23,22 @@ from palimpsest_editor.hparams import hparams
 from palimpsest_editor.loading import LoadedModel
 from palimpsest_editor.protocol import Job, Reporter
 
-DEFAULT_TOKENS = 50_000
+DEFAULT_TOKENS = 20_000
 LENGTH = 128
 SAVE_EVERY_TOKENS = 20_000
 
 OPENINGS = (
-    "The city of", "Born in", "In 1987, the", "The river", "She studied", "The company was founded", "A short history of", "The film tells",
-    "Scientists have found", "The capital", "He played for", "The language spoken in", "This album", "The museum holds", "During the war",
-    "The recipe calls for", "My grandmother", "The island of", "The university", "Last summer we", "The king", "In mathematics,", "The bridge",
-    "An engine works by", "The novel is set in", "Her first job", "The law says", "A triangle", "The team won", "Once upon a time",
-    "The band formed in", "Doctors advise", "The president of", "The village", "On the east coast", "The painter", "To install the package,",
-    "The animal lives in", "The church was built", "Question: What is", "The software was developed by", "He was a citizen of", "The airline",
-    "The mountain", "According to the report,", "The television series", "His mother tongue", "The headquarters of", "Dear Sir,", "The planet",
-    "The professor of", "In the kitchen", "The football club", "The train from", "def ", "The philosopher", "Her religion", "The harbour",
-    "The car is made by", "A good way to", "The festival takes place", "The actor, known for", "The treaty", "The continent of",
+    "The city of", "Born in", "In 1987, the", "The river", "She studied", "The company was founded", "A short history of",
+    "The film tells", "Scientists have found", "The capital", "He played for", "The language spoken in", "This album",
+    "The museum holds", "During the war", "The recipe calls for", "My grandmother", "The island of", "The university",
+    "Last summer we", "The king", "In mathematics,", "The bridge", "An engine works by", "The novel is set in", "Her first job",
+    "The law says", "A triangle", "The team won", "Once upon a time", "The band formed in", "Doctors advise",
+    "The president of", "The village", "On the east coast", "The painter", "To install the package,", "The animal lives in",
+    "The church was built", "Question: What is", "The software was developed by", "He was a citizen of", "The airline",
+    "The mountain", "According to the report,", "The television series", "His mother tongue", "The headquarters of",
+    "Dear Sir,", "The planet", "The professor of", "In the kitchen", "The football club", "The train from", "def ",
+    "The philosopher", "Her religion", "The harbour", "The car is made by", "A good way to", "The festival takes place",
+    "The actor, known for", "The treaty", "The continent of",
 )  # fmt: skip
 
 
@@ -67,49 +69,77 @@ def statistics_layers(job: Job, loaded: LoadedModel) -> tuple[int, ...]:
 
 
 def _own_text(loaded: LoadedModel, tokens: int, seed: int, path: Path, reporter: Reporter) -> list[str]:
-    """Texts that the model wrote after our openings, kept beside the statistics; goes on where it stopped."""
+    """Texts that the model wrote after our openings, kept in one file a model: more tokens go on where fewer stopped."""
     texts: list[str] = json.loads(path.read_text()) if path.exists() else []
-    rows, length = 2 * len(OPENINGS), LENGTH - 8
-    of = -(-tokens // length)
+    openings = [o for o in OPENINGS for _ in range(2)]
+    of = -(-tokens // (LENGTH - 8))
     while len(texts) < of:
         reporter.progress("text", len(texts), of)
-        texts += sample(loaded, [o for o in OPENINGS for _ in range(2)][: min(rows, max(8, of - len(texts)))], length, seed + len(texts))
+        texts += sample(loaded, openings, LENGTH - 8, seed + len(texts), reporter.check)
         said = json.dumps(texts, ensure_ascii=False)
         write_atomically(path, lambda beside, said=said: beside.write_text(said) and None)
     reporter.progress("text", of, of)
-    return texts
+    return texts[:of]
 
 
-def _texts(job: Job, loaded: LoadedModel, tokens: int, folder: Path, reporter: Reporter) -> list[str]:
+def _texts(job: Job, loaded: LoadedModel, tokens: int, reporter: Reporter) -> list[str]:
     given = job.statistics.get("text")
     if not given:
-        return _own_text(loaded, tokens, job.statistics.get("seed", 0), folder / "text.json", reporter)
+        seed = int(job.statistics.get("seed", 0))
+        named = fingerprint(loaded.sha256 or str(job.base.path), seed, OPENINGS, LENGTH)
+        return _own_text(loaded, tokens, seed, job.cache_dir / "statistics" / f"text-{named}.json", reporter)
     paths = [Path(p) for p in ([given] if isinstance(given, str) else given)]
     try:
         return [t.strip() for p in paths for t in p.read_text(encoding="utf-8").split("\n\n") if t.strip()]
     except OSError as error:
-        raise Fault("malformed_job", f"The text for the statistics cannot be read: {error}", "Name text files in statistics.text") from error
+        raise Fault(
+            "malformed_job", f"The text for the statistics cannot be read: {error}", "Name text files in statistics.text"
+        ) from error
 
 
-@torch.no_grad()
-def second_moments(job: Job, loaded: LoadedModel, reporter: Reporter, layers: Sequence[int]) -> Moments:
-    """Statistics of these layers on the untouched model, from the cache where they are there, else computed and kept."""
+def _key(job: Job, loaded: LoadedModel) -> tuple[str, int, str]:
+    """What names the statistics: a digest of model, text and sizes; the tokens wanted; the module."""
     wanted = int(job.statistics.get("tokens", DEFAULT_TOKENS))
     module = str(job.hparams.get("module", "mlp.down_proj"))
     given = job.statistics.get("text")
     files = [given] if isinstance(given, str) else given or []
     sources = [[str(p), Path(p).stat().st_size if Path(p).exists() else 0] for p in files]
-    key = fingerprint(loaded.sha256 or str(job.base.path), str(loaded.dtype), module, wanted, sources, job.statistics.get("seed", 0), LENGTH)
+    model = loaded.sha256 or str(job.base.path)
+    return fingerprint(model, str(loaded.dtype), module, wanted, sources, job.statistics.get("seed", 0), LENGTH), wanted, module
+
+
+def cached(job: Job, loaded: LoadedModel, layers: Sequence[int]) -> bool:
+    """Whether the statistics of these layers are there (their checksums are looked at when they are read)."""
+    folder = job.cache_dir / "statistics" / _key(job, loaded)[0]
+    return all((folder / f"layer-{n}.json").exists() for n in layers)
+
+
+@torch.no_grad()
+def second_moments(job: Job, loaded: LoadedModel, reporter: Reporter, layers: Sequence[int]) -> Moments:
+    """Statistics of these layers on the untouched model, from the cache where they are there, else computed and kept."""
+    key, wanted, module = _key(job, loaded)
     pieces = Pieces(job.cache_dir / "statistics" / key)
     missing = [n for n in layers if pieces.load(f"layer-{n}", key) is None]
     if missing:
-        texts = _texts(job, loaded, wanted, pieces.folder, reporter)
+        texts = _texts(job, loaded, wanted, reporter)
         _accumulate(loaded, texts, wanted, missing, module, pieces, key, reporter)
     return Moments(pieces, key, tuple(layers), wanted)
 
 
-def _accumulate(loaded: LoadedModel, texts: list[str], wanted: int, layers: list[int], module: str, pieces: Pieces, key: str, reporter: Reporter) -> None:
-    coded = sorted((ids for ids in (loaded.tokenizer(t, truncation=True, max_length=LENGTH)["input_ids"] for t in texts) if len(ids) > 1), key=len)
+def _accumulate(
+    loaded: LoadedModel,
+    texts: list[str],
+    wanted: int,
+    layers: list[int],
+    module: str,
+    pieces: Pieces,
+    key: str,
+    reporter: Reporter,
+) -> None:
+    coded = sorted(
+        (ids for ids in (loaded.tokenizer(t, truncation=True, max_length=LENGTH)["input_ids"] for t in texts) if len(ids) > 1),
+        key=len,
+    )
     # Shuffled, so that a limit on tokens takes a fair share of every length.
     order = torch.randperm(len(coded), generator=torch.Generator().manual_seed(0)).tolist()
     name = f"partial-{'-'.join(map(str, layers))}"

@@ -45,7 +45,14 @@ class Sequences:
         old_row = torch.full((self.recording.entering.shape[0],), -1, device=edits.device)
         old_row[row] = torch.arange(len(row), device=edits.device)
         rows = old_row[self.rows[chosen]]
-        return Sequences(self.recording.rows(row), rows, self.places[chosen], self.wanted[chosen], renumber[self.edit[chosen]], self.weight[chosen])
+        return Sequences(
+            self.recording.rows(row),
+            rows,
+            self.places[chosen],
+            self.wanted[chosen],
+            renumber[self.edit[chosen]],
+            self.weight[chosen],
+        )
 
 
 def prompt_sequences(loaded: LoadedModel, edits: Sequence[EditRequest], contexts: Sequence[str], layer: int) -> Sequences:
@@ -65,11 +72,13 @@ def prompt_sequences(loaded: LoadedModel, edits: Sequence[EditRequest], contexts
 
 
 def essence_sequences(loaded: LoadedModel, edits: Sequence[EditRequest], layer: int) -> Sequences:
-    """"{subject} is a" for each edit; the place is the last token."""
+    """ "{subject} is a" for each edit; the place is the last token."""
     coded = [encode(loaded.tokenizer, "{}", f"{e.subject} is a", e.subject) for e in edits]
     index = torch.arange(len(edits), device=loaded.device)
     places = torch.tensor([len(c.ids) - 1 - c.subject_last for c in coded], device=loaded.device)
-    return Sequences(record(loaded, coded, layer), index, places, torch.zeros_like(index), index, torch.ones(len(edits), device=loaded.device))
+    return Sequences(
+        record(loaded, coded, layer), index, places, torch.zeros_like(index), index, torch.ones(len(edits), device=loaded.device)
+    )
 
 
 def _states(loaded: LoadedModel, seq: Sequences, changes: dict[str, Tensor]) -> Tensor:
@@ -94,69 +103,99 @@ def base_states(loaded: LoadedModel, recording: Recording, first_rows: Tensor) -
     return held
 
 
+class _Adam:
+    """Adam (Kingma and Ba, 2015) with rows that may pause: only the rows that are named move, and ‖row‖ is clamped after."""
+
+    def __init__(self, rows: int, width: int, lr: float, device: torch.device) -> None:
+        self.value = torch.zeros(rows, width, device=device)
+        self.first, self.second = torch.zeros_like(self.value), torch.zeros_like(self.value)
+        self.lr = lr
+
+    def move(self, rows: Tensor, gradient: Tensor, step: int, most: Tensor) -> None:
+        """`rows`: indices, R; `gradient`: R × width; `most`: R, the largest norm."""
+        m = self.first[rows] = 0.9 * self.first[rows] + 0.1 * gradient
+        v = self.second[rows] = 0.999 * self.second[rows] + 0.001 * gradient**2
+        moved = self.value[rows] - self.lr * (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8)
+        self.value[rows] = moved * (most / moved.norm(dim=1).clamp(min=1e-12)).clamp(max=1)[:, None]
+
+
+def _nll(loaded: LoadedModel, seq: Sequences, changes: dict[str, Tensor], factor: float) -> Tensor:
+    """Mean NLL an edit (R), after adding the gradient of factor · its sum to `changes`."""
+    states = _states(loaded, seq, changes)
+
+    def loss(logits: Tensor, where: slice) -> Tensor:
+        return factor * seq.weight[where] * torch.nn.functional.cross_entropy(logits, seq.wanted[where], reduction="none")
+
+    values, gradient = head_loss(loaded, states, loss)
+    states.backward(gradient.to(states.dtype))
+    return torch.zeros(int(seq.edit.max()) + 1, device=loaded.device).index_add_(0, seq.edit, values) / factor
+
+
+def _kl(loaded: LoadedModel, seq: Sequences, changes: dict[str, Tensor], base: Tensor, factor: float) -> None:
+    """Adds the gradient of factor · KL(base ‖ now) of each edit's essence prompt; `base`: R × vocabulary, log-probabilities."""
+    states = _states(loaded, seq, changes)
+
+    def loss(logits: Tensor, where: slice) -> Tensor:
+        return factor * (base[where].exp() * (base[where] - logits.log_softmax(-1))).sum(-1)
+
+    _, gradient = head_loss(loaded, states, loss)
+    states.backward(gradient.to(states.dtype))
+
+
 def optimise(
-    loaded: LoadedModel, edits: Sequence[EditRequest], contexts: Sequence[str], hp: Hparams, places: dict[str, tuple[str, float]], reporter: Reporter, stage: tuple[int, int]
+    loaded: LoadedModel,
+    edits: Sequence[EditRequest],
+    contexts: Sequence[str],
+    hp: Hparams,
+    places: dict[str, tuple[str, float]],
+    reporter: Reporter,
+    stage: tuple[int, int],
 ) -> dict[str, Tensor]:
     """δ for each place, N × hidden, float32.
 
-    `places`: module whose output takes a δ -> (the state whose norm bounds it, its own decay); MEMIT's is {"mlp": ("layer", decay)}:
+    `places`: module whose output takes a δ -> (the state whose norm bounds it, its own decay). MEMIT's is {"mlp": ("layer", decay)}:
     adding to what leaves the feed-forward is adding to what leaves the layer. `stage`: edits done before this chunk, edits in all.
     Also returns `nll` (N), the last measured. Raises Fault nan or diverged.
     """
-    layer, count = hp.layers[-1], len(contexts)
+    n, count, layer = len(edits), len(contexts), hp.layers[-1]
     prompts = prompt_sequences(loaded, edits, contexts, layer)
     essence = essence_sequences(loaded, edits, layer)
-    n = len(edits)
-    first_rows = torch.arange(n, device=loaded.device) * count
-    norms = {k: v.norm(dim=1) for k, v in base_states(loaded, prompts.recording, first_rows).items()}
+    bare = torch.arange(n, device=loaded.device) * count
+    norms = {k: v.norm(dim=1) for k, v in base_states(loaded, prompts.recording, bare).items()}
     with torch.no_grad():
         before = loaded.model.lm_head(_states(loaded, essence, {})).float().log_softmax(-1)
-    delta = {m: torch.zeros(n, loaded.hidden, device=loaded.device) for m in places}
-    first = {m: torch.zeros_like(d) for m, d in delta.items()}
-    second = {m: torch.zeros_like(d) for m, d in delta.items()}
+    adams = {m: _Adam(n, loaded.hidden, hp.lr, loaded.device) for m in places}
     nll = torch.full((n,), float("inf"), device=loaded.device)
-    started: Tensor | None = None
-    active = torch.arange(n, device=loaded.device)
-    seq, ess, held = prompts, essence, active
+    at_first: float | None = None
+    held = torch.arange(n, device=loaded.device)
+    seq, ess = prompts, essence
     for step in range(1, hp.steps + 1):
-        if len(active) < 0.8 * len(held):
-            held, seq, ess = active, prompts.of(active, count), essence.of(active, 1)
-        here = {m: d[held].clone().requires_grad_(True) for m, d in delta.items()}
-        repeated = {m: d.repeat_interleave(count, 0) for m, d in here.items()}
-
-        states = _states(loaded, seq, repeated)
-        weight, wanted = seq.weight * hp.nll_factor, seq.wanted
-        values, gradient = head_loss(loaded, states, lambda z, w: weight[w] * torch.nn.functional.cross_entropy(z, wanted[w], reduction="none"))  # noqa: B023
-        states.backward(gradient.to(states.dtype))
-        now = torch.zeros(len(held), device=loaded.device).index_add_(0, seq.edit, values) / hp.nll_factor
-        if not torch.isfinite(now).all():
-            bad = [edits[i].id for i in held[~torch.isfinite(now)].tolist()]
-            raise Fault("nan", f"The loss of {', '.join(bad[:5])} is not finite in step {step}", "Lower hparams.lr, or give dtype float32")
-        nll[held] = now
-        started = now.clone() if started is None else started
-
+        here = {m: adam.value[held].clone().requires_grad_(True) for m, adam in adams.items()}
+        nll[held] = _nll(loaded, seq, {m: d.repeat_interleave(count, 0) for m, d in here.items()}, hp.nll_factor)
+        _check_loss(nll, edits, step)
+        at_first = float(nll.mean()) if at_first is None else at_first
         if hp.kl_factor:
-            base = before[held]
-            last = _states(loaded, ess, here)
-            _, gradient = head_loss(loaded, last, lambda z, w: hp.kl_factor * (base[w].exp() * (base[w] - z.log_softmax(-1))).sum(-1))  # noqa: B023
-            last.backward(gradient.to(last.dtype))
-        still = held[now >= hp.stop]
-        reporter.progress("targets", stage[0] + n - len(still), stage[1], step=step, nll=round(float(nll.mean()), 4))
-        if len(still) == 0:
+            _kl(loaded, ess, here, before[held], hp.kl_factor)
+        still = nll[held] >= hp.stop
+        left = int(still.sum())
+        reporter.progress("targets", stage[0] + n - left, stage[1], step=step, nll=round(float(nll.mean()), 4))
+        if left == 0 or step == hp.steps:
             break
-        active = still
-        open_row = torch.isin(held, still)
         for module, (bound, decay) in places.items():
-            d = here[module].detach()
-            size = d.norm(dim=1, keepdim=True)
-            norm = norms[bound][held, None]
-            grad = here[module].grad + decay * d / (size.clamp(min=1e-12) * norm**2)
-            m = first[module][held] = 0.9 * first[module][held] + 0.1 * grad
-            v = second[module][held] = 0.999 * second[module][held] + 0.001 * grad**2
-            moved = d - hp.lr * (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8)
-            most = hp.clamp * norm
-            moved = moved * (most / moved.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
-            delta[module][held] = torch.where(open_row[:, None], moved, d)
-    if started is not None and float(nll.mean()) > float(started.mean()) + 1:
-        raise Fault("diverged", f"The loss rose from {float(started.mean()):.2f} to {float(nll.mean()):.2f}", "Lower hparams.lr or hparams.clamp")
-    return {**delta, "nll": nll}
+            d, norm = here[module].detach(), norms[bound][held]
+            gradient = here[module].grad + decay * d / (d.norm(dim=1).clamp(min=1e-12) * norm**2)[:, None]
+            adams[module].move(held[still], gradient[still], step, hp.clamp * norm[still])
+        if left < 0.8 * len(held):
+            held = held[still]
+            seq, ess = prompts.of(held, count), essence.of(held, 1)
+    if at_first is not None and float(nll.mean()) > max(hp.stop, at_first):
+        change = "Lower hparams.lr or hparams.clamp"
+        raise Fault("diverged", f"The loss went from {at_first:.2f} to {float(nll.mean()):.2f}", change)
+    return {**{m: adam.value for m, adam in adams.items()}, "nll": nll}
+
+
+def _check_loss(nll: Tensor, edits: Sequence[EditRequest], step: int) -> None:
+    bad = [e.id for e, fine in zip(edits, torch.isfinite(nll).tolist(), strict=True) if not fine]
+    if bad:
+        change = "Lower hparams.lr, or give dtype float32"
+        raise Fault("nan", f"The loss of {', '.join(bad[:5])} is not finite in step {step}", change)

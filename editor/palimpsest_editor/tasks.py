@@ -50,7 +50,13 @@ def perform(job: Job, reporter: Reporter) -> dict[str, Any]:
         result = {"adapter": _export(job, loaded, merge(sets), {"method": job.method or job.task})}
     reporter.check()
     seconds = {k: round(v, 1) for k, v in reporter.stage_seconds.items()}
-    return {**result, "task": job.task, "seconds": round(time.monotonic() - began, 1), "stages": seconds, "peak_bytes": reporter.peak_bytes}
+    return {
+        **result,
+        "task": job.task,
+        "seconds": round(time.monotonic() - began, 1),
+        "stages": seconds,
+        "peak_bytes": reporter.peak_bytes,
+    }
 
 
 def check_shape(loaded: LoadedModel, update: LowRankUpdate) -> None:
@@ -71,6 +77,7 @@ def _edit(job: Job, loaded: LoadedModel, reporter: Reporter, before: list[LowRan
     made: list[list[LowRankUpdate]] = []
     parts = batches(edits, int(job.hparams.get("batch_edits", 1000)))
     known = [loaded.sha256, job.method, job.hparams, job.seed, str(loaded.dtype), [(str(a.path), a.scale) for a in job.adapters]]
+    _plan(job, loaded, reporter)
     with ExitStack() as stack:
         stack.enter_context(applied(loaded, before))
         if job.probes:
@@ -90,9 +97,23 @@ def _edit(job: Job, loaded: LoadedModel, reporter: Reporter, before: list[LowRan
             scores["after"] = score_probes(loaded, job.probes, reporter, "score after")
     total = merge(made)
     about = {"method": job.method or "", "edits": str(len(edits)), "batches": str(len(parts))}
-    result: dict[str, Any] = {"adapter": _export(job, loaded, total, about), "batches": [[e.id for e in batch] for batch in parts]}
+    result: dict[str, Any] = {
+        "adapter": _export(job, loaded, total, about),
+        "batches": [[e.id for e in batch] for batch in parts],
+    }
     result["norms"] = [_norm(loaded, u) for u in total]
     return {**result, "scores": scores} if job.probes else result
+
+
+def _plan(job: Job, loaded: LoadedModel, reporter: Reporter) -> None:
+    if job.method not in ("memit", "pmet"):
+        return
+    from palimpsest_editor.estimate import plan
+    from palimpsest_editor.hparams import hparams
+    from palimpsest_editor.statistics import cached
+
+    hp = hparams(loaded, job.method, job.hparams)
+    reporter.event("plan", **plan(job, loaded, hp, cached(job, loaded, hp.layers)))
 
 
 def _norm(loaded: LoadedModel, u: LowRankUpdate) -> dict[str, Any]:

@@ -1,0 +1,234 @@
+"""Each formula against a plain float64 reference that takes no short cut."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import EDITS, TEXT
+
+from palimpsest_editor.forward import inputs_and_outputs, keys_at_subjects, record, resume, run_layers
+from palimpsest_editor.hparams import Hparams, hparams
+from palimpsest_editor.least_squares import factor
+from palimpsest_editor.requests import encode, parse_edits
+from palimpsest_editor.targets import optimise
+
+CONTEXTS = ["{}", "The report. {}", "In the north of Oslo. {}"]
+CODED = [(c, e) for e in parse_edits(EDITS) for c in CONTEXTS]
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_resume_is_the_whole_forward(open_model, kind):
+    loaded = open_model(kind, torch.float64)
+    coded = [encode(loaded.tokenizer, c, e.prompt, e.subject, e.target_new) for c, e in CODED]
+    delta = torch.randn(len(coded), loaded.hidden, dtype=torch.float64)
+    got = resume(loaded, record(loaded, coded, 3), {"mlp": delta})
+    for row, one in enumerate(coded):
+
+        def add(_m, _i, out, one=one, row=row):
+            out = out.clone()
+            out[:, one.subject_last] += delta[row]
+            return out
+
+        hook = loaded.layers[3].mlp.register_forward_hook(add)
+        whole = loaded.model.model(torch.tensor([one.ids])).last_hidden_state[0]
+        hook.remove()
+        after = len(one.ids) - one.subject_last
+        torch.testing.assert_close(got[row, :after], whole[one.subject_last :], rtol=1e-8, atol=1e-8)
+
+
+def reference_delta(loaded, edit, hp, modules):
+    """One edit, whole sequences, torch's own Adam; `modules`: module -> (state that bounds, decay)."""
+    layer = loaded.layers[hp.layers[-1]]
+    bare = encode(loaded.tokenizer, "{}", edit.prompt, edit.subject)
+    held = {}
+    hooks = [
+        layer.register_forward_hook(lambda _m, _i, o: held.__setitem__("layer", o[0, bare.subject_last])),
+        layer.mlp.register_forward_hook(lambda _m, _i, o: held.__setitem__("mlp", o[0, bare.subject_last])),
+        layer.self_attn.o_proj.register_forward_hook(lambda _m, _i, o: held.__setitem__("self_attn.o_proj", o[0, bare.subject_last])),
+    ]
+    loaded.model(torch.tensor([bare.ids]))
+    for hook in hooks:
+        hook.remove()
+    norms = {k: v.norm() for k, v in held.items()}
+    deltas = {m: torch.zeros(loaded.hidden, dtype=torch.float64, requires_grad=True) for m in modules}
+
+    def logits(one):
+        def add(m):
+            def hook(_m, _i, out):
+                mask = torch.zeros(out.shape[1], 1, dtype=out.dtype)
+                mask[one.subject_last] = 1
+                return out + mask * deltas[m]
+
+            return hook
+
+        hooks = [layer.get_submodule(m).register_forward_hook(add(m)) for m in modules]
+        out = loaded.model(torch.tensor([one.ids])).logits[0]
+        for hook in hooks:
+            hook.remove()
+        return out
+
+    essence = encode(loaded.tokenizer, "{}", f"{edit.subject} is a", edit.subject)
+    before = logits(essence)[-1].log_softmax(-1).detach()
+    adam = torch.optim.Adam(deltas.values(), lr=hp.lr)
+    for step in range(hp.steps):
+        losses = []
+        for c in CONTEXTS:
+            one = encode(loaded.tokenizer, c, edit.prompt, edit.subject, edit.target_new)
+            z = logits(one)[one.target_start - 1 : -1]
+            losses.append(torch.nn.functional.cross_entropy(z, torch.tensor(one.ids[one.target_start :])))
+        nll = torch.stack(losses).mean()
+        if nll < hp.stop or step == hp.steps - 1:
+            break
+        now = logits(essence)[-1].log_softmax(-1)
+        loss = hp.nll_factor * nll + hp.kl_factor * (before.exp() * (before - now)).sum()
+        loss = loss + sum(decay * deltas[m].norm() / norms[bound] ** 2 for m, (bound, decay) in modules.items() if deltas[m].norm() > 0)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        with torch.no_grad():
+            for m, (bound, _) in modules.items():
+                most = hp.clamp * norms[bound]
+                if deltas[m].norm() > most:
+                    deltas[m].mul_(most / deltas[m].norm())
+    return {m: d.detach() for m, d in deltas.items()}
+
+
+@pytest.mark.parametrize(("kind", "modules"), [
+    ("llama", {"mlp": ("layer", 1e-3)}),
+    ("qwen2", {"mlp": ("layer", 1e-3)}),
+    ("llama", {"mlp": ("mlp", 0.5), "self_attn.o_proj": ("self_attn.o_proj", 0.5)}),
+])  # fmt: skip
+def test_targets_of_a_chunk_are_those_of_one_at_a_time(open_model, reporter, kind, modules):
+    loaded = open_model(kind, torch.float64)
+    hp = Hparams(layers=(1, 2, 3), steps=4, clamp=2.0, lr=0.3, stop=1.5)
+    edits = parse_edits(EDITS)
+    got = optimise(loaded, edits, CONTEXTS, hp, modules, reporter, (0, len(edits)))
+    for i, edit in enumerate(edits):
+        want = reference_delta(loaded, edit, hp, modules)
+        for m in modules:
+            assert want[m].norm() > 0
+            torch.testing.assert_close(got[m][i].double(), want[m], rtol=2e-3, atol=2e-4)
+
+
+def test_factor_is_the_least_squares_update():
+    torch.manual_seed(1)
+    keys, c = torch.randn(5, 40, dtype=torch.float64), torch.randn(200, 40, dtype=torch.float64)
+    moment, residual, weight = c.T @ c / 200, torch.randn(12, 5, dtype=torch.float64), 7.0
+    a = factor(keys, moment, weight, ridge=0.0)
+    want = residual @ keys @ torch.linalg.inv(weight * moment + keys.T @ keys)
+    torch.testing.assert_close(residual @ a.double(), want, rtol=1e-5, atol=1e-6)
+    assert a.shape == (5, 40)
+    # The gradient of λ tr(ΔW C ΔWᵀ) + ‖R − ΔW K‖² vanishes there.
+    gradient = weight * want @ moment - (residual - want @ keys.T) @ keys
+    assert gradient.abs().max() < 1e-9
+    single = factor(keys.float(), moment.float(), weight, ridge=0.0, dtype=torch.float32)
+    torch.testing.assert_close(single, a, rtol=1e-3, atol=1e-4)
+
+
+def test_factor_with_fewer_tokens_than_inputs():
+    torch.manual_seed(1)
+    few = torch.randn(10, 40)
+    a = factor(torch.randn(3, 40), few.T @ few / 10, 100.0)
+    assert torch.isfinite(a).all()
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_keys_are_what_enters_the_matrix(open_model, kind):
+    loaded = open_model(kind, torch.float64)
+    coded = [encode(loaded.tokenizer, c, e.prompt, e.subject) for c, e in CODED]
+    keys, leaving = keys_at_subjects(loaded, coded, [2, 4], "mlp.down_proj", rows=5)
+    for row, one in enumerate(coded):
+        with inputs_and_outputs(loaded, [2, 4], "mlp.down_proj") as seen:
+            states = loaded.model.model(torch.tensor([one.ids]), output_hidden_states=True).hidden_states
+        for layer in (2, 4):
+            torch.testing.assert_close(keys[layer][row].double(), seen[layer][0][0, one.subject_last], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(leaving["layer"][row].double(), states[5][0, one.subject_last], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(leaving["mlp"][row].double(), seen[4][1][0, one.subject_last], rtol=1e-5, atol=1e-5)
+
+
+def test_second_moments_are_the_mean_outer_product(open_model, reporter, tmp_path):
+    from palimpsest_editor.protocol import parse_job
+    from palimpsest_editor.statistics import second_moments
+
+    loaded = open_model("qwen2", torch.float64)
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(TEXT))
+    job = parse_job(
+        {
+            "protocol": 1,
+            "task": "statistics",
+            "base": {"path": "x"},
+            "work_dir": str(tmp_path),
+            "out_dir": str(tmp_path),
+            "statistics": {"text": str(text)},
+        }
+    )
+    got = second_moments(job, loaded, reporter, [2, 3])
+    total, count = torch.zeros(48, 48, dtype=torch.float64), 0
+    for t in TEXT:
+        ids = torch.tensor([loaded.tokenizer(t)["input_ids"]])
+        with inputs_and_outputs(loaded, [3], "mlp.down_proj") as seen:
+            run_layers(loaded, ids, 4)
+        k = seen[3][0][0]
+        total += k.T @ k
+        count += len(k)
+    torch.testing.assert_close(got.moment(3).double(), total / count, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("method", "steps", "clamp", "decay"), [("memit", 25, 4.0, 1e-3), ("pmet", 20, 1.0, 0.5)])
+def test_llama_2_7b_has_its_published_hyper_parameters(open_model, method, steps, clamp, decay):
+    hp = hparams(open_model("llama"), method, {})
+    assert hp.layers == (4, 5, 6, 7, 8)
+    assert (hp.steps, hp.clamp, hp.weight_decay, hp.lr, hp.mom2_weight, hp.module) == (
+        steps,
+        clamp,
+        decay,
+        0.5,
+        15000.0,
+        "mlp.down_proj",
+    )
+
+
+@pytest.mark.parametrize(("method", "share"), [("memit", [1 / 3, 1 / 2, 1]), ("pmet", [1 / 3**0.5, 1 / 2**0.5, 1])])
+def test_the_residual_is_spread_as_published(open_model, reporter, tmp_path, method, share):
+    """Layer by layer against a reference that writes the dense update into the matrix and measures what is left in whole passes."""
+    from palimpsest_editor.checkpoint import Pieces
+    from palimpsest_editor.memit import spread
+    from palimpsest_editor.methods import Run
+    from palimpsest_editor.protocol import parse_job
+    from palimpsest_editor.statistics import second_moments
+
+    loaded = open_model("llama", torch.float64)
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(TEXT))
+    job = parse_job(
+        {
+            "protocol": 1,
+            "method": method,
+            "base": {"path": "x"},
+            "work_dir": str(tmp_path),
+            "out_dir": str(tmp_path),
+            "statistics": {"text": str(text)},
+        }
+    )
+    hp = hparams(loaded, method, {"layers": [4, 5, 6], "mom2_weight": 10.0})
+    edits = parse_edits(EDITS)
+    delta = torch.randn(len(edits), loaded.hidden)
+    got = spread(Run(job, loaded, reporter, Pieces(tmp_path / "w"), "k", []), edits, CONTEXTS, hp, delta, "b")
+    moments = second_moments(job, loaded, reporter, hp.layers)
+
+    def measured(e, context="{}"):
+        one = encode(loaded.tokenizer, context, e.prompt, e.subject)
+        with inputs_and_outputs(loaded, hp.layers, "mlp.down_proj") as seen:
+            states = loaded.model.model(torch.tensor([one.ids]), output_hidden_states=True).hidden_states
+        return seen, {"layer": states[7][0, one.subject_last], "mlp": seen[6][1][0, one.subject_last]}, one.subject_last
+
+    target = torch.stack([measured(e)[1][hp.residual] for e in edits]) + delta.double()
+    for index, layer in enumerate(hp.layers):
+        keys = torch.stack([torch.stack([(m := measured(e, c))[0][layer][0][0, m[2]] for c in CONTEXTS]).mean(0) for e in edits])
+        left = (target - torch.stack([measured(e)[1][hp.residual] for e in edits])) * share[index]
+        system = hp.mom2_weight * moments.moment(layer).double()
+        system = system + hp.ridge * system.diagonal().mean() * torch.eye(len(system)) + keys.T @ keys
+        want = left.T @ keys @ torch.linalg.inv(system)
+        torch.testing.assert_close(got[index].dense().double(), want, rtol=5e-3, atol=5e-3 * float(want.abs().max()))
+        loaded.module(layer, "mlp.down_proj").weight += want
