@@ -58,7 +58,10 @@ async function letGo(client: Client, { id }: Job): Promise<Job> {
 
 function draw(bar: Bar, { progress, state, plan }: Job): void {
   const waiting = { label: state, done: 0, total: null, unit: '', perSecond: 0, secondsLeft: null }
-  if (progress === null) return bar.update(waiting)
+  if (progress === null) {
+    bar.update(waiting)
+    return
+  }
   const { stage, phase, done, of, seconds_left: secondsLeft } = progress
   const label = `stage ${stage} of ${plan.length}, ${phase}`
   bar.update({ label, done, total: of, unit: '', perSecond: 0, secondsLeft })

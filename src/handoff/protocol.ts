@@ -16,7 +16,7 @@ export interface WorkerJob {
   /** In force while it edits; what is merged. */
   readonly adapters?: readonly { readonly path: string; readonly scale: number }[]
   readonly transfer?: readonly object[]
-  readonly locality?: readonly string[]
+  readonly locality?: readonly object[]
   readonly source?: string
   readonly hparams?: Readonly<Record<string, unknown>>
   readonly statistics?: Readonly<Record<string, unknown>>

@@ -111,11 +111,12 @@ class Trip {
     const task = { task: 'edit' as const, edits: edits.map(workerEdit) }
     if (growsInPlace(method)) return task
     const still = stillPrompts(this.#others(), settings.seed)
-    if (method === 'lora') return { ...task, locality: still }
-    const transfer = await transferSet(edits, still, gateway, signal)
+    const locality = still.map((question) => ({ question }))
+    if (method === 'lora') return { ...task, locality }
+    const lines = await transferSet(edits, gateway, signal)
     // The log of what the teacher was shown.
-    await writeFile(join(this.#folder, 'transfer.jsonl'), transfer.map((line) => `${JSON.stringify(line)}\n`).join(''))
-    return { ...task, transfer }
+    await writeFile(join(this.#folder, 'transfer.jsonl'), lines.map((line) => `${JSON.stringify(line)}\n`).join(''))
+    return { ...task, locality, transfer: lines.map(({ edited_text: _, plain_text: __, ...record }) => record) }
   }
 
   async #work(index: number, what: string, given: Partial<WorkerJob> & Pick<WorkerJob, 'task'>): Promise<WorkerResult> {

@@ -6,47 +6,41 @@ import { Trace } from '../trace.ts'
 
 /**
  * One line of the transfer set: the model with the edit in its prompt is the teacher, the model with the question alone the student, which
- * learns the teacher's distributions (KL). Both prompts are this gateway's own renderings, chat format and all.
+ * learns the teacher's distributions (KL). Both prompts are this gateway's own renderings, chat format and all, up to where the answer begins.
  */
 export interface Transfer {
-  /** null: a question that no edit is about, whose two prompts are equal, so that the rest holds still. */
-  readonly edit: string | null
+  /** Ids of what the prompt tells. */
+  readonly edits: readonly string[]
   readonly question: string
-  readonly teacher: string
-  readonly student: string
-  readonly teacher_tokens: readonly number[]
-  readonly student_tokens: readonly number[]
-  /** What the edit says; null where there is none. */
-  readonly target: string | null
+  /** Token ids. */
+  readonly edited: readonly number[]
+  readonly plain: readonly number[]
 }
 
-/** Each edit's prompt and paraphrases, then questions that are to stay as they are. */
-export async function transferSet(
-  edits: readonly Edit[],
-  still: readonly string[],
-  gateway: Gateway,
-  signal: AbortSignal,
-): Promise<Transfer[]> {
-  const out: Transfer[] = []
-  for (const edit of edits) {
+/** The same with the texts, for whoever reads the log. */
+export type TransferLine = Transfer & { readonly edited_text: string; readonly plain_text: string }
+
+/** Each edit's prompt and paraphrases. */
+export async function transferSet(edits: readonly Edit[], gateway: Gateway, signal: AbortSignal): Promise<TransferLine[]> {
+  const out: TransferLine[] = []
+  for (const edit of edits)
     for (const question of new Set([edit.prompt, ...edit.paraphrases])) out.push(await rendered(question, edit, gateway, signal))
-  }
-  for (const question of still) out.push(await rendered(question, null, gateway, signal))
   return out
 }
 
-async function rendered(question: string, edit: Edit | null, gateway: Gateway, signal: AbortSignal): Promise<Transfer> {
+async function rendered(question: string, edit: Edit, gateway: Gateway, signal: AbortSignal): Promise<TransferLine> {
   signal.throwIfAborted()
+  // What the model says by itself, without experiments and adapters.
   const { experiments: _, adapters: _promoted, ...plain } = gateway
   const request: ChatRequest = {
-    ...{ model: gateway.engine.model.name, tenant: edit?.tenant ?? 'default', tags: [], explain: false, arm: 'edited' },
+    ...{ model: gateway.engine.model.name, tenant: edit.tenant, tags: [], explain: false, arm: 'edited' },
     messages: [{ role: 'user', content: question }],
-    edits: edit === null ? { kind: 'off' } : { kind: 'only', ids: [edit.id] },
+    edits: { kind: 'only', ids: [edit.id] },
     sampling: { temperature: 0, topP: 1, stop: [] },
   }
   const { prompt, base } = await explain(request, plain, new Trace('transfer', gateway.now), signal)
   return {
-    ...{ edit: edit?.id ?? null, question, teacher: prompt.text, student: base.text },
-    ...{ teacher_tokens: prompt.tokens, student_tokens: base.tokens, target: edit?.targetNew ?? null },
+    ...{ edits: [edit.id], question, edited: prompt.tokens, plain: base.tokens },
+    ...{ edited_text: prompt.text, plain_text: base.text },
   }
 }
