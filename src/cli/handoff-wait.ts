@@ -7,6 +7,7 @@ import type { Client } from './client.ts'
 import { stageText } from './handoff-text.ts'
 
 const POLL_MS = 500
+const TRIES = 6
 const INTERRUPTED = 130
 
 export const handoffPath = (id: string, what = ''): string => `/v1/handoffs/${encodeURIComponent(id)}${what}`
@@ -25,9 +26,10 @@ export async function follow(client: Client, begun: Job): Promise<Job> {
   let job = begun
   let shown = job.stages.filter(({ ok }) => ok !== null).length
   let told = false
+  let before = ''
   try {
     for (;;) {
-      job = await client.json<Job>('GET', handoffPath(job.id))
+      job = await patiently(() => client.json<Job>('GET', handoffPath(begun.id)))
       for (const stage of job.stages.slice(shown).filter(({ ok }) => ok !== null)) {
         bar.log(`\n${stageText(stage)}\n`)
         shown++
@@ -37,13 +39,28 @@ export async function follow(client: Client, begun: Job): Promise<Job> {
         bar.log(`The editor expects about ${duration(job.estimate_s)} for this stage.`)
         told = true
       }
-      draw(bar, job)
+      // A log is told what is new, and no line twice.
+      const at = JSON.stringify([job.state, job.progress])
+      if (process.stderr.isTTY || at !== before) draw(bar, job)
+      before = at
       if (interrupted) return await letGo(client, job)
       await sleep(POLL_MS)
     }
   } finally {
     bar.clear()
     process.off('SIGINT', interrupt)
+  }
+}
+
+/** A machine at its limit drops a connection now and then. */
+async function patiently<T>(ask: () => Promise<T>): Promise<T> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await ask()
+    } catch (error) {
+      if (tries === TRIES || !(error instanceof PalimpsestError && error.code === 'network')) throw error
+      await sleep(POLL_MS * tries)
+    }
   }
 }
 
@@ -64,5 +81,5 @@ function draw(bar: Bar, { progress, state, plan }: Job): void {
   }
   const { stage, phase, done, of, seconds_left: secondsLeft } = progress
   const label = `stage ${stage} of ${plan.length}, ${phase}`
-  bar.update({ label, done, total: of, unit: '', perSecond: 0, secondsLeft })
+  bar.update({ label, done, total: of, unit: 'steps', perSecond: 0, secondsLeft })
 }

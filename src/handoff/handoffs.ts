@@ -12,7 +12,7 @@ import { HandoffFault } from './fault.ts'
 import { isOver, type Job } from './job.ts'
 import type { WorkerEvent, WorkerJob, WorkerResult } from './protocol.ts'
 import type { HandoffRequest, ImportRequest } from './request.ts'
-import { forgetWork, travel } from './road.ts'
+import { travel } from './road.ts'
 import { JobStore } from './store.ts'
 import { takeIn } from './take-in.ts'
 import { type Editor, endOrphan, runWorker } from './worker.ts'
@@ -80,7 +80,10 @@ export class Handoffs {
     const { handoffAttempts } = this.#options.gateway.limits
     for (const job of this.#store.all()) {
       if (job.state !== 'interrupted') continue
-      if (job.attempts < handoffAttempts) void this.#change(job, { state: 'queued' })
+      if (job.attempts < handoffAttempts)
+        this.#change(job, { state: 'queued' }).catch((err) =>
+          this.#options.gateway.log.error({ err }, `hand-off ${job.id} could not be noted`),
+        )
       else this.#options.gateway.log.warn({}, `hand-off ${job.id} ended ${job.attempts} times; resume it by hand`)
     }
     this.#pump()
@@ -238,6 +241,7 @@ export class Handoffs {
     this.#closed = true
     this.#running?.stop.abort(new Error(CLOSING))
     await this.#running?.ended
+    await this.#store.flush()
   }
 
   #pump(): void {
@@ -269,8 +273,7 @@ export class Handoffs {
           `The hand-off began on the model file ${job.base.sha256.slice(0, 12)}…, and ${sha256.slice(0, 12)}… is served.`,
           `Serve ${job.base.name} again and resume, or start a new hand-off.`,
         )
-      const done = await travel(job, road)
-      if (done.state === 'done') await forgetWork(this.#store, done)
+      await travel(job, road)
     } catch (error) {
       await this.#ended(next.id, error, signal)
     }

@@ -67,6 +67,7 @@ class Trip {
       const judged = stage.ok === null ? await this.#assess(index, stage, adapter, records) : stage
       if (!judged.ok) return this.#takeBack(adapter, judged)
     }
+    await forgetWork(this.#road.store, this.#job)
     return this.#save({ state: 'done', adapter: this.#job.id, progress: null, pid: null })
   }
 
@@ -137,16 +138,16 @@ class Trip {
   #heard(index: number, event: WorkerEvent): void {
     switch (event.event) {
       case 'started':
-        void this.#save({ pid: event.pid })
+        this.#note({ pid: event.pid })
         return
       case 'plan':
-        void this.#save({ estimate_s: event.estimate_s })
+        this.#note({ estimate_s: event.estimate_s })
         return
       case 'progress':
         this.#at(index, event.stage, event.done, event.of, event.estimate_s ?? null)
         return
       case 'note':
-        void this.#save({ notes: [...this.#job.notes, event.message] })
+        this.#note({ notes: [...this.#job.notes, event.message] })
         return
       case 'result':
       case 'error':
@@ -163,7 +164,7 @@ class Trip {
     this.#road.store.show(this.#job)
     if (now - this.#savedAt < SAVED_EVERY_MS) return
     this.#savedAt = now
-    void this.#save({ progress })
+    this.#note({ progress })
   }
 
   async #register(stage: Stage, id: string): Promise<Adapter> {
@@ -226,6 +227,11 @@ class Trip {
     return this.#save({ state: 'stopped', fault, progress: null, pid: null })
   }
 
+  /** Nobody waits for it; a disk that takes nothing any more is told by the next that somebody waits for. */
+  #note(to: Partial<Job>): void {
+    this.#save(to).catch(() => {})
+  }
+
   async #save(to: Partial<Job>): Promise<Job> {
     this.#job = { ...this.#job, ...to, updated: new Date(this.#road.gateway.now()).toISOString() }
     await this.#road.store.save(this.#job)
@@ -251,7 +257,7 @@ function workerEdit(edit: Edit): WorkerEdit {
 }
 
 /** Frees what a job worked with; its report and its adapter stay. */
-export async function forgetWork(store: JobStore, { id, plan }: Job): Promise<void> {
+async function forgetWork(store: JobStore, { id, plan }: Job): Promise<void> {
   for (const [index] of plan.entries())
     for (const what of ['edit', 'merge'])
       await rm(join(store.folder(id), `stage-${index + 1}-${what}`, 'work'), { recursive: true, force: true })

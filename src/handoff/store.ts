@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Edit } from '../edit/edit.ts'
 import { writeDurably } from '../models/adapter-record.ts'
@@ -68,8 +68,8 @@ export class JobStore {
     this.#jobs.set(job.id, job)
   }
 
-  remove(id: string): void {
-    this.#jobs.delete(id)
-    rmSync(this.folder(id), { recursive: true, force: true })
+  /** Resolves when everything said so far is on the disk, or could not be written. */
+  async flush(): Promise<void> {
+    await Promise.allSettled(this.#writing.values())
   }
 }
