@@ -51,7 +51,7 @@ def start(path: Path) -> subprocess.Popen[str]:
 
 def run(path: Path) -> tuple[int, list[dict]]:
     worker = start(path)
-    out, _ = worker.communicate(timeout=120)
+    out, _ = worker.communicate(timeout=300)
     return worker.returncode, [json.loads(line) for line in out.splitlines()]
 
 
@@ -118,9 +118,9 @@ def test_sigterm_stops_and_says_so(folders, tmp_path):
     until(worker, "targets", 0)
     worker.send_signal(signal.SIGTERM)
     began = time.monotonic()
-    out, _ = worker.communicate(timeout=30)
+    out, _ = worker.communicate(timeout=60)
     assert (worker.returncode, json.loads(out.splitlines()[-1])["code"]) == (7, "cancelled")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 45
     assert not (tmp_path / "out").exists()
 
 
