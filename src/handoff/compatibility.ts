@@ -40,11 +40,11 @@ export function misfits(facts: Facts): Refusal[] {
       why: 'tokenizer',
       message: 'it was made with another tokenizer, so that it would answer to other tokens: hand off again',
     })
-  if (promoted !== null && promoted.id !== id && !replace)
-    out.push({
-      why: 'other_adapter',
-      message: `'${promoted.id}' is promoted, and one adapter answers at a time: roll it back, or add --replace${promoted.loses.length > 0 ? `; ${edits(promoted.loses)} of it would return to the prompt` : ''}`,
-    })
+  if (promoted !== null && promoted.id !== id && !replace) {
+    const returning = promoted.loses.length > 0 ? `; ${edits(promoted.loses)} of it would return to the prompt` : ''
+    const message = `'${promoted.id}' is promoted, and one adapter answers at a time: roll it back, or add --replace${returning}`
+    out.push({ why: 'other_adapter', message })
+  }
   for (const why of new Set(since.map((one) => one.why))) {
     const ids = since.filter((one) => one.why === why).map((one) => one.id)
     out.push({ why, message: `${edits(ids)} it holds: ${SINCE[why]}; hand off again without them` })

@@ -91,7 +91,7 @@ function aboutEdit(edit: Edit, data: DataRecord | undefined): Probe[] {
   return [
     about('reliability', 'prompt', edit.prompt, 0),
     ...own.map((text, i) => about('generalization', 'stored_paraphrase', text, i)),
-    ...few.map((probe) => ({ ...probe, id: `${edit.id}/${probe.id}`, record: null })),
+    ...few.map((probe) => ({ ...probe, id: `${edit.id}/${probe.id}` })),
   ]
 }
 

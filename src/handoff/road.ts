@@ -4,6 +4,8 @@ import { join, relative } from 'node:path'
 import type { Edit } from '../edit/edit.ts'
 import { openAnswers } from '../evaluate/answers.ts'
 import { type DataRecord, readDatasetFile } from '../evaluate/dataset.ts'
+import type { Probe } from '../evaluate/probe.ts'
+import { settleScope } from '../evaluate/scope.ts'
 import type { Gateway } from '../gateway.ts'
 import type { Adapter, Adapters } from '../models/adapters.ts'
 import { assess } from './assess.ts'
@@ -191,7 +193,7 @@ class Trip {
     const { gateway, signal } = this.#road
     const { settings } = this.#job
     await gateway.adapters.load(adapter.id)
-    const probes = probesOf({ edits: this.#edits.slice(0, stage.edits), others: this.#others(), records, settings })
+    const probes = await this.#probes(this.#edits.slice(0, stage.edits), records)
     const answers = openAnswers(join(this.#folder, 'answers.jsonl'), true)
     const began = gateway.now()
     const tick = (done: number, of: number) => {
@@ -203,6 +205,17 @@ class Trip {
     const judged: Stage = { ...stage, measures, failures, ok: measures.every(({ ok }) => ok) }
     await this.#save({ stages: this.#job.stages.map((one, i) => (i === index ? judged : one)) })
     return judged
+  }
+
+  /** A neighbour that another edit of the adapter is about is none (src/evaluate/scope.ts): it is not asked. */
+  async #probes(edits: readonly Edit[], records: readonly DataRecord[]): Promise<readonly Probe[]> {
+    const { embedder } = this.#road.gateway
+    const drawn = probesOf({ edits, others: this.#others(), records, settings: this.#job.settings })
+    if (embedder === undefined) return drawn
+    const byIndex = new Map(records.map((record) => [record.index, record]))
+    const held = edits.map((edit, seq) => ({ edit, seq }))
+    const { probes } = await settleScope(drawn, byIndex, held, embedder)
+    return probes.filter(({ kind }) => kind !== 'in_scope_neighbour')
   }
 
   #others(): Edit[] {
