@@ -222,7 +222,7 @@ function addRun(handoff: Command): void {
     .option('--max-tokens <number>', 'longest answer', '32')
     .option('--seed <number>', 'draws other samples', '0')
     .option('--editor-threads <number>', 'threads of the editor; default: as many as the model has')
-    .option('--device <name>', 'cpu, cuda, cuda:N or mps', 'cpu')
+    .option('--device <name>', 'auto (a GPU where one is found), cpu, cuda, cuda:N or mps', 'auto')
     .option('--dtype <name>', 'auto, float32 or bfloat16', 'auto')
     .option('--memory <gigabytes>', 'that the editor may use; default: what is free')
     .option('--hparams <json>', 'of the method, over those that fit the model: {"layers": [4,5,6,7,8], "steps": 25}')

@@ -49,12 +49,17 @@ type Able = Gateway & { readonly adapters: Adapters }
 export class Handoffs {
   readonly #options: HandoffsOptions
   readonly #store: JobStore
+  /** Taken before promotions, by id of the adapter. */
+  readonly #snapshots = new Map<string, string>()
   #running: { readonly id: string; readonly stop: AbortController; readonly ended: Promise<void> } | null = null
   #importing = false
   #closed = false
 
   constructor(options: HandoffsOptions) {
     this.#options = options
+    options.gateway.adapters?.guardPromotion(async ({ id }) => {
+      this.#snapshots.set(id, await options.snapshot(`before ${id} was promoted`))
+    })
     this.#store = new JobStore(options.dir, (message) => options.gateway.log.warn({}, message))
   }
 
@@ -109,12 +114,19 @@ export class Handoffs {
       ...{ id, tenant, method, state: 'queued', created: at.toISOString(), updated: at.toISOString() },
       ...{ edits: edits.map((edit) => edit.id), plan: stageCounts(edits.length, stages, LEAST_STAGE) },
       base: { name: engine.model.name, sha256: await this.#baseSha256(), tokenizer: tokenizerPrint(engine) },
-      settings: { ...settings, threads: settings.threads ?? threads },
+      settings: { ...settings, threads: settings.threads ?? threads, device: await this.#device(settings.device) },
       ...{ stages: [], progress: null, estimate_s: null, attempts: 0, pid: null, fault: null, adapter: null, notes: [...notes] },
     }
     await this.#store.add(job, edits)
     this.#pump()
     return this.#store.get(id) ?? job
+  }
+
+  async #device(wanted: string): Promise<string> {
+    if (wanted !== 'auto') return wanted
+    const { gpuFreeBytes } = await this.#options.machine()
+    // Apple's GPUs run a part of what is needed only.
+    return gpuFreeBytes !== null && process.platform !== 'darwin' ? 'cuda' : 'cpu'
   }
 
   #freeId(wanted: string): string {
@@ -172,8 +184,8 @@ export class Handoffs {
     const found = misfits(await this.#facts(adapter, replace))
     if (found.length > 0)
       throw conflict(`'${id}' is not promoted: ${found.map(({ why, message }) => `${why}: ${message}`).join('; ')}.`)
-    const snapshot = await this.#options.snapshot(`before ${id} was promoted`)
-    return { adapter: await adapters.promote(id), snapshot }
+    const promoted = await adapters.promote(id)
+    return { adapter: promoted, snapshot: this.#snapshots.get(id) ?? '' }
   }
 
   /** The prompt edits return. */

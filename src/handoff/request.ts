@@ -58,7 +58,7 @@ export function readHandoff(body: unknown, limits: Limits): HandoffRequest {
     threads: count(1_024).min(1).optional(),
     device: z
       .string()
-      .regex(/^(?:cpu|cuda(?::\d+)?|mps)$/, { error: "'cpu', 'cuda', 'cuda:N' or 'mps'" })
+      .regex(/^(?:auto|cpu|cuda(?::\d+)?|mps)$/, { error: "'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'" })
       .optional(),
     dtype: z.enum(['auto', 'float32', 'bfloat16']).optional(),
     memory_bytes: z.int().min(1).optional(),
@@ -82,7 +82,7 @@ export function readHandoff(body: unknown, limits: Limits): HandoffRequest {
       answer_tokens: read.answer_tokens ?? 32,
       seed: read.seed ?? 0,
       ...(read.threads !== undefined && { threads: read.threads }),
-      device: read.device ?? 'cpu',
+      device: read.device ?? 'auto',
       dtype: read.dtype ?? 'auto',
       memory_bytes: read.memory_bytes ?? null,
       hparams: read.hparams ?? {},

@@ -88,7 +88,7 @@ function exit(child: ChildProcess, python: string): Promise<Ended> {
 /** Answers come first. */
 function lowerPriority({ pid }: ChildProcess): void {
   try {
-    if (pid !== undefined) setPriority(pid, constants.priority.PRIORITY_LOW)
+    if (pid !== undefined) setPriority(pid, constants.priority.PRIORITY_BELOW_NORMAL)
   } catch {
     // Not allowed here: it runs as it is.
   }

@@ -322,6 +322,14 @@ describe('promotion', { timeout: 60_000 }, () => {
     expect((await ask()).edits).toHaveLength(1)
   })
 
+  test('takes a snapshot also where an adapter is promoted directly', async () => {
+    const { run, until, call, dataDir } = await start({ edits: 4 })
+    await run({ id: 'good' })
+    await until('good', 'done')
+    await call('POST', '/v1/adapters/good/promote')
+    expect((await listSnapshots(snapshotsDir(dataDir)))[0]?.manifest?.reason).toBe('before good was promoted')
+  })
+
   test('is refused with every reason', async () => {
     const { run, until, call } = await start({ edits: 4 })
     for (const id of ['one', 'two']) {
