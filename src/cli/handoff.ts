@@ -34,7 +34,10 @@ export function addHandoffCommand(program: Command): void {
   addRun(handoff)
   add(handoff, 'status [id]', 'all hand-offs, or one with its figures', status)
   add(handoff, 'cancel <id>', 'end it; what is finished is kept', act('cancel'))
-  add(handoff, 'resume <id>', 'go on with what was finished', resume, bootWithModel)
+  add(handoff, 'resume <id>', 'go on with what was finished', resume, bootWithModel).option(
+    '--thresholds <json>',
+    'judge by these from now on: {"efficacy": 0.8}',
+  )
   add(
     handoff,
     'promote <id>',
@@ -109,8 +112,13 @@ const act =
     return { text: handoffText(job), value: job }
   }
 
-const resume: Action<Typed> = async (client, [id = '']) =>
-  closing(await follow(client, await client.json<Job>('POST', handoffPath(id, '/resume'))))
+const resume: Action<Typed & { thresholds?: string }> = async (client, [id = ''], options) => {
+  const thresholds = object.safeParse(options.thresholds)
+  if (!thresholds.success)
+    throw new PalimpsestError('invalid_value', 'Expected --thresholds to be a JSON object, such as {"efficacy": 0.8}.')
+  const body = thresholds.data === undefined ? {} : { thresholds: thresholds.data }
+  return closing(await follow(client, await client.json<Job>('POST', handoffPath(id, '/resume'), body)))
+}
 
 interface WirePromoted {
   readonly id: string

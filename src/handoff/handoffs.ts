@@ -9,7 +9,7 @@ import { type Advice, advise, type Past, type Situation, type Urgency } from './
 import { chooseEdits, type EditsQuery } from './choose.ts'
 import { type Facts, misfits } from './compatibility.ts'
 import { HandoffFault } from './fault.ts'
-import { isOver, type Job } from './job.ts'
+import { type HandoffThresholds, isOver, type Job } from './job.ts'
 import type { WorkerEvent, WorkerJob, WorkerResult } from './protocol.ts'
 import type { HandoffRequest, ImportRequest } from './request.ts'
 import { travel } from './road.ts'
@@ -145,15 +145,16 @@ export class Handoffs {
     return this.#change(job, { state: 'cancelled', progress: null })
   }
 
-  /** Goes on with what was finished. */
-  async resume(tenant: string, id: string): Promise<Job> {
+  /** Goes on with what was finished, by other thresholds where some are given. */
+  async resume(tenant: string, id: string, thresholds: Partial<HandoffThresholds> = {}): Promise<Job> {
     const job = this.get(tenant, id)
     if (job.state === 'done') throw conflict(`Hand-off '${id}' is done: promote it with palimpsest handoff promote ${id}.`)
     if (job.state === 'running' || job.state === 'queued') return job
     await this.#editor()
-    // What broke a threshold is judged anew, by thresholds that may have changed.
+    const settings = { ...job.settings, thresholds: { ...job.settings.thresholds, ...thresholds } }
+    // Its answers are kept, so that judging a stage anew costs nothing.
     const stages = job.stages.map((stage) => (stage.ok === false ? { ...stage, ok: null } : stage))
-    const queued = await this.#change(job, { state: 'queued', fault: null, stages })
+    const queued = await this.#change(job, { state: 'queued', fault: null, stages, settings })
     this.#pump()
     return this.#store.get(queued.id) ?? queued
   }

@@ -5,7 +5,7 @@ import { check } from '../openai/refusal.ts'
 import { tenant, text } from '../openai/selection.ts'
 import { URGENCIES } from './advise.ts'
 import type { EditsQuery } from './choose.ts'
-import { type HandoffMethod, METHODS, type Settings, THRESHOLDS, thresholds } from './job.ts'
+import { type HandoffMethod, type HandoffThresholds, METHODS, type Settings, THRESHOLDS, thresholds } from './job.ts'
 
 /** What `POST /v1/handoffs` asks for. */
 export interface HandoffRequest {
@@ -117,6 +117,11 @@ export function readAdvice(query: unknown, limits: Limits) {
   const schema = filterOf(limits).extend({ when: z.enum(URGENCIES).optional(), tenant: tenant.optional() })
   const { when = 'later', tenant: named, ...filter } = check(schema, query)
   return { when, tenant: named, query: queryOf(filter) }
+}
+
+/** Reads the body of `POST /v1/handoffs/ID/resume`. */
+export function readResumption(body: unknown): Partial<HandoffThresholds> {
+  return defined(check(z.strictObject({ thresholds: thresholds.partial().strict().optional() }), body ?? {}).thresholds ?? {})
 }
 
 /** Reads the body of `POST /v1/handoffs/ID/promote`. */

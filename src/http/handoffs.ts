@@ -2,7 +2,7 @@ import type { Request } from 'express'
 import type { Gateway } from '../gateway.ts'
 import type { Handoffs } from '../handoff/handoffs.ts'
 import type { Job } from '../handoff/job.ts'
-import { readAdvice, readHandoff, readImport, readPromotion } from '../handoff/request.ts'
+import { readAdvice, readHandoff, readImport, readPromotion, readResumption } from '../handoff/request.ts'
 import { wireAdapter } from '../openai/adapters.ts'
 import { oneTenant } from '../openai/selection.ts'
 import { bytes, json, optionalJson } from './body.ts'
@@ -61,7 +61,7 @@ export function handoffRoutes(gateway: Gateway, handoffs: Handoffs | undefined):
     },
     '/v1/handoffs/:id': { get: [(req, res) => void res.json(wire(handoffs.get(tenantOf(req), pathParam(req, 'id'))))] },
     '/v1/handoffs/:id/cancel': act(async (tenant, id) => wire(await handoffs.cancel(tenant, id))),
-    '/v1/handoffs/:id/resume': act(async (tenant, id) => wire(await handoffs.resume(tenant, id))),
+    '/v1/handoffs/:id/resume': act(async (tenant, id, body) => wire(await handoffs.resume(tenant, id, readResumption(body)))),
     '/v1/handoffs/:id/promote': act(async (tenant, id, body) => {
       const { adapter, snapshot } = await handoffs.promote(tenant, id, readPromotion(body).replace)
       return { ...shown(adapter), snapshot }

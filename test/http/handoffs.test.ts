@@ -183,6 +183,9 @@ describe('the road', { timeout: 60_000 }, () => {
     expect((await call('GET', '/v1/adapters')).data).toEqual([])
     await expect(call('POST', '/v1/handoffs/bad/promote')).rejects.toMatchObject(fault('handoff_conflict', /is stopped/))
     expect(handoffText(job)).toMatch(/FAILED[\s\S]*wanted {2}Firm/)
+    // Its answers are kept: judged by a lower threshold, it is done.
+    await call('POST', '/v1/handoffs/bad/resume', { thresholds: { efficacy: 0.5, paraphrase: 0.5 } })
+    expect((await until('bad', 'done')).settings.thresholds).toMatchObject({ efficacy: 0.5, paraphrase: 0.5, fluency_drop: 0.1 })
   })
 
   test('trained methods get all edits anew at each stage; distillation learns from the renderings of this gateway', async () => {
