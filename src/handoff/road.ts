@@ -40,7 +40,7 @@ export async function travel(job: Job, road: Road): Promise<Job> {
   try {
     return await trip.run()
   } finally {
-    await trip.forgetParts()
+    await trip.forget()
   }
 }
 
@@ -69,17 +69,25 @@ class Trip {
       const judged = stage.ok === null ? await this.#assess(index, stage, adapter, records) : stage
       if (!judged.ok) return this.#takeBack(adapter, judged)
     }
+    await this.#forgetParts()
     await forgetWork(this.#road.store, this.#job)
     return this.#save({ state: 'done', adapter: this.#job.id, progress: null, pid: null })
   }
 
+  /** Of an attempt that did not come to its end, nothing stays served. */
+  async forget(): Promise<void> {
+    await this.#forgetParts()
+    if (this.#job.state !== 'done') await this.#remove((id) => id === this.#job.id)
+  }
+
   /** What only the road itself needed to be served. */
-  async forgetParts(): Promise<void> {
+  #forgetParts(): Promise<void> {
+    return this.#remove((id) => this.#job.plan.some((_, index) => id === this.#partId(index)))
+  }
+
+  async #remove(isMeant: (id: string) => boolean): Promise<void> {
     const { adapters } = this.#road.gateway
-    const parts = adapters.list().filter(({ id }) => this.#job.plan.some((_, index) => id === this.#partId(index)))
-    for (const { id } of parts) await adapters.remove(id).catch(() => {})
-    if (this.#job.state !== 'done' && adapters.list().some(({ id }) => id === this.#job.id))
-      await adapters.remove(this.#job.id).catch(() => {})
+    for (const { id } of adapters.list().filter((one) => isMeant(one.id))) await adapters.remove(id).catch(() => {})
   }
 
   #partId(index: number): string {
@@ -228,6 +236,7 @@ class Trip {
 
   async #takeBack({ id }: Adapter, { measures, edits }: Stage): Promise<Job> {
     await this.#road.gateway.adapters.remove(id)
+    await this.#forgetParts()
     const broken = measures
       .filter(({ ok }) => !ok)
       .map(({ name, value, least }) => `${name} ${shown(value)}, at least ${shown(least)}`)
