@@ -9,7 +9,7 @@ import { type Advice, advise, type Past, type Situation, type Urgency } from './
 import { chooseEdits, type EditsQuery } from './choose.ts'
 import { type Facts, misfits } from './compatibility.ts'
 import { HandoffFault } from './fault.ts'
-import { type HandoffThresholds, isOver, type Job } from './job.ts'
+import { growsInPlace, type HandoffThresholds, isOver, type Job } from './job.ts'
 import type { WorkerEvent, WorkerJob, WorkerResult } from './protocol.ts'
 import type { HandoffRequest, ImportRequest } from './request.ts'
 import { travel } from './road.ts'
@@ -114,7 +114,13 @@ export class Handoffs {
       ...{ id, tenant, method, state: 'queued', created: at.toISOString(), updated: at.toISOString() },
       ...{ edits: edits.map((edit) => edit.id), plan: stageCounts(edits.length, stages, LEAST_STAGE) },
       base: { name: engine.model.name, sha256: await this.#baseSha256(), tokenizer: tokenizerPrint(engine) },
-      settings: { ...settings, threads: settings.threads ?? threads, device: await this.#device(settings.device) },
+      // The edits are to hold in chats, too, which is how they are asked for here; see docs/decisions/0008-handoff.md.
+      settings: {
+        ...settings,
+        hparams: growsInPlace(method) ? { chat: true, ...settings.hparams } : settings.hparams,
+        threads: settings.threads ?? threads,
+        device: await this.#device(settings.device),
+      },
       ...{ stages: [], progress: null, estimate_s: null, attempts: 0, pid: null, fault: null, adapter: null, notes: [...notes] },
     }
     await this.#store.add(job, edits)
