@@ -1,6 +1,7 @@
 import express, { type ErrorRequestHandler, type Express } from 'express'
 import { consoleRoutes } from './console/routes.ts'
 import type { Gateway } from './gateway.ts'
+import type { Handoffs } from './handoff/handoffs.ts'
 import { adapterRoutes } from './http/adapters.ts'
 import { guardOf } from './http/auth.ts'
 import { batchRoutes } from './http/batches.ts'
@@ -12,6 +13,7 @@ import { evaluationRoutes } from './http/evaluations.ts'
 import { beginExchange, exchangeOf } from './http/exchange.ts'
 import { experimentRoutes } from './http/experiments.ts'
 import { explainRoutes } from './http/explain.ts'
+import { handoffRoutes } from './http/handoffs.ts'
 import { inferenceRoutes } from './http/inference.ts'
 import { openMetrics } from './http/metrics.ts'
 import { refuseForeignPages } from './http/origin.ts'
@@ -26,7 +28,7 @@ import { tokenizingRoutes } from './http/tokenizing.ts'
 import { presentable, wireError } from './openai/error.ts'
 
 /** The HTTP interface over a gateway. It never listens, so tests need no port of their own choosing. */
-export function createApp(gateway: Gateway): Express {
+export function createApp(gateway: Gateway, handoffs?: Handoffs): Express {
   const app = express()
   app.disable('x-powered-by')
   app.disable('etag')
@@ -54,6 +56,7 @@ export function createApp(gateway: Gateway): Express {
   const guard = guardOf(gateway)
   for (const routes of rims) mount(app, routes(gateway), guard)
   for (const routes of [metrics.routes, recent.routes, consoleRoutes()]) mount(app, routes, guard)
+  mount(app, handoffRoutes(gateway, handoffs), guard)
   app.use(guard('unknown'), unknownRoute)
   app.use(renderError(gateway))
   return app

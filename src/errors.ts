@@ -18,6 +18,10 @@ export type ErrorCode =
   | 'adapter_not_found'
   | 'adapter_mismatch'
   | 'adapter_conflict'
+  | 'handoff_not_found'
+  | 'handoff_conflict'
+  | 'handoff_failed'
+  | 'snapshot_broken'
   | 'batch_not_found'
   | 'experiment_not_found'
   | 'evaluation_not_found'
@@ -62,6 +66,10 @@ const STATUS: Readonly<Record<ErrorCode, number>> = {
   adapter_not_found: 404,
   adapter_mismatch: 400,
   adapter_conflict: 409,
+  handoff_not_found: 404,
+  handoff_conflict: 409,
+  handoff_failed: 500,
+  snapshot_broken: 500,
   batch_not_found: 404,
   experiment_not_found: 404,
   evaluation_not_found: 404,

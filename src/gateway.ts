@@ -77,6 +77,16 @@ export interface Limits {
   /** Reports of evaluations in `GET /v1/evaluations`, the latest; and the size of one's file. */
   readonly reports: number
   readonly reportBytes: number
+  /** Edits of one hand-off, hand-offs that wait, and attempts after which a start of the gateway takes one up no more. */
+  readonly handoffEdits: number
+  readonly handoffQueueJobs: number
+  readonly handoffAttempts: number
+  /** Time that the parameter editor has to end once told to, its longest silence, and the longest line it may write. */
+  readonly handoffCancelMs: number
+  readonly handoffSilenceMs: number
+  readonly handoffEventBytes: number
+  /** Snapshots taken before promotions that are kept. */
+  readonly promotionSnapshots: number
   /** Between two progress lines of a streamed import. */
   readonly progressMs: number
   /** Silence on an event stream after which a comment is sent, so that proxies keep it open. */
@@ -124,6 +134,13 @@ export const DEFAULT_LIMITS: Limits = {
   adapterBytes: 2 * 1024 ** 3,
   reports: 200,
   reportBytes: 16 * 1024 * 1024,
+  handoffEdits: 10_000,
+  handoffQueueJobs: 16,
+  handoffAttempts: 3,
+  handoffCancelMs: 20_000,
+  handoffSilenceMs: 30 * 60_000,
+  handoffEventBytes: 4 * 1024 * 1024,
+  promotionSnapshots: 10,
   progressMs: 200,
   heartbeatMs: 15_000,
   stalledMs: 120_000,

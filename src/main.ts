@@ -7,9 +7,11 @@ import { problemText } from './cli/edits-text.ts'
 import { addEngineCommand } from './cli/engine.ts'
 import { addEvalCommand } from './cli/eval.ts'
 import { addExperimentCommands } from './cli/experiments.ts'
+import { addHandoffCommand } from './cli/handoff.ts'
 import { addKeysCommand } from './cli/keys.ts'
 import { VERSION } from './cli/open.ts'
 import { addServeCommand } from './cli/serve.ts'
+import { addSnapshotCommand } from './cli/snapshot.ts'
 import { printable } from './cli/table.ts'
 import { PalimpsestError } from './errors.ts'
 
@@ -24,6 +26,8 @@ addChatCommand(program)
 addEvalCommand(program)
 addExperimentCommands(program)
 addKeysCommand(program)
+addHandoffCommand(program)
+addSnapshotCommand(program)
 addEngineCommand(program)
 addDoctorCommand(program)
 

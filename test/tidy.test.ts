@@ -10,7 +10,10 @@ const LAYERS: readonly (readonly string[])[] = [
   ['main.ts'],
   ['cli'],
   ['app.ts'],
-  ['http', 'evaluate', 'handoff', 'console'],
+  ['http', 'console'],
+  // A hand-off is evaluated on its road, and spoken to over HTTP.
+  ['handoff'],
+  ['evaluate'],
   ['openai'],
   ['compare.ts'],
   ['pipeline.ts'],

@@ -16,6 +16,7 @@ import { findGpu, freeMemoryBytes, type Gpu } from '../models/machine.ts'
 import { Meter } from '../models/meter.ts'
 import { Bar, type BarStream } from '../models/progress.ts'
 import { progressStep } from '../models/shown.ts'
+import { checkHandoff } from './handoff-setup.ts'
 import { configOf, withSettings } from './options.ts'
 
 export interface DoctorOptions {
@@ -28,6 +29,8 @@ export interface DoctorOptions {
   readonly verify: boolean
   /** The Python 3 that model packages are fetched with. */
   readonly python: string
+  /** The parameter editor's Python, where the user named one. */
+  readonly handoffPython?: string | undefined
   /** The model named by the user, if any. */
   readonly wanted?: string | undefined
   readonly out: BarStream
@@ -318,6 +321,7 @@ export async function doctor(options: DoctorOptions): Promise<number> {
     await checkCompiler(native.every((c) => c.state === 'ok')),
     ...native,
     await checkEngine(options.home),
+    await checkHandoff(options.home, options.handoffPython),
     ...[
       ok('Cores', String(availableParallelism())),
       checkMemory(free),
@@ -340,7 +344,7 @@ export function addDoctorCommand(program: Command): void {
   withSettings(command, 'home', 'dataDir', 'host', 'port', 'model', 'python')
   command.option('--verify', 'read every model file and compare its checksum')
   command.action(async () => {
-    const { home, dataDir, host, port, python, model } = configOf(command)
+    const { home, dataDir, host, port, python, handoffPython, model } = configOf(command)
     const verify = command.opts<{ verify?: true }>().verify === true
     process.exitCode = await doctor({
       home,
@@ -348,6 +352,7 @@ export function addDoctorCommand(program: Command): void {
       host,
       port,
       python,
+      handoffPython,
       wanted: model,
       verify,
       out: process.stdout,

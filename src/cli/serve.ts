@@ -77,6 +77,7 @@ async function serve(config: Config<Limits>): Promise<number> {
     const { host, port, watch } = config
     const running = await startGateway({ config, log, model: 'configured', host, port, watch, closing: closing.signal })
     process.stdout.write(`${describe(running, config)}\n`)
+    running.handoffs.start()
     await told
     process.stderr.write('Stopping: running requests may end. Once more stops at once.\n')
     await running.close(config.graceMs)

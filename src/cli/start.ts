@@ -4,6 +4,8 @@ import type { Engine } from '../engine/engine.ts'
 import { openScripted } from '../engine/scripted.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { Gateway, Limits, Logger } from '../gateway.ts'
+import type { Handoffs } from '../handoff/handoffs.ts'
+import { openHandoffs } from './handoffs.ts'
 import { openAccess } from './keys.ts'
 import { listen } from './listen.ts'
 import { now, openParts, type Parts, VERSION } from './open.ts'
@@ -29,6 +31,7 @@ export interface StartOptions {
 export interface Running extends Pick<Parts, 'memory' | 'folder'> {
   readonly url: string
   readonly gateway: Gateway
+  readonly handoffs: Handoffs
   /** Lets running requests end for `graceMs`, saves the indexes, frees models, port and data folder. */
   close(graceMs: number): Promise<void>
 }
@@ -61,9 +64,11 @@ export async function startGateway({ config, log, model, host, port, watch, clos
     closing.throwIfAborted()
     const gateway = parts.gateway(engine, models)
     if (model === 'configured') await gateway.retriever.warm()
-    listener.serve(createApp(gateway))
+    const handoffs = openHandoffs(config, gateway)
+    opened.push(() => handoffs.close())
+    listener.serve(createApp(gateway, handoffs))
     if (model === 'configured') parts.memory.setUrl(listener.url)
-    return { url: listener.url, gateway, memory: parts.memory, folder: parts.folder, close }
+    return { url: listener.url, gateway, handoffs, memory: parts.memory, folder: parts.folder, close }
   } catch (error) {
     await close(0)
     throw error

@@ -41,6 +41,8 @@ export interface LoraEngine {
   check(path: string): Promise<{ readonly architecture: string; readonly rank: number; readonly bytes: number }>
   /** sha256 of the model file, hex. */
   baseSha256(): Promise<string>
+  /** The model file; absent where there is none to be read. */
+  readonly basePath?: string
   load(lora: Lora): Promise<void>
   /** Frees it once the answers that use it have ended. */
   unload(lora: Pick<Lora, 'sha256'>): Promise<void>

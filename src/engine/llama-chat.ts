@@ -48,6 +48,7 @@ export interface ChatParts {
   readonly saved: SavedCaches | null
   readonly checkLora: LoraEngine['check']
   readonly baseSha256: LoraEngine['baseSha256']
+  readonly basePath: string
   /** The vocabulary writes the first word of a text with a space before it. */
   readonly leadingSpace: boolean
   readonly queueLimit: number
@@ -108,6 +109,7 @@ export class ChatEngine implements Engine {
     this.loras = {
       check: parts.checkLora,
       baseSha256: parts.baseSha256,
+      basePath: parts.basePath,
       load: async (lora) => (await this.#loras.hold(lora))?.release(),
       unload: ({ sha256 }) => this.#loras.drop(sha256),
       loaded: ({ sha256 }) => this.#loras.has(sha256),

@@ -52,6 +52,7 @@ export interface ServedParts {
   readonly loraMemoryBytes: number
   readonly checkLora: LoraEngine['check']
   readonly baseSha256: LoraEngine['baseSha256']
+  readonly basePath: string
   readonly queueLimit: number
   readonly now: () => number
   readonly randomSeed: () => number
@@ -113,6 +114,7 @@ export class ServedEngine implements Engine {
     this.loras = {
       check: parts.checkLora,
       baseSha256: parts.baseSha256,
+      basePath: parts.basePath,
       load: (lora) => this.#loras.load(lora),
       unload: async (lora) => {
         await this.#loras.unload(lora)

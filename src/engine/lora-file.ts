@@ -24,6 +24,7 @@ const PAIR = /^(.*)\.lora_([ab])$/
 export function loraFiles(info: GgufFileInfo, modelPath: string, sha256: string | null) {
   let hashed: Promise<string> | undefined
   return {
+    basePath: modelPath,
     checkLora: (path: string) => readLora(path, info),
     baseSha256: async () => {
       if (sha256 !== null) return sha256

@@ -9,7 +9,7 @@ import { viewOf } from '../prompt/turn.ts'
 import { cosineSelects } from './cosine.ts'
 import type { Aids } from './generated.ts'
 import { ikeText } from './ike.ts'
-import type { Method } from './methods.ts'
+import type { Compared } from './methods.ts'
 import type { Probe } from './probe.ts'
 import { select } from './select.ts'
 import { ownEdits, ownRecord, type Trial } from './trial.ts'
@@ -36,7 +36,7 @@ export interface Forced {
 /** Template for raw text: `templates/raw-completion.hbs`. */
 export const RAW_TEMPLATE = 'raw-completion'
 
-export type Force = (method: Method, probe: Probe) => Promise<Forced>
+export type Force = (method: Compared, probe: Probe) => Promise<Forced>
 
 /** Scores each text once, whatever the method that made it. */
 export function forcing(trial: Trial, aids: Aids, scorer: Scorer): Force {
@@ -54,7 +54,7 @@ export function forcing(trial: Trial, aids: Aids, scorer: Scorer): Force {
   }
 }
 
-function scored(tokens: readonly TokenScore[]): Scored {
+export function scored(tokens: readonly TokenScore[]): Scored {
   return {
     logProbabilities: tokens.map(({ logProbability }) => logProbability),
     best: tokens.map(({ best }) => best),
@@ -63,7 +63,7 @@ function scored(tokens: readonly TokenScore[]): Scored {
 }
 
 async function textOf(
-  method: Method,
+  method: Compared,
   probe: Probe,
   trial: Trial,
   aids: Aids,

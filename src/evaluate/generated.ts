@@ -8,7 +8,7 @@ import { type CosineBaseline, cosineSelects } from './cosine.ts'
 import { TENANT } from './dataset.ts'
 import { type IkePrompts, ikeMessages } from './ike.ts'
 import { mello } from './mello.ts'
-import type { Method } from './methods.ts'
+import type { Compared } from './methods.ts'
 import type { Probe } from './probe.ts'
 import type { Remembered } from './remember.ts'
 import { ownEdits, ownRecord, type Trial, tokensFor } from './trial.ts'
@@ -40,7 +40,13 @@ export interface Aids {
   readonly ike: IkePrompts
 }
 
-export async function generate(method: Method, probe: Probe, trial: Trial, aids: Aids, signal: AbortSignal): Promise<Generated> {
+export async function generate(
+  method: Compared,
+  probe: Probe,
+  trial: Trial,
+  aids: Aids,
+  signal: AbortSignal,
+): Promise<Generated> {
   switch (method) {
     case 'base':
       return ask(probe, { kind: 'off' }, trial, signal)

@@ -29,6 +29,7 @@ const COLOURS: Readonly<Record<Method, readonly [light: string, dark: string]>> 
   cosine: ['#be185d', '#f472b6'],
   mello: ['#6d28d9', '#a78bfa'],
   palimpsest: ['#1d4ed8', '#60a5fa'],
+  adapter: ['#0e7490', '#22d3ee'],
 }
 
 export function html(results: Results, outcomes: readonly Outcome[], plotter: Plotter): string {

@@ -1,9 +1,11 @@
 import type { Dataset } from './dataset.ts'
 import type { Kind, Probe } from './probe.ts'
 
-/** What is compared. An adapter joins here as one more name, with its arm in `generated.ts` and its scorer in `forced.ts`. */
+/** What `palimpsest eval` compares. */
 export const METHODS = ['base', 'ice', 'ike', 'cosine', 'mello', 'palimpsest'] as const
-export type Method = (typeof METHODS)[number]
+export type Compared = (typeof METHODS)[number]
+/** Whose answers are judged; `adapter` is asked by the hand-off alone. */
+export type Method = Compared | 'adapter'
 
 /** The two protocols, whose figures never stand in one table. */
 export const PROTOCOLS = ['generated', 'forced'] as const
@@ -22,6 +24,7 @@ export const DESCRIPTIONS: Readonly<Record<Method, string>> = {
   mello:
     'MeLLo (Zhong et al. 2023): subquestion, guess, nearest edit, contradiction check, over and over; few-shot prompt and chat turns of our own',
   palimpsest: 'the pipeline as served',
+  adapter: 'the model through an adapter, with no edit in its prompt',
 }
 
 /** Kinds that each protocol measures; MeLLo answers multi-hop questions and nothing else. */
@@ -38,7 +41,7 @@ export function applies(method: Method, protocol: Protocol, { kind, answers }: P
 }
 
 /** Why a method can't be run on this data, as the end of a sentence; null: it can. */
-export function misfit(method: Method, { name, records }: Dataset): string | null {
+export function misfit(method: Compared, { name, records }: Dataset): string | null {
   const probes = records.flatMap((record) => record.probes)
   switch (method) {
     case 'base':

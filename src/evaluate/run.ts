@@ -6,7 +6,7 @@ import type { DataRecord } from './dataset.ts'
 import { type Force, forcing } from './forced.ts'
 import { type Aids, type Generated, generate } from './generated.ts'
 import { ikePrompts } from './ike.ts'
-import { applies, type Method, type Protocol } from './methods.ts'
+import { applies, type Compared, type Protocol } from './methods.ts'
 import type { Outcome } from './outcomes.ts'
 import type { Probe } from './probe.ts'
 import { randomFrom, sample } from './random.ts'
@@ -19,7 +19,7 @@ export type Tick = (step: { readonly label: string; readonly done: number; reado
 
 export interface RunOptions {
   readonly trial: Trial
-  readonly methods: readonly Method[]
+  readonly methods: readonly Compared[]
   readonly protocols: readonly Protocol[]
   readonly answers: AnswerFile
   readonly circumstances: Circumstances
@@ -37,7 +37,7 @@ export interface Run {
 
 interface Task {
   readonly protocol: Protocol
-  readonly method: Method
+  readonly method: Compared
   readonly probe: Probe
 }
 
@@ -56,7 +56,10 @@ export async function run(options: RunOptions): Promise<Run> {
   )
   const tasks = tasksOf(trial, methods, protocols)
   // The cosine threshold depends on which probes are asked.
-  const under = (method: Method) => ({ ...circumstances(method), ...(method === 'cosine' && { cosine: aids.cosine.threshold }) })
+  const under = (method: Compared) => ({
+    ...circumstances(method),
+    ...(method === 'cosine' && { cosine: aids.cosine.threshold }),
+  })
   const keyOf = ({ protocol, method, probe }: Task) => answerKey(protocol, method, probe, under(method))
   const fresh = new Set(tasks.filter((task) => answers.find(keyOf(task)) === undefined))
   const scorer = [...fresh].some(({ protocol }) => protocol === 'forced') ? await engineScorer(trial) : null
@@ -109,7 +112,7 @@ async function perform(
   return { ...about, protocol, outcome: await force(method, probe) }
 }
 
-function tasksOf(trial: Trial, methods: readonly Method[], protocols: readonly Protocol[]): Task[] {
+function tasksOf(trial: Trial, methods: readonly Compared[], protocols: readonly Protocol[]): Task[] {
   const place = (probe: Probe) => (probe.record === null ? Number.MAX_SAFE_INTEGER : probe.record)
   const shown = (probe: Probe) => ownRecord(probe, trial).index
   const ordered = [...trial.probes].sort((a, b) => place(a) - place(b) || shown(a) - shown(b))

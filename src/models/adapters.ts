@@ -58,6 +58,7 @@ export class Adapters {
   /** By tenant; kept beside the records because every request asks. */
   readonly #promoted = new Map<string, Adapter>()
   #writing: Promise<unknown> = Promise.resolve()
+  #beforePromotion: (adapter: Adapter) => Promise<void> = async () => {}
 
   constructor(options: AdaptersOptions) {
     this.#options = options
@@ -87,6 +88,11 @@ export class Adapters {
     if (adapter !== undefined) return adapter
     const known = [...this.#held.keys()].slice(0, 10).join(', ') || 'none'
     throw new PalimpsestError('adapter_not_found', `There is no adapter '${id.slice(0, 64)}'. Registered: ${known}.`, { param })
+  }
+
+  /** Done before each promotion that nothing speaks against, whoever asks for it; a throw refuses it. */
+  guardPromotion(work: (adapter: Adapter) => Promise<void>): void {
+    this.#beforePromotion = work
   }
 
   /** What a tenant is answered through unless it asks for something else. */
@@ -235,6 +241,7 @@ export class Adapters {
         )
       if (adapter.scale === 0) throw conflict(`Adapter '${id}' has scale 0, so it would change nothing: set its scale first.`)
       const before = this.#promoted.get(adapter.tenant)
+      await this.#beforePromotion(adapter)
       // Should the process end between the two, the later one is the one promoted.
       const promoted = await this.#write({ ...adapter, promotedAt: this.#later(before) })
       if (before !== undefined && before.id !== id) await this.#write({ ...before, promotedAt: null })

@@ -10,6 +10,7 @@ import { Bridges } from '../../src/engine/bridge.ts'
 import type { Embedder, Engine, Prompt } from '../../src/engine/engine.ts'
 import { openScripted, type ScriptedOptions } from '../../src/engine/scripted.ts'
 import { DEFAULT_LIMITS, type Gateway, type Limits } from '../../src/gateway.ts'
+import type { Handoffs } from '../../src/handoff/handoffs.ts'
 import { Retriever } from '../../src/memory/retrieve.ts'
 import { openMemory } from '../../src/memory/store.ts'
 import { openTemplates } from '../../src/prompt/templates.ts'
@@ -38,6 +39,7 @@ export interface ServeOptions {
   readonly closing?: AbortSignal
   readonly otherEngines?: ReadonlyMap<string, Engine>
   readonly gateway?: Partial<Gateway>
+  readonly handoffs?: (gateway: Gateway, dataDir: string) => Handoffs
 }
 
 /**
@@ -52,6 +54,7 @@ export async function serve({
   closing,
   otherEngines,
   gateway: more,
+  handoffs,
 }: ServeOptions = {}): Promise<Served> {
   const logged: object[] = []
   const note = (fields: object) => void logged.push(fields)
@@ -90,7 +93,7 @@ export async function serve({
     ...more,
   }
   trials.experiments.replays.start(answererOf(gateway))
-  const server = createApp(gateway).listen(0, '127.0.0.1')
+  const server = createApp(gateway, handoffs?.(gateway, dataDir)).listen(0, '127.0.0.1')
   await new Promise((resolve) => server.once('listening', resolve))
   return {
     base: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,

@@ -53,7 +53,7 @@ async function serve(environment: Record<string, string> = {}, limits: Record<st
     ...{ defaultSystem: null, bosText: '', eosText: '', leadingSpace: false, slots, queueLimit: 4 },
     ...{ now: () => performance.now(), randomSeed: () => 7, free: async () => {} },
     ...{ detokenize: (tokens) => String.fromCodePoint(...tokens), shouldPrependBos: false, vocabularySize: 0x110000 },
-    ...{ args: () => [STAND_IN], loraMemoryBytes: 1000, baseSha256: async () => '' },
+    ...{ args: () => [STAND_IN], loraMemoryBytes: 1000, basePath: 'base.gguf', baseSha256: async () => '' },
     checkLora: async () => ({ architecture: 'qwen2', rank: 1, bytes: 1 }),
     openEmbedded: async () => openScripted({ name: 'embedded', reply: () => 'from within' }),
   })

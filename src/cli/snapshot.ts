@@ -1,0 +1,62 @@
+import { resolve } from 'node:path'
+import type { Command } from 'commander'
+import { createSnapshot, listSnapshots, restoreSnapshot, snapshotPath, snapshotsDir } from '../handoff/snapshot.ts'
+import { configurationOf, defaultSnapshot } from './handoffs.ts'
+import { VERSION } from './open.ts'
+import { configOf, withSettings } from './options.ts'
+import { count, table } from './table.ts'
+
+/** `palimpsest snapshot …`: memory, adapters and configuration, kept and put back. */
+export function addSnapshotCommand(program: Command): void {
+  const snapshot = program.command('snapshot').description('keep memory, adapters and configuration, and put them back')
+  const create = snapshot
+    .command('create')
+    .description('take one; a gateway may be running')
+    .option('--out <path>', 'a folder, or a file that ends in .tar; default: beside the data folder')
+  withSettings(create, 'dataDir', 'editsDir')
+  create.action(async () => {
+    const config = configOf(create)
+    const { out } = create.opts<{ out?: string }>()
+    const to = out === undefined ? defaultSnapshot(config.dataDir, 'snapshot') : resolve(out)
+    const configuration = configurationOf(config)
+    const { files } = await createSnapshot({
+      dataDir: config.dataDir,
+      to,
+      configuration,
+      reason: 'by hand',
+      palimpsest: VERSION,
+      now: Date.now,
+    })
+    const bytes = files.reduce((sum, file) => sum + file.bytes, 0)
+    process.stdout.write(`${count(files.length, 'file')}, ${(bytes / 1e6).toFixed(1)} MB: ${to}\n`)
+  })
+  const restore = snapshot
+    .command('restore <snapshot>')
+    .description('put one in the place of the data folder, which no gateway may hold; what is there now is kept aside')
+  withSettings(restore, 'dataDir')
+  restore.action(async (named: string) => {
+    const { dataDir } = configOf(restore)
+    const { manifest, aside, configuration } = await restoreSnapshot(snapshotPath(named, dataDir), dataDir, Date.now)
+    const lines = [
+      `${dataDir} is as it was on ${manifest.created} (${manifest.reason}).`,
+      ...(aside === null ? [] : [`What was there is kept: ${aside}`]),
+      ...(configuration === null ? [] : [`Files of configuration as they were then, to be put back by hand: ${configuration}`]),
+    ]
+    process.stdout.write(`${lines.join('\n')}\n`)
+  })
+  const list = snapshot.command('list').description('those beside the data folder, latest first')
+  withSettings(list, 'dataDir')
+  list.action(async () => {
+    const { dataDir } = configOf(list)
+    const all = await listSnapshots(snapshotsDir(dataDir))
+    const rows = all.map(({ path, manifest, bytes }) => [
+      path.slice(snapshotsDir(dataDir).length + 1),
+      manifest?.created.slice(0, 19) ?? '',
+      `${(bytes / 1e6).toFixed(1)} MB`,
+      manifest?.reason ?? (path.endsWith('.tar') ? 'tar file' : 'no manifest'),
+    ])
+    process.stdout.write(
+      `${rows.length === 0 ? `No snapshots in ${snapshotsDir(dataDir)}.` : table(['name', 'taken', 'size>', 'why'], rows)}\n`,
+    )
+  })
+}

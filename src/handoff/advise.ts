@@ -1,0 +1,147 @@
+import type { HandoffMethod } from './job.ts'
+
+export const URGENCIES = ['now', 'today', 'later'] as const
+export type Urgency = (typeof URGENCIES)[number]
+
+/** What was measured before, on the served model: one finished stage. */
+export interface Past {
+  readonly method: HandoffMethod
+  readonly edits: number
+  readonly seconds: number
+  readonly peakBytes: number
+  /** No threshold broke. */
+  readonly ok: boolean
+}
+
+export interface Situation {
+  readonly edits: number
+  readonly when: Urgency
+  readonly freeMemoryBytes: number
+  /** null: there is none. */
+  readonly gpuFreeBytes: number | null
+  /** Weights of the served model. */
+  readonly parameters: number
+  readonly cores: number
+  /** The editor is installed. */
+  readonly ready: boolean
+  readonly past: readonly Past[]
+}
+
+export interface Option {
+  readonly method: HandoffMethod | 'prompt'
+  /** Of the making, without the evaluation; 0 for the prompt. */
+  readonly seconds: number
+  readonly memoryBytes: number
+  /** Whether the seconds come from jobs on this machine. */
+  readonly measured: boolean
+  /** Why it is not recommended; null: it could be. */
+  readonly against: string | null
+}
+
+export interface Advice {
+  readonly method: Option['method']
+  readonly reasons: readonly string[]
+  readonly options: readonly Option[]
+}
+
+/** Below, a batch editor; from here on, distillation or MEMIT in batches. */
+const BATCH_EDITS = 100
+/** Seconds of the days in which "today" and "later" have to be done. */
+const TIME_S: Readonly<Record<Urgency, number>> = { now: 0, today: 6 * 3_600, later: Number.POSITIVE_INFINITY }
+const BILLION = 1e9
+/** Without anything measured: seconds an edit takes for each 10⁹ weights on 2 cores (MEMIT: 5 s on the 0.5B, docs/LOG.md). The rest are guesses. */
+const SECONDS: Readonly<Record<HandoffMethod, number>> = { memit: 10, pmet: 12, lora: 60, distil: 90 }
+/** Loading and statistics, likewise. */
+const FIXED_SECONDS = 240
+/** Bytes a weight takes while it is edited in float32, from GGUF (measured on the 0.5B: 10), and with gradients. */
+const BYTES: Readonly<Record<HandoffMethod, number>> = { memit: 10, pmet: 10, lora: 12, distil: 14 }
+const BYTES_ON_GPU = 4
+/** A GPU against 2 cores, cautiously: LLaMA-2-7B takes some 24 s an edit with MEMIT on one (arXiv 2410.18785). */
+const GPU_TIMES = 3
+
+/** Which way into the parameters, if any. Pure. */
+export function advise(situation: Situation): Advice {
+  const { edits, when, ready } = situation
+  const options = [prompt(), ...(['lora', 'memit', 'pmet', 'distil'] as const).map((method) => option(method, situation))]
+  if (edits === 0) return { method: 'prompt', reasons: ['No edit is live that could be handed off.'], options }
+  if (when === 'now')
+    return {
+      method: 'prompt',
+      reasons: [
+        'It is to hold now: an edit in the prompt holds from the next request on. Hand it off once it has proved itself.',
+      ],
+      options,
+    }
+  const { order, why } = preferred(situation)
+  const chosen = order.map((method) => options.find((one) => one.method === method)).find((one) => one?.against === null)
+  const passed = order.filter((method) => options.some((one) => one.method === method && one.against !== null))
+  const besides = passed.map((method) => `${method} is passed over: ${options.find((one) => one.method === method)?.against}.`)
+  if (chosen === undefined) return { method: 'prompt', reasons: [why, ...besides, 'So they stay in the prompt.'], options }
+  const setup = ready ? [] : ['The parameter editor is not installed yet: palimpsest handoff setup.']
+  return { method: chosen.method, reasons: [why, ...besides, cost(chosen, situation), ...setup], options }
+}
+
+function preferred({ edits, when, gpuFreeBytes }: Situation): { order: readonly HandoffMethod[]; why: string } {
+  if (edits < BATCH_EDITS)
+    return {
+      order: ['lora', 'memit', 'pmet'],
+      why: `${edits} edits are fewer than ${BATCH_EDITS}: a batch editor (one LoRA, with paraphrases and what is to stay) learns them together.`,
+    }
+  if (when === 'later' || gpuFreeBytes !== null)
+    return {
+      order: ['distil', 'memit', 'pmet'],
+      why: `${edits} edits are many, and there is ${gpuFreeBytes === null ? 'time' : 'a GPU'}: distillation teaches the model what it answers with them in its prompt.`,
+    }
+  return {
+    order: ['memit', 'pmet', 'distil'],
+    why: `${edits} edits are many and are wanted today: MEMIT in batches costs seconds an edit.`,
+  }
+}
+
+function prompt(): Option {
+  return { method: 'prompt', seconds: 0, memoryBytes: 0, measured: false, against: null }
+}
+
+function option(method: HandoffMethod, situation: Situation): Option {
+  const { edits, when, parameters, gpuFreeBytes, freeMemoryBytes, cores, past } = situation
+  const own = past.filter((one) => one.method === method && one.edits > 0)
+  const perEdit = median(own.map((one) => one.seconds / one.edits))
+  const speed = gpuFreeBytes === null ? Math.max(1, cores / 2) : GPU_TIMES
+  const guess = FIXED_SECONDS / speed + (SECONDS[method] * edits * (parameters / BILLION)) / speed
+  const seconds = Math.round(perEdit === null ? guess : perEdit * edits)
+  const memoryBytes =
+    Math.max(0, ...own.map((one) => one.peakBytes)) || parameters * (gpuFreeBytes === null ? BYTES[method] : BYTES_ON_GPU)
+  const room = gpuFreeBytes ?? freeMemoryBytes
+  const failed = own.filter((one) => !one.ok && one.edits <= edits).at(-1)
+  const held = failed !== undefined && own.some((one) => one.ok && one.edits >= failed.edits)
+  const against =
+    memoryBytes > room
+      ? `it takes about ${gigabytes(memoryBytes)}, and ${gigabytes(room)} are free`
+      : seconds > TIME_S[when] && when !== 'now'
+        ? `it would take about ${duration(seconds)}`
+        : failed !== undefined && !held
+          ? `it broke a threshold with ${failed.edits} edits on this model`
+          : null
+  return { method, seconds, memoryBytes, measured: perEdit !== null, against }
+}
+
+function cost({ seconds, memoryBytes, measured, method }: Option, { past }: Situation): string {
+  const runs = past.filter((one) => one.method === method).length
+  const source = measured
+    ? `as ${runs} stage${runs === 1 ? '' : 's'} on this machine took`
+    : 'a guess, as nothing was measured here yet'
+  return `About ${duration(seconds)} and ${gigabytes(memoryBytes)} (${source}), and the evaluation beside it.`
+}
+
+function median(values: readonly number[]): number | null {
+  const sorted = [...values].sort((a, b) => a - b)
+  return sorted.length === 0 ? null : (sorted[sorted.length >> 1] ?? null)
+}
+
+const gigabytes = (bytes: number): string => `${(bytes / BILLION).toFixed(1)} GB`
+
+/** "45 s", "12 min", "3.5 h". */
+export function duration(seconds: number): string {
+  if (seconds < 90) return `${Math.round(seconds)} s`
+  return seconds < 5_400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3_600).toFixed(1)} h`
+}
