@@ -44,6 +44,8 @@ function App() {
       scrollTo(0, 0)
     }
     addEventListener('hashchange', go)
+    // The address may have changed since the first drawing, before anybody listened.
+    setAt(place())
     return () => removeEventListener('hashchange', go)
   }, [])
   const page = PAGES.find(({ name }) => name === at.name)
