@@ -109,3 +109,16 @@ export async function serve({
     },
   }
 }
+
+export function post(
+  { base }: Pick<Served, 'base'>,
+  path: string,
+  body: unknown,
+  headers: Record<string, string> = {},
+): Promise<Response> {
+  return fetch(base + path, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', ...headers },
+    body: JSON.stringify(body),
+  })
+}

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, expect, test, vi } from 'vitest'
-import { MODEL, type Served, type ServeOptions, serve } from './fakes.ts'
+import { MODEL, post, type Served, type ServeOptions, serve } from './fakes.ts'
 
 /** For a machine that does other things too. */
 vi.setConfig({ testTimeout: 60_000 })
@@ -16,14 +16,6 @@ async function start(options?: ServeOptions): Promise<Served> {
   const served = await serve(options)
   open.push(served)
   return served
-}
-
-function post({ base }: Served, path: string, body: object, headers: Record<string, string> = {}): Promise<Response> {
-  return fetch(base + path, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json', ...headers },
-    body: JSON.stringify(body),
-  })
 }
 
 const chat = (content: string, fields: object = {}) => ({ model: MODEL, messages: [{ role: 'user', content }], ...fields })

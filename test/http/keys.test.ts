@@ -11,7 +11,7 @@ import { createApp } from '../../src/app.ts'
 import { client, findRunning } from '../../src/cli/client.ts'
 import { openKeys } from '../../src/cli/keys.ts'
 import { needOf } from '../../src/http/auth.ts'
-import { MODEL, type Served, type ServeOptions, serve } from './fakes.ts'
+import { MODEL, post, type Served, type ServeOptions, serve } from './fakes.ts'
 import { send } from './malformed.ts'
 
 /** For a machine that does other things too. */
@@ -51,14 +51,6 @@ async function start(options: ServeOptions = {}): Promise<Keyed> {
 const bearer = (token: string) => ({ authorization: `Bearer ${token}` })
 const chat = (content: string, fields: object = {}) => ({ model: MODEL, messages: [{ role: 'user', content }], ...fields })
 const CHAT = '/v1/chat/completions'
-
-function post({ base }: Served, path: string, body: unknown, headers: Record<string, string> = {}): Promise<Response> {
-  return fetch(base + path, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json', ...headers },
-    body: JSON.stringify(body),
-  })
-}
 
 // biome-ignore lint/suspicious/noExplicitAny: what came is what the test asserts
 async function bodyOf(answer: Response | Promise<Response>): Promise<any> {

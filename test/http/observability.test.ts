@@ -3,7 +3,7 @@ import { pino } from 'pino'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { withoutKeys } from '../../src/cli/console-log.ts'
 import { PalimpsestError } from '../../src/errors.ts'
-import { MODEL, type Served, type ServeOptions, serve } from './fakes.ts'
+import { MODEL, post, type Served, type ServeOptions, serve } from './fakes.ts'
 
 /** For a machine that does other things too. */
 vi.setConfig({ testTimeout: 60_000 })
@@ -17,14 +17,6 @@ async function start(options?: ServeOptions): Promise<Served> {
   const served = await serve(options)
   open.push(served)
   return served
-}
-
-function post({ base }: Served, path: string, body: object, headers: Record<string, string> = {}): Promise<Response> {
-  return fetch(base + path, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json', ...headers },
-    body: JSON.stringify(body),
-  })
 }
 
 const chat = (content: string, fields: object = {}) => ({ model: MODEL, messages: [{ role: 'user', content }], ...fields })

@@ -12,7 +12,7 @@ import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { openTelemetry } from '../../src/cli/telemetry.ts'
 import { readConfig } from '../../src/config.ts'
 import { DEFAULT_LIMITS, type Gateway, type Limits } from '../../src/gateway.ts'
-import { MODEL, type Served, serve } from './fakes.ts'
+import { MODEL, post, type Served, serve } from './fakes.ts'
 
 /** For a machine that does other things too. */
 vi.setConfig({ testTimeout: 60_000 })
@@ -47,14 +47,6 @@ async function observed(gateway: Partial<Gateway> = {}) {
   }
   onTestFinished(() => meters.shutdown())
   return { served, finished, figures }
-}
-
-function post({ base }: Served, path: string, body: object, headers: Record<string, string> = {}): Promise<Response> {
-  return fetch(base + path, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json', ...headers },
-    body: JSON.stringify(body),
-  })
 }
 
 const chat = (content: string, fields: object = {}) => ({ model: MODEL, messages: [{ role: 'user', content }], ...fields })
