@@ -106,7 +106,7 @@ for (const p of [0.001, 0.02, 0.5]) print(`chance ${p}`, share(rateCovered(p, 5_
 
 console.log('')
 print('sample ratio, 10,000 exposures at 50/50', 'called')
-for (const lost of [0, 0.05, 0.1, 0.15, 0.2])
+for (const lost of [0, 0.05, 0.1, 0.11, 0.12, 0.15, 0.2])
   print(
     lost === 0 ? 'sound (2,000 runs)' : `${lost * 100} % of one arm lost (1,000 runs)`,
     share(ratioCaught(lost, 10_000, lost === 0 ? runs : 1_000, seed), lost === 0 ? runs : 1_000),

@@ -62,7 +62,12 @@ class Store implements MemoryStore {
   }
 
   async load(): Promise<void> {
-    for (const tenant of this.tenants()) await this.#indexes.open(tenant, this.#records.view(tenant))
+    for (const tenant of this.tenants()) {
+      const view = this.#records.view(tenant)
+      await this.#indexes.open(tenant, view)
+      // So that nobody waits for the first list: of 100,000 edits it takes a third of a second.
+      latestFirst(view, this.moment())
+    }
   }
 
   get version(): number {

@@ -1,5 +1,9 @@
+import { mkdtempSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { openMemory } from '../../src/memory/store.ts'
 import type { Served } from '../http/fakes.ts'
 import { fakeEmbedder } from '../unit/memory-fixture.ts'
 import { open, openBrowser, serve } from './browser.ts'
@@ -20,11 +24,15 @@ never.catch(() => {})
 beforeAll(async () => {
   browser = await openBrowser()
   // What is not embedded is not indexed: lists have no need of it, and a run takes half a minute instead of many.
-  served = await serve({ embedder: { ...fakeEmbedder(), embed: () => never } }, [])
+  const embedder = { ...fakeEmbedder(), embed: () => never }
+  const dataDir = mkdtempSync(join(tmpdir(), 'palimpsest-scale-'))
+  const memory = await openMemory({ dataDir, embedder, now: Date.now, log: { info: () => {}, warn: () => {}, error: () => {} } })
   for (let batch = 0; batch < BATCHES; batch++) {
     const edits = Array.from({ length: EDITS / BATCHES }, (_, i) => city(batch * (EDITS / BATCHES) + i))
-    served.gateway.memory.land(edits, { source: `cities-${batch}.jsonl`, tenant: 'default', dryRun: false })
+    memory.land(edits, { source: `cities-${batch}.jsonl`, tenant: 'default', dryRun: false })
   }
+  await memory.close()
+  served = await serve({ embedder, dataDir }, [])
 })
 afterAll(async () => {
   await browser.close()

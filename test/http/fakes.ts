@@ -40,6 +40,8 @@ export interface ServeOptions {
   readonly otherEngines?: ReadonlyMap<string, Engine>
   readonly gateway?: Partial<Gateway>
   readonly handoffs?: (gateway: Gateway, dataDir: string) => Handoffs
+  /** An existing folder; deleted on close all the same. */
+  readonly dataDir?: string
 }
 
 /**
@@ -55,12 +57,12 @@ export async function serve({
   otherEngines,
   gateway: more,
   handoffs,
+  dataDir = mkdtempSync(join(tmpdir(), 'palimpsest-http-')),
 }: ServeOptions = {}): Promise<Served> {
   const logged: object[] = []
   const note = (fields: object) => void logged.push(fields)
   const quiet = { info: () => {}, warn: () => {}, error: () => {} }
   const now = () => performance.timeOrigin + performance.now()
-  const dataDir = mkdtempSync(join(tmpdir(), 'palimpsest-http-'))
   const memory = await openMemory({ dataDir, embedder, now: Date.now, log: quiet })
   const served = engine ?? openScripted({ name: MODEL, reply: echo, contextTokens: 2_000_000, ...script })
   const allLimits = { ...DEFAULT_LIMITS, ...limits }

@@ -52,11 +52,12 @@ export function Batches() {
           <a class="wrap" href="#/edits?${new URLSearchParams({ batch: batch.id })}"><strong>${batch.source}</strong></a>
           <span class="row">${
             batch.live > 0 &&
-            html`<button type="button" class="button small danger" disabled=${busy} aria-label="Roll back ${batch.source}, ${batch.id}" onClick=${() => setAsking(batch)}>Roll back</button>`
+            html`<a class="button small" href="#/experiments?${new URLSearchParams({ new: 'rollout', batch: batch.id })}" aria-label="Roll out ${batch.source}, ${batch.id}, in stages">Roll out in stages</a>
+            <button type="button" class="button small danger" disabled=${busy} aria-label="Roll back ${batch.source}, ${batch.id}" onClick=${() => setAsking(batch)}>Roll back</button>`
           }
             ${
               batch.live < batch.edits &&
-              html`<button type="button" class="button small" disabled=${busy} aria-label="Restore ${batch.source}, ${batch.id}" onClick=${() => change(batch, 'restore')}>Restore</button>`
+              html`<button type="button" class="button small" disabled=${busy} aria-label="Restore ${batch.source}, ${batch.id}" onClick=${() => change(batch, 'restore')}>${batch.live > 0 ? 'Restore the rest' : 'Restore'}</button>`
             }</span>
           <span class="meta small muted wrap"><${Badge} tone=${batch.live > 0 ? 'good' : ''}>${count(batch.live)} of ${count(batch.edits)} live<//>
             <code>${batch.id}</code><time datetime=${batch.landed_at}>${moment(batch.landed_at)}</time></span></li>`,

@@ -88,7 +88,7 @@ export function Summary({ trial }) {
   const several = arms.length > 2
   return html`<section class="stack"><div><h2>Result</h2><p class="muted small">“At any look” holds however often you look and whenever you stop;
       “at one look” only at an end fixed beforehand. p is corrected for all ${rows.length} comparisons; below ${alpha} counts.</p></div>
-    <div class="table-wrap" tabindex="0" role="region" aria-label="Result"><table class="table"><thead><tr>
+    <div class="table-wrap" tabindex="0" role="region" aria-label="Result"><table class="table tight"><thead><tr>
       <th>Metric</th>${several && html`<th>Arm</th>`}<th>Verdict</th><th class="num">${first}</th><th class="num">${several ? 'arm' : arms[1].name}</th>
       <th class="num">difference</th><th>at any look</th><th>at one look</th><th class="num">p</th></tr></thead>
     <tbody>${rows.map((/** @type {any} */ row) => {
