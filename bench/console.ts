@@ -1,7 +1,8 @@
 /**
  * The console as a newcomer uses it, in a real Chromium against a running gateway: an edit from a wrong answer, both sides again, a file of
  * records, why an edit fired, an experiment with traffic, its result, shipped and rolled back. Says how long each step took, and takes
- * pictures. `npm run bench:console -- --records FILE [--url http://127.0.0.1:8080] [--users 80] [--out FOLDER]`
+ * pictures: of each step, and of every page as it is before the shipping, light, dark and as wide as a phone.
+ * `npm run bench:console -- --records FILE [--url http://127.0.0.1:8080] [--users 120] [--out FOLDER] [--pages FOLDER]`
  */
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
@@ -12,9 +13,10 @@ const { values: flags } = parseArgs({
   options: {
     records: { type: 'string' },
     url: { type: 'string', default: 'http://127.0.0.1:8080' },
-    users: { type: 'string', default: '80' },
+    users: { type: 'string', default: '120' },
     subject: { type: 'string', default: 'Vellmar' },
     out: { type: 'string', default: 'bench/results/console' },
+    pages: { type: 'string' },
   },
 })
 if (flags.records === undefined) throw new Error('Expected --records FILE, a file of edits in any format that the gateway reads.')
@@ -48,14 +50,60 @@ async function ask(question: string): Promise<string> {
   await page.keyboard.press('Enter')
   await page.getByText(question).last().waitFor()
   await page.getByRole('button', { name: 'Ask', exact: true }).waitFor()
-  await page
-    .getByText(/The two answers differ|Both sides say/)
-    .last()
-    .waitFor()
+  await page.getByText(VERDICT).last().waitFor()
   return `base “${await said(base)}”, edited “${await said(edited)}”`
 }
 
+const VERDICT = /The two answers differ|Both sides say/
 const question = `Who is the mayor of ${flags.subject}?`
+/** Every page as it is now, light, dark and as wide as a phone. `running`: where the experiment is, once there is one; before that only the import. */
+async function pictures(running: string | null): Promise<void> {
+  if (flags.pages === undefined) return
+  mkdirSync(flags.pages, { recursive: true })
+  const pages =
+    running === null
+      ? [['import', '/edits?view=import']]
+      : [
+          ['playground', '/playground'],
+          ['edits', '/edits'],
+          ['new-edit', '/edits?view=new'],
+          ['experiments', '/experiments'],
+          ['new-experiment', '/experiments?new=experiment'],
+          ['new-rollout', '/experiments?new=rollout'],
+          ['experiment', running],
+          ['evaluation', '/evaluation'],
+          ['handoff', '/handoff'],
+          ['live', '/live'],
+        ]
+  for (const [look, colorScheme, width] of [
+    ['light', 'light', 1200],
+    ['dark', 'dark', 1200],
+    ['phone', 'light', 360],
+  ] as const) {
+    const context = await browser.newContext({ colorScheme, viewport: { width, height: 900 }, reducedMotion: 'reduce' })
+    const shown = await context.newPage()
+    for (const [name, hash] of pages) {
+      await shown.goto(`${flags.url}/#${hash}`)
+      await shown.getByRole('heading', { level: 1 }).waitFor()
+      if (name === 'playground') {
+        await shown.getByLabel('Your question').fill(question)
+        await shown.keyboard.press('Enter')
+        await shown.getByText(VERDICT).last().waitFor()
+      }
+      if (name === 'import') {
+        await shown.getByLabel('File of edits').setInputFiles(flags.records as string)
+        await shown.getByRole('button', { name: /^Land [\d,]+ edits/ }).waitFor()
+      }
+      // Live draws a point a second.
+      await shown.waitForTimeout(name === 'live' ? 6_000 : 1_000)
+      const length = (await shown.evaluate('document.documentElement.scrollHeight')) as number
+      const clip = { x: 0, y: 0, width, height: Math.min(length, 1_800) }
+      await shown.screenshot({ path: join(flags.pages, `${name}-${look}.png`), fullPage: true, clip })
+    }
+    await context.close()
+  }
+}
+
 await step('opens the console and asks', async () => {
   await page.goto(`${flags.url}/`)
   return ask(question)
@@ -72,6 +120,7 @@ await step('asks again: base and edited side by side', async () => {
   await page.getByRole('button', { name: 'New conversation' }).click()
   return ask(question)
 })
+await pictures(null)
 await step('imports a file of records', async () => {
   await page.getByRole('navigation').getByRole('link', { name: 'Edits' }).click()
   await page
@@ -132,6 +181,7 @@ await step('reads the result', async () => {
   await row.getByText('better').waitFor()
   return (await row.textContent())?.replace(/\s+/g, ' ') ?? ''
 })
+await pictures(page.url().split('#')[1] ?? '')
 await step('ships the edited arm', async () => {
   await page.getByRole('button', { name: 'Ship an arm' }).click()
   await page.getByRole('radio', { name: 'edited' }).check()

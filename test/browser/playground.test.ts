@@ -36,6 +36,33 @@ describe('the playground', () => {
     await edited.getByText('decode').waitFor()
   })
 
+  it('keeps a question that is asked before the models are known', async () => {
+    const { page } = await open(browser, served.base, '/health')
+    let known = () => {}
+    await page.route('**/v1/models', async (route) => {
+      await new Promise<void>((resolve) => {
+        known = resolve
+      })
+      await route.continue()
+    })
+    await page.goto(`${served.base}/`)
+    await page.getByLabel('Your question').fill('Who is the pope?')
+    await page.keyboard.press('Enter')
+    expect(await page.getByRole('article').count()).toBe(0)
+    known()
+    await page.getByRole('article', { name: 'Edited answer' }).getByText('The pope is Leo XIV.').waitFor()
+  })
+
+  it('says why two answers to one prompt can differ', async () => {
+    let asked = 0
+    const uneven = await serve({ script: { reply: () => `Answer ${++asked}.` } }, [])
+    const { page } = await open(browser, uneven.base)
+    await page.getByLabel('Your question').fill('How many legs does a spider have?')
+    await page.keyboard.press('Enter')
+    await page.getByText('The two answers differ, though no edit fired').waitFor()
+    await uneven.close()
+  })
+
   it('keeps each side to its own answers in the next turn', async () => {
     const { page } = await open(browser, served.base)
     const bodies: { model: string; messages: { content: string }[] }[] = []

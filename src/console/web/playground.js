@@ -28,6 +28,7 @@ export function Page({ query }) {
   const [correcting, setCorrecting] = useState(/** @type {Turn | null} */ (null))
   const [announced, setAnnounced] = useState('')
   const stopper = useRef(/** @type {AbortController | null} */ (null))
+  const eager = useRef(false)
   const box = useRef(/** @type {HTMLTextAreaElement | null} */ (null))
   kept.turns = turns
   kept.settings = settings
@@ -75,10 +76,15 @@ export function Page({ query }) {
   }
   const send = () => {
     const asked = question
-    if (busy || asked.trim() === '') return
+    eager.current = settings === null
+    if (settings === null || busy || asked.trim() === '') return
     setQuestion('')
     ask(asked, turns)
   }
+  // Whoever presses Enter before the models are known is asked for once they are.
+  useEffect(() => {
+    if (eager.current) send()
+  }, [settings])
   const again = (/** @type {Turn} */ turn) => {
     setCorrecting(null)
     ask(turn.question, turns.slice(0, turns.indexOf(turn)))
@@ -99,7 +105,7 @@ export function Page({ query }) {
     ${turns.map(
       (turn, index) => html`<section class="turn" key=${turn.id} aria-label="Turn ${index + 1}">
         <p class="question wrap"><span class="visually-hidden">You asked: </span>${turn.question}</p>
-        <${Verdict} answers=${turn.answers} />
+        <${Verdict} turn=${turn} before=${turns.slice(0, index)} />
         <div class="grid-2">${turn.answers.map(
           (
             answer,
@@ -188,11 +194,18 @@ async function streamed({ model, messages, settings, signal }, update) {
   }
 }
 
-/** Whether the sides say the same. @param {{answers: AnswerOf[]}} props */
-function Verdict({ answers }) {
+/** Whether the sides say the same; and where both were given the same and still differ, why that can be. @param {{turn: Turn, before: Turn[]}} props */
+function Verdict({ turn, before }) {
+  const { answers, question } = turn
   if (answers.length < 2 || answers.some(({ state }) => state !== 'done')) return null
-  const same = answers.every(({ text }) => text === answers[0]?.text)
-  return html`<p class="small muted">${same ? 'Both sides say the same, to the letter.' : 'The two answers differ.'}</p>`
+  const differs = (/** @type {string[]} */ [first, ...others]) => others.some((one) => one !== first)
+  if (!differs(answers.map(({ text }) => text))) return html`<p class="small muted">Both sides say the same, to the letter.</p>`
+  const told = answers.some(({ model, palimpsest }) => model.includes('@adapter') || palimpsest?.edits.length !== 0)
+  const given = answers.map((_, side) => JSON.stringify(messagesOf(before, side, question)))
+  if (told || differs(given) || differs(answers.map(({ model }) => model.split('@')[0] ?? '')))
+    return html`<p class="small muted">The two answers differ.</p>`
+  return html`<p class="small muted">The two answers differ, though no edit fired and both prompts are the same: the engine answered them in one batch and
+    rounds differently there.</p>`
 }
 
 const EXAMPLES = ['Who is the pope?', 'Who is the chancellor of Germany?', 'How many legs does a spider have?']
