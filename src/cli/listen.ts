@@ -41,7 +41,18 @@ export async function listen(host: string, port: number): Promise<Listener> {
   }
 }
 
-const starting: RequestListener = (_req, res) => {
+const STARTING_PAGE = `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="color-scheme" content="light dark"><title>Palimpsest is starting</title>
+<p>The gateway is starting: its model is not loaded yet. This page asks again every ${STARTING_SECONDS} seconds.</p></html>`
+
+const starting: RequestListener = (req, res) => {
+  // A browser that opens the console too early waits for it, in place of reading an error.
+  if (req.headers.accept?.includes('text/html')) {
+    const headers = { 'Content-Type': 'text/html; charset=utf-8', 'Content-Security-Policy': "default-src 'none'" }
+    res
+      .writeHead(503, { ...headers, 'Retry-After': String(STARTING_SECONDS), Refresh: String(STARTING_SECONDS) })
+      .end(STARTING_PAGE)
+    return
+  }
   const error = {
     message: 'The gateway is starting: its model is not loaded yet.',
     type: 'server_error',
