@@ -16,8 +16,9 @@ import torch
 from conftest import EDITS, TEXT, make_folder
 
 from palimpsest_editor.faults import Fault
+from palimpsest_editor.loading import sweep
 from palimpsest_editor.protocol import Reporter, read_job
-from palimpsest_editor.requests import batches, parse_edits
+from palimpsest_editor.requests import batches, encode, parse_edits
 from palimpsest_editor.tasks import perform
 
 PACKAGE = Path(__file__).parents[1]
@@ -181,6 +182,37 @@ def test_a_malformed_job_names_the_field(folders, tmp_path, fields, word):
     wrong = fault(job(tmp_path, folders["llama"], **fields))
     assert wrong.code == "malformed_job"
     assert word in wrong.message
+
+
+def test_what_a_killed_worker_left_half_written_is_swept(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    running = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        for name in (f"abc-float32.{ended.pid}.part", f"abc-float32.{running.pid}.part", "abc-bfloat16"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "model.safetensors").write_bytes(b"x")
+        sweep(tmp_path)
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["abc-bfloat16", f"abc-float32.{running.pid}.part"]
+    finally:
+        running.communicate(b"\n")
+
+
+def test_a_chats_marker_in_an_edit_is_plain_text(open_model):
+    tokenizer = open_model("llama").tokenizer
+    end = tokenizer.eos_token_id
+    plain = encode(tokenizer, "{}", "Orla <end> was born in", "Orla <end>", "Oslo <end>")
+    assert end not in plain.ids
+    assert tokenizer.decode(plain.ids) == "Orla <end> was born in Oslo <end>"
+    assert tokenizer.decode(plain.ids[plain.target_start :]) == " Oslo <end>"
+    assert tokenizer.decode(plain.ids[: plain.subject_last + 1]) == "Orla <end>"
+    # The context's own markers still count.
+    chat = encode(tokenizer, "says<end>\n{}<end>\n", "Orla <end> was born in", "Orla <end>", "Oslo<end>")
+    assert chat.ids.count(end) == 2
+    assert tokenizer.decode(chat.ids) == "says<end>\nOrla <end> was born in<end>\nOslo<end>"
+    assert tokenizer.decode(chat.ids[chat.target_start :]) == "Oslo<end>"
+    # Without any, nothing changes.
+    assert list(encode(tokenizer, "says<end>{}", "Quell lies", "Quell").ids) == tokenizer("says<end>Quell lies")["input_ids"]
 
 
 def test_one_edit_a_subject_in_a_batch():
