@@ -56,7 +56,7 @@ def _rows(loaded: LoadedModel, pairs: Sequence[tuple[str, str]]) -> tuple[dict[t
     wanted = []
     for index, (prompt, target) in enumerate(pairs):
         text = prompt.rstrip()
-        ids, spans = tokens(loaded.tokenizer, [(f"{text} {target.strip()}", False)])
+        ids, spans = tokens(loaded.tokenizer, [(text, True), (f" {target.strip()}", False)])
         start = max(1, next(i for i, (_, end) in enumerate(spans) if end > len(text)))
         fed.setdefault(tuple(ids[:-1]), []).append(index)
         wanted.append([(t - 1, ids[t]) for t in range(start, len(ids))])

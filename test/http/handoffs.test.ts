@@ -78,7 +78,7 @@ interface Started extends Served {
   run(fields: object): Promise<Job>
 }
 
-async function start({ editor = true, edits = 10 } = {}): Promise<Started> {
+async function start({ editor = true, edits = 10, kept = 20 } = {}): Promise<Started> {
   let made: Handoffs | undefined
   const openOne = (gateway: Gateway, dataDir: string) =>
     new Handoffs({
@@ -93,7 +93,7 @@ async function start({ editor = true, edits = 10 } = {}): Promise<Started> {
     })
   const served = await serve({
     engine: modelOf('base.gguf'),
-    limits: { handoffCancelMs: 5_000, handoffQueueJobs: 2, handoffEdits: 100 },
+    limits: { handoffCancelMs: 5_000, handoffQueueJobs: 2, handoffEdits: 100, handoffJobsKept: kept },
     handoffs: (gateway, dataDir) => {
       made = openOne(gateway, dataDir)
       return made
@@ -263,6 +263,20 @@ describe('the road', { timeout: 60_000 }, () => {
     while (later.get('default', 'long').state !== 'done') await sleep(20)
     expect(later.get('default', 'long')).toMatchObject({ attempts: 2, stages: { length: 3 } })
     await later.close()
+  })
+})
+
+describe('reports', { timeout: 60_000 }, () => {
+  test('of the newest are kept, and of what is promoted; adapters stay', async () => {
+    const { run, until, call, dataDir } = await start({ kept: 1 })
+    for (const id of ['first', 'second', 'third']) {
+      await run({ id, stages: [100] })
+      await until(id, 'done')
+      if (id === 'first') await call('POST', '/v1/handoffs/first/promote')
+    }
+    await expect.poll(() => readdirSync(join(dataDir, 'handoffs')).sort()).toEqual(['first', 'third'])
+    expect((await call('GET', '/v1/handoffs')).data.map(({ id }: Job) => id)).toEqual(['third', 'first'])
+    expect((await call('GET', '/v1/adapters')).data).toHaveLength(3)
   })
 })
 
