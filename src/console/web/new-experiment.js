@@ -120,14 +120,21 @@ export function useKnown() {
     templates: /** @type {string[]} */ ([]),
     models: /** @type {string[]} */ ([]),
     batches: /** @type {string[]} */ ([]),
+    adapters: /** @type {string[]} */ ([]),
   })
   useEffect(() => {
     const ask = async () => {
-      const [health, batches] = await Promise.all([json('/health'), json('/v1/batches?limit=100')])
+      const [health, batches, adapters] = await Promise.all([
+        json('/health'),
+        json('/v1/batches?limit=100'),
+        // Where none can be loaded, there are none.
+        json('/v1/adapters').catch(() => ({ data: [] })),
+      ])
       setKnown({
         templates: health.templates.names,
         models: [health.model.name],
         batches: batches.data.map((/** @type {any} */ { id }) => id),
+        adapters: adapters.data.map((/** @type {any} */ { id }) => id),
       })
     }
     // Names may still be typed where they cannot be listed.
