@@ -42,7 +42,7 @@ function All() {
   }, POLL_MS)
   return html`<${PageHead} title="Hand-off" about="Edits that have proved themselves, from the prompt into the parameters as an adapter, and back." />
     <${ErrorNote} error=${error} />
-    <${NewHandoff} />
+    ${jobs !== null && html`<${NewHandoff} />`}
     <section class="stack"><h2>Hand-offs</h2>
     ${jobs?.length === 0 && html`<${Empty} title="No hand-off yet"><p>The base file is never written: undoing one drops its adapter.</p><//>`}
     ${

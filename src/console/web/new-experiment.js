@@ -124,17 +124,12 @@ export function useKnown() {
   })
   useEffect(() => {
     const ask = async () => {
-      const [health, batches, adapters] = await Promise.all([
-        json('/health'),
-        json('/v1/batches?limit=100'),
-        // Where none can be loaded, there are none.
-        json('/v1/adapters').catch(() => ({ data: [] })),
-      ])
+      const [health, batches, models] = await Promise.all([json('/health'), json('/v1/batches?limit=100'), json('/v1/models')])
       setKnown({
         templates: health.templates.names,
         models: [health.model.name],
         batches: batches.data.map((/** @type {any} */ { id }) => id),
-        adapters: adapters.data.map((/** @type {any} */ { id }) => id),
+        adapters: models.data.flatMap((/** @type {any} */ { palimpsest }) => palimpsest?.adapter ?? []),
       })
     }
     // Names may still be typed where they cannot be listed.
