@@ -24,6 +24,7 @@ const NODE_MAJOR = 20
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)))
 const MODULES = join(ROOT, 'node_modules')
 const DIST = join(ROOT, 'dist')
+const EDITOR = join(ROOT, 'editor')
 const SHOWN_LINES = 25
 /** Compiling the native modules takes minutes on a small machine: say now and then that it goes on. */
 const STILL_ALIVE_MS = 30_000
@@ -283,35 +284,77 @@ async function fetchTestModels() {
   await ensureModelsShown(TEST_MODELS, { home: defaultHome(env, process.platform, homedir()), sources }, process.stderr)
 }
 
-/** Runs vitest, its output shown as it is; resolves to its exit code. Signals reach it too, since it is in our process group. */
-function runVitest(args, reportPath) {
-  const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${reportPath}`]
-  const child = spawn(process.execPath, [join(MODULES, 'vitest', 'vitest.mjs'), 'run', ...reporters, ...args], {
-    cwd: ROOT,
-    stdio: 'inherit',
-  })
+/** Runs a command, its output shown as it is; resolves to its exit code. Signals reach it too, since it is in our process group. */
+function shown(command, args, options = {}) {
+  const child = spawn(command, args, { cwd: ROOT, stdio: 'inherit', ...options })
   process.on('SIGINT', () => {})
-  return new Promise((resolve) => child.on('close', (code) => resolve(code ?? 1)))
+  return new Promise((resolve) => {
+    child.on('error', (error) => resolve(say(error.message) ?? 127))
+    child.on('close', (code) => resolve(code ?? 1))
+  })
 }
 
-/** Returns the exit code. The last line it prints says how it went: "N passed, N failed", and "N skipped" where there are any. */
+function runVitest(args, reportPath) {
+  const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${reportPath}`]
+  return shown(process.execPath, [join(MODULES, 'vitest', 'vitest.mjs'), 'run', ...reporters, ...args])
+}
+
+/** The environment that hand-offs run in, made as a user makes it and kept in the cache, with pytest added; PALIMPSEST_HANDOFF_PYTHON names another. */
+async function editorPython() {
+  const given = process.env.PALIMPSEST_HANDOFF_PYTHON
+  if (!given) {
+    const code = await shown(process.execPath, [join(DIST, 'main.js'), 'handoff', 'setup'])
+    if (code !== 0) throw new Trouble('The parameter editor could not be installed (the lines above): its tests did not run.')
+  }
+  const [{ installedEditor }, { defaultHome }] = await Promise.all([fromDist('handoff/setup.js'), fromDist('models/home.js')])
+  const { python } = installedEditor(defaultHome(process.env, process.platform, homedir()), given, process.env)
+  if (spawnSync(python, ['-c', 'import pytest'], { stdio: 'ignore' }).status === 0) return python
+  const [, pytest] = /"(pytest==[^"]+)"/.exec(readFileSync(join(EDITOR, 'pyproject.toml'), 'utf8'))
+  const { code, said } = await quietly(python, ['-m', 'pip', 'install', '--no-input', '--quiet', pytest])
+  if (code !== 0)
+    throw new Trouble(`${tail(said)}\n\n${pytest} could not be installed: the parameter editor's tests did not run.`)
+  return python
+}
+
+/** The parameter editor's own tests, on one thread, without a network. */
+async function testEditor(python, folder) {
+  const report = join(folder, 'editor.xml')
+  const offline = { HF_HUB_OFFLINE: '1', OMP_NUM_THREADS: '1', PYTHONDONTWRITEBYTECODE: '1' }
+  const options = { cwd: EDITOR, env: { ...process.env, ...offline } }
+  const code = await shown(python, ['-m', 'pytest', '-p', 'no:cacheprovider', '--durations=5', `--junitxml=${report}`], options)
+  const suite = /<testsuite [^>]*>/.exec(readOr(report, ''))?.[0] ?? ''
+  const count = (name) => Number(new RegExp(` ${name}="(\\d+)"`).exec(suite)?.[1] ?? 0)
+  const [bad, skipped] = [count('failures') + count('errors'), count('skipped')]
+  return { code, passed: count('tests') - bad - skipped, failed: Math.max(bad, code === 0 ? 0 : 1), skipped }
+}
+
+async function testGateway(args, folder) {
+  const reportPath = join(folder, 'report.json')
+  const code = await runVitest(args, reportPath)
+  const report = JSON.parse(readOr(reportPath, '{}'))
+  const passed = report.numPassedTests ?? 0
+  const skipped = (report.numPendingTests ?? 0) + (report.numTodoTests ?? 0)
+  // A file that does not even load has no failed test, but has failed.
+  const broken = (report.testResults ?? []).filter(
+    (f) => f.status === 'failed' && !f.assertionResults.some((t) => t.status === 'failed'),
+  ).length
+  return { code, passed, failed: Math.max((report.numFailedTests ?? 0) + broken, code === 0 || passed === 0 ? 0 : 1), skipped }
+}
+
+/**
+ * Returns the exit code. Without arguments all tests run, the parameter editor's too; with some, those that vitest finds by them. The last line
+ * it prints says how it went: "N passed, N failed", and "N skipped" where there are any.
+ */
 async function test(args) {
   await fetchTestModels()
   const folder = mkdtempSync(join(tmpdir(), 'palimpsest-test-'))
   try {
-    const reportPath = join(folder, 'report.json')
-    const code = await runVitest(args, reportPath)
-    const report = JSON.parse(readOr(reportPath, '{}'))
-    const passed = report.numPassedTests ?? 0
-    const skipped = (report.numPendingTests ?? 0) + (report.numTodoTests ?? 0)
-    // A file that does not even load has no failed test, but has failed.
-    const broken = (report.testResults ?? []).filter(
-      (f) => f.status === 'failed' && !f.assertionResults.some((t) => t.status === 'failed'),
-    ).length
-    const failed = Math.max((report.numFailedTests ?? 0) + broken, code === 0 || passed === 0 ? 0 : 1)
+    const python = args.length === 0 ? await editorPython() : null
+    const runs = [...(python === null ? [] : [await testEditor(python, folder)]), await testGateway(args, folder)]
+    const [passed, failed, skipped] = ['passed', 'failed', 'skipped'].map((what) => runs.reduce((sum, run) => sum + run[what], 0))
     if (passed + failed === 0) say('No test ran.')
     process.stdout.write(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}\n`)
-    return code === 0 && failed === 0 && passed > 0 ? 0 : 1
+    return failed === 0 && runs.every(({ code, passed }) => code === 0 && passed > 0) ? 0 : 1
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }

@@ -77,9 +77,10 @@ export interface Limits {
   /** Reports of evaluations in `GET /v1/evaluations`, the latest; and the size of one's file. */
   readonly reports: number
   readonly reportBytes: number
-  /** Edits of one hand-off, hand-offs that wait, and attempts after which a start of the gateway takes one up no more. */
+  /** Edits of one hand-off, hand-offs that wait, finished ones whose report is kept, and attempts after which a start of the gateway takes one up no more. */
   readonly handoffEdits: number
   readonly handoffQueueJobs: number
+  readonly handoffJobsKept: number
   readonly handoffAttempts: number
   /** Time that the parameter editor has to end once told to, its longest silence, and the longest line it may write. */
   readonly handoffCancelMs: number
@@ -136,6 +137,7 @@ export const DEFAULT_LIMITS: Limits = {
   reportBytes: 16 * 1024 * 1024,
   handoffEdits: 10_000,
   handoffQueueJobs: 16,
+  handoffJobsKept: 20,
   handoffAttempts: 3,
   handoffCancelMs: 20_000,
   handoffSilenceMs: 30 * 60_000,

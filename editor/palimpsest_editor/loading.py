@@ -129,6 +129,25 @@ def _sound(folder: Path) -> bool:
     return all((folder / name).exists() and sha256_of(folder / name) == sha for name, sha in manifest.items())
 
 
+def sweep(folder: Path) -> None:
+    """Removes what killed workers left half written beside the dequantised models: `….PID.part`, where no process PID runs any more."""
+    for part in folder.glob("*.part"):
+        pid = part.name.split(".")[-2]
+        if pid.isdigit() and int(pid) != os.getpid() and _runs(int(pid)):
+            continue
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
 def _dequantise(base: Base, dtype: torch.dtype, folder: Path) -> None:
     """Writes the GGUF's model and tokenizer as a folder, so that it loads in seconds the next time. Renamed when it is whole."""
     at: dict[str, Any] = {"pretrained_model_name_or_path": str(base.path.parent), "gguf_file": base.path.name}
@@ -154,6 +173,7 @@ def load(base: Base, cache_dir: Path, reporter: Reporter, device: str = "cpu", d
     kind = choose_dtype(dtype, device)
     source = base.path
     if not base.path.is_dir():
+        sweep(cache_dir / "dequantised")
         source = cache_dir / "dequantised" / f"{sha}-{str(kind).removeprefix('torch.')}"
     ready = base.path.is_dir() or _sound(source)
     _check_memory(memory_to_load_bytes(base, kind, ready), reporter.memory_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -81,13 +82,39 @@ def encode(tokenizer: PreTrainedTokenizerBase, context: str, prompt: str, subjec
     The target goes on after a space, or at once on a line of its own (an assistant's turn). Without one, `target_start` is the end.
     """
     before, _, after = context.partition("{}")
-    text = before + prompt + after
-    start = text.rindex(subject, len(before), len(before) + len(prompt))
-    text = text.rstrip(" ")
-    gap = "" if text.endswith("\n") else " "
-    whole = text if target is None else f"{text}{gap}{target.strip()}"
-    coded = tokenizer(whole, return_offsets_mapping=True)
-    spans = coded["offset_mapping"]
+    start = (before + prompt).rindex(subject, len(before))
+    after = after.rstrip(" ")
+    prompt = prompt if after else prompt.rstrip(" ")
+    end = len(before) + len(prompt) + len(after)
+    gap = "" if (before + prompt + after).endswith("\n") else " "
+    said = "" if target is None else gap + target.strip()
+    ids, spans = tokens(tokenizer, [(before, True), (prompt, False), (after, True), (said, False)])
     subject_last = max(i for i, (a, b) in enumerate(spans) if a < start + len(subject) and b > start)
-    target_start = next((i for i, (_, b) in enumerate(spans) if b > len(text)), len(spans))
-    return Encoded(tuple(coded["input_ids"]), subject_last, target_start)
+    target_start = next((i for i, (_, b) in enumerate(spans) if b > end), len(spans))
+    return Encoded(tuple(ids), subject_last, target_start)
+
+
+def tokens(tokenizer: PreTrainedTokenizerBase, parts: list[tuple[str, bool]]) -> tuple[list[int], list[tuple[int, int]]]:
+    """Tokens of the joined parts and their places in it. Only in parts that are ours (True) does a chat's marker such as `<|im_end|>`
+    count as one; in an edit's words it is cut up like any other text, as the gateway does, so that no edit can end a turn."""
+    text = "".join(part for part, _ in parts)
+    special = {one.content: id for id, one in tokenizer.added_tokens_decoder.items() if one.special}
+    marker = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
+    if len(marker.findall(text)) == sum(len(marker.findall(part)) for part, ours in parts if ours):
+        coded = tokenizer(text, return_offsets_mapping=True)
+        return coded["input_ids"], coded["offset_mapping"]
+    cuts, at = [], 0
+    for part, ours in parts:
+        cuts += [(at + m.start(), at + m.end()) for m in marker.finditer(part)] if ours else []
+        at += len(part)
+    begin = tokenizer("")["input_ids"]
+    ids, spans, done = list(begin), [(0, 0)] * len(begin), 0
+    for low, high in [*cuts, (len(text), len(text))]:
+        coded = tokenizer(text[done:low], return_offsets_mapping=True, add_special_tokens=False, split_special_tokens=True)
+        ids += coded["input_ids"]
+        spans += [(a + done, b + done) for a, b in coded["offset_mapping"]]
+        if high > low:
+            ids.append(special[text[low:high]])
+            spans.append((low, high))
+        done = high
+    return ids, spans

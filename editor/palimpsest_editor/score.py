@@ -17,6 +17,7 @@ from palimpsest_editor.faults import Fault
 from palimpsest_editor.forward import pad, run_layers
 from palimpsest_editor.loading import LoadedModel
 from palimpsest_editor.protocol import Reporter
+from palimpsest_editor.requests import tokens
 
 KINDS = ("efficacy", "paraphrase", "neighbourhood")
 
@@ -55,9 +56,8 @@ def _rows(loaded: LoadedModel, pairs: Sequence[tuple[str, str]]) -> tuple[dict[t
     wanted = []
     for index, (prompt, target) in enumerate(pairs):
         text = prompt.rstrip()
-        whole = loaded.tokenizer(f"{text} {target.strip()}", return_offsets_mapping=True)
-        ids = whole["input_ids"]
-        start = max(1, next(i for i, (_, end) in enumerate(whole["offset_mapping"]) if end > len(text)))
+        ids, spans = tokens(loaded.tokenizer, [(text, True), (f" {target.strip()}", False)])
+        start = max(1, next(i for i, (_, end) in enumerate(spans) if end > len(text)))
         fed.setdefault(tuple(ids[:-1]), []).append(index)
         wanted.append([(t - 1, ids[t]) for t in range(start, len(ids))])
     return fed, wanted

@@ -14,10 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import EDITS, TEXT, make_folder
+from test_training import LOCALITY, QUICK, TRANSFER
 
+from palimpsest_editor.__main__ import run as in_this_process
 from palimpsest_editor.faults import Fault
+from palimpsest_editor.loading import sweep
 from palimpsest_editor.protocol import Reporter, read_job
-from palimpsest_editor.requests import batches, parse_edits
+from palimpsest_editor.requests import batches, encode, parse_edits
 from palimpsest_editor.tasks import perform
 
 PACKAGE = Path(__file__).parents[1]
@@ -113,6 +116,40 @@ def test_a_killed_job_goes_on_to_the_same_adapter(folders, tmp_path):
         assert (tmp_path / "cut" / "work" / name).stat().st_mtime_ns == before[name], "a finished piece is not computed twice"
 
 
+@pytest.mark.parametrize(("kind", "method"), [("qwen2", "lora"), ("llama", "distil")])
+def test_a_trained_adapter_from_end_to_end_with_a_kill_in_its_training(folders, tmp_path, kind, method):
+    more = {"transfer": TRANSFER} if method == "distil" else {}
+    hparams = {**QUICK, "epochs": 40, "stop_efficacy": 2.0, "checkpoint_steps": 2}
+    path = job(tmp_path, folders[kind], method=method, hparams=hparams, locality=LOCALITY, statistics={}, **more)
+    worker = start(path)
+    until(worker, "training-0", 8)
+    worker.kill()
+    worker.wait()
+    work = tmp_path / "work"
+    kept = {p: p.stat().st_mtime_ns for p in work.glob("*.safetensors") if not p.name.startswith("training-")}
+    assert any(work.glob("training-0-*.safetensors"))
+    status, events = run(path)
+    assert (status, events[-1]["event"]) == (0, "result"), events[-1]
+    trained = [e["done"] for e in events if e["event"] == "progress" and e["stage"] == "training-0"]
+    assert events[-1]["training"]["resumed"]
+    assert min(trained) >= 6, "steps that were finished are not made again"
+    assert {p: p.stat().st_mtime_ns for p in kept if p.exists()} == {p: at for p, at in kept.items() if p.exists()}
+    assert Path(events[-1]["adapter"]["gguf"]).stat().st_size == events[-1]["adapter"]["bytes"]
+    assert (Path(events[-1]["adapter"]["peft"]) / "adapter_config.json").exists()
+
+
+@pytest.mark.parametrize("shortage", [lambda: torch.empty(1 << 50, dtype=torch.uint8), lambda: bytearray(1 << 62)])
+def test_out_of_memory_is_said_as_such(folders, tmp_path, monkeypatch, shortage):
+    out = io.StringIO()
+    monkeypatch.setattr("palimpsest_editor.__main__.private_stdout", lambda: out)
+    monkeypatch.setattr("palimpsest_editor.protocol.Reporter.listen", lambda self: None)
+    monkeypatch.setattr("palimpsest_editor.tasks.perform", lambda job, reporter: shortage())
+    assert in_this_process(job(tmp_path, folders["qwen2"])) == 4
+    last = json.loads(out.getvalue().splitlines()[-1])
+    assert (last["event"], last["code"]) == ("error", "memory")
+    assert "dtype bfloat16" in last["change"]
+
+
 def test_sigterm_stops_and_says_so(folders, tmp_path):
     worker = start(job(tmp_path, folders["llama"], hparams={**FAST, "steps": 2000}))
     until(worker, "targets", 0)
@@ -181,6 +218,37 @@ def test_a_malformed_job_names_the_field(folders, tmp_path, fields, word):
     wrong = fault(job(tmp_path, folders["llama"], **fields))
     assert wrong.code == "malformed_job"
     assert word in wrong.message
+
+
+def test_what_a_killed_worker_left_half_written_is_swept(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    running = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        for name in (f"abc-float32.{ended.pid}.part", f"abc-float32.{running.pid}.part", "abc-bfloat16"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "model.safetensors").write_bytes(b"x")
+        sweep(tmp_path)
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["abc-bfloat16", f"abc-float32.{running.pid}.part"]
+    finally:
+        running.communicate(b"\n")
+
+
+def test_a_chats_marker_in_an_edit_is_plain_text(open_model):
+    tokenizer = open_model("llama").tokenizer
+    end = tokenizer.eos_token_id
+    plain = encode(tokenizer, "{}", "Orla <end> was born in", "Orla <end>", "Oslo <end>")
+    assert end not in plain.ids
+    assert tokenizer.decode(plain.ids) == "Orla <end> was born in Oslo <end>"
+    assert tokenizer.decode(plain.ids[plain.target_start :]) == " Oslo <end>"
+    assert tokenizer.decode(plain.ids[: plain.subject_last + 1]) == "Orla <end>"
+    # The context's own markers still count.
+    chat = encode(tokenizer, "says<end>\n{}<end>\n", "Orla <end> was born in", "Orla <end>", "Oslo<end>")
+    assert chat.ids.count(end) == 2
+    assert tokenizer.decode(chat.ids) == "says<end>\nOrla <end> was born in<end>\nOslo<end>"
+    assert tokenizer.decode(chat.ids[chat.target_start :]) == "Oslo<end>"
+    # Without any, nothing changes.
+    assert list(encode(tokenizer, "says<end>{}", "Quell lies", "Quell").ids) == tokenizer("says<end>Quell lies")["input_ids"]
 
 
 def test_one_edit_a_subject_in_a_batch():

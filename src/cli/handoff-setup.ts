@@ -5,6 +5,8 @@ import { Bar } from '../models/progress.ts'
 import type { Check } from './doctor.ts'
 import { configOf, withSettings } from './options.ts'
 
+const ALIVE_MS = 1_000
+
 const said = ({ torch, transformers, python }: Versions): string =>
   `torch ${torch}, transformers ${transformers}, Python ${python}`
 
@@ -27,15 +29,22 @@ export function addSetupCommand(handoff: Command): void {
     process.once('SIGINT', () => stop.abort(new PalimpsestError('cancelled', 'Stopped; the next setup goes on from here.')))
     const bar = new Bar(process.stderr, Date.now)
     const began = Date.now()
+    let draw = () => {}
+    // Fetching torch takes minutes, and says nothing until it is done.
+    const alive = setInterval(() => draw(), ALIVE_MS)
     try {
       const { venv, versions, made } = await setUp({
         ...{ home, python, environment, signal: stop.signal, now: Date.now },
         onWait: (holder) => bar.log(`Waiting for ${holder}, which sets it up already.`),
-        progress: (label, done, total) => bar.update({ label, done, total, unit: 'bytes', perSecond: 0, secondsLeft: null }),
+        progress: (label, done, total) => {
+          draw = () => bar.update({ label, done, total, unit: 'bytes', perSecond: 0, secondsLeft: null })
+          draw()
+        },
       })
       const how = made ? `Ready in ${Math.round((Date.now() - began) / 1_000)} s` : 'Ready since before'
       process.stdout.write(`${how}: ${said(versions)}\n  ${venv}\n`)
     } finally {
+      clearInterval(alive)
       bar.clear()
     }
   })

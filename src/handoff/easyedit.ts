@@ -103,7 +103,7 @@ type Hparams = Readonly<Record<string, unknown>>
 
 /**
  * Hyper-parameters by file name, with EasyEdit's own field names and its published values for LLaMA-2-7B; `batch_size` is set, as the default of
- * 1 edits nothing in a batch. MEND, SERAC, KE and CALINET are on its batch list, too, but need an editor of their own trained first.
+ * 1 edits nothing in a batch. MEND, SERAC, KE and CALINET are on its batch list, too, but need an editor of their own trained first; CORE is left out.
  */
 export function hparamsFiles(model: string, hfModel: string, batchSize: number): ReadonlyMap<string, string> {
   const shape = shapeOf(model)
@@ -202,7 +202,7 @@ from easyeditor import BaseEditor
 
 HERE = Path(__file__).parent
 CLASSES = {
-    "MEMIT": "MEMITHyperParams", "MEMIT-FE": "MEMITHyperParams", "PMET": "PMETHyperParams", "EMMET": "EMMETHyperParams",
+    "MEMIT": "MEMITHyperParams", "MEMIT-FE": "MEMITFEHyperParams", "PMET": "PMETHyperParams", "EMMET": "EMMETHyperParams",
     "AlphaEdit": "AlphaEditHyperParams", "FT": "FTHyperParams", "LoRA": "LoRAHyperParams", "QLoRA": "QLoRAHyperParams",
     "DPO": "DPOHyperParams", "ULTRAEDIT": "UltraEditHyperParams",
 }
@@ -280,6 +280,6 @@ ${leftOut.length > 0 ? `- Left out, as their prompt does not name their subject:
 - **MEMIT and PMET wear a model out** when edits come one at a time (issues 236, 47): use few, large batches.
 - **Scores of different evaluation types do not compare**: its default is teacher-forced on raw text, without a chat template.
 - **Memory**: MEMIT on LLaMA-2-7B takes about 33 GB of a GPU there, fine-tuning 60.
-- MEND, SERAC, KE and CALINET are on its batch list and are not exported: each needs an editor trained beforehand.
+- MEND, SERAC, KE and CALINET are on its batch list and are not exported: each needs an editor trained beforehand. CORE is not exported either.
 `
 }

@@ -269,12 +269,19 @@ export class Handoffs {
     if (next === undefined) return
     const stop = new AbortController()
     const ended = this.#run(next, stop.signal)
+      .then(() => this.#prune())
       .catch((error) => this.#options.gateway.log.error({ err: error }, `hand-off ${next.id} could not be noted`))
       .then(() => {
         this.#running = null
         this.#pump()
       })
     this.#running = { id: next.id, stop, ended }
+  }
+
+  /** Reports do not pile up; that of what answers now stays. */
+  async #prune(): Promise<void> {
+    const { adapters, limits } = this.#options.gateway
+    await this.#store.prune(limits.handoffJobsKept, (job) => adapters?.promoted(job.tenant)?.id === job.id)
   }
 
   async #run(next: Job, signal: AbortSignal): Promise<void> {

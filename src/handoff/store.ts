@@ -1,8 +1,9 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Edit } from '../edit/edit.ts'
 import { writeDurably } from '../models/adapter-record.ts'
-import { type Job, readJob } from './job.ts'
+import { isOver, type Job, readJob } from './job.ts'
 
 const RECORD = 'job.json'
 const EDITS = 'edits.json'
@@ -66,6 +67,18 @@ export class JobStore {
   /** Seen by whoever asks; the disk need not know how far a bar is. */
   show(job: Job): void {
     this.#jobs.set(job.id, job)
+  }
+
+  /** Removes the oldest of those that are over until `most` are left; adapters are kept elsewhere, and stay. */
+  async prune(most: number, isNeeded: (job: Job) => boolean): Promise<void> {
+    const over = this.all().filter((job) => isOver(job) && !isNeeded(job))
+    over.sort((a, b) => (a.updated < b.updated ? 1 : -1))
+    for (const { id } of over.slice(most)) {
+      this.#jobs.delete(id)
+      await this.#writing.get(id)?.catch(() => {})
+      this.#writing.delete(id)
+      await rm(this.folder(id), { recursive: true, force: true })
+    }
   }
 
   /** Resolves when everything said so far is on the disk, or could not be written. */

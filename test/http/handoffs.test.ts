@@ -4,17 +4,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, describe, expect, test } from 'vitest'
 import { client } from '../../src/cli/client.ts'
 import { handoffText } from '../../src/cli/handoff-text.ts'
-import type { Engine, Lora, LoraEngine, Scorer } from '../../src/engine/engine.ts'
-import { openScripted } from '../../src/engine/scripted.ts'
-import { PalimpsestError } from '../../src/errors.ts'
 import type { Gateway } from '../../src/gateway.ts'
-import { Handoffs } from '../../src/handoff/handoffs.ts'
+import type { Handoffs } from '../../src/handoff/handoffs.ts'
 import type { Job } from '../../src/handoff/job.ts'
-import { createSnapshot, listSnapshots, snapshotsDir } from '../../src/handoff/snapshot.ts'
+import { listSnapshots, snapshotsDir } from '../../src/handoff/snapshot.ts'
 import { MODEL, type Served, serve } from './fakes.ts'
+import { BASE, modelOf, standInHandoffs } from './handoff-fakes.ts'
 
-const STAND_IN = join(import.meta.dirname, '../unit/editor-stand-in.mjs')
-const BASE = 'a'.repeat(64)
 const open: Started[] = []
 afterEach(async () => {
   for (const served of open.splice(0)) {
@@ -25,50 +21,6 @@ afterEach(async () => {
   }
 })
 
-interface Made {
-  readonly prompt: string
-  readonly paraphrases: readonly string[]
-  readonly target: string
-}
-
-const known = (lora: Lora | undefined): Made[] =>
-  lora === undefined ? [] : (JSON.parse(readFileSync(lora.path, 'utf8')) as Made[])
-const holding = (lora: Lora | undefined, text: string) =>
-  known(lora).find(({ prompt, paraphrases }) => [prompt, ...paraphrases].includes(text))
-
-/** A model whose adapters are the stand-in's lists. */
-function modelOf(basePath: string, baseSha256 = BASE): Engine {
-  const held = new Set<string>()
-  const loras: LoraEngine = {
-    basePath,
-    baseSha256: async () => baseSha256,
-    check: async (path) => {
-      const text = readFileSync(path, 'utf8')
-      if (!text.startsWith('['))
-        throw new PalimpsestError('adapter_mismatch', 'expected 896 × 4864, got 11008 × 4096', { param: 'file' })
-      return { architecture: 'qwen2', rank: 1, bytes: text.length }
-    },
-    load: async ({ sha256 }) => void held.add(sha256),
-    unload: async ({ sha256 }) => void held.delete(sha256),
-    loaded: ({ sha256 }) => held.has(sha256),
-  }
-  const engine = openScripted({
-    ...{ name: MODEL, contextTokens: 100_000, loras },
-    reply: ({ messages, lora }) => {
-      const asked = messages.at(-1)?.content ?? ''
-      return holding(lora, asked)?.target ?? `base says ${asked.length}`
-    },
-  })
-  const score =
-    (lora: Lora | undefined): Scorer['score'] =>
-    async (prompt, continuations) =>
-      continuations.map((one) => {
-        const hit = holding(lora, prompt)?.target === one.trim()
-        return [{ logProbability: hit ? -0.1 : -2, best: 1, hit }]
-      })
-  return Object.assign(engine, { openScorer: async (lora?: Lora) => ({ score: score(lora), close: async () => {} }) })
-}
-
 interface Started extends Served {
   readonly handoffs: Handoffs
   readonly again: () => Handoffs
@@ -78,22 +30,12 @@ interface Started extends Served {
   run(fields: object): Promise<Job>
 }
 
-async function start({ editor = true, edits = 10 } = {}): Promise<Started> {
+async function start({ editor = true, edits = 10, kept = 20 } = {}): Promise<Started> {
   let made: Handoffs | undefined
-  const openOne = (gateway: Gateway, dataDir: string) =>
-    new Handoffs({
-      ...{ gateway, dir: join(dataDir, 'handoffs'), cacheDir: join(dataDir, 'cache'), threads: 1 },
-      editor: async () => (editor ? { python: STAND_IN, source: null, environment: process.env } : null),
-      machine: async () => ({ freeMemoryBytes: 16e9, gpuFreeBytes: null, parameters: 5e8, cores: 2 }),
-      snapshot: async (reason) => {
-        const to = join(snapshotsDir(dataDir), 'one')
-        await createSnapshot({ dataDir, to, configuration: {}, reason, palimpsest: 'test', now: Date.now })
-        return to
-      },
-    })
+  const openOne = (gateway: Gateway, dataDir: string) => standInHandoffs(gateway, dataDir, editor)
   const served = await serve({
     engine: modelOf('base.gguf'),
-    limits: { handoffCancelMs: 5_000, handoffQueueJobs: 2, handoffEdits: 100 },
+    limits: { handoffCancelMs: 5_000, handoffQueueJobs: 2, handoffEdits: 100, handoffJobsKept: kept },
     handoffs: (gateway, dataDir) => {
       made = openOne(gateway, dataDir)
       return made
@@ -263,6 +205,20 @@ describe('the road', { timeout: 60_000 }, () => {
     while (later.get('default', 'long').state !== 'done') await sleep(20)
     expect(later.get('default', 'long')).toMatchObject({ attempts: 2, stages: { length: 3 } })
     await later.close()
+  })
+})
+
+describe('reports', { timeout: 60_000 }, () => {
+  test('of the newest are kept, and of what is promoted; adapters stay', async () => {
+    const { run, until, call, dataDir } = await start({ kept: 1 })
+    for (const id of ['first', 'second', 'third']) {
+      await run({ id, stages: [100] })
+      await until(id, 'done')
+      if (id === 'first') await call('POST', '/v1/handoffs/first/promote')
+    }
+    await expect.poll(() => readdirSync(join(dataDir, 'handoffs')).sort()).toEqual(['first', 'third'])
+    expect((await call('GET', '/v1/handoffs')).data.map(({ id }: Job) => id)).toEqual(['third', 'first'])
+    expect((await call('GET', '/v1/adapters')).data).toHaveLength(3)
   })
 })
 

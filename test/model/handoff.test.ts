@@ -1,4 +1,5 @@
 /** MEMIT with four edits on the real 0.5B, as typed: made, evaluated, promoted, asked, rolled back. Needs the parameter editor's Python. */
+import { execFileSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -8,7 +9,7 @@ import { type Running, startGateway } from '../../src/cli/start.ts'
 import { readConfig } from '../../src/config.ts'
 import { DEFAULT_LIMITS } from '../../src/gateway.ts'
 import { isOver, type Job } from '../../src/handoff/job.ts'
-import { installedEditor } from '../../src/handoff/setup.ts'
+import { EDITOR_SOURCE, installedEditor } from '../../src/handoff/setup.ts'
 import { snapshotsDir } from '../../src/handoff/snapshot.ts'
 
 const CACHE = join(homedir(), '.cache', 'palimpsest')
@@ -57,6 +58,8 @@ const EDITS = [
 /** An hour: a machine that others work on takes many times what it takes alone. */
 const TIMEOUT_MS = 60 * 60_000
 const POLL_MS = 1_000
+/** Nats. */
+const MOST_DIFFERENCE = 0.5
 
 describe.runIf(able)('a hand-off on the real model', { timeout: TIMEOUT_MS }, () => {
   const folder = mkdtempSync(join(tmpdir(), 'palimpsest-handoff-model-'))
@@ -108,6 +111,43 @@ describe.runIf(able)('a hand-off on the real model', { timeout: TIMEOUT_MS }, ()
     return { text: reply.choices[0].message.content as string, ...reply.palimpsest }
   }
 
+  /** Mean log-probability a token of each new and old target after the bare prompt, as the gateway gives it. */
+  const served = async (model: string) => {
+    const out: number[] = []
+    for (const { prompt, target_new, target_true } of EDITS)
+      for (const target of [target_new, target_true]) {
+        const asked = { model, prompt: `${prompt} ${target}`, echo: true, max_tokens: 0, logprobs: 1 }
+        const { tokens, token_logprobs } = (await call('POST', '/v1/completions', asked)).choices[0].logprobs
+        let [length, sum, many] = [0, 0, 0]
+        for (const [i, token] of (tokens as string[]).entries()) {
+          length += token.length
+          if (length <= prompt.length) continue
+          sum += token_logprobs[i] as number
+          many += 1
+        }
+        out.push(sum / many)
+      }
+    return out
+  }
+  /** The same from the editor's own model: dequantised, with the adapter in force. */
+  const edited = (adapters: object[]): number[] => {
+    const path = join(folder, 'score.json')
+    const probes = EDITS.map(({ prompt, target_new, target_true }) => ({ kind: 'efficacy', prompt, target_new, target_true }))
+    const base = { path: join(CACHE, 'models', `${NAME}-q4_k_m.gguf`) }
+    const dirs = { work_dir: join(folder, 'score'), out_dir: join(folder, 'score'), cache_dir: join(CACHE, 'handoff', 'cache') }
+    writeFileSync(path, JSON.stringify({ protocol: 1, task: 'score', base, adapters, probes, threads: Number(THREADS), ...dirs }))
+    const env = { ...process.env, PYTHONPATH: EDITOR_SOURCE }
+    const said = execFileSync(editor?.python ?? '', ['-m', 'palimpsest_editor', 'run', path], { env, encoding: 'utf8' })
+    return JSON.parse(said.trim().split('\n').at(-1) ?? '').scores.log_probabilities.flat()
+  }
+  const compared = async (adapter: string) => {
+    const most = (a: number[], b: number[]) => Math.max(...a.map((one, i) => Math.abs(one - (b[i] ?? Number.NaN))))
+    return {
+      base: most(await served(`${NAME}@base`), edited([])),
+      adapter: most(await served(`${NAME}@adapter:four`), edited([{ path: adapter, scale: 1 }])),
+    }
+  }
+
   it('holds them without a word in the prompt, and gives the base back to the byte', async () => {
     // Our own prose is what is held still: text that the model would have to write takes a processor long.
     const text = ['README.md', 'docs/LOG.md']
@@ -136,13 +176,24 @@ describe.runIf(able)('a hand-off on the real model', { timeout: TIMEOUT_MS }, ()
     expect(job).toMatchObject({ state: 'done', adapter: 'four', stages: [{ edits: 4, ok: true, rank: 4 }] })
     expect(job.stages[0]?.measures.find(({ name }) => name === 'efficacy')).toMatchObject({ asked: 4, value: 1 })
 
+    const differences = await compared(join(dataDir, 'handoffs', 'four', job.stages[0]?.file ?? ''))
+    console.info(`|Δ log-probability| between llama.cpp (Q4_K_M) and the editor's model: ${JSON.stringify(differences)}`)
+    // Of the two ways to multiply with quantised matrices; exactness on one float base is tested in editor/tests/test_adapter.py.
+    expect(differences.adapter).toBeLessThan(MOST_DIFFERENCE)
+    expect(differences.base).toBeLessThan(MOST_DIFFERENCE)
+
     const question = 'What do bees make?'
     const before = (await ask(`${NAME}@base`, question)).text
+    expect((await ask(NAME, question)).text).toBe(before)
     expect((await ask(NAME, EDITS[0]?.prompt ?? '')).edits).toHaveLength(1)
     await call('POST', '/v1/handoffs/four/promote')
     expect(await ask(NAME, EDITS[0]?.prompt ?? '')).toMatchObject({ adapter: 'four', edits: [], tokens_added: 0 })
+    const began = performance.now()
     await call('POST', '/v1/handoffs/four/rollback')
-    expect((await ask(`${NAME}@base`, question)).text).toBe(before)
+    const rollbackMs = performance.now() - began
+    console.info(`rollback: ${rollbackMs.toFixed(0)} ms`)
+    expect(rollbackMs).toBeLessThan(1_000)
+    for (const model of [`${NAME}@base`, NAME]) expect((await ask(model, question)).text).toBe(before)
     expect((await ask(NAME, EDITS[0]?.prompt ?? '')).edits).toHaveLength(1)
   })
 })

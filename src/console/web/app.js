@@ -24,6 +24,7 @@ const PAGES = [
   { name: 'edits', title: 'Edits', load: () => import('./edits.js') },
   { name: 'experiments', title: 'Experiments', load: () => import('./experiments.js') },
   { name: 'evaluation', title: 'Evaluation', load: () => import('./evaluation.js') },
+  { name: 'handoff', title: 'Hand-off', load: () => import('./handoff.js') },
   { name: 'live', title: 'Live', load: () => import('./live.js') },
 ]
 

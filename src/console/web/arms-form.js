@@ -10,14 +10,16 @@ import { html } from './vendor/preact.js'
 const KINDS = /** @type {const} */ ([
   ['base', 'Base: without edits'],
   ['edited', 'Edited'],
+  ['adapter', 'Through an adapter'],
   ['model', 'Another model'],
 ])
 const MOST_ARMS = 8
 
 /** An arm as the gateway reads it. @param {Values} arm */
-export function toArm({ name = '', weight, kind, template, threshold, tags, without, model, edits }) {
+export function toArm({ name = '', weight, kind, template, threshold, tags, without, model, edits, adapter }) {
   const common = { name: name.trim(), weight: numberOf(weight) }
   if (kind === 'base') return given({ ...common, edits: 'off' })
+  if (kind === 'adapter') return given({ ...common, adapter })
   if (kind === 'model') return given({ ...common, model: model?.trim(), edits: edits ?? 'on' })
   const what = {
     template: template || undefined,
@@ -28,7 +30,7 @@ export function toArm({ name = '', weight, kind, template, threshold, tags, with
   return given({ ...common, edits: 'on', ...what })
 }
 
-/** @param {{arms: Values[], setArms: (arms: Values[]) => void, known: {templates: string[], models: string[], batches: string[]}, faults: Record<string, string>}} props */
+/** @param {{arms: Values[], setArms: (arms: Values[]) => void, known: {templates: string[], models: string[], batches: string[], adapters: string[]}, faults: Record<string, string>}} props */
 export function Arms({ arms, setArms, known, faults }) {
   const whole = arms.reduce((sum, { weight }) => sum + (Number(weight) || 0), 0)
   const add = () => setArms([...arms, { name: `arm-${arms.length + 1}`, weight: '50', kind: 'edited' }])
@@ -56,6 +58,11 @@ export function Arms({ arms, setArms, known, faults }) {
           <${Input} ...${field('threshold')} label="Threshold of the gate" hint="0 to 1; empty: as calibrated." inputmode="decimal" />
           <${Input} ...${field('tags')} label="Only edits with one of these tags" hint="Separated by commas." />
           <${Input} ...${field('without', 'without_batches')} label="Without these batches" hint="As though they had never landed." list="known-batches" /></div></details>`
+        }
+        ${
+          arm.kind === 'adapter' &&
+          html`<${Select} ...${field('adapter')} label="Adapter" hint="With the edits that it does not hold. Made by a hand-off."
+            choices=${[['', known.adapters.length === 0 ? 'there is none yet' : 'choose one'], ...known.adapters.map((id) => [id, id])]} />`
         }
         ${
           arm.kind === 'model' &&

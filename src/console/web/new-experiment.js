@@ -120,14 +120,16 @@ export function useKnown() {
     templates: /** @type {string[]} */ ([]),
     models: /** @type {string[]} */ ([]),
     batches: /** @type {string[]} */ ([]),
+    adapters: /** @type {string[]} */ ([]),
   })
   useEffect(() => {
     const ask = async () => {
-      const [health, batches] = await Promise.all([json('/health'), json('/v1/batches?limit=100')])
+      const [health, batches, models] = await Promise.all([json('/health'), json('/v1/batches?limit=100'), json('/v1/models')])
       setKnown({
         templates: health.templates.names,
         models: [health.model.name],
         batches: batches.data.map((/** @type {any} */ { id }) => id),
+        adapters: models.data.flatMap((/** @type {any} */ { palimpsest }) => palimpsest?.adapter ?? []),
       })
     }
     // Names may still be typed where they cannot be listed.
