@@ -58,7 +58,8 @@ export function Batches() {
           }
             ${
               batch.live < batch.edits &&
-              html`<button type="button" class="button small" disabled=${busy} aria-label="Restore ${batch.source}, ${batch.id}" onClick=${() => change(batch, 'restore')}>${batch.live > 0 ? 'Restore the rest' : 'Restore'}</button>`
+              html`<button type="button" class="button small" disabled=${busy} aria-label="Restore ${batch.source}, ${batch.id}"
+                onClick=${() => change(batch, 'restore')}>${batch.live > 0 ? 'Restore the rest' : 'Restore'}</button>`
             }</span>
           <span class="meta small muted wrap"><${Badge} tone=${batch.live > 0 ? 'good' : ''}>${count(batch.live)} of ${count(batch.edits)} live<//>
             <code>${batch.id}</code><time datetime=${batch.landed_at}>${moment(batch.landed_at)}</time></span></li>`,
