@@ -10,6 +10,8 @@ import { goneSignal, refuseWhenClosing, tenantHeader } from './exchange.ts'
 import { pathParam, tenantOf } from './query.ts'
 import type { Routes } from './routes.ts'
 
+const STILL_READING_MS = 60_000
+
 /** `/v1/handoffs`: edits into the parameters and back. Not served where this process keeps no hand-offs. */
 export function handoffRoutes(gateway: Gateway, handoffs: Handoffs | undefined): Routes {
   if (handoffs === undefined) return {}
@@ -55,7 +57,10 @@ export function handoffRoutes(gateway: Gateway, handoffs: Handoffs | undefined):
         async (req, res) => {
           const request = readImport(json(req, limits.jsonDepthLevels), limits)
           const tenant = oneTenant(request.tenant, tenantHeader(req), 'tenant')
-          res.status(201).json(shown(await handoffs.import(tenant, request, goneSignal(res))))
+          // On a busy machine the reading takes minutes, and Node's fetch gives up where nothing comes for five.
+          const alive = setInterval(() => res.writeProcessing(), STILL_READING_MS)
+          const adapter = await handoffs.import(tenant, request, goneSignal(res)).finally(() => clearInterval(alive))
+          res.status(201).json(shown(adapter))
         },
       ],
     },
