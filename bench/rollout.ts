@@ -14,6 +14,7 @@ const STAGES = [
   { share: 0.5, least: 5 },
 ]
 const AT_ONCE = 4
+const SHADOW_PAUSE_MS = 5_000
 const LONGEST_S = 900
 
 const MAYORS = ['Vellmar', 'Baunatal', 'Ahnatal'].map((town, i) => ({
@@ -67,11 +68,11 @@ for (const [batch, edits, questions] of [
   const underWay = async () =>
     (await call<Shown>('GET', path)).outcome === 'under_way' && (performance.now() - started) / 1_000 < LONGEST_S
   while (await underWay()) {
-    // A question a second while nobody is to see the batch; then as many users as there are.
+    // Few questions while nobody is to see the batch: what is tried in the background waits for them. Then one after the other.
     const { stage } = await call<Shown>('GET', path)
     const many = stage === 0 ? 1 : Math.min(AT_ONCE, Number(flags.users) - asked)
     await Promise.all(Array.from({ length: many }, () => ask(asked++, questions[asked % questions.length] ?? '')))
-    if (many < AT_ONCE) await new Promise((resolve) => setTimeout(resolve, 1_000))
+    if (many < AT_ONCE) await new Promise((resolve) => setTimeout(resolve, SHADOW_PAUSE_MS))
   }
   const { outcome, events } = await call<Shown>('GET', path)
   console.log(

@@ -108,7 +108,7 @@ function NewHandoff() {
       toast(`${id} is on its way.`, 'good')
       location.hash = `#/handoff/${encodeURIComponent(id)}`
     })
-  return html`<form class="card stack" aria-label="New hand-off" onSubmit=${(/** @type {Event} */ event) => {
+  return html`<form class="card stack form" aria-label="New hand-off" onSubmit=${(/** @type {Event} */ event) => {
     event.preventDefault()
     start()
   }}><h2>New hand-off</h2>
