@@ -33,6 +33,14 @@ def tokens_a_second(loaded: LoadedModel) -> float:
     return ids.numel() / max(time.perf_counter() - began, 1e-6)
 
 
+def statistics_seconds(job: Job, loaded: LoadedModel, layers: int, lower: float, speed: float) -> float:
+    """Second moments of some layers that are not cached: the text (where the model writes it), `lower` of a pass over it, and
+    kᵀk."""
+    wanted = int(job.statistics.get("tokens", DEFAULT_TOKENS))
+    own = 0.0 if job.statistics.get("text") else 12 * wanted / speed
+    return own + wanted * lower / speed + wanted * layers * (loaded.inner / 4864) ** 2 / 2000
+
+
 def plan(job: Job, loaded: LoadedModel, hp: Hparams, statistics_cached: bool) -> dict[str, Any]:
     """Fields of the plan event for MEMIT and PMET: seconds by stage. A guess within a factor of two on a quiet machine."""
     speed = tokens_a_second(loaded)
@@ -41,11 +49,10 @@ def plan(job: Job, loaded: LoadedModel, hp: Hparams, statistics_cached: bool) ->
     stages = {
         "score": 2 * 2 * len(job.probes) * PROMPT_TOKENS * 1.3 / speed,
         "targets": edits * rows * (PROMPT_TOKENS + AFTER_TOKENS * STEPS * BACKWARD * upper) / speed,
-        "layers": len(hp.layers) * edits * (rows + 1) * PROMPT_TOKENS * lower / speed + len(hp.layers) * (loaded.inner / 4864) ** 3,
+        "layers": len(hp.layers) * edits * (rows + 1) * PROMPT_TOKENS * lower / speed
+        + len(hp.layers) * (loaded.inner / 4864) ** 3,
     }
     if not statistics_cached:
-        wanted = int(job.statistics.get("tokens", DEFAULT_TOKENS))
-        own = 0.0 if job.statistics.get("text") else 12 * wanted / speed
-        stages["statistics"] = own + wanted * lower / speed + wanted * len(hp.layers) * (loaded.inner / 4864) ** 2 / 2000
+        stages["statistics"] = statistics_seconds(job, loaded, len(hp.layers), lower, speed)
     listed = [{"stage": name, "estimate_s": round(seconds, 1)} for name, seconds in stages.items()]
     return {"estimate_s": round(sum(stages.values()), 1), "tokens_per_second": round(speed), "stages": listed}

@@ -1,12 +1,13 @@
 """MEMIT: Mass-Editing Memory in a Transformer (Meng, Sen Sharma, Andonian, Belinkov, Bau; ICLR 2023, arXiv:2210.07229).
 
-Targets z = h + δ at the last edited layer (targets.py); then for each layer l in order, with keys K and what is left of the way R = z − h
-measured anew, ΔW = (R / (L − i)) · Kᵀ(λC + KKᵀ)⁻¹.
+Targets z = h + δ at the last edited layer (targets.py); then for each layer l in order, with keys K and what is left of the way
+R = z − h measured anew, ΔW = (R / (L − i)) · Kᵀ(λC + KKᵀ)⁻¹.
 
 Departures from the paper and its code:
-1. The targets of a chunk of edits are optimised together, and an edit stops by its own loss (the code optimises one after another).
-2. The update stays in its factors, B = R/(L − i) and A = Kᵀ(λC + KKᵀ)⁻¹, of rank at most the number of edits: it is an adapter. During
-   the editing it runs beside the matrix, which is never written.
+1. The targets of a chunk of edits are optimised together, and an edit stops by its own loss (the code optimises one after
+  another).
+2. The update stays in its factors, B = R/(L − i) and A = Kᵀ(λC + KKᵀ)⁻¹, of rank at most the number of edits: it is an adapter.
+   During the editing it runs beside the matrix, which is never written.
 3. C comes from text of the user's or of the model's own (statistics.py), not from 100,000 Wikipedia articles; λ is set to suit.
 4. Contexts are sampled from the model at temperature 1 from its 50 likeliest tokens; there are as many as `contexts` says.
 5. Cholesky with a small ridge, in place of a general solve.
@@ -53,8 +54,8 @@ def chunked_targets(
 def spread(
     run: Run, edits: Sequence[EditRequest], texts: Sequence[str], hp: Hparams, delta: torch.Tensor, name: str
 ) -> list[LowRankUpdate]:
-    """The updates of all layers. `delta`: N × hidden, how far what leaves the last layer (hp.residual "layer") or its feed-forward
-    ("mlp") is to move, from where it is before this batch."""
+    """The updates of all layers. `delta`: N × hidden, how far what leaves the last layer (hp.residual "layer") or its
+    feed-forward ("mlp") is to move, from where it is before this batch."""
     loaded = run.loaded
     moments = second_moments(run.job, loaded, run.reporter, hp.layers)
     kind = torch.float64 if hp.solve_dtype == "float64" else torch.float32

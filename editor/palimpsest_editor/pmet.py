@@ -1,10 +1,10 @@
 """PMET: Precise Model Editing in a Transformer (Li, Li, Song, Yang, Ma, Yu; AAAI 2024, arXiv:2308.08742).
 
-Optimises δ at the outputs of attention and feed-forward of the last edited layer together, so that attention may carry what is not
-knowledge of the subject; only the feed-forward's is written, and what is left of it is spread by √(L − i).
+Optimises δ at the outputs of attention and feed-forward of the last edited layer together, so that attention may carry what is
+not knowledge of the subject; only the feed-forward's is written, and what is left of it is spread by √(L − i).
 
-Departures: those of memit.py; besides, `attention_decay` times the decay holds attention's δ, which is thrown away; and `residual` says
-where what is left is measured.
+Departures: those of memit.py; besides, `attention_decay` times the decay holds attention's δ, which is thrown away; and
+`residual` says where what is left is measured.
 """
 
 from __future__ import annotations

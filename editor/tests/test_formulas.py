@@ -44,7 +44,9 @@ def reference_delta(loaded, edit, hp, modules):
     hooks = [
         layer.register_forward_hook(lambda _m, _i, o: held.__setitem__("layer", o[0, bare.subject_last])),
         layer.mlp.register_forward_hook(lambda _m, _i, o: held.__setitem__("mlp", o[0, bare.subject_last])),
-        layer.self_attn.o_proj.register_forward_hook(lambda _m, _i, o: held.__setitem__("self_attn.o_proj", o[0, bare.subject_last])),
+        layer.self_attn.o_proj.register_forward_hook(
+            lambda _m, _i, o: held.__setitem__("self_attn.o_proj", o[0, bare.subject_last])
+        ),
     ]
     loaded.model(torch.tensor([bare.ids]))
     for hook in hooks:
@@ -81,7 +83,9 @@ def reference_delta(loaded, edit, hp, modules):
             break
         now = logits(essence)[-1].log_softmax(-1)
         loss = hp.nll_factor * nll + hp.kl_factor * (before.exp() * (before - now)).sum()
-        loss = loss + sum(decay * deltas[m].norm() / norms[bound] ** 2 for m, (bound, decay) in modules.items() if deltas[m].norm() > 0)
+        loss = loss + sum(
+            decay * deltas[m].norm() / norms[bound] ** 2 for m, (bound, decay) in modules.items() if deltas[m].norm() > 0
+        )
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -191,7 +195,8 @@ def test_llama_2_7b_has_its_published_hyper_parameters(open_model, method, steps
 
 @pytest.mark.parametrize(("method", "share"), [("memit", [1 / 3, 1 / 2, 1]), ("pmet", [1 / 3**0.5, 1 / 2**0.5, 1])])
 def test_the_residual_is_spread_as_published(open_model, reporter, tmp_path, method, share):
-    """Layer by layer against a reference that writes the dense update into the matrix and measures what is left in whole passes."""
+    """Layer by layer against a reference that writes the dense update into the matrix and measures what is left in whole
+    passes."""
     from palimpsest_editor.checkpoint import Pieces
     from palimpsest_editor.memit import spread
     from palimpsest_editor.methods import Run
