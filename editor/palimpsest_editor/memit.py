@@ -11,7 +11,10 @@ Departures from the paper and its code:
 3. C comes from text of the user's or of the model's own (statistics.py), not from 100,000 Wikipedia articles; λ is set to suit.
 4. Contexts are sampled from the model at temperature 1 from its 50 likeliest tokens; there are as many as `contexts` says.
 5. Cholesky with a small ridge, in place of a general solve.
-6. The prompts' earlier tokens are computed once (forward.py): exact, not an approximation.
+6. δ may be lengthened once it is found (`gain`), and a key be a mean over more contexts than δ was found with (`key_contexts`):
+   what a short, slowly found δ lacks in paraphrases comes back so at less cost to neighbours than by a δ found in long strides
+   (docs/LOG.md).
+7. The prompts' earlier tokens are computed once (forward.py): exact, not an approximation.
 """
 
 from __future__ import annotations
@@ -62,7 +65,7 @@ def spread(
     coded = [encode(loaded.tokenizer, c, e.prompt, e.subject) for e in edits for c in texts]
     bare = slice(None, None, len(texts))
     _, start = keys_at_subjects(loaded, coded[bare], hp.layers[-1:], hp.module)
-    target = start[hp.residual] + delta
+    target = start[hp.residual] + hp.gain * delta
     made: list[LowRankUpdate] = []
     for index, layer in enumerate(hp.layers):
         run.reporter.progress("layers", index, len(hp.layers), layer=layer)
@@ -83,9 +86,16 @@ def spread(
     return made
 
 
+def key_contexts(run: Run, hp: Hparams, texts: list[str]) -> list[str]:
+    """The contexts over which a key is a mean: those of the targets, or more and the chat format (they cost no gradients)."""
+    if not hp.key_contexts:
+        return texts
+    return contexts(run.loaded, hp.key_contexts, hp.context_tokens, run.job.seed, chat=True)
+
+
 def memit(run: Run, edits: Sequence[EditRequest], number: int) -> list[LowRankUpdate]:
     """One batch; every subject occurs once in it (requests.batches)."""
     hp = hparams(run.loaded, "memit", run.job.hparams)
     texts = contexts(run.loaded, hp.contexts, hp.context_tokens, run.job.seed, hp.chat)
     found = chunked_targets(run, edits, texts, hp, {"mlp": ("layer", hp.weight_decay)}, f"targets-{number}")
-    return spread(run, edits, texts, hp, found["mlp"], f"batch-{number}")
+    return spread(run, edits, key_contexts(run, hp, texts), hp, found["mlp"], f"batch-{number}")
