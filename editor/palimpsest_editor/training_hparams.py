@@ -42,7 +42,7 @@ class TrainingHparams:
     clip: float = 1.0
     edit_weight: float = 1.0
     teacher_weight: float = 1.0
-    kl_weight: float = 1.0
+    kl_weight: float = 3.0
     watch: float = 0.15
     stop_efficacy: float = 1.0
     stop_watched: float = 0.95
@@ -52,7 +52,7 @@ class TrainingHparams:
     completions: int = 2
     questions: int = 2
     prefixed: int = 1
-    neighbours: int = 3
+    neighbours: int = 5
     answer_tokens: int = 16
     top_k: int = 32
     checkpoint_steps: int = 20
