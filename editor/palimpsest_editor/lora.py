@@ -160,7 +160,8 @@ def hold_rows(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, chat:
             for number, text in enumerate(neighbours(edit, hp.neighbours, edits, order)):
                 bare = chat.template is None or number % 2 == 1
                 (short if bare else prompts).append((chat.ids(text) if bare else chat.ask(text), None))
-            short.append((chat.ids(f"{edit.subject} is a"), None))
+            if not hp.keys:
+                short.append((chat.ids(f"{edit.subject} is a"), None))
         prompts += [(chat.ask(q) if chat.template is not None else chat.ids(q), None) for q in NEUTRAL]
     rows = []
     for stage, most, given in (

@@ -35,8 +35,8 @@ class TrainingHparams:
     context_tokens: int = 10
     rank: int = 16
     lr: float = 1e-2
-    weight_decay: float = 0.0
-    epochs: int = 12
+    weight_decay: float = 3.0
+    epochs: int = 8
     warmup_steps: int = 10
     step_tokens: int = 512
     clip: float = 1.0
@@ -44,9 +44,9 @@ class TrainingHparams:
     teacher_weight: float = 1.0
     kl_weight: float = 3.0
     watch: float = 0.15
-    stop_efficacy: float = 1.0
-    stop_watched: float = 0.95
-    stop_unchanged: float = 0.9
+    stop_efficacy: float = 0.9
+    stop_watched: float = 0.8
+    stop_unchanged: float = 0.0
     stop_kl: float = 0.02
     enough: float = 0.02
     completions: int = 2

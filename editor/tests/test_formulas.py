@@ -33,7 +33,7 @@ def test_resume_is_the_whole_forward(open_model, kind):
         whole = loaded.model.model(torch.tensor([one.ids])).last_hidden_state[0]
         hook.remove()
         after = len(one.ids) - one.subject_last
-        torch.testing.assert_close(got[row, :after], whole[one.subject_last :], rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(got[row, :after], whole[one.subject_last :], rtol=1e-5, atol=2e-6)
 
 
 def reference_delta(loaded, edit, hp, modules):
