@@ -17,15 +17,15 @@ from palimpsest_editor.statistics import cached
 class TrainingHparams:
     """`layers` × `modules` are adapted. With `keys` A is made from the subjects' keys and frozen (keyed.py: `mom2_weight` is λ,
     `contexts` prefixes of `context_tokens` beside the bare prompt and the chat format) and the rank is the number of subjects;
-    without, A is trained too, at `rank`. An epoch takes `step_tokens` tokens a step. `kl_weight` weighs what must stay (edit
-    scope), `teacher_weight` the teacher, `edit_weight` the targets' own tokens. Training ends after an epoch in which
-    `stop_efficacy` of the edits have every token of every phrasing first, `stop_watched` of the phrasings not trained on too,
-    the answers that must stay keep `stop_unchanged` of their rows and their KL is below `stop_kl`; or after `epochs`. `watch`:
-    share of the rows that is not trained on but looked at for the stop. `completions`, `questions` and `prefixed`: phrasings an
-    edit beside its bare prompt (prefix sentences before it; chat questions; chat questions after a prefix sentence);
-    `neighbours`: prompts about other subjects an edit; `answer_tokens`: how much of an answer is trained on; `top_k`: of a
-    stored distribution; `chat`: chat format with `{}` (default: the tokenizer's). `keep_misses`: also learn where the teacher
-    missed."""
+    without, A is trained too, at `rank`. `weight_decay` keeps a keyed B short (0 without keys, unless given). An epoch takes
+    `step_tokens` tokens a step. `kl_weight` weighs what must stay (edit scope), `teacher_weight` the teacher, `edit_weight` the
+    targets' own tokens. Training ends after an epoch in which `stop_efficacy` of the edits have every token of every phrasing
+    first, `stop_watched` of the phrasings not trained on too, the answers that must stay keep `stop_unchanged` of their rows
+    and their KL is below `stop_kl`; or after `epochs`. `watch`: share of the rows that is not trained on but looked at for the
+    stop. `completions`, `questions` and `prefixed`: phrasings an edit beside its bare prompt (prefix sentences before it; chat
+    questions; chat questions after a prefix sentence); `neighbours`: prompts about other subjects an edit; `answer_tokens`: how
+    much of an answer is trained on; `top_k`: of a stored distribution; `chat`: chat format with `{}` (default: the
+    tokenizer's). `keep_misses`: also learn where the teacher missed."""
 
     layers: tuple[int, ...]
     modules: tuple[str, ...] = ("mlp.down_proj",)
@@ -73,6 +73,9 @@ def training_hparams(loaded: LoadedModel, overrides: dict[str, Any], **defaults:
     for name in ("layers", "modules"):
         if name in given:
             given[name] = tuple(given[name])
+    if not given.get("keys", made.keys):
+        # Without keys A is trained too, and what keeps a keyed B short would wear A away.
+        given.setdefault("weight_decay", 0.0)
     made = replace(made, **given)
     if not made.layers or min(made.layers) < 0 or max(made.layers) >= count:
         raise Fault("malformed_job", f"hparams.layers {made.layers}", f"Layers of this model are 0 to {count - 1}")
