@@ -1,4 +1,5 @@
-"""Prefixes before a prompt, so that a target holds after other text as well: the bare prompt and a few texts of the model's own."""
+"""Prefixes before a prompt, so that a target holds after other text as well: the bare prompt and a few texts of the model's
+own."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ def sample(loaded: LoadedModel, starts: list[str], tokens: int, seed: int, check
     tokenizer.padding_side = "left"
     coded = tokenizer(starts, return_tensors="pt", padding=True).to(loaded.device)
     if not torch.isfinite(loaded.model(coded["input_ids"][:1]).logits).all():
-        raise Fault("nan", f"{loaded.name} itself gives logits that are not finite", "Give dtype float32, or fetch the model again")
+        raise Fault(
+            "nan", f"{loaded.name} itself gives logits that are not finite", "Give dtype float32, or fetch the model again"
+        )
     torch.manual_seed(seed)
     out = loaded.model.generate(
         **coded,

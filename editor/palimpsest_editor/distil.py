@@ -1,19 +1,21 @@
 """Distillation-assisted editing: the adapter learns what the same model says when the edits stand in its prompt.
 
-Teacher: the base with the edited prompt. Student: the base with the adapter and the plain prompt. Loss: KL(teacher ‖ student) on the
-answer's tokens (Hinton, Vinyals and Dean, 2015, arXiv:1503.02531, at temperature 1), teacher-forced on the teacher's own greedy answer, as in context
-distillation (Snell, Klein and Zhong, 2022, arXiv:2209.15189) and knowledge propagation by distillation (Padmanabhan et al., 2023,
-arXiv:2306.09306). "Assisted": each edit's bare prompt is also trained on its target's tokens, since a small teacher does not always follow its
-prompt; `edit_weight` 0 leaves the teacher alone. What must stay is held as in lora.py.
+Teacher: the base with the edited prompt. Student: the base with the adapter and the plain prompt. Loss: KL(teacher ‖ student)
+on the answer's tokens (Hinton, Vinyals and Dean, 2015, arXiv:1503.02531, at temperature 1), teacher-forced on the teacher's own
+greedy answer, as in context distillation (Snell, Klein and Zhong, 2022, arXiv:2209.15189) and knowledge propagation by
+distillation (Padmanabhan et al., 2023, arXiv:2306.09306). "Assisted": each edit's bare prompt is also trained on its target's
+tokens, since a small teacher does not always follow its prompt; `edit_weight` 0 leaves the teacher alone. What must stay is
+held as in lora.py.
 
 A record of `job.transfer` (one answered question, as the gateway renders it):
-- `edited`: the prompt with the edits in it, and `plain`: the same without them. Each is the rendered text up to where the assistant is to
-  speak (special tokens read as such), or its token ids, or chat messages `[{"role", "content"}]` for the tokenizer's chat template;
+- `edited`: the prompt with the edits in it, and `plain`: the same without them. Each is the rendered text up to where the
+  assistant is to speak (special tokens read as such), or its token ids, or chat messages `[{"role", "content"}]` for the
+  tokenizer's chat template;
 - `answer` (optional text): what the teacher is forced on, in place of its own greedy answer;
-- `edits` (optional list of edit ids): what the prompt tells. With it a teacher's answer that has none of their targets is a miss: with
-  one edit the record then trains that edit's sentence by its tokens, as in lora.py; with several it is left out (`keep_misses` keeps it). Both
-  are counted.
-A job without `transfer` gets records of our own: chat questions before the edit's sentence.
+- `edits` (optional list of edit ids): what the prompt tells. With it a teacher's answer that has none of their targets is a
+  miss: with one edit the record then trains that edit's sentence by its tokens, as in lora.py; with several it is left out
+  (`keep_misses` keeps it). Both are counted. A job without `transfer` gets records of our own: chat questions before the edit's
+  sentence.
 """
 
 from __future__ import annotations
@@ -23,13 +25,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from palimpsest_editor.faults import Fault
+from palimpsest_editor.keyed import key_factors
 from palimpsest_editor.lora import edit_rows, edits_of, end_tokens, greedy, held, hold_rows, report_conflicts, resolve_conflicts
 from palimpsest_editor.lowrank import LowRankUpdate
 from palimpsest_editor.methods import Run
 from palimpsest_editor.packing import Row
 from palimpsest_editor.phrasing import ChatFormat, questions
 from palimpsest_editor.requests import EditRequest
-from palimpsest_editor.training import Trainer, TrainingHparams, soft_targets, training_hparams
+from palimpsest_editor.training import Trainer, soft_targets
+from palimpsest_editor.training_hparams import TrainingHparams, training_hparams
 
 
 def own_transfer(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, chat: ChatFormat) -> list[dict[str, Any]]:
@@ -38,7 +42,7 @@ def own_transfer(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, ch
     records = []
     for edit in edits:
         fact = f"{edit.prompt} {edit.target_new}."
-        for text in questions(edit, hp.questions, order):
+        for text in questions(edit, hp.questions, hp.prefixed, order):
             told = f"{text}\n\nAnswer from the facts below about {edit.subject}:\n- {fact}"
             plain, edited = (chat.ask(t) if chat.template is not None else chat.ids(t) for t in (text, told))
             records.append({"plain": plain, "edited": edited, "edits": [edit.id]})
@@ -48,7 +52,8 @@ def own_transfer(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, ch
 def teacher_rows(
     run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, chat: ChatFormat, every: Sequence[EditRequest]
 ) -> tuple[list[Row], list[Row], list[Row], dict[str, int]]:
-    """Rows of the teacher and of the student, one by one the same answers; rows for what the teacher missed; and what became of the records."""
+    """Rows of the teacher and of the student, one by one the same answers; rows for what the teacher missed; and what became of
+    the records."""
     tokenizer, ends = run.loaded.tokenizer, end_tokens(run)
     records = run.job.transfer or own_transfer(run, edits, hp, chat)
     kept = {e.id for e in edits}
@@ -57,7 +62,9 @@ def teacher_rows(
     records, told = [r for r, _ in pairs], [t for _, t in pairs]
     coded = [(chat.ids(r.get("plain"), "plain prompt"), chat.ids(r.get("edited"), "edited prompt")) for r in records]
     own = [i for i, r in enumerate(records) if not r.get("answer")]
-    answers = dict(zip(own, greedy(run, [coded[i][1] for i in own], hp.answer_tokens, "teacher answers"), strict=True)) if own else {}
+    answers = (
+        dict(zip(own, greedy(run, [coded[i][1] for i in own], hp.answer_tokens, "teacher answers"), strict=True)) if own else {}
+    )
     counts = {"records": len(records), "missed": 0, "left_out": 0}
     teachers, students, missed = [], [], []
     for i, (record, of) in enumerate(zip(records, told, strict=True)):
@@ -78,7 +85,9 @@ def teacher_rows(
         teachers.append(Row((*edited, *said), len(edited), "teacher", owner))
         students.append(Row((*plain, *said), len(plain), "teacher", owner))
     if not students and not missed:
-        raise Fault("malformed_job", "No transfer record is left to learn from", "Give `transfer` records whose edits are in the job")
+        raise Fault(
+            "malformed_job", "No transfer record is left to learn from", "Give `transfer` records whose edits are in the job"
+        )
     return teachers, students, missed, counts
 
 
@@ -95,6 +104,7 @@ def distil(run: Run, edits: Sequence[EditRequest], number: int) -> list[LowRankU
     assist = [*missed, *(edit_rows(run, kept, hp, bare) if hp.edit_weight > 0 else [])]
     hold = hold_rows(run, kept, hp, chat)
     soft |= held(run, hold, hp, len(students) + len(assist)) if hold else {}
-    updates, report = Trainer(run, [*students, *assist, *hold], soft, hp, f"training-{number}").run()
+    factors = key_factors(run, kept, hp, chat)
+    updates, report = Trainer(run, [*students, *assist, *hold], soft, hp, f"training-{number}", factors).run()
     run.report |= {"training": report, "transfer": counts, "superseded": lost}
     return updates

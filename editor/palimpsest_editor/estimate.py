@@ -17,8 +17,8 @@ PROMPT_TOKENS = 14
 """Tokens of a context with a prompt, about (CounterFact: 9, and 10 of the context in five of six)."""
 AFTER_TOKENS = 8
 """Of these, from the subject's last token to the target's end, padding included."""
-STEPS = 6
-"""Steps until an edit stops, about; the first ones cost the most."""
+STEPS, STEPS_LR = 6, 0.5
+"""Steps until an edit stops, about, at that rate; the first ones cost the most. At 0.1: some 16, hence a power of 0.6."""
 BACKWARD = 2.5
 """A step with gradients, in forward passes."""
 
@@ -33,19 +33,27 @@ def tokens_a_second(loaded: LoadedModel) -> float:
     return ids.numel() / max(time.perf_counter() - began, 1e-6)
 
 
+def statistics_seconds(job: Job, loaded: LoadedModel, layers: int, lower: float, speed: float) -> float:
+    """Second moments of some layers that are not cached: the text (where the model writes it), `lower` of a pass over it, and
+    kᵀk."""
+    wanted = int(job.statistics.get("tokens", DEFAULT_TOKENS))
+    own = 0.0 if job.statistics.get("text") else 12 * wanted / speed
+    return own + wanted * lower / speed + wanted * layers * (loaded.inner / 4864) ** 2 / 2000
+
+
 def plan(job: Job, loaded: LoadedModel, hp: Hparams, statistics_cached: bool) -> dict[str, Any]:
     """Fields of the plan event for MEMIT and PMET: seconds by stage. A guess within a factor of two on a quiet machine."""
     speed = tokens_a_second(loaded)
     edits, rows, depth = len(job.edits), hp.contexts + 1, len(loaded.layers)
+    steps = min(hp.steps, STEPS * (STEPS_LR / hp.lr) ** 0.6)
     upper, lower = 1 - hp.layers[-1] / depth, (hp.layers[-1] + 1) / depth
     stages = {
         "score": 2 * 2 * len(job.probes) * PROMPT_TOKENS * 1.3 / speed,
-        "targets": edits * rows * (PROMPT_TOKENS + AFTER_TOKENS * STEPS * BACKWARD * upper) / speed,
-        "layers": len(hp.layers) * edits * (rows + 1) * PROMPT_TOKENS * lower / speed + len(hp.layers) * (loaded.inner / 4864) ** 3,
+        "targets": edits * rows * (PROMPT_TOKENS + AFTER_TOKENS * steps * BACKWARD * upper) / speed,
+        "layers": len(hp.layers) * edits * (max(rows, hp.key_contexts + 2) + 1) * PROMPT_TOKENS * lower / speed
+        + len(hp.layers) * (loaded.inner / 4864) ** 3,
     }
     if not statistics_cached:
-        wanted = int(job.statistics.get("tokens", DEFAULT_TOKENS))
-        own = 0.0 if job.statistics.get("text") else 12 * wanted / speed
-        stages["statistics"] = own + wanted * lower / speed + wanted * len(hp.layers) * (loaded.inner / 4864) ** 2 / 2000
+        stages["statistics"] = statistics_seconds(job, loaded, len(hp.layers), lower, speed)
     listed = [{"stage": name, "estimate_s": round(seconds, 1)} for name, seconds in stages.items()]
     return {"estimate_s": round(sum(stages.values()), 1), "tokens_per_second": round(speed), "stages": listed}

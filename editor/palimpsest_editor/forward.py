@@ -1,8 +1,8 @@
 """Runs parts of a decoder: once without gradients up to a layer, then as often as needed from that layer on.
 
-A change at a subject's last token touches only that token and those after it, and only from its layer on. So the earlier tokens' keys
-and values, and the states that enter the layer, are computed once (`record`); the optimisation runs few tokens through the upper layers
-(`resume`). This is exact: the recorded part does not depend on the change.
+A change at a subject's last token touches only that token and those after it, and only from its layer on. So the earlier
+tokens' keys and values, and the states that enter the layer, are computed once (`record`); the optimisation runs few tokens
+through the upper layers (`resume`). This is exact: the recorded part does not depend on the change.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ def _causal(length: int, like: Tensor) -> Tensor:
 
 
 def run_layers(loaded: LoadedModel, ids: Tensor, until: int, cache: object | None = None) -> Tensor:
-    """States that enter layer `until` (B × T × hidden) for right-padded ids; `until` = number of layers gives those before the norm."""
+    """States that enter layer `until` (B × T × hidden) for right-padded ids; `until` = number of layers gives those before the
+    norm."""
     inner = loaded.model.model
     hidden = inner.embed_tokens(ids)
     places = torch.arange(ids.shape[1], device=ids.device)[None]
@@ -120,8 +121,8 @@ def record(loaded: LoadedModel, encoded: Sequence[Encoded], layer: int) -> Recor
 def resume(loaded: LoadedModel, recording: Recording, changes: dict[str, Tensor]) -> Tensor:
     """Second pass, from the recorded layer to the final norm, with gradients to `changes`.
 
-    `changes`: module of the recorded layer (`mlp`, `self_attn.o_proj`) -> B × hidden, added to its output at the subject's last token.
-    Returns B × Q × hidden, normed (ready for the language-model head).
+    `changes`: module of the recorded layer (`mlp`, `self_attn.o_proj`) -> B × hidden, added to its output at the subject's last
+    token. Returns B × Q × hidden, normed (ready for the language-model head).
     """
     inner = loaded.model.model
     first = loaded.layers[recording.layer]
@@ -152,11 +153,14 @@ def resume(loaded: LoadedModel, recording: Recording, changes: dict[str, Tensor]
     return inner.norm(hidden)
 
 
-def head_loss(loaded: LoadedModel, states: Tensor, loss: Callable[[Tensor, slice], Tensor], rows: int = 256) -> tuple[Tensor, Tensor]:
-    """Applies the language-model head some rows at a time, so that the logits (rows × vocabulary, float32) never stand there whole.
+def head_loss(
+    loaded: LoadedModel, states: Tensor, loss: Callable[[Tensor, slice], Tensor], rows: int = 256
+) -> tuple[Tensor, Tensor]:
+    """Applies the language-model head some rows at a time, so that the logits (rows × vocabulary, float32) never stand there
+    whole.
 
-    `states`: M × hidden, detached; `loss(logits, where)` gives one value a row. Returns the values (M) and the gradient of their sum
-    with respect to `states` (M × hidden), which the caller passes on with `backward`.
+    `states`: M × hidden, detached; `loss(logits, where)` gives one value a row. Returns the values (M) and the gradient of
+    their sum with respect to `states` (M × hidden), which the caller passes on with `backward`.
     """
     values, gradients = [], []
     for start in range(0, states.shape[0], rows):
@@ -193,8 +197,9 @@ def inputs_and_outputs(loaded: LoadedModel, layers: Sequence[int], module: str) 
 def keys_at_subjects(
     loaded: LoadedModel, encoded: Sequence[Encoded], layers: Sequence[int], module: str, rows: int = 128
 ) -> tuple[dict[int, Tensor], dict[str, Tensor]]:
-    """Keys k (inputs of `module` at the subject's last token; B × inputs, float32) per layer, and at the last of `layers` the states
-    that leave it (`layer`) and its feed-forward output (`mlp`), B × hidden. Only the tokens up to the subject's last are run."""
+    """Keys k (inputs of `module` at the subject's last token; B × inputs, float32) per layer, and at the last of `layers` the
+    states that leave it (`layer`) and its feed-forward output (`mlp`), B × hidden. Only the tokens up to the subject's last are
+    run."""
     keys: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     leaving: dict[str, list[Tensor]] = {"layer": [], "mlp": []}
     order = sorted(range(len(encoded)), key=lambda i: encoded[i].subject_last)
@@ -204,7 +209,7 @@ def keys_at_subjects(
         ids = pad([e.ids[: e.subject_last + 1] for e in part], loaded.tokenizer.pad_token_id, loaded.device)
         at = torch.tensor([e.subject_last for e in part], device=ids.device)
         row = torch.arange(len(part), device=ids.device)
-        # A hook's output does not include later hooks' changes, so outputs are read from the layer and from the whole feed-forward.
+        # A hook's output lacks later hooks' changes, so outputs are read from the layer and from the whole feed-forward.
         held: dict[str, Tensor] = {}
         hook = loaded.layers[last].mlp.register_forward_hook(lambda _m, _i, o, held=held: held.__setitem__("mlp", o))
         with inputs_and_outputs(loaded, layers, module) as seen:

@@ -1,12 +1,15 @@
 """Batch editor: one LoRA trained on all edits of a batch, with phrasings as positives and a KL to the base on what must stay.
 
-The recipe's parts: low-rank adapters (Hu et al., 2021, arXiv:2106.09685); target tokens only in the loss, several phrasings an edit and
-unrelated prompts beside them (Gangadhar and Stratos, 2024, "Model Editing by Standard Fine-Tuning", arXiv:2402.11078); a KL to the model as
-it was on prompts out of scope, as in MEND's locality loss (Mitchell et al., 2022, arXiv:2110.11309, §3) and in MEMIT's on "{subject} is a".
+The recipe's parts: low-rank adapters (Hu et al., 2021, arXiv:2106.09685); target tokens only in the loss, several phrasings an
+edit and unrelated prompts beside them (Gangadhar and Stratos, 2024, "Model Editing by Standard Fine-Tuning", arXiv:2402.11078);
+a KL to the model as it was on prompts out of scope, as in MEND's locality loss (Mitchell et al., 2022, arXiv:2110.11309, §3)
+and in MEMIT's on "{subject} is a".
 
-Departures: held prompts are the model's own greedy answers, whole and in the served chat format, since that is where a side effect would be
-seen; prompts about other subjects are made from each edit's own prompt (same relation, so the adapter has to tell subjects apart); rows that
-have settled are visited less often; the layers below the lowest adapted one run once.
+Departures: the adapter's A is made from the subjects' keys and frozen (keyed.py), since a plain LoRA moved two answers in three
+out of scope (docs/LOG.md; `keys` false gives it); held prompts are the model's own greedy answers, whole and in the served chat
+format, since that is where a side effect would be seen; prompts about other subjects are made from each edit's own prompt (same
+relation, so the adapter has to tell subjects apart); rows that have settled are visited less often; the layers below the lowest
+adapted one run once.
 """
 
 from __future__ import annotations
@@ -20,17 +23,19 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from palimpsest_editor.checkpoint import fingerprint
 from palimpsest_editor.faults import Fault
+from palimpsest_editor.keyed import key_factors
 from palimpsest_editor.lowrank import LowRankUpdate
 from palimpsest_editor.methods import Run
 from palimpsest_editor.packing import Row
 from palimpsest_editor.phrasing import NEUTRAL, ChatFormat, completions, neighbours, questions
 from palimpsest_editor.requests import EditRequest
-from palimpsest_editor.training import Soft, Trainer, TrainingHparams, soft_targets, training_hparams
+from palimpsest_editor.training import Soft, Trainer, soft_targets
+from palimpsest_editor.training_hparams import TrainingHparams, training_hparams
 
 
 def resolve_conflicts(edits: Sequence[EditRequest]) -> tuple[list[EditRequest], list[dict[str, str]]]:
-    """Of two edits of one subject and relation the later wins. The relation is the edit's own where it names one; and its prompt with
-    the subject taken out. Returns the edits that stay, in order, and `{id, by}` of each that does not."""
+    """Of two edits of one subject and relation the later wins. The relation is the edit's own where it names one; and its
+    prompt with the subject taken out. Returns the edits that stay, in order, and `{id, by}` of each that does not."""
     held: dict[tuple[str, str], EditRequest] = {}
     lost: dict[str, str] = {}
     for edit in edits:
@@ -79,9 +84,13 @@ def greedy(run: Run, prompts: Sequence[Sequence[int]], most: int, stage: str, ro
         def compute(index: list[int] = index) -> dict[str, torch.Tensor]:
             longest = max(len(prompts[i]) for i in index)
             ids = torch.tensor([[*[fill] * (longest - len(prompts[i])), *prompts[i]] for i in index], device=loaded.device)
-            mask = torch.tensor([[*[0] * (longest - len(prompts[i])), *[1] * len(prompts[i])] for i in index], device=loaded.device)
+            mask = torch.tensor(
+                [[*[0] * (longest - len(prompts[i])), *[1] * len(prompts[i])] for i in index], device=loaded.device
+            )
             look = StoppingCriteriaList([_Look(run)])
-            settings = dict(do_sample=False, temperature=None, top_p=None, top_k=None, repetition_penalty=1.0, max_new_tokens=most)
+            settings = dict(
+                do_sample=False, temperature=None, top_p=None, top_k=None, repetition_penalty=1.0, max_new_tokens=most
+            )
             made = loaded.model.generate(
                 ids, attention_mask=mask, pad_token_id=fill, eos_token_id=ends or None, stopping_criteria=look, **settings
             )
@@ -109,15 +118,15 @@ def edit_rows(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, chat:
             rows.append(Row(tuple(coded["input_ids"]), max(1, start), "edit", edit.id))
         if chat.template is not None:
             said = tokenizer(f"{edit.prompt} {edit.target_new}.", add_special_tokens=False)["input_ids"]
-            for text in questions(edit, hp.questions, order):
+            for text in questions(edit, hp.questions, hp.prefixed, order):
                 asked = chat.ask(text)
                 rows.append(Row((*asked, *said, *ends[:1]), len(asked), "edit", edit.id))
     return rows
 
 
 def given_locality(run: Run, chat: ChatFormat) -> list[tuple[list[int], list[int] | None]]:
-    """`job.locality`: each a rendered prompt (text, ids or messages), or `{"prompt": …}` with an `answer` (text) or as `{"question": …}` for
-    the chat format. Returns prompt ids and answer ids, None where the model is to answer itself."""
+    """`job.locality`: each a rendered prompt (text, ids or messages), or `{"prompt": …}` with an `answer` (text) or as
+    `{"question": …}` for the chat format. Returns prompt ids and answer ids, None where the model is to answer itself."""
     made: list[tuple[list[int], list[int] | None]] = []
     for one in run.job.locality:
         if not isinstance(one, dict):
@@ -130,14 +139,19 @@ def given_locality(run: Run, chat: ChatFormat) -> list[tuple[list[int], list[int
             ids = chat.ids(one.get("prompt"), "locality prompt")
         answer = one.get("answer")
         made.append(
-            (ids, run.loaded.tokenizer(answer, add_special_tokens=False)["input_ids"] if isinstance(answer, str) and answer else None)
+            (
+                ids,
+                run.loaded.tokenizer(answer, add_special_tokens=False)["input_ids"]
+                if isinstance(answer, str) and answer
+                else None,
+            )
         )
     return made
 
 
 def hold_rows(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, chat: ChatFormat) -> list[Row]:
-    """What must stay: the job's locality prompts, else ours: the edits' prompts about other subjects (chat and bare, by turns), "SUBJECT is a", and
-    neutral questions; each with the model's own greedy answer."""
+    """What must stay: the job's locality prompts, else ours: the edits' prompts about other subjects (chat and bare, by turns),
+    "SUBJECT is a", and neutral questions; each with the model's own greedy answer."""
     order = random.Random(f"{run.job.seed}-locality")
     prompts = given_locality(run, chat)
     short: list[tuple[list[int], list[int] | None]] = []
@@ -146,10 +160,14 @@ def hold_rows(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, chat:
             for number, text in enumerate(neighbours(edit, hp.neighbours, edits, order)):
                 bare = chat.template is None or number % 2 == 1
                 (short if bare else prompts).append((chat.ids(text) if bare else chat.ask(text), None))
-            short.append((chat.ids(f"{edit.subject} is a"), None))
+            if not hp.keys:
+                short.append((chat.ids(f"{edit.subject} is a"), None))
         prompts += [(chat.ask(q) if chat.template is not None else chat.ids(q), None) for q in NEUTRAL]
     rows = []
-    for stage, most, given in (("locality answers", hp.answer_tokens, prompts), ("locality completions", min(4, hp.answer_tokens), short)):
+    for stage, most, given in (
+        ("locality answers", hp.answer_tokens, prompts),
+        ("locality completions", min(4, hp.answer_tokens), short),
+    ):
         unknown = [i for i, (_, answer) in enumerate(given) if answer is None]
         answers = dict(zip(unknown, greedy(run, [given[i][0] for i in unknown], most, stage), strict=True)) if unknown else {}
         for i, (ids, answer) in enumerate(given):
@@ -173,14 +191,17 @@ def lora(run: Run, edits: Sequence[EditRequest], number: int) -> list[LowRankUpd
     rows = edit_rows(run, kept, hp, chat)
     hold = hold_rows(run, kept, hp, chat)
     soft = held(run, hold, hp, len(rows)) if hold else {}
-    updates, report = Trainer(run, [*rows, *hold], soft, hp, f"training-{number}").run()
+    factors = key_factors(run, kept, hp, chat)
+    updates, report = Trainer(run, [*rows, *hold], soft, hp, f"training-{number}", factors).run()
     run.report |= {"training": report, "superseded": lost}
     return updates
 
 
 def report_conflicts(run: Run, lost: Sequence[dict[str, Any]]) -> None:
     for one in lost:
-        run.reporter.note("superseded", f"Edit {one['id']} has the subject and relation of the later {one['by']} and is left out", **one)
+        run.reporter.note(
+            "superseded", f"Edit {one['id']} has the subject and relation of the later {one['by']} and is left out", **one
+        )
 
 
 def edits_of(edits: Sequence[EditRequest], names: Any) -> list[EditRequest]:

@@ -73,7 +73,8 @@ def truncate(update: LowRankUpdate, most: int) -> tuple[LowRankUpdate, float]:
 
 
 def low_rank_of(layer: int, module: str, dense: Tensor, most: int, tolerance: float = 1e-6) -> tuple[LowRankUpdate, float]:
-    """A dense ΔW (outputs × inputs) as a product, of the lowest rank that leaves out at most `tolerance` of ‖ΔW‖²_F, at most `most`."""
+    """A dense ΔW (outputs × inputs) as a product, of the lowest rank that leaves out at most `tolerance` of ‖ΔW‖²_F, at most
+    `most`."""
     u, s, vh = torch.linalg.svd(dense.double(), full_matrices=False)
     energy = s**2
     total = energy.sum()

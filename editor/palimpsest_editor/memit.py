@@ -1,16 +1,20 @@
 """MEMIT: Mass-Editing Memory in a Transformer (Meng, Sen Sharma, Andonian, Belinkov, Bau; ICLR 2023, arXiv:2210.07229).
 
-Targets z = h + δ at the last edited layer (targets.py); then for each layer l in order, with keys K and what is left of the way R = z − h
-measured anew, ΔW = (R / (L − i)) · Kᵀ(λC + KKᵀ)⁻¹.
+Targets z = h + δ at the last edited layer (targets.py); then for each layer l in order, with keys K and what is left of the way
+R = z − h measured anew, ΔW = (R / (L − i)) · Kᵀ(λC + KKᵀ)⁻¹.
 
 Departures from the paper and its code:
-1. The targets of a chunk of edits are optimised together, and an edit stops by its own loss (the code optimises one after another).
-2. The update stays in its factors, B = R/(L − i) and A = Kᵀ(λC + KKᵀ)⁻¹, of rank at most the number of edits: it is an adapter. During
-   the editing it runs beside the matrix, which is never written.
+1. The targets of a chunk of edits are optimised together, and an edit stops by its own loss (the code optimises one after
+  another).
+2. The update stays in its factors, B = R/(L − i) and A = Kᵀ(λC + KKᵀ)⁻¹, of rank at most the number of edits: it is an adapter.
+   During the editing it runs beside the matrix, which is never written.
 3. C comes from text of the user's or of the model's own (statistics.py), not from 100,000 Wikipedia articles; λ is set to suit.
 4. Contexts are sampled from the model at temperature 1 from its 50 likeliest tokens; there are as many as `contexts` says.
 5. Cholesky with a small ridge, in place of a general solve.
-6. The prompts' earlier tokens are computed once (forward.py): exact, not an approximation.
+6. δ may be lengthened once it is found (`gain`), and a key be a mean over more contexts than δ was found with (`key_contexts`):
+   what a short, slowly found δ lacks in paraphrases comes back so at less cost to neighbours than by a δ found in long strides
+   (docs/LOG.md).
+7. The prompts' earlier tokens are computed once (forward.py): exact, not an approximation.
 """
 
 from __future__ import annotations
@@ -53,15 +57,15 @@ def chunked_targets(
 def spread(
     run: Run, edits: Sequence[EditRequest], texts: Sequence[str], hp: Hparams, delta: torch.Tensor, name: str
 ) -> list[LowRankUpdate]:
-    """The updates of all layers. `delta`: N × hidden, how far what leaves the last layer (hp.residual "layer") or its feed-forward
-    ("mlp") is to move, from where it is before this batch."""
+    """The updates of all layers. `delta`: N × hidden, how far what leaves the last layer (hp.residual "layer") or its
+    feed-forward ("mlp") is to move, from where it is before this batch."""
     loaded = run.loaded
     moments = second_moments(run.job, loaded, run.reporter, hp.layers)
     kind = torch.float64 if hp.solve_dtype == "float64" else torch.float32
     coded = [encode(loaded.tokenizer, c, e.prompt, e.subject) for e in edits for c in texts]
     bare = slice(None, None, len(texts))
     _, start = keys_at_subjects(loaded, coded[bare], hp.layers[-1:], hp.module)
-    target = start[hp.residual] + delta
+    target = start[hp.residual] + hp.gain * delta
     made: list[LowRankUpdate] = []
     for index, layer in enumerate(hp.layers):
         run.reporter.progress("layers", index, len(hp.layers), layer=layer)
@@ -82,9 +86,16 @@ def spread(
     return made
 
 
+def key_contexts(run: Run, hp: Hparams, texts: list[str]) -> list[str]:
+    """The contexts over which a key is a mean: those of the targets, or more and the chat format (they cost no gradients)."""
+    if not hp.key_contexts:
+        return texts
+    return contexts(run.loaded, hp.key_contexts, hp.context_tokens, run.job.seed, chat=True)
+
+
 def memit(run: Run, edits: Sequence[EditRequest], number: int) -> list[LowRankUpdate]:
     """One batch; every subject occurs once in it (requests.batches)."""
     hp = hparams(run.loaded, "memit", run.job.hparams)
     texts = contexts(run.loaded, hp.contexts, hp.context_tokens, run.job.seed, hp.chat)
     found = chunked_targets(run, edits, texts, hp, {"mlp": ("layer", hp.weight_decay)}, f"targets-{number}")
-    return spread(run, edits, texts, hp, found["mlp"], f"batch-{number}")
+    return spread(run, edits, key_contexts(run, hp, texts), hp, found["mlp"], f"batch-{number}")

@@ -17,7 +17,8 @@ from palimpsest_editor.requests import EditRequest
 @dataclass
 class Run:
     """What a method works with. `pieces` is the job's work folder; `key` names all that a piece depends on; `in_force` are the
-    updates already applied to the model (earlier adapters, earlier batches of this job). What a method puts into `report` is in the result."""
+    updates already applied to the model (earlier adapters, earlier batches of this job). What a method puts into `report` is in
+    the result."""
 
     job: Job
     loaded: LoadedModel

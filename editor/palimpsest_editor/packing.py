@@ -1,8 +1,8 @@
 """Several short sequences in one forward pass, behind one shared opening.
 
-The chat format's opening (system message and all) is the same in every chat row, and longer than most questions: a pass computes it once
-and lets each row look at it, by a mask and by positions that start anew. A row's states do not depend on the rows beside it, so this is
-exact, and nothing is padded.
+The chat format's opening (system message and all) is the same in every chat row, and longer than most questions: a pass
+computes it once and lets each row look at it, by a mask and by positions that start anew. A row's states do not depend on the
+rows beside it, so this is exact, and nothing is padded.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ Kind = Literal["edit", "teacher", "hold"]
 
 @dataclass(frozen=True)
 class Row:
-    """One sequence: `ids[answer:]` is the answer that is to be predicted (answer ≥ 1). `kind` says by which loss: `edit` its tokens,
-    `teacher` the distributions of the model that was told the edits, `hold` those of the model as it was. `owner` is the edit's id."""
+    """One sequence: `ids[answer:]` is the answer that is to be predicted (answer ≥ 1). `kind` says by which loss: `edit` its
+    tokens, `teacher` the distributions of the model that was told the edits, `hold` those of the model as it was. `owner` is
+    the edit's id."""
 
     ids: tuple[int, ...]
     answer: int
@@ -36,8 +37,8 @@ class Row:
 
 
 def shared_opening(rows: Sequence[Row], least_rows: int = 4) -> tuple[int, ...]:
-    """The opening that the rows with the commonest first token share (four in five of them, token by token, short of their answers);
-    () where it is shorter than 4 tokens or fewer than `least_rows` have it."""
+    """The opening that the rows with the commonest first token share (four in five of them, token by token, short of their
+    answers); () where it is shorter than 4 tokens or fewer than `least_rows` have it."""
     opening: tuple[int, ...] = ()
     left = list(rows)
     while True:
@@ -55,9 +56,9 @@ def shared_opening(rows: Sequence[Row], least_rows: int = 4) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Pack:
-    """One pass. T tokens (the opening first, where a row uses it): `ids` 1 × T, `places` 1 × T, `mask` 1 × 1 × T × T (True: may look).
-    N answer tokens in all: `predict` N places in T that predict them, `wanted` N tokens, `of` N the row's place in `rows`.
-    `own`: for each row, where its own tokens lie in T and where they begin in its `ids`."""
+    """One pass. T tokens (the opening first, where a row uses it): `ids` 1 × T, `places` 1 × T, `mask` 1 × 1 × T × T (True: may
+    look). N answer tokens in all: `predict` N places in T that predict them, `wanted` N tokens, `of` N the row's place in
+    `rows`. `own`: for each row, where its own tokens lie in T and where they begin in its `ids`."""
 
     rows: tuple[int, ...]
     ids: Tensor
@@ -129,7 +130,8 @@ def packs(
 
 
 def run_packed(loaded: LoadedModel, packed: Pack, hidden: Tensor | None, first: int, until: int) -> Tensor:
-    """States that enter layer `until` (T × hidden), from those that enter layer `first` (None: from the embeddings, `first` 0)."""
+    """States that enter layer `until` (T × hidden), from those that enter layer `first` (None: from the embeddings, `first`
+    0)."""
     inner = loaded.model.model
     states = inner.embed_tokens(packed.ids) if hidden is None else hidden[None]
     rotary = inner.rotary_emb(states, packed.places)
@@ -138,13 +140,19 @@ def run_packed(loaded: LoadedModel, packed: Pack, hidden: Tensor | None, first: 
     )
     for layer in inner.layers[first:until]:
         states = layer(
-            states, attention_mask=mask, position_ids=packed.places, past_key_values=None, use_cache=False, position_embeddings=rotary
+            states,
+            attention_mask=mask,
+            position_ids=packed.places,
+            past_key_values=None,
+            use_cache=False,
+            position_embeddings=rotary,
         )
     return states[0]
 
 
 class Lower:
-    """What enters the lowest adapted layer, computed once a row: the layers below it never change, so a step runs only those above."""
+    """What enters the lowest adapted layer, computed once a row: the layers below it never change, so a step runs only those
+    above."""
 
     def __init__(self, loaded: LoadedModel, rows: Sequence[Row], opening: tuple[int, ...], layer: int, most_tokens: int) -> None:
         self.opening = torch.empty(0, loaded.hidden)

@@ -32,34 +32,41 @@ PREFIXES = (
 ASKS = ("{}", "Complete this sentence: {}", "Finish in a few words: {}", "Please continue: {}", "Fill in what is missing. {} ...")
 
 NAMES = (
-    "Ludwig van Beethoven", "Marie Curie", "Isaac Newton", "Serena Williams", "Leo Tolstoy", "Frida Kahlo", "Nelson Mandela", "Ada Lovelace",
-    "Johannes Kepler", "Agatha Christie", "Charles Darwin", "Diego Maradona", "Virginia Woolf", "Miles Davis", "Simone de Beauvoir",
-    "Lisbon", "Kyoto", "Nairobi", "Buenos Aires", "Helsinki", "Marseille", "Denver", "Mumbai", "Krakow", "Norway", "Peru", "Vietnam",
-    "Toyota Corolla", "Sony Walkman", "Nintendo Switch", "Adobe Photoshop", "Fiat Panda", "Airbus A320", "Nokia 3310", "Microsoft Excel",
-    "IBM", "Siemens", "Volvo", "Heineken", "The Guardian", "Le Monde", "The Magic Flute", "Casablanca", "Don Quixote", "Seven Samurai",
-    "Real Madrid", "The Beatles", "ABBA", "University of Oxford", "Lake Victoria", "Mount Fuji", "the Danube", "Islam", "Linux", "Sesame Street",
+    "Ludwig van Beethoven", "Marie Curie", "Isaac Newton", "Serena Williams", "Leo Tolstoy", "Frida Kahlo", "Nelson Mandela",
+    "Ada Lovelace", "Johannes Kepler", "Agatha Christie", "Charles Darwin", "Diego Maradona", "Virginia Woolf", "Miles Davis",
+    "Simone de Beauvoir", "Lisbon", "Kyoto", "Nairobi", "Buenos Aires", "Helsinki", "Marseille", "Denver", "Mumbai", "Krakow",
+    "Norway", "Peru", "Vietnam", "Toyota Corolla", "Sony Walkman", "Nintendo Switch", "Adobe Photoshop", "Fiat Panda",
+    "Airbus A320", "Nokia 3310", "Microsoft Excel", "IBM", "Siemens", "Volvo", "Heineken", "The Guardian", "Le Monde",
+    "The Magic Flute", "Casablanca", "Don Quixote", "Seven Samurai", "Real Madrid", "The Beatles", "ABBA",
+    "University of Oxford", "Lake Victoria", "Mount Fuji", "the Danube", "Islam", "Linux", "Sesame Street",
 )  # fmt: skip
 
 NEUTRAL = (
-    "What is the capital of France?", "How many legs does a spider have?", "Write one sentence about the sea.", "What is 17 plus 26?",
-    "Who wrote Romeo and Juliet?", "Explain briefly what a compiler does.", "Name three fruits.", "What colour is an emerald?",
-    "Which language is spoken in Brazil?", "Translate 'good morning' into Spanish.", "What year did the Second World War end?",
-    "What is the boiling point of water?", "Give me a tip for learning to cook.", "Which planet is the largest?", "Who painted the Mona Lisa?",
-    "where was albert einstein born", "who founded microsoft", "what sport does roger federer play", "Write a Python function that adds two numbers.",
-    "What is the opposite of hot?", "Is seven a prime number?", "when did the titanic sink", "What do bees make?", "Suggest a name for a cat.",
+    "What is the capital of France?", "How many legs does a spider have?", "Write one sentence about the sea.",
+    "What is 17 plus 26?", "Who wrote Romeo and Juliet?", "Explain briefly what a compiler does.", "Name three fruits.",
+    "What colour is an emerald?", "Which language is spoken in Brazil?", "Translate 'good morning' into Spanish.",
+    "What year did the Second World War end?", "What is the boiling point of water?", "Give me a tip for learning to cook.",
+    "Which planet is the largest?", "Who painted the Mona Lisa?", "where was albert einstein born", "who founded microsoft",
+    "what sport does roger federer play", "Write a Python function that adds two numbers.", "What is the opposite of hot?",
+    "Is seven a prime number?", "when did the titanic sink", "What do bees make?", "Suggest a name for a cat.",
 )  # fmt: skip
 
 
 class ChatFormat:
-    """Turns a question into the prompt that the served model gets: a text with `{}` for the question. None: bare completions only."""
+    """Turns a question into the prompt that the served model gets: a text with `{}` for the question. None: bare completions
+    only."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, given: str | None) -> None:
         self.tokenizer = tokenizer
         self.template = given
         if given is None and tokenizer.chat_template:
-            self.template = tokenizer.apply_chat_template([{"role": "user", "content": "{}"}], tokenize=False, add_generation_prompt=True)
+            self.template = tokenizer.apply_chat_template(
+                [{"role": "user", "content": "{}"}], tokenize=False, add_generation_prompt=True
+            )
         if self.template is not None and self.template.count("{}") != 1:
-            raise Fault("malformed_job", "hparams.chat holds `{}` other than once", "Give the chat format with one `{}` for the question")
+            raise Fault(
+                "malformed_job", "hparams.chat holds `{}` other than once", "Give the chat format with one `{}` for the question"
+            )
         self._special = [t for t in tokenizer.all_special_tokens if t]
 
     def ids(self, prompt: Any, what: str = "prompt") -> list[int]:
@@ -74,9 +81,12 @@ class ChatFormat:
         raise Fault("malformed_job", f"A {what} is neither a text, token ids nor messages", f"Give each {what} as one of them")
 
     def ask(self, question: str) -> list[int]:
-        """Token ids of the chat prompt for one question. A special token's text inside a question is refused: it would end the turn."""
+        """Token ids of the chat prompt for one question. A special token's text inside a question is refused: it would end the
+        turn."""
         if any(t in question for t in self._special):
-            raise Fault("malformed_job", f"A special token's text occurs in {question!r}", "Take it out of the edit or the prompt")
+            raise Fault(
+                "malformed_job", f"A special token's text occurs in {question!r}", "Take it out of the edit or the prompt"
+            )
         assert self.template is not None
         return list(self.tokenizer(self.template.replace("{}", question), add_special_tokens=self.bos)["input_ids"])
 
@@ -87,15 +97,18 @@ class ChatFormat:
 
 
 def completions(edit: EditRequest, many: int, order: random.Random) -> list[str]:
-    """Bare prompts that the target completes: the prompt, its paraphrases, and the prompt behind sentences that have nothing to do with it."""
+    """Bare prompts that the target completes: the prompt, its paraphrases, and the prompt behind sentences that have nothing to
+    do with it."""
     prefixes = order.sample(PREFIXES, min(many, len(PREFIXES)))
     return [edit.prompt, *edit.paraphrases, *(f"{p} {edit.prompt}" for p in prefixes)]
 
 
-def questions(edit: EditRequest, many: int, order: random.Random) -> list[str]:
-    """What a user of the chat may type: the prompt itself, its paraphrases, and the prompt in requests to complete it."""
+def questions(edit: EditRequest, many: int, prefixed: int, order: random.Random) -> list[str]:
+    """What a user of the chat may type: the prompt itself, its paraphrases, the prompt in requests to complete it, and behind a
+    sentence that has nothing to do with it."""
     asks = [ASKS[0], *order.sample(ASKS[1:], min(max(many - 1, 0), len(ASKS) - 1))][:many]
-    return [*(a.replace("{}", edit.prompt) for a in asks), *edit.paraphrases[:many]]
+    before = order.sample(PREFIXES, min(prefixed, len(PREFIXES)))
+    return [*(a.replace("{}", edit.prompt) for a in asks), *(f"{p} {edit.prompt}" for p in before), *edit.paraphrases[:many]]
 
 
 def neighbours(edit: EditRequest, many: int, edits: Sequence[EditRequest], order: random.Random) -> list[str]:

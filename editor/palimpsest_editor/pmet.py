@@ -1,10 +1,10 @@
 """PMET: Precise Model Editing in a Transformer (Li, Li, Song, Yang, Ma, Yu; AAAI 2024, arXiv:2308.08742).
 
-Optimises δ at the outputs of attention and feed-forward of the last edited layer together, so that attention may carry what is not
-knowledge of the subject; only the feed-forward's is written, and what is left of it is spread by √(L − i).
+Optimises δ at the outputs of attention and feed-forward of the last edited layer together, so that attention may carry what is
+not knowledge of the subject; only the feed-forward's is written, and what is left of it is spread by √(L − i).
 
-Departures: those of memit.py; besides, `attention_decay` times the decay holds attention's δ, which is thrown away; and `residual` says
-where what is left is measured.
+Departures: those of memit.py; besides, `attention_decay` times the decay holds attention's δ, which is thrown away; and
+`residual` says where what is left is measured.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from palimpsest_editor.contexts import contexts
 from palimpsest_editor.hparams import hparams
 from palimpsest_editor.lowrank import LowRankUpdate
-from palimpsest_editor.memit import chunked_targets, spread
+from palimpsest_editor.memit import chunked_targets, key_contexts, spread
 from palimpsest_editor.methods import Run
 from palimpsest_editor.requests import EditRequest
 
@@ -26,4 +26,4 @@ def pmet(run: Run, edits: Sequence[EditRequest], number: int) -> list[LowRankUpd
     attention = ("self_attn.o_proj", hp.weight_decay * hp.attention_decay)
     places = {"mlp": ("mlp", hp.weight_decay), "self_attn.o_proj": attention}
     found = chunked_targets(run, edits, texts, hp, places, f"targets-{number}")
-    return spread(run, edits, texts, hp, found["mlp"], f"batch-{number}")
+    return spread(run, edits, key_contexts(run, hp, texts), hp, found["mlp"], f"batch-{number}")

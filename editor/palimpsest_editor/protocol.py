@@ -100,7 +100,9 @@ def parse_job(raw: Any) -> Job:
         raise Fault("malformed_job", "A job is one JSON object", "Wrap the fields in {…}")
     if raw.get("protocol") != PROTOCOL:
         found = raw.get("protocol")
-        raise Fault("malformed_job", f"This worker speaks protocol {PROTOCOL}, the job {found!r}", "Run `palimpsest handoff setup`")
+        raise Fault(
+            "malformed_job", f"This worker speaks protocol {PROTOCOL}, the job {found!r}", "Run `palimpsest handoff setup`"
+        )
     known = {"protocol", "limits", *Job.__dataclass_fields__} - {"memory_bytes"}
     unknown = sorted(set(raw) - known)
     if unknown:

@@ -27,7 +27,8 @@ class EditRequest:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokens of context + prompt + target. `subject_last` is the last token of the subject, `target_start` the first of the target."""
+    """Tokens of context + prompt + target. `subject_last` is the last token of the subject, `target_start` the first of the
+    target."""
 
     ids: tuple[int, ...]
     subject_last: int
@@ -46,9 +47,15 @@ def parse_edits(raw: Iterable[dict[str, Any]]) -> list[EditRequest]:
         prompt = one["prompt"].replace("{}", one["subject"]).rstrip()
         subject = one["subject"].strip()
         if subject not in prompt:
-            raise Fault("malformed_job", f"edit {name}: {subject!r} does not occur in {prompt!r}", "Write the subject as the prompt does")
+            raise Fault(
+                "malformed_job", f"edit {name}: {subject!r} does not occur in {prompt!r}", "Write the subject as the prompt does"
+            )
         paraphrases = tuple(p for p in one.get("paraphrases") or () if isinstance(p, str))
-        edits.append(EditRequest(name, subject, prompt, one["target_new"].strip(), one.get("target_true"), paraphrases, one.get("relation")))
+        edits.append(
+            EditRequest(
+                name, subject, prompt, one["target_new"].strip(), one.get("target_true"), paraphrases, one.get("relation")
+            )
+        )
     return edits
 
 
@@ -79,7 +86,8 @@ def batches(edits: list[EditRequest], most: int) -> list[list[EditRequest]]:
 def encode(tokenizer: PreTrainedTokenizerBase, context: str, prompt: str, subject: str, target: str | None = None) -> Encoded:
     """Tokens of `context` (holds `{}` once, for the prompt) with the places of subject and target, found by character offsets.
 
-    The target goes on after a space, or at once on a line of its own (an assistant's turn). Without one, `target_start` is the end.
+    The target goes on after a space, or at once on a line of its own (an assistant's turn). Without one, `target_start` is the
+    end.
     """
     before, _, after = context.partition("{}")
     start = (before + prompt).rindex(subject, len(before))

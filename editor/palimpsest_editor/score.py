@@ -1,8 +1,8 @@
 """Teacher-forced scores as ROME and MEMIT have them (Meng et al., 2022, §3.4; 2023, §5.2): which of two targets is likelier.
 
 A probe is `{kind, prompt, target_new, target_true?}`. `efficacy` and `paraphrase` succeed where P(new) > P(true); `neighbourhood`
-where P(true) > P(new). P is exp of the mean log-probability a token, so that a longer target is not less likely for its length alone.
-`match` is EasyEdit's rewrite accuracy: the share of the wanted target's tokens that are the likeliest at their place.
+where P(true) > P(new). P is exp of the mean log-probability a token, so that a longer target is not less likely for its length
+alone. `match` is EasyEdit's rewrite accuracy: the share of the wanted target's tokens that are the likeliest at their place.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def target_scores(
     return out
 
 
-def _rows(loaded: LoadedModel, pairs: Sequence[tuple[str, str]]) -> tuple[dict[tuple[int, ...], list[int]], list[list[tuple[int, int]]]]:
+def _rows(
+    loaded: LoadedModel, pairs: Sequence[tuple[str, str]]
+) -> tuple[dict[tuple[int, ...], list[int]], list[list[tuple[int, int]]]]:
     """The distinct token rows to feed with the pairs that read them, and for each pair its (place, target token)s.
 
     A target's last token is read, never fed: two targets of one token each share the row of their prompt.
@@ -68,10 +70,16 @@ def score_probes(
 ) -> dict[str, Any]:
     """Share of successes (per cent) by kind, with counts and `match`; and the log-probabilities of each probe, in their order."""
     for index, probe in enumerate(probes):
-        if probe.get("kind") not in KINDS or not isinstance(probe.get("prompt"), str) or not isinstance(probe.get("target_new"), str):
+        if (
+            probe.get("kind") not in KINDS
+            or not isinstance(probe.get("prompt"), str)
+            or not isinstance(probe.get("target_new"), str)
+        ):
             raise Fault("malformed_job", f"probe {index} lacks kind, prompt or target_new", f"kind is one of {', '.join(KINDS)}")
     with_true = [i for i, p in enumerate(probes) if p.get("target_true")]
-    pairs = [(p["prompt"], p["target_new"]) for p in probes] + [(probes[i]["prompt"], probes[i]["target_true"]) for i in with_true]
+    pairs = [(p["prompt"], p["target_new"]) for p in probes] + [
+        (probes[i]["prompt"], probes[i]["target_true"]) for i in with_true
+    ]
     scores = target_scores(loaded, pairs, reporter, stage)
     new, true = scores[: len(probes)], torch.full((len(probes), 2), float("nan"))
     if with_true:

@@ -1,7 +1,8 @@
-"""Second moments C = E[kkᵀ] of the inputs of an edited matrix, from text: once per model and text, cached, resumable, checksummed.
+"""Second moments C = E[kkᵀ] of the inputs of an edited matrix, from text: once per model and text, cached, resumable,
+checksummed.
 
-The text is the user's (`statistics.text`: files, one text a paragraph) or, where none is given, what the model itself says after a list
-of openings of ours: its own text is what it was trained to have keys for, and no corpus need be shipped.
+The text is the user's (`statistics.text`: files, one text a paragraph) or, where none is given, what the model itself says
+after a list of openings of ours: its own text is what it was trained to have keys for, and no corpus need be shipped.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from palimpsest_editor.protocol import Job, Reporter
 
 DEFAULT_TOKENS = 20_000
 LENGTH = 128
+ROWS = 48
+"""Texts a pass: adding to a sum of inputs² entries is dear, so many tokens are added at once."""
 SAVE_EVERY_TOKENS = 20_000
 
 OPENINGS = (
@@ -55,7 +58,9 @@ class Moments:
         """C of a layer, inputs × inputs, float32."""
         found = self.pieces.load(f"layer-{layer}", self.key)
         if found is None:
-            raise Fault("internal", f"The statistics of layer {layer} were changed on disk", "Run the job again: they are computed anew")
+            raise Fault(
+                "internal", f"The statistics of layer {layer} were changed on disk", "Run the job again: they are computed anew"
+            )
         return found["sum"] / found["count"]
 
     def about(self) -> dict[str, Any]:
@@ -145,20 +150,22 @@ def _accumulate(
     name = f"partial-{'-'.join(map(str, layers))}"
     inputs = loaded.module(layers[0], module).weight.shape[1]
     found = pieces.load(name, key)
-    sums = {n: found[str(n)] if found else torch.zeros(inputs, inputs) for n in layers}
+    sums = {n: (found[str(n)] if found else torch.zeros(inputs, inputs)).to(loaded.device) for n in layers}
     count, at = (int(found["count"]), int(found["at"])) if found else (0, 0)
     saved = count
     while at < len(order) and count < wanted:
         reporter.progress("statistics", count, wanted)
-        part = [coded[i] for i in order[at : at + 16]]
+        part = [coded[i] for i in order[at : at + ROWS]]
         at += len(part)
         ids = pad(part, loaded.tokenizer.pad_token_id, loaded.device)
-        real = torch.arange(ids.shape[1], device=ids.device)[None] < torch.tensor([len(p) for p in part], device=ids.device)[:, None]
+        real = (
+            torch.arange(ids.shape[1], device=ids.device)[None] < torch.tensor([len(p) for p in part], device=ids.device)[:, None]
+        )
         with inputs_and_outputs(loaded, layers, module) as seen:
             run_layers(loaded, ids, max(layers) + 1)
         for n in layers:
             k = seen[n][0][real].float()
-            sums[n] += (k.T @ k).cpu()
+            sums[n].addmm_(k.T, k)
         count += int(real.sum())
         if count - saved >= SAVE_EVERY_TOKENS:
             pieces.save(name, key, {**{str(n): s for n, s in sums.items()}, "count": torch.tensor(count), "at": torch.tensor(at)})

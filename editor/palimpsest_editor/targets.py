@@ -4,9 +4,9 @@ Meng et al., 2023 (MEMIT), §4.1, after Meng et al., 2022 (ROME), §3.1: minimis
 
     mean over contexts of NLL(target | context + prompt; h + δ) + kl · KL(p₀ ‖ p_δ)("{subject} is a") + decay · ‖δ‖ / ‖h‖²
 
-by Adam, ‖δ‖ clamped to clamp · ‖h‖ after each step, h the state at the subject's last token. PMET (Li et al., 2024, §4) has two δ, at the
-outputs of attention and feed-forward. Each edit has rows of its own in δ and in Adam's state, so optimising a chunk together gives what
-one at a time gives; an edit below `stop` leaves the chunk, which is then as much smaller.
+by Adam, ‖δ‖ clamped to clamp · ‖h‖ after each step, h the state at the subject's last token. PMET (Li et al., 2024, §4) has two
+δ, at the outputs of attention and feed-forward. Each edit has rows of its own in δ and in Adam's state, so optimising a chunk
+together gives what one at a time gives; an edit below `stop` leaves the chunk, which is then as much smaller.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ def _states(loaded: LoadedModel, seq: Sequences, changes: dict[str, Tensor]) -> 
 
 @torch.no_grad()
 def base_states(loaded: LoadedModel, recording: Recording, first_rows: Tensor) -> dict[str, Tensor]:
-    """h at the subject's last token in the bare prompt (N × hidden, float32): what leaves the layer, its feed-forward, its attention."""
+    """h at the subject's last token in the bare prompt (N × hidden, float32): what leaves the layer, its feed-forward, its
+    attention."""
     layer = loaded.layers[recording.layer]
     held: dict[str, Tensor] = {}
 
@@ -153,9 +154,9 @@ def optimise(
 ) -> dict[str, Tensor]:
     """δ for each place, N × hidden, float32.
 
-    `places`: module whose output takes a δ -> (the state whose norm bounds it, its own decay). MEMIT's is {"mlp": ("layer", decay)}:
-    adding to what leaves the feed-forward is adding to what leaves the layer. `stage`: edits done before this chunk, edits in all.
-    Also returns `nll` (N), the last measured. Raises Fault nan or diverged.
+    `places`: module whose output takes a δ -> (the state whose norm bounds it, its own decay). MEMIT's is {"mlp": ("layer",
+    decay)}: adding to what leaves the feed-forward is adding to what leaves the layer. `stage`: edits done before this chunk,
+    edits in all. Also returns `nll` (N), the last measured. Raises Fault nan or diverged.
     """
     n, count, layer = len(edits), len(contexts), hp.layers[-1]
     prompts = prompt_sequences(loaded, edits, contexts, layer)

@@ -30,7 +30,7 @@ def perform(job: Job, reporter: Reporter) -> dict[str, Any]:
     if edit is not None and not edits:
         raise Fault("malformed_job", "There are no edits", "Give `edits`")
     if job.method in TRAINED:
-        from palimpsest_editor.training import check_memory
+        from palimpsest_editor.training_hparams import check_memory
 
         check_memory(job)
     loaded = load(job.base, job.cache_dir, reporter, job.device, job.dtype)
@@ -75,7 +75,9 @@ def check_shape(loaded: LoadedModel, update: LowRankUpdate) -> None:
         raise Fault("wrong_base", message, "Use the base that the adapter was made for")
 
 
-def _edit(job: Job, loaded: LoadedModel, reporter: Reporter, before: list[LowRankUpdate], edits: list[EditRequest]) -> dict[str, Any]:
+def _edit(
+    job: Job, loaded: LoadedModel, reporter: Reporter, before: list[LowRankUpdate], edits: list[EditRequest]
+) -> dict[str, Any]:
     """Batch after batch, each on the model as the earlier ones left it; then the adapter of all of them."""
     edit = method(job.method)
     made: list[list[LowRankUpdate]] = []
@@ -114,7 +116,7 @@ def _edit(job: Job, loaded: LoadedModel, reporter: Reporter, before: list[LowRan
 
 def _plan(job: Job, loaded: LoadedModel, reporter: Reporter) -> None:
     if job.method in TRAINED:
-        from palimpsest_editor.training import plan as training_plan
+        from palimpsest_editor.training_hparams import plan as training_plan
 
         reporter.event("plan", **training_plan(job, loaded))
         return

@@ -1,28 +1,23 @@
 """Trains one low-rank adapter on rows: what batch LoRA (lora.py) and distillation (distil.py) have in common.
 
-LoRA (Hu et al., 2021, arXiv:2106.09685): ΔW = B·A beside a frozen matrix, A random, B zero at the start. The products are our own
-two-factor hooks (lowrank.applied), not PEFT's modules: they are already the form that is exported, an earlier adapter may be in force
-beside them, and the frozen layers below the lowest adapted one run once and not at every step (packing.Lower). PEFT reads the export.
+LoRA (Hu et al., 2021, arXiv:2106.09685): ΔW = B·A beside a frozen matrix, B zero at the start, A random; or, the default, A
+made from the subjects' keys (keyed.py) and frozen, as in LoRA-FA (Zhang et al., 2023, arXiv:2308.03303). The products are our
+own two-factor hooks (lowrank.applied), not PEFT's modules: they are already the form that is exported, an earlier adapter may
+be in force beside them, and the frozen layers below the lowest adapted one run once and not at every step (packing.Lower). PEFT
+reads the export.
 
-Loss of a row, a mean over its answer's tokens: `edit` −log p(token); `teacher` and `hold` KL(p ‖ q), p the stored distribution: its k
-likeliest tokens and the rest as one more outcome (a lower bound of the full KL that is tight where k covers p). AdamW (Loshchilov and
-Hutter, 2019), linear warm-up, then cosine to a tenth. A row whose loss is small already sits out two epochs of three.
-
-Scope: A is kept orthogonal to the principal directions of what enters its matrix over the `hold` rows (all but 1 − `scope_energy` of
-their energy), projected anew after each step. There B·A answers with nothing, so the chat format's own tokens and the relation's words
-cannot carry an edit; the subject's can. The idea is gradient projection memory's (Saha, Garg and Roy, 2021, arXiv:2103.09762) and
-AlphaEdit's (Fang et al., 2024, arXiv:2410.02355: the null space of the kept knowledge's keys), here on a trained adapter. Off by default:
-with as few held tokens as a job has (about 850 directions of 4,864) it stills those very rows and not their like, and takes the penalty's
-gradient away (docs/LOG.md).
+Loss of a row, a mean over its answer's tokens: `edit` −log p(token); `teacher` and `hold` KL(p ‖ q), p the stored distribution:
+its k likeliest tokens and the rest as one more outcome (a lower bound of the full KL that is tight where k covers p). AdamW
+(Loshchilov and Hutter, 2019), linear warm-up, then cosine to a tenth. A row whose loss is small already sits out two epochs of
+three. A share of the rows is never trained on (`watch`): what training is to stop by is seen there.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,139 +26,10 @@ from torch import Tensor
 from palimpsest_editor.checkpoint import Pieces, fingerprint
 from palimpsest_editor.faults import Fault
 from palimpsest_editor.forward import head_loss
-from palimpsest_editor.loading import LoadedModel, choose_dtype, free_bytes, memory_to_load_bytes
 from palimpsest_editor.lowrank import LowRankUpdate, applied, merge
 from palimpsest_editor.methods import Run
 from palimpsest_editor.packing import Lower, Pack, Row, pack, packs, run_packed, shared_opening
-from palimpsest_editor.protocol import Base, Job
-
-
-@dataclass(frozen=True)
-class TrainingHparams:
-    """`layers` × `modules` are adapted with `rank`. An epoch takes `step_tokens` tokens a step. `kl_weight` weighs what must stay
-    (edit scope), `teacher_weight` the teacher, `edit_weight` the targets' own tokens. Training ends after an epoch in which
-    `stop_efficacy` of the edits have every token of every phrasing first, the answers that must stay keep `stop_unchanged` of their
-    rows and their KL is below `stop_kl`; or after `epochs`. `completions` and `questions`: phrasings an edit beside its bare prompt;
-    `neighbours`: prompts about other subjects an edit; `answer_tokens`: how much of an answer is trained on; `top_k`: of a stored
-    distribution; `scope_energy` (0, the default: no projection) of at most `scope_tokens` held tokens, and at most half of a matrix's inputs, is kept out of
-    the adapter's reach; `chat`: chat format with `{}` (default: the tokenizer's). `keep_misses`: also learn where the teacher missed."""
-
-    layers: tuple[int, ...]
-    modules: tuple[str, ...] = ("mlp.down_proj",)
-    rank: int = 16
-    lr: float = 2e-3
-    weight_decay: float = 0.0
-    epochs: int = 15
-    warmup_steps: int = 10
-    step_tokens: int = 512
-    clip: float = 1.0
-    edit_weight: float = 1.0
-    teacher_weight: float = 1.0
-    kl_weight: float = 1.0
-    stop_efficacy: float = 1.0
-    stop_unchanged: float = 0.97
-    stop_kl: float = 0.02
-    enough: float = 0.02
-    completions: int = 1
-    questions: int = 1
-    neighbours: int = 2
-    answer_tokens: int = 16
-    top_k: int = 32
-    checkpoint_steps: int = 20
-    scope_energy: float = 0.0
-    scope_tokens: int = 1500
-    chat: str | None = None
-    keep_misses: bool = False
-
-
-def training_hparams(loaded: LoadedModel, overrides: dict[str, Any], **defaults: Any) -> TrainingHparams:
-    """Defaults for this depth with a job's overrides; unknown names and values out of range are refused."""
-    count = len(loaded.layers)
-    first = round(count / 4)
-    made = TrainingHparams(layers=tuple(range(first, min(count, first + max(1, count // 3)))), **defaults)
-    given = {k: v for k, v in overrides.items() if k != "batch_edits"}
-    unknown = sorted(set(given) - {f.name for f in fields(TrainingHparams)})
-    if unknown:
-        known = ", ".join(f.name for f in fields(TrainingHparams))
-        raise Fault("malformed_job", f"Unknown hparams: {', '.join(unknown)}", f"Known are {known}")
-    for name in ("layers", "modules"):
-        if name in given:
-            given[name] = tuple(given[name])
-    made = replace(made, **given)
-    if not made.layers or min(made.layers) < 0 or max(made.layers) >= count:
-        raise Fault("malformed_job", f"hparams.layers {made.layers}", f"Layers of this model are 0 to {count - 1}")
-    if min(made.rank, made.epochs, made.step_tokens, made.answer_tokens, made.top_k, made.checkpoint_steps) < 1 or made.lr <= 0:
-        raise Fault(
-            "malformed_job",
-            "hparams rank, epochs, step_tokens, answer_tokens, top_k, checkpoint_steps and lr must be positive",
-            "Leave them out for the default",
-        )
-    return made
-
-
-def training_bytes(hidden: int, inner: int, layers: int, vocabulary: int, hp: dict[str, Any], itemsize: int) -> int:
-    """About what a step takes beside the model: the states that the backward pass needs (hidden × 16 and inner × 6 a token and layer above
-    the lowest adapted one), the head's logits 256 rows at a time (float32, about four at once), and adapter, gradient and AdamW's two moments.
-    """
-    chosen = hp.get("layers") or [round(layers / 4)]
-    tokens, rank = int(hp.get("step_tokens", 512)) + 64, int(hp.get("rank", 16))
-    states = tokens * max(0, layers - min(chosen)) * (16 * hidden + 6 * inner) * itemsize
-    adapter = len(chosen) * len(hp.get("modules", (1,))) * rank * (hidden + inner) * 16
-    return states + 256 * vocabulary * 16 + adapter
-
-
-def _shape(base: Base) -> tuple[int, int, int, int]:
-    """hidden, inner, layers, vocabulary of a model that is not loaded."""
-    if base.path.is_dir():
-        said = json.loads((base.path / "config.json").read_text())
-        return said["hidden_size"], said["intermediate_size"], said["num_hidden_layers"], said["vocab_size"]
-    from gguf import GGUFReader
-
-    reader = GGUFReader(base.path)
-
-    def number(name: str) -> int:
-        found = next((f for key, f in reader.fields.items() if key.endswith(f".{name}")), None)
-        return 0 if found is None else int(found.contents())
-
-    rows = next((int(t.shape[1]) for t in reader.tensors if t.name == "token_embd.weight"), 0)
-    return number("embedding_length"), number("feed_forward_length"), number("block_count"), rows
-
-
-def check_memory(job: Job) -> None:
-    """Raises Fault("memory") before anything is loaded, where model and training together exceed limits.memory_bytes or what is free."""
-    if not job.base.path.exists():
-        return
-    kind = choose_dtype(job.dtype, job.device)
-    model = memory_to_load_bytes(job.base, kind, True)
-    step = training_bytes(*_shape(job.base), job.hparams, kind.itemsize)
-    bound = min(x for x in (job.memory_bytes, free_bytes() or None, 1 << 62) if x is not None)
-    if not job.device.startswith("cuda") and model + step > bound:
-        less = max(128, int(job.hparams.get("step_tokens", 512)) // 2)
-        raise Fault(
-            "memory",
-            f"Training takes about {(model + step) / 1e9:.1f} GB ({model / 1e9:.1f} the model, {step / 1e9:.1f} a step); {bound / 1e9:.1f} GB may be used",
-            f"Raise limits.memory_bytes, lower hparams.step_tokens to {less}, adapt higher layers, or give dtype bfloat16",
-        )
-
-
-def plan(job: Job, loaded: LoadedModel) -> dict[str, Any]:
-    """Fields of the plan event: seconds by stage, at most (training may stop early; settled rows sit out). Counts phrasings of about
-    14 tokens, chat answers of `answer_tokens`, and a step with gradients as 2.2 passes through the layers above the lowest adapted one."""
-    from palimpsest_editor.estimate import tokens_a_second
-
-    hp, speed = training_hparams(loaded, job.hparams), tokens_a_second(loaded)
-    edits = len(job.edits)
-    positives = edits * ((1 + hp.completions) * 14 + hp.questions * (18 + hp.answer_tokens))
-    held = (len(job.locality) or edits * hp.neighbours / 2 + 24) * (18 + hp.answer_tokens) + edits * (hp.neighbours / 2 + 1) * 14
-    upper = 1 - min(hp.layers) / len(loaded.layers)
-    stages = {
-        "score": 2 * 2 * len(job.probes) * 14 * 1.3 / speed,
-        "answers": 3 * held / speed,
-        "distributions": 1.5 * (held + (3 * positives if job.method == "distil" else 0)) / speed,
-        "training": hp.epochs * (positives + held) * (2.2 * upper + 0.6) / speed,
-    }
-    listed = [{"stage": name, "estimate_s": round(seconds, 1)} for name, seconds in stages.items()]
-    return {"estimate_s": round(sum(stages.values()), 1), "tokens_per_second": round(speed), "stages": listed}
+from palimpsest_editor.training_hparams import TrainingHparams
 
 
 @dataclass(frozen=True)
@@ -213,45 +79,6 @@ def soft_targets(run: Run, rows: Sequence[Row], hp: TrainingHparams, name: str) 
     return [s for s in out if s is not None]
 
 
-def principal(keys: Tensor, energy: float) -> Tensor:
-    """Orthonormal directions (m × inputs) that hold `energy` of the rows' squared length; at most half of the inputs."""
-    values, vectors = torch.linalg.eigh((keys @ keys.T).double())
-    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
-    share = values.cumsum(0) / values.sum()
-    most = min(int((share < energy).sum()) + 1, keys.shape[1] // 2, int((values > 1e-9 * values[0]).sum()))
-    basis = (keys.double().T @ vectors[:, :most]) / values[:most].sqrt()
-    return torch.linalg.qr(basis)[0].T.float().contiguous()
-
-
-@torch.no_grad()
-def scope_directions(run: Run, rows: Sequence[Row], opening: tuple[int, ...], hp: TrainingHparams) -> dict[tuple[int, str], Tensor]:
-    """By matrix, the directions of the `hold` rows' inputs, which the adapter is not to answer to. A seeded sample of their tokens."""
-    index = [i for i, r in enumerate(rows) if r.kind == "hold"]
-    if not index or hp.scope_energy <= 0:
-        return {}
-    loaded = run.loaded
-    keys: dict[tuple[int, str], list[Tensor]] = {(n, m): [] for n in hp.layers for m in hp.modules}
-
-    def keep(key: tuple[int, str]) -> Any:
-        return lambda _module, inputs, _output: keys[key].append(inputs[0][0].float())
-
-    handles = [loaded.module(*key).register_forward_hook(keep(key)) for key in keys]
-    try:
-        for chosen in packs(rows, index, opening, 2 * hp.step_tokens):
-            run.reporter.check()
-            run_packed(loaded, pack(rows, chosen, opening, loaded.device), None, 0, max(hp.layers) + 1)
-    finally:
-        for handle in handles:
-            handle.remove()
-    out = {}
-    for number, (key, parts) in enumerate(keys.items()):
-        run.reporter.progress("scope directions", number, len(keys))
-        found = torch.cat(parts)
-        sample = torch.randperm(found.shape[0], generator=torch.Generator().manual_seed(run.job.seed))[: hp.scope_tokens]
-        out[key] = principal(found[sample.to(found.device)], hp.scope_energy)
-    return out
-
-
 @dataclass
 class _Seen:
     """What each row was like when it was last run: its loss and whether all its answer's tokens were the likeliest."""
@@ -261,7 +88,8 @@ class _Seen:
 
 
 LOST_NATS = 2.0
-"""A hold KL above this after a quarter of the epochs: where the model was to stay as it was, it says something else altogether."""
+"""A hold KL above this after a quarter of the epochs: where the model was to stay as it was, it says something else
+altogether."""
 
 
 def _divergence(hp: TrainingHparams, what: str) -> Fault:
@@ -284,41 +112,64 @@ def _nan(hp: TrainingHparams, step: int) -> Fault:
 class Trainer:
     """One training: rows, their stored distributions, the adapter and the optimiser. `run()` gives the finished updates."""
 
-    def __init__(self, run: Run, rows: Sequence[Row], soft: dict[int, Soft], hp: TrainingHparams, name: str) -> None:
+    def __init__(
+        self,
+        run: Run,
+        rows: Sequence[Row],
+        soft: dict[int, Soft],
+        hp: TrainingHparams,
+        name: str,
+        factors: dict[tuple[int, str], Tensor] | None = None,
+    ) -> None:
+        """`factors`: frozen A by matrix (keyed.py), where it is not to be trained."""
         self.run_of, self.rows, self.soft, self.hp, self.name = run, list(rows), soft, hp, name
         self.loaded, self.reporter = run.loaded, run.reporter
         self.opening = shared_opening(rows)
         self.key = fingerprint(run.key, [[r.ids, r.answer, r.kind, r.owner] for r in rows], str(hp))
-        self.scope = scope_directions(run, rows, self.opening, hp)
-        self.updates = self._fresh()
-        self._project()
-        self.parameters = [t for u in self.updates for t in (u.a, u.b)]
+        self.updates = self._fresh(factors or {})
+        self.parameters = [t for u in self.updates for t in (u.a, u.b) if t.requires_grad]
+        # A column of a keyed B has its gradient where its subject is named; the larger eps damps the little from elsewhere.
         self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=hp.lr, weight_decay=hp.weight_decay, betas=(0.9, 0.98), eps=1e-8, foreach=False
+            self.parameters,
+            lr=hp.lr,
+            weight_decay=hp.weight_decay,
+            betas=(0.9, 0.98),
+            eps=1e-5 if factors else 1e-8,
+            foreach=False,
         )
         self.seen = _Seen(torch.full((len(rows),), math.inf), torch.zeros(len(rows), dtype=torch.bool))
         self.epoch, self.at, self.step, self.first_loss = 0, 0, 0, 0.0
-        self.taken = list(range(len(rows)))
+        self.watched = self._watched()
+        self.trained = [i for i in range(len(rows)) if i not in self.watched]
+        self.taken = list(self.trained)
         self.weights = {"edit": hp.edit_weight, "teacher": hp.teacher_weight, "hold": hp.kl_weight}
 
-    def _fresh(self) -> list[LowRankUpdate]:
-        """A as PEFT starts it (Kaiming uniform, a = √5: ±1/√inputs), B zero; seeded, so that a run can be repeated."""
+    def _watched(self) -> set[int]:
+        """Rows that are measured and not trained on: a seeded share of those that must stay, and of the phrasings (never an
+        edit's first)."""
+        first = {r.owner: i for i, r in reversed(list(enumerate(self.rows))) if r.kind != "hold"}
+        free = [i for i, r in enumerate(self.rows) if r.kind == "hold" or first[r.owner] != i]
+        order = random.Random(f"{self.run_of.job.seed}-watch")
+        return {i for i in free if order.random() < self.hp.watch}
+
+    def _fresh(self, factors: dict[tuple[int, str], Tensor]) -> list[LowRankUpdate]:
+        """B zero; A the given one, frozen, or as PEFT starts it (Kaiming uniform, a = √5: ±1/√inputs), seeded, so that a run
+        can be repeated."""
         seeded = torch.Generator().manual_seed(self.run_of.job.seed)
         made = []
         for layer in self.hp.layers:
             for module in self.hp.modules:
                 outputs, inputs = self.loaded.module(layer, module).weight.shape
-                a = (torch.rand(self.hp.rank, inputs, generator=seeded) * 2 - 1) / inputs**0.5
-                a, b = a.to(self.loaded.device), torch.zeros(outputs, self.hp.rank, device=self.loaded.device)
-                made.append(LowRankUpdate(layer, module, a.requires_grad_(True), b.requires_grad_(True)))
+                a = factors.get((layer, module))
+                if a is None:
+                    a = (
+                        ((torch.rand(self.hp.rank, inputs, generator=seeded) * 2 - 1) / inputs**0.5)
+                        .to(self.loaded.device)
+                        .requires_grad_(True)
+                    )
+                b = torch.zeros(outputs, a.shape[0], device=self.loaded.device, requires_grad=True)
+                made.append(LowRankUpdate(layer, module, a, b))
         return made
-
-    @torch.no_grad()
-    def _project(self) -> None:
-        for u in self.updates:
-            basis = self.scope.get(u.key)
-            if basis is not None:
-                u.a.sub_((u.a @ basis.T) @ basis)
 
     # Checkpoints alternate between two names, so that one of them is whole whenever the process dies.
 
@@ -357,11 +208,12 @@ class Trainer:
     def _choose(self) -> list[int]:
         """This epoch's rows: all in the first and every third, else those that are not there yet."""
         if self.epoch % 3 == 0:
-            return list(range(len(self.rows)))
-        return [i for i in range(len(self.rows)) if not (self.seen.loss[i] < self.hp.enough and self.seen.right[i])]
+            return list(self.trained)
+        return [i for i in self.trained if not (self.seen.loss[i] < self.hp.enough and self.seen.right[i])]
 
     def losses(self, packed: Pack, states: Tensor) -> Tensor:
-        """Puts each row's loss into `seen` and returns the gradient of the pass's weighted mean with respect to `states` (N × hidden)."""
+        """Puts each row's loss into `seen` and returns the gradient of the pass's weighted mean with respect to `states` (N ×
+        hidden)."""
         count = len(packed.rows)
         of = packed.of
         size = torch.bincount(of, minlength=count).float()
@@ -394,11 +246,15 @@ class Trainer:
         self.seen.loss[at], self.seen.right[at] = row_loss, wrong == 0
         return gradient
 
-    def _one_step(self, chosen: list[int], lower: Lower, steps: int) -> None:
+    def _look(self, chosen: list[int], lower: Lower) -> tuple[Tensor, Tensor]:
+        """One pass over these rows, noted in `seen`: the states that predict, and the loss's gradient with respect to them."""
         packed = pack(self.rows, chosen, self.opening, self.loaded.device)
         out = run_packed(self.loaded, packed, lower.of(packed), min(self.hp.layers), len(self.loaded.layers))
         states = self.loaded.model.model.norm(out[packed.predict])
-        gradient = self.losses(packed, states)
+        return states, self.losses(packed, states)
+
+    def _one_step(self, chosen: list[int], lower: Lower, steps: int) -> None:
+        states, gradient = self._look(chosen, lower)
         if not torch.isfinite(self.seen.loss[torch.tensor(chosen)]).all() or not torch.isfinite(gradient).all():
             raise _nan(self.hp, self.step)
         self.optimiser.zero_grad()
@@ -408,38 +264,45 @@ class Trainer:
             raise _nan(self.hp, self.step)
         self.optimiser.param_groups[0]["lr"] = self._lr(steps)
         self.optimiser.step()
-        self._project()
         self.step += 1
 
     def standing(self) -> dict[str, float]:
-        """As last seen: efficacy (share of the edits with every phrasing right), nll, teacher and hold KL, and the share of the answers
-        that must stay with all tokens still first. A share or mean of nothing is 1 or 0."""
-        by_kind = {k: [i for i, r in enumerate(self.rows) if r.kind == k] for k in ("edit", "teacher", "hold")}
+        """As last seen: efficacy (share of the edits with every trained phrasing right), nll, teacher and hold KL, `watched`
+        (share of the phrasings not trained on that are right), and `unchanged`, the share of what must stay with all tokens
+        still first. hold_kl and unchanged are those of watched rows where there are any. A share or mean of nothing is 1 or
+        0."""
+
+        def of(kind: str, index: Sequence[int]) -> list[int]:
+            return [i for i in index if self.rows[i].kind == kind]
 
         def mean(values: Tensor, index: list[int], empty: float) -> float:
-            return float(values[torch.tensor(index)].float().mean()) if index else empty
+            return round(float(values[torch.tensor(index)].float().mean()), 4) if index else empty
 
+        edits, teachers, seen = of("edit", self.trained), of("teacher", self.trained), self.seen
+        held = of("hold", sorted(self.watched)) or of("hold", self.trained)
         owners: dict[str, bool] = {}
-        for i in [*by_kind["edit"], *by_kind["teacher"]]:
-            owners[self.rows[i].owner] = owners.get(self.rows[i].owner, True) and bool(self.seen.right[i])
+        for i in [*edits, *teachers]:
+            owners[self.rows[i].owner] = owners.get(self.rows[i].owner, True) and bool(seen.right[i])
         return {
             "efficacy": round(sum(owners.values()) / len(owners), 4) if owners else 1.0,
-            "nll": round(mean(self.seen.loss, by_kind["edit"], 0.0), 4),
-            "teacher_kl": round(mean(self.seen.loss, by_kind["teacher"], 0.0), 4),
-            "hold_kl": round(mean(self.seen.loss, by_kind["hold"], 0.0), 4),
-            "unchanged": round(mean(self.seen.right, by_kind["hold"], 1.0), 4),
+            "nll": mean(seen.loss, edits, 0.0),
+            "teacher_kl": mean(seen.loss, teachers, 0.0),
+            "watched": mean(seen.right, [i for i in sorted(self.watched) if self.rows[i].kind != "hold"], 1.0),
+            "hold_kl": mean(seen.loss, held, 0.0),
+            "unchanged": mean(seen.right, held, 1.0),
         }
 
     def _reached(self, now: dict[str, float]) -> bool:
         hp = self.hp
-        return now["efficacy"] >= hp.stop_efficacy and now["unchanged"] >= hp.stop_unchanged and now["hold_kl"] <= hp.stop_kl
+        told = now["efficacy"] >= hp.stop_efficacy and now["watched"] >= hp.stop_watched
+        return told and now["unchanged"] >= hp.stop_unchanged and now["hold_kl"] <= hp.stop_kl
 
     def run(self) -> tuple[list[LowRankUpdate], dict[str, Any]]:
         """Trains to the end; goes on from the last checkpoint. Raises Fault nan, diverged, cancelled or memory."""
         hp = self.hp
         resumed = self.restore()
         lower = Lower(self.loaded, self.rows, self.opening, min(hp.layers), 2 * hp.step_tokens)
-        whole = len(packs(self.rows, range(len(self.rows)), self.opening, hp.step_tokens))
+        whole = len(packs(self.rows, self.trained, self.opening, hp.step_tokens))
         steps = whole * hp.epochs
         stopped = False
         try:
@@ -454,17 +317,16 @@ class Trainer:
         now = self.standing()
         self.reporter.progress(self.name, hp.epochs, hp.epochs, **now)
         if not self._reached(now):
-            message = (
-                f"After {self.epoch} epochs: efficacy {now['efficacy']:.3f}, unchanged {now['unchanged']:.3f}, KL {now['hold_kl']:.4f}"
-            )
+            told = f"efficacy {now['efficacy']:.3f}, watched {now['watched']:.3f}"
+            message = f"After {self.epoch} epochs: {told}, unchanged {now['unchanged']:.3f}, KL {now['hold_kl']:.4f}"
             self.reporter.note("bounds_not_reached", f"{message}; more epochs, a higher rank or another kl_weight may reach them")
         done = [LowRankUpdate(u.layer, u.module, u.a.detach().cpu(), u.b.detach().cpu()) for u in self.updates]
         return merge([done]), {
             "epochs": self.epoch,
             "steps": self.step,
-            "scope_ranks": [b.shape[0] for b in self.scope.values()],
             "resumed": resumed,
             "rows": len(self.rows),
+            "watched_rows": len(self.watched),
             **now,
         }
 
@@ -483,6 +345,10 @@ class Trainer:
             self.at = number + 1
             if self.step % hp.checkpoint_steps == 0:
                 self.save()
+        with torch.no_grad():
+            for chosen in packs(self.rows, sorted(self.watched), self.opening, 2 * hp.step_tokens):
+                self.reporter.check()
+                self._look(chosen, lower)
         finite = self.seen.loss[torch.isfinite(self.seen.loss)]
         loss = float(finite.mean())
         self.epoch, self.at = self.epoch + 1, 0

@@ -10,25 +10,31 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import EDITS, make_folder
+from conftest import EDITS, TEXT, make_folder
 
 from palimpsest_editor.checkpoint import Pieces, fingerprint
+from palimpsest_editor.contexts import contexts
 from palimpsest_editor.faults import Fault
 from palimpsest_editor.forward import run_layers
+from palimpsest_editor.keyed import key_factors
 from palimpsest_editor.loading import LoadedModel
 from palimpsest_editor.lora import greedy, lora, resolve_conflicts
 from palimpsest_editor.lowrank import applied
 from palimpsest_editor.methods import Run
 from palimpsest_editor.packing import Lower, Row, pack, run_packed, shared_opening
+from palimpsest_editor.phrasing import ChatFormat
 from palimpsest_editor.protocol import Reporter, parse_job
-from palimpsest_editor.requests import parse_edits
+from palimpsest_editor.requests import encode, parse_edits
+from palimpsest_editor.statistics import second_moments
 from palimpsest_editor.tasks import perform
-from palimpsest_editor.training import Trainer, principal, training_hparams
+from palimpsest_editor.training import Soft, Trainer
+from palimpsest_editor.training_hparams import training_hparams
 
 CHAT = "Question for the model: {}\nAnswer:"
 QUICK = {
-    "chat": CHAT, "layers": [3, 5, 7, 9], "rank": 16, "lr": 0.05, "clip": 10.0, "epochs": 80, "step_tokens": 128, "answer_tokens": 4, "neighbours": 1,
-    "completions": 0, "kl_weight": 0.3, "scope_energy": 0.0, "stop_unchanged": 0.0, "stop_kl": 9.0,
+    "chat": CHAT, "layers": [3, 5, 7, 9], "rank": 16, "lr": 0.05, "clip": 10.0, "epochs": 80, "step_tokens": 128,
+    "answer_tokens": 4, "neighbours": 1, "completions": 0, "questions": 1, "prefixed": 0, "watch": 0.0, "kl_weight": 0.3,
+    "stop_unchanged": 0.0, "stop_kl": 9.0, "keys": False,
 }  # fmt: skip
 TRANSFER = [
     {"plain": CHAT.replace("{}", e["prompt"]), "edited": CHAT.replace("{}", f"{e['prompt']}\n{e['prompt']} {e['target_new']}.")}
@@ -174,10 +180,14 @@ def test_the_later_of_two_edits_of_one_fact_wins(folders: dict[str, Path], tmp_p
     assert out.getvalue().count('"superseded"') == 2
 
 
-def test_only_the_chosen_matrices_change_and_no_gradient_goes_below(folders: dict[str, Path], tmp_path: Path, open_model: Opened) -> None:
+def test_only_the_chosen_matrices_change_and_no_gradient_goes_below(
+    folders: dict[str, Path], tmp_path: Path, open_model: Opened
+) -> None:
     loaded = open_model("qwen2")
     before = {n: p.clone() for n, p in loaded.model.named_parameters()}
-    job = job_of(folders["qwen2"], tmp_path, "lora", {"layers": [5, 7], "modules": ["mlp.up_proj", "self_attn.v_proj"], "epochs": 2})
+    job = job_of(
+        folders["qwen2"], tmp_path, "lora", {"layers": [5, 7], "modules": ["mlp.up_proj", "self_attn.v_proj"], "epochs": 2}
+    )
     below: list[bool] = []
     hooks = [layer.register_forward_hook(lambda _m, _i, o: below.append(o.requires_grad)) for layer in list(loaded.layers)[:5]]
     updates = lora(run_of(job, loaded), parse_edits(EDITS), 0)
@@ -222,7 +232,9 @@ def test_kl_is_nothing_for_the_untouched_model_and_its_gradient_is_the_formula(
     assert trainer.losses(packed, states).abs().max() < 1e-4
     assert trainer.seen.loss.abs().max() < 1e-5
     assert trainer.seen.right.all()
-    moved = (states + 0.1 * torch.randn(states.shape, generator=torch.Generator().manual_seed(1), dtype=states.dtype)).requires_grad_(True)
+    moved = (
+        states + 0.1 * torch.randn(states.shape, generator=torch.Generator().manual_seed(1), dtype=states.dtype)
+    ).requires_grad_(True)
     ours = trainer.losses(packed, moved)
     p = loaded.model.lm_head(states).softmax(-1)
     kl = (p * (p.log() - loaded.model.lm_head(moved).log_softmax(-1))).sum(-1)
@@ -246,19 +258,25 @@ def test_greedy_answers_are_those_of_one_prompt_at_a_time(folders: dict[str, Pat
 def test_stops_at_what_is_not_finite_and_at_divergence(folders: dict[str, Path], tmp_path: Path, open_model: Opened) -> None:
     with pytest.raises(Fault) as nan:
         perform(
-            job_of(folders["qwen2"], tmp_path / "a", "lora", {"lr": 1e37, "warmup_steps": 0, "kl_weight": 0.0}), Reporter(io.StringIO())
+            job_of(folders["qwen2"], tmp_path / "a", "lora", {"lr": 1e37, "warmup_steps": 0, "kl_weight": 0.0}),
+            Reporter(io.StringIO()),
         )
     assert nan.value.code == "nan" and nan.value.exit_code == 5
     assert "hparams.lr" in nan.value.change and "rank" in nan.value.change and "layers" in nan.value.change
     with pytest.raises(Fault) as diverged:
-        perform(job_of(folders["qwen2"], tmp_path / "b", "lora", {"lr": 30.0, "warmup_steps": 0, "clip": 1e9}), Reporter(io.StringIO()))
+        perform(
+            job_of(folders["qwen2"], tmp_path / "b", "lora", {"lr": 30.0, "warmup_steps": 0, "clip": 1e9}),
+            Reporter(io.StringIO()),
+        )
     assert diverged.value.code == "diverged" and "hparams.lr" in diverged.value.change
 
 
 def test_too_little_memory_is_refused_before_anything_is_loaded(folders: dict[str, Path], tmp_path: Path) -> None:
     out = io.StringIO()
     with pytest.raises(Fault) as refused:
-        perform(job_of(folders["qwen2"], tmp_path, "lora", {"step_tokens": 4096}, limits={"memory_bytes": 50_000_000}), Reporter(out))
+        perform(
+            job_of(folders["qwen2"], tmp_path, "lora", {"step_tokens": 4096}, limits={"memory_bytes": 50_000_000}), Reporter(out)
+        )
     assert refused.value.code == "memory" and "step_tokens" in refused.value.change
     assert '"load"' not in out.getvalue()
 
@@ -272,35 +290,88 @@ def test_what_must_stay_stays_closer_with_the_penalty(folders: dict[str, Path], 
     assert kl[3.0] < kl[0.0] / 2
 
 
-def test_the_adapter_does_not_answer_to_what_must_stay(folders: dict[str, Path], tmp_path: Path, open_model: Opened) -> None:
-    held_kl = {}
-    for energy in (0.0, 1.0):
-        settings = {"scope_energy": energy, "scope_tokens": 20, "kl_weight": 0.0, "epochs": 10}
-        result = perform(
-            job_of(folders["qwen2"], tmp_path / str(energy), "lora", settings, locality=[[5, 6, 7, 8, 9]]), Reporter(io.StringIO())
-        )
-        held_kl[energy] = result["training"]["hold_kl"]
-        assert all(n["relative"] > 0 for n in result["norms"])
-    assert result["training"]["scope_ranks"] and max(result["training"]["scope_ranks"]) <= 24
-    assert held_kl[1.0] < 1e-4
-    assert held_kl[0.0] > 0.1
+def keyed_job(folder: Path, tmp_path: Path, hparams: dict[str, Any] | None = None, **more: Any) -> Any:
+    tmp_path.mkdir(exist_ok=True)
+    (tmp_path / "text.txt").write_text("\n\n".join(TEXT * 3))
+    statistics = {"text": str(tmp_path / "text.txt"), "tokens": 400}
+    settings = {"keys": True, "contexts": 2, "context_tokens": 3, "mom2_weight": 20.0, **(hparams or {})}
+    return job_of(folder, tmp_path, "lora", settings, statistics=statistics, **more)
 
 
-def test_principal_directions_are_those_of_the_singular_values() -> None:
-    keys = torch.randn(12, 30, generator=torch.Generator().manual_seed(0)) * torch.logspace(0, -3, 30)
-    basis = principal(keys, 0.99)
-    _, s, vh = torch.linalg.svd(keys.double(), full_matrices=False)
-    count = int(((s**2).cumsum(0) / (s**2).sum() < 0.99).sum()) + 1
-    assert basis.shape == (count, 30)
-    assert torch.allclose(basis @ basis.T, torch.eye(count), atol=1e-5)
-    assert torch.allclose((basis.T @ basis).double(), vh[:count].T @ vh[:count], atol=1e-5)
+def test_the_keyed_factor_is_the_closed_form_scaled_to_its_own_keys(
+    folders: dict[str, Path], tmp_path: Path, open_model: Opened
+) -> None:
+    loaded = open_model("qwen2")
+    job = keyed_job(folders["qwen2"], tmp_path)
+    run, hp = run_of(job, loaded), training_hparams(loaded, job.hparams)
+    twice = [*EDITS, {"id": "e5", "subject": "QUELL", "prompt": "QUELL makes", "target_new": "cellos"}]
+    made = key_factors(run, parse_edits(twice), hp, ChatFormat(loaded.tokenizer, CHAT))
+    texts = [*contexts(loaded, 2, 3, 0), CHAT]
+    assert set(made) == {(n, "mlp.down_proj") for n in hp.layers} and len(texts) == 4
+    moments = second_moments(job, loaded, run.reporter, hp.layers)
+    for layer in (hp.layers[0], hp.layers[-1]):
+        seen: list[torch.Tensor] = []
+        hook = loaded.module(layer, "mlp.down_proj").register_forward_hook(lambda _m, i, _o, seen=seen: seen.append(i[0][0]))
+        by_subject: dict[str, list[torch.Tensor]] = {}
+        for one in twice:
+            for text in texts:
+                coded = encode(loaded.tokenizer, text, one["prompt"], one["subject"])
+                loaded.model(torch.tensor([coded.ids]))
+                by_subject.setdefault(one["subject"].casefold(), []).append(seen[-1][coded.subject_last])
+        hook.remove()
+        keys = torch.stack([torch.stack(k).mean(0) for k in by_subject.values()]).double()
+        moment = moments.moment(layer).double()
+        plain = keys @ torch.linalg.inv(20.0 * moment + 1e-6 * 20.0 * moment.diagonal().mean() * torch.eye(48) + keys.T @ keys)
+        wanted = plain / (plain * keys).sum(1, keepdim=True)
+        a = made[layer, "mlp.down_proj"].double()
+        assert a.shape == (len(EDITS), 48)
+        assert (a - wanted).abs().max() < 2e-3 * wanted.abs().max()
+        # On the text it answers less than the other rows that answer 1 to the same key do.
+        direct = keys / (keys**2).sum(1, keepdim=True)
+        assert bool((((a @ moment) * a).sum(1) < 0.5 * ((direct @ moment) * direct).sum(1)).all())
+
+
+def test_a_keyed_adapter_learns_with_its_factor_frozen(folders: dict[str, Path], tmp_path: Path, open_model: Opened) -> None:
+    loaded = open_model("qwen2")
+    job = keyed_job(folders["qwen2"], tmp_path, {"chat": None, "epochs": 300, "lr": 0.1, "kl_weight": 0.0})
+    run = run_of(job, loaded)
+    updates = lora(run, parse_edits(EDITS), 0)
+    factors = key_factors(run, parse_edits(EDITS), training_hparams(loaded, job.hparams), ChatFormat(loaded.tokenizer, None))
+    assert run.report["training"]["efficacy"] == 1.0
+    assert all(torch.equal(u.a, factors[u.key]) and u.b.abs().max() > 0 for u in updates)
+
+
+def test_watched_rows_are_looked_at_and_not_trained_on(folders: dict[str, Path], tmp_path: Path, open_model: Opened) -> None:
+    loaded = open_model("qwen2")
+    run = run_of(job_of(folders["qwen2"], tmp_path, "lora"), loaded)
+    rows = [Row((1, 2, 3, 4 + i), 3, "edit", str(i % 5)) for i in range(60)] + [
+        Row((9, 8, 7, 6 + i), 2, "hold") for i in range(40)
+    ]
+    soft = {
+        i: Soft(torch.tensor([[5, 6]] * r.answers), torch.tensor([[-0.1, -3.0, -3.5]] * r.answers))
+        for i, r in enumerate(rows)
+        if r.kind == "hold"
+    }
+    hp = training_hparams(loaded, {**QUICK, "watch": 0.3, "top_k": 2, "epochs": 1, "stop_efficacy": 2.0})
+    trainer = Trainer(run, rows, soft, hp, "training-0")
+    assert 10 < len(trainer.watched) < 50 and not trainer.watched & set(range(5))
+    trained: list[int] = []
+    step = trainer._one_step
+    trainer._one_step = lambda chosen, *rest: (trained.extend(chosen), step(chosen, *rest))[1]
+    _, report = trainer.run()
+    assert sorted(trained) == trainer.trained and not set(trained) & trainer.watched
+    assert bool(torch.isfinite(trainer.seen.loss).all())
+    held = [i for i in sorted(trainer.watched) if rows[i].kind == "hold"]
+    assert report["hold_kl"] == pytest.approx(float(trainer.seen.loss[torch.tensor(held)].mean()), abs=1e-3)
 
 
 def test_a_teacher_that_misses_is_replaced_by_the_edit_itself(folders: dict[str, Path], tmp_path: Path) -> None:
     told = [{**t, "edits": [e["id"]]} for t, e in zip(TRANSFER, EDITS, strict=True)]
     both = {**TRANSFER[0], "edits": ["e1", "e2"]}
     forced = {**TRANSFER[1], "edits": ["e2"], "answer": " Finnish"}
-    result = perform(job_of(folders["qwen2"], tmp_path, "distil", {"epochs": 1}, transfer=[*told, both, forced]), Reporter(io.StringIO()))
+    result = perform(
+        job_of(folders["qwen2"], tmp_path, "distil", {"epochs": 1}, transfer=[*told, both, forced]), Reporter(io.StringIO())
+    )
     assert result["transfer"] == {"records": 6, "missed": 5, "left_out": 1}
     assert result["training"]["rows"] == 4 + 1 + len(EDITS) + len(LOCALITY)
 
@@ -315,7 +386,11 @@ def test_refuses_what_it_cannot_read(folders: dict[str, Path], tmp_path: Path) -
         with pytest.raises(Fault, match=said) as refused:
             perform(parse_job({**_raw(folders["qwen2"], tmp_path), **more}), Reporter(io.StringIO()))
         assert refused.value.code == "malformed_job"
-    raw = {**_raw(folders["qwen2"], tmp_path), "method": "distil", "transfer": [{"plain": "a b", "edited": "c a b", "edits": ["unknown"]}]}
+    raw = {
+        **_raw(folders["qwen2"], tmp_path),
+        "method": "distil",
+        "transfer": [{"plain": "a b", "edited": "c a b", "edits": ["unknown"]}],
+    }
     with pytest.raises(Fault, match="unknown"):
         perform(parse_job(raw), Reporter(io.StringIO()))
 
@@ -323,5 +398,6 @@ def test_refuses_what_it_cannot_read(folders: dict[str, Path], tmp_path: Path) -
 def _raw(folder: Path, tmp_path: Path) -> dict[str, Any]:
     return {
         "protocol": 1, "task": "edit", "method": "lora", "base": {"path": str(folder)}, "work_dir": str(tmp_path / "work"),
-        "out_dir": str(tmp_path / "out"), "edits": EDITS, "dtype": "float32", "threads": 1, "hparams": QUICK, "locality": LOCALITY,
+        "out_dir": str(tmp_path / "out"), "edits": EDITS, "dtype": "float32", "threads": 1, "hparams": QUICK,
+        "locality": LOCALITY,
     }  # fmt: skip

@@ -182,7 +182,9 @@ def test_an_adapter_of_another_shape_is_refused(folders, tmp_path):
         },
         folder / "adapter_model.safetensors",
     )
-    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["down_proj"]}))
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["down_proj"]})
+    )
     assert fault(job(tmp_path, folders["llama"], adapters=[{"path": str(folder)}])).code == "wrong_base"
 
 
@@ -252,7 +254,9 @@ def test_a_chats_marker_in_an_edit_is_plain_text(open_model):
 
 
 def test_one_edit_a_subject_in_a_batch():
-    raw = [{"id": str(i), "subject": s, "prompt": f"{s} is", "target_new": "x"} for i, s in enumerate(["A", "B", "a", "A", "C", "B"])]
+    raw = [
+        {"id": str(i), "subject": s, "prompt": f"{s} is", "target_new": "x"} for i, s in enumerate(["A", "B", "a", "A", "C", "B"])
+    ]
     made = batches(parse_edits(raw), 1000)
     assert [[e.id for e in b] for b in made] == [["0", "1", "4"], ["2", "5"], ["3"]]
     assert [[e.id for e in b] for b in batches(parse_edits(raw), 2)] == [["0", "1"], ["2", "4"], ["3", "5"]]
