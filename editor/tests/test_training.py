@@ -333,7 +333,7 @@ def test_the_keyed_factor_is_the_closed_form_scaled_to_its_own_keys(
 
 def test_a_keyed_adapter_learns_with_its_factor_frozen(folders: dict[str, Path], tmp_path: Path, open_model: Opened) -> None:
     loaded = open_model("qwen2")
-    job = keyed_job(folders["qwen2"], tmp_path, {"chat": None, "epochs": 300, "lr": 0.1, "kl_weight": 0.0})
+    job = keyed_job(folders["qwen2"], tmp_path, {"chat": None, "epochs": 300, "lr": 0.1, "kl_weight": 0.0, "weight_decay": 0.0})
     run = run_of(job, loaded)
     updates = lora(run, parse_edits(EDITS), 0)
     factors = key_factors(run, parse_edits(EDITS), training_hparams(loaded, job.hparams), ChatFormat(loaded.tokenizer, None))
