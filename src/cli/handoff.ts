@@ -234,7 +234,10 @@ function addRun(handoff: Command): void {
     .option('--dtype <name>', 'auto, float32 or bfloat16', 'auto')
     .option('--memory <gigabytes>', 'that the editor may use; default: what is free')
     .option('--hparams <json>', 'of the method, over those that fit the model: {"layers": [4,5,6,7,8], "steps": 25}')
-    .option('--statistics-text <file>', 'text whose second moments the methods hold still; default: what the model itself writes, slowly')
+    .option(
+      '--statistics-text <file>',
+      'text whose second moments the methods hold still; default: what the model itself writes, slowly',
+    )
     .option('--statistics-tokens <number>', 'how much of it')
     .option('--detach', 'return at once; the running gateway goes on')
 }
