@@ -8,6 +8,7 @@ import { cpus, homedir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { serverPath } from '../src/engine/build.ts'
+import { median } from './client.ts'
 import { type Answer, type Ask, CONTENDERS, type Contender, type Reply, type Setup } from './engine-contender.ts'
 
 const { values: flags } = parseArgs({
@@ -84,8 +85,6 @@ async function measure(child: ChildProcess, contender: Contender, clients: numbe
   }
   return { ...found, tokens, promptTokens: answers.reduce((sum, answer) => sum + answer.promptTokens, 0) }
 }
-
-const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN
 
 const children = new Map<Contender, ChildProcess>()
 try {

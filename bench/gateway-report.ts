@@ -1,5 +1,6 @@
 /** What bench/gateway.ts measured, as Markdown tables and as plots (Observable Plot, drawn without a browser). */
 import { writeFileSync } from 'node:fs'
+import { median } from './client.ts'
 import { ARMS, type ArmName, type First } from './gateway-first.ts'
 
 /** A round of single requests, milliseconds. */
@@ -36,7 +37,6 @@ export interface Results {
   readonly soak?: readonly Sample[]
 }
 
-const median = (list: readonly number[]): number => list.toSorted((a, b) => a - b)[list.length >> 1] ?? Number.NaN
 const at = (list: readonly number[], p: number): number =>
   list.toSorted((a, b) => a - b)[Math.min(list.length - 1, Math.floor(p * list.length))] ?? Number.NaN
 

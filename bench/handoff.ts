@@ -9,6 +9,7 @@ import { createHash } from 'node:crypto'
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { fluency } from '../src/evaluate/entropy.ts'
+import { clientOf, median } from './client.ts'
 
 const { values: flags } = parseArgs({
   options: {
@@ -38,17 +39,7 @@ interface Record_ {
   readonly generation_prompts: readonly string[]
 }
 
-async function call<T>(method: string, path: string, body?: object | Buffer): Promise<T> {
-  const raw = Buffer.isBuffer(body)
-  const response = await fetch(`${flags.url}${path}`, {
-    method,
-    headers: { 'content-type': raw ? 'application/octet-stream' : 'application/json' },
-    ...(body && { body: raw ? new Uint8Array(body) : JSON.stringify(body) }),
-  })
-  const answer = (await response.json()) as T
-  if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${JSON.stringify(answer).slice(0, 500)}`)
-  return answer
-}
+const call = clientOf(flags.url)
 const lines = (path: string, many: number) =>
   readFileSync(path, 'utf8')
     .split('\n')
@@ -59,7 +50,6 @@ const seconds = async (work: () => Promise<unknown>) => {
   await work()
   return Math.round(performance.now() - start) / 1_000
 }
-const median = (values: readonly number[]) => [...values].sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN
 const percent = (hits: number, of: number) => Math.round((1_000 * hits) / of) / 10
 
 const bySubject = new Map<string, Record_>()

@@ -4,6 +4,7 @@
  * and how long it took. `npm run bench:rollout -- [--url http://127.0.0.1:8080] [--users 120]`
  */
 import { parseArgs } from 'node:util'
+import { clientOf } from './client.ts'
 
 const { values: flags } = parseArgs({
   options: { url: { type: 'string', default: 'http://127.0.0.1:8080' }, users: { type: 'string', default: '120' } },
@@ -40,16 +41,7 @@ interface Shown {
   readonly events: readonly { readonly kind: string; readonly at: string }[]
 }
 
-async function call<T>(method: string, path: string, body?: object): Promise<T> {
-  const response = await fetch(`${flags.url}${path}`, {
-    method,
-    headers: { 'content-type': 'application/json' },
-    ...(body && { body: JSON.stringify(body) }),
-  })
-  const answer = (await response.json()) as T
-  if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${JSON.stringify(answer)}`)
-  return answer
-}
+const call = clientOf(flags.url)
 const ask = (user: number, question: string) =>
   call<{ choices: { message: { content: string } }[] }>('POST', '/v1/chat/completions', {
     ...{ model, user: `user-${user}`, max_tokens: 16, temperature: 0 },

@@ -8,7 +8,7 @@ xpq-tech/PMET issue 5).
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from palimpsest_editor.faults import Fault
 from palimpsest_editor.loading import LoadedModel
@@ -78,6 +78,24 @@ def preset(loaded: LoadedModel, method: str) -> tuple[str, Hparams]:
     return "llama2-7b, layers at the same depth", replace(LLAMA2_7B[method], layers=tuple(range(first, first + many)))
 
 
+Chosen = TypeVar("Chosen", bound=Any)
+
+
+def overridden(base: Chosen, given: dict[str, Any], loaded: LoadedModel, also: str = "") -> Chosen:
+    """`base` (with `layers` among its fields) with a job's overrides. Raises Fault for unknown names and for layers that the
+    model has not; `also` names what is known besides."""
+    names, count = [f.name for f in fields(base)], len(loaded.layers)
+    unknown = sorted(set(given) - set(names))
+    if unknown:
+        raise Fault("malformed_job", f"Unknown hparams: {', '.join(unknown)}", f"Known are {also}{', '.join(names)}")
+    if "layers" in given:
+        given = {**given, "layers": tuple(int(n) for n in given["layers"])}
+    made = replace(base, **given)
+    if not made.layers or min(made.layers) < 0 or max(made.layers) >= count:
+        raise Fault("malformed_job", f"hparams.layers {made.layers}", f"Layers of this model are 0 to {count - 1}")
+    return made
+
+
 def hparams(loaded: LoadedModel, method: str, overrides: dict[str, Any]) -> Hparams:
     """The preset (or the one `preset` names) with a job's overrides; unknown names and values out of range are refused."""
     given = dict(overrides)
@@ -85,15 +103,7 @@ def hparams(loaded: LoadedModel, method: str, overrides: dict[str, Any]) -> Hpar
     if named is not None and named not in NAMED:
         raise Fault("malformed_job", f"hparams.preset {named!r}", f"One of {', '.join(NAMED)}")
     base = preset(loaded, method)[1] if named is None else NAMED[named][method]
-    unknown = sorted(set(given) - {f.name for f in fields(Hparams)})
-    if unknown:
-        known = ", ".join(f.name for f in fields(Hparams))
-        raise Fault("malformed_job", f"Unknown hparams: {', '.join(unknown)}", f"Known are preset, {known}")
-    if "layers" in given:
-        given["layers"] = tuple(int(n) for n in given["layers"])
-    made = replace(base, **given)
-    if not made.layers or min(made.layers) < 0 or max(made.layers) >= len(loaded.layers):
-        raise Fault("malformed_job", f"hparams.layers {made.layers}", f"Layers of this model are 0 to {len(loaded.layers) - 1}")
+    made = overridden(base, given, loaded, "preset, ")
     if made.mom2_weight <= 0 or made.lr <= 0 or made.steps < 1 or made.chunk_edits < 1:
         raise Fault(
             "malformed_job", "hparams mom2_weight, lr, steps and chunk_edits must be positive", "Leave them out for the preset"

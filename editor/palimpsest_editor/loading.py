@@ -130,7 +130,8 @@ def _sound(folder: Path) -> bool:
 
 
 def sweep(folder: Path) -> None:
-    """Removes what killed workers left half written beside the dequantised models: `….PID.part`, where no process PID runs any more."""
+    """Removes what killed workers left half written beside the dequantised models: `….PID.part`, where no process PID
+    runs any more."""
     for part in folder.glob("*.part"):
         pid = part.name.split(".")[-2]
         if pid.isdigit() and int(pid) != os.getpid() and _runs(int(pid)):

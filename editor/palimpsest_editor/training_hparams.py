@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 from palimpsest_editor.estimate import statistics_seconds, tokens_a_second
 from palimpsest_editor.faults import Fault
+from palimpsest_editor.hparams import overridden
 from palimpsest_editor.loading import LoadedModel, choose_dtype, free_bytes, memory_to_load_bytes
 from palimpsest_editor.protocol import Base, Job
 from palimpsest_editor.statistics import cached
@@ -66,19 +67,12 @@ def training_hparams(loaded: LoadedModel, overrides: dict[str, Any], **defaults:
     first = round(count / 6)
     made = TrainingHparams(layers=tuple(range(first, min(count, first + max(1, count // 5)))), **defaults)
     given = {k: v for k, v in overrides.items() if k != "batch_edits"}
-    unknown = sorted(set(given) - {f.name for f in fields(TrainingHparams)})
-    if unknown:
-        known = ", ".join(f.name for f in fields(TrainingHparams))
-        raise Fault("malformed_job", f"Unknown hparams: {', '.join(unknown)}", f"Known are {known}")
-    for name in ("layers", "modules"):
-        if name in given:
-            given[name] = tuple(given[name])
+    if "modules" in given:
+        given["modules"] = tuple(given["modules"])
     if not given.get("keys", made.keys):
         # Without keys A is trained too, and what keeps a keyed B short would wear A away.
         given.setdefault("weight_decay", 0.0)
-    made = replace(made, **given)
-    if not made.layers or min(made.layers) < 0 or max(made.layers) >= count:
-        raise Fault("malformed_job", f"hparams.layers {made.layers}", f"Layers of this model are 0 to {count - 1}")
+    made = overridden(made, given, loaded)
     if min(made.rank, made.epochs, made.step_tokens, made.answer_tokens, made.top_k, made.checkpoint_steps) < 1 or made.lr <= 0:
         raise Fault(
             "malformed_job",

@@ -41,8 +41,9 @@ export async function listen(host: string, port: number): Promise<Listener> {
   }
 }
 
+const STARTING = 'The gateway is starting: its model is not loaded yet.'
 const STARTING_PAGE = `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="color-scheme" content="light dark"><title>Palimpsest is starting</title>
-<p>The gateway is starting: its model is not loaded yet. This page asks again every ${STARTING_SECONDS} seconds.</p></html>`
+<p>${STARTING} This page asks again every ${STARTING_SECONDS} seconds.</p></html>`
 
 const starting: RequestListener = (req, res) => {
   // A browser that opens the console too early waits for it, in place of reading an error.
@@ -54,7 +55,7 @@ const starting: RequestListener = (req, res) => {
     return
   }
   const error = {
-    message: 'The gateway is starting: its model is not loaded yet.',
+    message: STARTING,
     type: 'server_error',
     param: null,
     code: 'starting',

@@ -5,7 +5,7 @@ import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { openMemory } from '../../src/memory/store.ts'
 import type { Served } from '../http/fakes.ts'
-import { fakeEmbedder } from '../unit/memory-fixture.ts'
+import { fakeEmbedder, recordingLog } from '../unit/memory-fixture.ts'
 import { open, openBrowser, serve } from './browser.ts'
 
 vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 })
@@ -26,7 +26,7 @@ beforeAll(async () => {
   // What is not embedded is not indexed: lists have no need of it, and a run takes half a minute instead of many.
   const embedder = { ...fakeEmbedder(), embed: () => never }
   const dataDir = mkdtempSync(join(tmpdir(), 'palimpsest-scale-'))
-  const memory = await openMemory({ dataDir, embedder, now: Date.now, log: { info: () => {}, warn: () => {}, error: () => {} } })
+  const memory = await openMemory({ dataDir, embedder, now: Date.now, log: recordingLog() })
   for (let batch = 0; batch < BATCHES; batch++) {
     const edits = Array.from({ length: EDITS / BATCHES }, (_, i) => city(batch * (EDITS / BATCHES) + i))
     memory.land(edits, { source: `cities-${batch}.jsonl`, tenant: 'default', dryRun: false })

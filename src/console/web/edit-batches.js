@@ -52,7 +52,7 @@ export function Batches() {
           <a class="wrap" href="#/edits?${new URLSearchParams({ batch: batch.id })}"><strong>${batch.source}</strong></a>
           <span class="row">${
             batch.live > 0 &&
-            html`<a class="button small" href="#/experiments?${new URLSearchParams({ new: 'rollout', batch: batch.id })}" 
+            html`<a class="button small" href="#/experiments?${new URLSearchParams({ new: 'rollout', batch: batch.id })}"
               aria-label="Roll out ${batch.source}, ${batch.id}, in stages">Roll out in stages</a>
             <button type="button" class="button small danger" disabled=${busy} aria-label="Roll back ${batch.source}, ${batch.id}" onClick=${() => setAsking(batch)}>Roll back</button>`
           }
