@@ -104,7 +104,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, context: str, prompt: str, subjec
 
 def tokens(tokenizer: PreTrainedTokenizerBase, parts: list[tuple[str, bool]]) -> tuple[list[int], list[tuple[int, int]]]:
     """Tokens of the joined parts and their places in it. Only in parts that are ours (True) does a chat's marker such as
-    `<|im_end|>` count as one; in an edit's words it is cut up like any other text, as the gateway does, so that no edit can end a turn."""
+    `<|im_end|>` count as one; in an edit's words it is cut up like any other text, as the gateway does, so that no edit can
+    end a turn."""
     text = "".join(part for part, _ in parts)
     special = {one.content: id for id, one in tokenizer.added_tokens_decoder.items() if one.special}
     marker = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
