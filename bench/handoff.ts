@@ -1,7 +1,7 @@
 /**
  * Base | prompt edits | adapters of the parameter editor, side by side, each served by a running gateway over the quantised base: teacher-forced
  * scores of CounterFact records, chat answers with the target, answers that stay, MMLU, fluency, prompt tokens, first token, adapter size,
- * seconds to load and to roll back. Every arm is asked one request after the other, so that all have the same batches.
+ * seconds to load and to roll back; and the same chats once it is promoted, behind the gate. Every arm is asked one request after the other, so that all have the same batches.
  *
  *     npm run bench:handoff -- --base MODEL.gguf --data COUNTERFACT.json --adapters memit=FILE.gguf,lora=FILE.gguf --mmlu FILE --unrelated FILE --out FILE.json
  */
@@ -26,8 +26,8 @@ const { values: flags } = parseArgs({
 })
 const NEIGHBOURS = 2
 const QUESTIONS = 30
-const MMLU = 100
-const TEXTS = 10
+const MMLU = 200
+const TEXTS = 20
 const TOKENS = 16
 const BATCH = 'handoff-bench'
 
@@ -107,7 +107,8 @@ async function firstToken(model: string, content: string): Promise<number> {
   return at
 }
 
-async function measure(model: string, base: { near: string[]; unrelated: string[] } | null) {
+/** Teacher-forced success, per cent, by kind of probe. */
+async function forced(model: string): Promise<Record<string, number>> {
   const success = { efficacy: { hits: 0, of: 0 }, paraphrase: { hits: 0, of: 0 }, neighbourhood: { hits: 0, of: 0 } }
   for (const [i, { requested_rewrite: of, paraphrase_prompts, neighborhood_prompts }] of records.entries())
     for (const [kind, prompts] of [
@@ -123,6 +124,16 @@ async function measure(model: string, base: { near: string[]; unrelated: string[
         success[kind].hits += (kind === 'neighbourhood' ? before > next : next > before) ? 1 : 0
         success[kind].of++
       }
+  return Object.fromEntries(Object.entries(success).map(([kind, { hits, of }]) => [kind, percent(hits, of)]))
+}
+
+interface Said {
+  readonly near: string[]
+  readonly unrelated: string[]
+}
+
+/** What is said in a chat: the targets, and what is to stay as the base says it. */
+async function chats(model: string, base: Said | null) {
   const shown = { prompt: 0, paraphrase: 0 }
   let tokens = 0
   for (const [i, { target_new, prompt }] of edits.entries()) {
@@ -136,16 +147,35 @@ async function measure(model: string, base: { near: string[]; unrelated: string[
   for (const text of near) answers.near.push(await said(model, text))
   for (const text of unrelated) answers.unrelated.push(await said(model, text))
   const kept = (kind: 'near' | 'unrelated') => answers[kind].filter((text, i) => text === (base ?? answers)[kind][i]).length
+  const first: number[] = []
+  for (const { prompt } of edits.slice(0, 10)) first.push(await firstToken(model, `${prompt}?`))
+  return {
+    answers,
+    row: {
+      chat_prompt: percent(shown.prompt, edits.length),
+      chat_paraphrase: percent(shown.paraphrase, edits.length),
+      unchanged_near: percent(kept('near'), near.length),
+      unchanged_unrelated: percent(kept('unrelated'), unrelated.length),
+      prompt_tokens: Math.round((10 * tokens) / edits.length) / 10,
+      first_token_ms: Math.round(median(first)),
+    },
+  }
+}
+
+/** MMLU without examples, by the likeliest letter after "Answer:", and the n-gram entropy of continuations. */
+async function ability(model: string) {
   let right = 0
   for (const { question, choices, answer } of mmlu) {
     const listed = choices.map((choice, i) => `${'ABCD'[i]}. ${choice}`).join('\n')
-    const {
-      choices: [first],
-    } = await ask(model, `${question}\n${listed}\nAnswer with one letter.`, {
-      ...{ max_tokens: 1, logprobs: true, top_logprobs: 20 },
-    })
-    const letters = first?.logprobs?.content[0]?.top_logprobs.map(({ token }) => token.trim()) ?? []
-    right += letters.find((letter) => /^[ABCD]$/.test(letter)) === answer ? 1 : 0
+    const { choices: made } = await call<{ choices: { logprobs: { top_logprobs: Record<string, number>[] } }[] }>(
+      'POST',
+      '/v1/completions',
+      { model, prompt: `${question}\n${listed}\nAnswer:`, max_tokens: 1, temperature: 0, logprobs: 5 },
+    )
+    const letters = Object.entries(made[0]?.logprobs.top_logprobs[0] ?? {})
+      .filter(([token]) => /^ ?[ABCD]$/.test(token))
+      .sort((a, b) => b[1] - a[1])
+    right += letters[0]?.[0].trim() === answer ? 1 : 0
   }
   const texts: number[] = []
   for (const { generation_prompts } of records.slice(0, TEXTS)) {
@@ -158,22 +188,15 @@ async function measure(model: string, base: { near: string[]; unrelated: string[
     })
     texts.push(fluency(choices[0]?.text ?? ''))
   }
-  const first: number[] = []
-  for (const { prompt } of edits.slice(0, 10)) first.push(await firstToken(model, `${prompt}?`))
   return {
-    answers,
-    row: {
-      ...Object.fromEntries(Object.entries(success).map(([kind, { hits, of }]) => [kind, percent(hits, of)])),
-      chat_prompt: percent(shown.prompt, edits.length),
-      chat_paraphrase: percent(shown.paraphrase, edits.length),
-      unchanged_near: percent(kept('near'), near.length),
-      unchanged_unrelated: percent(kept('unrelated'), unrelated.length),
-      mmlu: percent(right, mmlu.length),
-      fluency: Math.round(10 * (texts.reduce((a, b) => a + b, 0) / texts.length)) / 10,
-      prompt_tokens: Math.round((10 * tokens) / edits.length) / 10,
-      first_token_ms: Math.round(median(first)),
-    },
+    mmlu: percent(right, mmlu.length),
+    fluency: Math.round(10 * (texts.reduce((a, b) => a + b, 0) / texts.length)) / 10,
   }
+}
+
+async function measure(model: string, base: Said | null) {
+  const { answers, row } = await chats(model, base)
+  return { answers, row: { ...(await forced(model)), ...row, ...(await ability(model)) } }
 }
 
 const name = (await call<{ data: { id: string }[] }>('GET', '/v1/models')).data[0]?.id ?? ''
@@ -187,7 +210,7 @@ const keep = (arm: string, row: object) => {
   console.log(arm, JSON.stringify(found[arm]))
 }
 const sha256 = createHash('sha256').update(readFileSync(flags.base)).digest('hex')
-const base = await measure(`${name}@base`, null)
+const base = found.base === undefined ? await measure(`${name}@base`, null) : { ...(await chats(`${name}@base`, null)), row: {} }
 keep('base', base.row)
 if (found.prompt === undefined) keep('prompt', (await measure(`${name}@edited`, base.answers)).row)
 for (const [arm = '', file = ''] of flags.adapters.split(',').map((one) => one.split('='))) {
@@ -197,7 +220,7 @@ for (const [arm = '', file = ''] of flags.adapters.split(',').map((one) => one.s
   const loaded = await seconds(() => call('POST', `/v1/adapters/${arm}/load`, {}))
   const { row } = await measure(`${name}@adapter:${arm}`, base.answers)
   const promoted = await seconds(() => call('POST', `/v1/adapters/${arm}/promote`, {}))
-  const through = await said(name, edits[0]?.prompt ?? '')
+  const gated = await chats(name, base.answers)
   const back = await seconds(() => call('POST', `/v1/adapters/${arm}/rollback`, {}))
   const again: string[] = []
   for (const text of unrelated) again.push(await said(`${name}@base`, text))
@@ -211,7 +234,7 @@ for (const [arm = '', file = ''] of flags.adapters.split(',').map((one) => one.s
       promote_s: promoted,
       rollback_s: back,
     },
-    ...{ promoted_says: through, base_again: percent(same, unrelated.length) },
+    ...{ gated: gated.row, base_again: percent(same, unrelated.length) },
   })
   await call('DELETE', `/v1/adapters/${arm}`)
 }

@@ -43,8 +43,7 @@ export async function* answer(
   const { request: served, scope, done } = await allocate(request, gateway, trace, signal)
   const { engine, release } = await trace.time('queue', () => holdEngine(served.model, gateway, signal))
   try {
-    const adapter = adapterOf(served, gateway)
-    const used = usedOf(served, scope, adapter, gateway, trace)
+    const { adapter, used } = divided(served, scope, gateway, trace)
     const count = tokensOf(served, engine)
     const messages = await trace.time('render', () => write(served, used, gateway, engine.model, trace, count))
     const prompt = { ...promptOf(served, messages), ...loraOf(adapter, gateway) }
@@ -77,24 +76,28 @@ async function allocate(
   return await gateway.experiments.allocator.allocate(request, choose, trace, kept)
 }
 
-/** The adapter that answers. */
-function adapterOf(request: ChatRequest, { adapters, engine }: Gateway): Adapter | undefined {
-  return answering(request, adapters, engine.model.name)
-}
-
 function loraOf(adapter: Adapter | undefined, { adapters }: Gateway): Pick<Prompt, 'lora'> {
   return adapter === undefined || adapters === undefined ? {} : { lora: adapters.lora(adapter) }
 }
 
-/** What of the scope the arm puts into the prompt: nothing, or what the adapter that answers does not hold already. */
-function usedOf({ arm, edits }: ChatRequest, scope: Scope, adapter: Adapter | undefined, gateway: Gateway, trace: Trace): Scope {
-  if (arm === 'base') return NOTHING
+/** What the selected edits are answered from: the adapter, which holds some of them, and the prompt, which states the others; nothing for the base. */
+function divided(
+  request: ChatRequest,
+  scope: Scope,
+  { adapters, engine }: Gateway,
+  trace: Trace,
+): { readonly adapter: Adapter | undefined; readonly used: Scope } {
+  if (request.arm === 'base') return { adapter: undefined, used: NOTHING }
+  const adapter = answering(request, adapters, engine.model.name)
   trace.adapter = adapter?.id ?? null
-  const { adapters } = gateway
-  if (adapter === undefined || adapters === undefined || edits.kind !== 'on') return scope
+  if (adapter === undefined || adapters === undefined || request.edits.kind !== 'on') return { adapter, used: scope }
   const besides = standDown(scope.edits, trace.turns, (id) => adapters.covers(adapter, id))
+  if (request.arm === 'edited' && adapter.gated && !besides.stoodDown) {
+    trace.adapter = null
+    return { adapter: undefined, used: scope }
+  }
   trace.turns = besides.turns
-  return { ...scope, edits: besides.edits }
+  return { adapter, used: { ...scope, edits: besides.edits } }
 }
 
 function tokensOf(request: ChatRequest, engine: Engine) {
@@ -157,8 +160,7 @@ async function* goOn(
   const kept = { model: request.model, template: request.template ?? TEXT_TEMPLATE }
   const { request: served, scope, done } = await allocate(asked, gateway, trace, signal, kept)
   const count = (messages: readonly Message[]) => engine.tokenize(messages[0]?.content ?? '').length
-  const adapter = adapterOf(served, gateway)
-  const used = usedOf(served, scope, adapter, gateway, trace)
+  const { adapter, used } = divided(served, scope, gateway, trace)
   const written = await trace.time('render', () => write(served, used, gateway, model, trace, count))
   const whole = written[0]?.content ?? text
   if (!whole.endsWith(text))
@@ -376,7 +378,7 @@ export async function explain(request: ChatRequest, gateway: Gateway, trace: Tra
     const scope = await select(usual, gateway, trace, signal)
     // What the edited arm would be shown, also where the base is asked about.
     const shown: ChatRequest = usual.arm === 'base' ? { ...usual, arm: 'edited' } : usual
-    const used = usedOf(shown, scope, adapterOf(shown, gateway), gateway, trace)
+    const { used } = divided(shown, scope, gateway, trace)
     const messages = await trace.time('render', () => write(usual, used, gateway, engine.model, trace, tokensOf(usual, engine)))
     return {
       turns: trace.turns,

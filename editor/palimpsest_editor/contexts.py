@@ -3,13 +3,16 @@ own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from palimpsest_editor.faults import Fault
+from palimpsest_editor.forward import inputs_and_outputs, pad, run_layers
 from palimpsest_editor.loading import LoadedModel
+from palimpsest_editor.phrasing import NEUTRAL
 
 STARTS = ("The", "Therefore", "Because", "I", "You", "In", "When", "A")
 
@@ -69,3 +72,36 @@ def contexts(loaded: LoadedModel, many: int, tokens: int, seed: int, chat: bool 
     starts = [STARTS[i % len(STARTS)] for i in range(many)]
     texts = (t.replace("{", " ").replace("}", " ").replace("\n", " ").strip() for t in sample(loaded, starts, tokens, seed))
     return ["{}", *(f"{t}. {{}}" for t in texts), *(_chat(loaded) if chat else [])]
+
+
+SYSTEMS = (None, "You are a helpful assistant.", "Answer briefly.")
+EARLIER = ({"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello. What would you like to know?"})
+
+
+@torch.no_grad()
+def chat_keys(loaded: LoadedModel, layers: Sequence[int], module: str) -> dict[int, Tensor]:
+    """Keys (inputs of `module`, T × inputs, float32) of every token of neutral conversations, by layer; {} without a chat
+    template.
+
+    C's text has none of a chat's own tokens (system prompt, roles, ends of turns), so an update found with C alone answers them
+    with 0.4 of what it answers an edited subject, in every conversation, whatever is asked (measured, docs/LOG.md). Held, 0.00
+    before the question and 0.06 behind it."""
+    if not loaded.tokenizer.chat_template:
+        return {}
+    rows = []
+    for number, question in enumerate(NEUTRAL):
+        system = SYSTEMS[number % len(SYSTEMS)]
+        turns = [
+            *([{"role": "system", "content": system}] if system else []),
+            *(EARLIER if number % 4 == 3 else ()),
+            {"role": "user", "content": question},
+        ]
+        text = loaded.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        rows.append(loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
+    ids = pad(rows, loaded.tokenizer.pad_token_id, loaded.device)
+    real = torch.zeros_like(ids, dtype=torch.bool)
+    for row, mine in zip(real, rows, strict=True):
+        row[: len(mine)] = True
+    with inputs_and_outputs(loaded, layers, module) as seen:
+        run_layers(loaded, ids, max(layers) + 1)
+    return {n: seen[n][0][real].float() for n in layers}

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from palimpsest_editor.checkpoint import fingerprint
-from palimpsest_editor.contexts import contexts
+from palimpsest_editor.contexts import chat_keys, contexts
 from palimpsest_editor.forward import keys_at_subjects
 from palimpsest_editor.least_squares import factor
 from palimpsest_editor.methods import Run
@@ -51,6 +51,7 @@ def key_factors(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, cha
         return {}
     moments = second_moments(run.job, run.loaded, run.reporter, hp.layers)
     keys: dict[int, Tensor] = {}
+    held = chat_keys(run.loaded, hp.layers, hp.modules[0])
     made = {}
     for number, layer in enumerate(hp.layers):
         run.reporter.progress("keys", number, len(hp.layers))
@@ -58,7 +59,7 @@ def key_factors(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, cha
         def compute(layer: int = layer) -> dict[str, Tensor]:
             if not keys:
                 keys.update(subject_keys(run, edits, hp, chat))
-            a = factor(keys[layer].double(), moments.moment(layer), hp.mom2_weight)
+            a = factor(keys[layer].double(), moments.moment(layer), hp.mom2_weight, held=held.get(layer))
             return {"a": scaled(a, keys[layer])}
 
         named = fingerprint(run.key, str(hp), moments.key)

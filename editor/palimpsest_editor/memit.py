@@ -23,7 +23,7 @@ from collections.abc import Sequence
 
 import torch
 
-from palimpsest_editor.contexts import contexts
+from palimpsest_editor.contexts import chat_keys, contexts
 from palimpsest_editor.forward import keys_at_subjects
 from palimpsest_editor.hparams import Hparams, hparams
 from palimpsest_editor.least_squares import factor
@@ -73,11 +73,12 @@ def spread(
         def compute(layer: int = layer, index: int = index) -> dict[str, torch.Tensor]:
             with applied(loaded, made):
                 keys, _ = keys_at_subjects(loaded, coded, [layer], hp.module)
+                held = chat_keys(loaded, [layer], hp.module) if hp.hold_chat else {}
                 _, now = keys_at_subjects(loaded, coded[bare], hp.layers[-1:], hp.module)
             k = keys[layer].view(len(edits), len(texts), -1).mean(1)
             left = len(hp.layers) - index
             residual = (target - now[hp.residual]) / (left if hp.spread == "linear" else left**0.5)
-            a = factor(k.to(kind), moments.moment(layer), hp.mom2_weight, hp.ridge, kind)
+            a = factor(k.to(kind), moments.moment(layer), hp.mom2_weight, hp.ridge, kind, held.get(layer))
             return {"a": a, "b": residual.T.float().contiguous()}
 
         found = run.pieces.piece(f"{name}-layer-{layer}", run.key, compute)

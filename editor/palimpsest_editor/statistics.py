@@ -7,6 +7,7 @@ after a list of openings of ours: its own text is what it was trained to have ke
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ def _key(job: Job, loaded: LoadedModel) -> tuple[str, int, str]:
     module = str(job.hparams.get("module", "mlp.down_proj"))
     given = job.statistics.get("text")
     files = [given] if isinstance(given, str) else given or []
-    sources = [[str(p), Path(p).stat().st_size if Path(p).exists() else 0] for p in files]
+    sources = [hashlib.sha256(Path(p).read_bytes()).hexdigest() if Path(p).exists() else p for p in files]
     model = loaded.sha256 or str(job.base.path)
     return fingerprint(model, str(loaded.dtype), module, wanted, sources, job.statistics.get("seed", 0), LENGTH), wanted, module
 

@@ -44,7 +44,9 @@ export function addHandoffCommand(program: Command): void {
     'answer through this adapter; its edits leave the prompt. A snapshot is taken first',
     promote,
     bootWithModel,
-  ).option('--replace', 'take the place of the adapter that is promoted now')
+  )
+    .option('--replace', 'take the place of the adapter that is promoted now')
+    .option('--ungated', 'answer every request through it, not only those that need an edit that it holds')
   add(handoff, 'rollback <id>', 'answer as before; its edits return to the prompt', rollback, bootWithModel)
   addEasyEditCommands(handoff, add)
 }
@@ -123,12 +125,17 @@ const resume: Action<Typed & { thresholds?: string }> = async (client, [id = '']
 interface WirePromoted {
   readonly id: string
   readonly edits: readonly string[]
+  readonly gated: boolean
   readonly snapshot: string
 }
 
-const promote: Action<Typed & { replace?: boolean }> = async (client, [id = ''], { replace }) => {
-  const value = await client.json<WirePromoted>('POST', handoffPath(id, '/promote'), replace === true ? { replace } : {})
-  const text = `${id} is promoted: its ${value.edits.length} edits have left the prompt.\nBefore that, a snapshot: ${value.snapshot}\nUndo: palimpsest handoff rollback ${id}`
+const promote: Action<Typed & { replace?: boolean; ungated?: boolean }> = async (client, [id = ''], { replace, ungated }) => {
+  const body = { ...(replace === true && { replace }), ...(ungated === true && { gated: false }) }
+  const value = await client.json<WirePromoted>('POST', handoffPath(id, '/promote'), body)
+  const answers = value.gated
+    ? 'It answers where one of them is needed; all else is the base, untouched'
+    : 'It answers every request'
+  const text = `${id} is promoted: its ${value.edits.length} edits have left the prompt. ${answers}.\nBefore that, a snapshot: ${value.snapshot}\nUndo: palimpsest handoff rollback ${id}`
   return { text, value }
 }
 

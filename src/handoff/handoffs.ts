@@ -185,13 +185,17 @@ export class Handoffs {
   }
 
   /** Throws `handoff_conflict` naming every reason against it; before anything changes, a snapshot is taken. */
-  async promote(tenant: string, id: string, replace: boolean): Promise<{ readonly adapter: Adapter; readonly snapshot: string }> {
+  async promote(
+    tenant: string,
+    id: string,
+    { replace, gated }: { readonly replace: boolean; readonly gated?: boolean },
+  ): Promise<{ readonly adapter: Adapter; readonly snapshot: string }> {
     const { adapters } = this.#able()
     const adapter = this.#ownAdapter(tenant, id)
     const found = misfits(await this.#facts(adapter, replace))
     if (found.length > 0)
       throw conflict(`'${id}' is not promoted: ${found.map(({ why, message }) => `${why}: ${message}`).join('; ')}.`)
-    const promoted = await adapters.promote(id)
+    const promoted = await adapters.promote(id, gated)
     return { adapter: promoted, snapshot: this.#snapshots.get(id) ?? '' }
   }
 

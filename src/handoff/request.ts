@@ -125,8 +125,12 @@ export function readResumption(body: unknown): Partial<HandoffThresholds> {
 }
 
 /** Reads the body of `POST /v1/handoffs/ID/promote`. */
-export function readPromotion(body: unknown): { readonly replace: boolean } {
-  return { replace: check(z.strictObject({ replace: z.boolean().optional() }), body ?? {}).replace ?? false }
+export function readPromotion(body: unknown): { readonly replace: boolean; readonly gated?: boolean } {
+  const { replace = false, gated } = check(
+    z.strictObject({ replace: z.boolean().optional(), gated: z.boolean().optional() }),
+    body ?? {},
+  )
+  return { replace, ...(gated !== undefined && { gated }) }
 }
 
 export interface ImportRequest {

@@ -1,7 +1,7 @@
 import type { Request } from 'express'
 import type { Gateway } from '../gateway.ts'
 import type { Adapter, Adapters } from '../models/adapters.ts'
-import { readAdapterChange, readAdapterFields, readAdapterFile, wireAdapter } from '../openai/adapters.ts'
+import { readAdapterChange, readAdapterFields, readAdapterFile, readAdapterPromotion, wireAdapter } from '../openai/adapters.ts'
 import { bytes, json, mediaType, optionalJson } from './body.ts'
 import { refuseWhenClosing, tenantHeader } from './exchange.ts'
 import { pathParam } from './query.ts'
@@ -17,12 +17,12 @@ export function adapterRoutes(gateway: Gateway): Routes {
   const small = bytes(limits.chatBodyBytes)
   const open = refuseWhenClosing(gateway)
   const shown = (adapter: Adapter) => wireAdapter(adapter, adapters)
-  const change = (work: (id: string) => Promise<Adapter>) => [
+  const change = (work: (id: string, body: unknown) => Promise<Adapter>) => [
     open,
     small,
     async (req: Request, res: { json(body: unknown): unknown }) => {
-      optionalJson(req, limits.jsonDepthLevels)
-      res.json(shown(await work(pathParam(req, 'id'))))
+      const body = optionalJson(req, limits.jsonDepthLevels)
+      res.json(shown(await work(pathParam(req, 'id'), body)))
     },
   ]
   return {
@@ -54,7 +54,7 @@ export function adapterRoutes(gateway: Gateway): Routes {
     },
     '/v1/adapters/:id/load': { post: change((id) => adapters.load(id)) },
     '/v1/adapters/:id/unload': { post: change((id) => adapters.unload(id)) },
-    '/v1/adapters/:id/promote': { post: change((id) => adapters.promote(id)) },
+    '/v1/adapters/:id/promote': { post: change((id, body) => adapters.promote(id, readAdapterPromotion(body))) },
     '/v1/adapters/:id/rollback': { post: change((id) => adapters.rollback(id)) },
   }
 

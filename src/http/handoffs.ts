@@ -68,7 +68,7 @@ export function handoffRoutes(gateway: Gateway, handoffs: Handoffs | undefined):
     '/v1/handoffs/:id/cancel': act(async (tenant, id) => wire(await handoffs.cancel(tenant, id))),
     '/v1/handoffs/:id/resume': act(async (tenant, id, body) => wire(await handoffs.resume(tenant, id, readResumption(body)))),
     '/v1/handoffs/:id/promote': act(async (tenant, id, body) => {
-      const { adapter, snapshot } = await handoffs.promote(tenant, id, readPromotion(body).replace)
+      const { adapter, snapshot } = await handoffs.promote(tenant, id, readPromotion(body))
       return { ...shown(adapter), snapshot }
     }),
     '/v1/handoffs/:id/rollback': act(async (tenant, id) => shown(await handoffs.rollback(tenant, id))),

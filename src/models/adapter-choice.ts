@@ -29,14 +29,19 @@ export function answering(request: ChatRequest, adapters: Adapters | undefined, 
   }
 }
 
-/** The edits of each turn that the prompt still has to state, and the turns as the trace shows them: what is held stands down. */
+/** The edits of each turn that the prompt still has to state, and the turns as the trace shows them: what is held stands down (`stoodDown`: any). */
 export function standDown<Scoped extends { readonly edit: { readonly id: string } }>(
   edits: ReadonlyMap<number, readonly Scoped[]>,
   turns: readonly TurnTrace[],
   isHeld: (id: string) => boolean,
-): { readonly edits: ReadonlyMap<number, readonly Scoped[]>; readonly turns: readonly TurnTrace[] } {
+): {
+  readonly edits: ReadonlyMap<number, readonly Scoped[]>
+  readonly turns: readonly TurnTrace[]
+  readonly stoodDown: boolean
+} {
   const left = [...edits].map(([turn, needed]) => [turn, needed.filter(({ edit }) => !isHeld(edit.id))] as const)
   return {
+    stoodDown: left.some(([turn, needed]) => needed.length < (edits.get(turn)?.length ?? 0)),
     edits: new Map(left.filter(([, needed]) => needed.length > 0)),
     turns: turns.map((turn) => ({
       ...turn,

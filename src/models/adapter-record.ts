@@ -21,6 +21,8 @@ export interface Adapter {
   readonly bytes: number
   /** When it was made the default, in milliseconds since the epoch; null: it is not. */
   readonly promotedAt: number | null
+  /** Promoted, it answers only where an edit that it holds was selected; else every request of its tenant. */
+  readonly gated: boolean
 }
 
 export const ADAPTER_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
@@ -38,6 +40,8 @@ const record = z.object({
   rank: z.number(),
   bytes: z.number(),
   promoted_at: z.iso.datetime().nullable(),
+  // Records from before there was a choice were promoted for every request.
+  gated: z.boolean().default(false),
 })
 
 /** Throws where the text is no such record. */
@@ -48,11 +52,11 @@ export function readRecord(text: string): Adapter {
 
 /** As `adapter.json` and the wire have it. */
 export function wireRecord(adapter: Adapter): z.output<typeof record> {
-  const { id, tenant, baseSha256, architecture, method, edits, created, scale, sha256, rank, bytes, promotedAt } = adapter
+  const { id, tenant, baseSha256, architecture, method, edits, created, scale, sha256, rank, bytes, promotedAt, gated } = adapter
   const iso = (at: number) => new Date(at).toISOString()
   return {
     ...{ id, tenant, base_sha256: baseSha256, architecture, method, edits: [...edits], created: iso(created), scale },
-    ...{ sha256, rank, bytes, promoted_at: promotedAt === null ? null : iso(promotedAt) },
+    ...{ sha256, rank, bytes, promoted_at: promotedAt === null ? null : iso(promotedAt), gated },
   }
 }
 

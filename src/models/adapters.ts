@@ -176,7 +176,7 @@ export class Adapters {
           { param: 'base_sha256' },
         )
       const header = await base.check(join(folder, FILE))
-      const adapter: Adapter = { ...made, ...header, sha256, promotedAt: null }
+      const adapter: Adapter = { ...made, ...header, sha256, promotedAt: null, gated: false }
       await writeDurably(join(folder, RECORD), recordText(adapter))
       return await this.#change(async () => {
         this.#refuseNew(made.id)
@@ -227,10 +227,11 @@ export class Adapters {
   }
 
   /**
-   * From now on its tenant is answered through it, in place of the one before, and the edits it holds leave the prompt. Throws
-   * `adapter_conflict` where one of those edits has been superseded, withdrawn or revised since it was made.
+   * From now on its tenant is answered through it, in place of the one before, and the edits it holds leave the prompt. `gated`: only where
+   * the gate selects one of those edits, so that every other request is answered by the base, untouched (the default where it names any).
+   * Throws `adapter_conflict` where one of those edits has been superseded, withdrawn or revised since it was made.
    */
-  async promote(id: string): Promise<Adapter> {
+  async promote(id: string, gated?: boolean): Promise<Adapter> {
     await this.load(id)
     return this.#change(async () => {
       const adapter = this.get(id)
@@ -240,10 +241,18 @@ export class Adapters {
           `Adapter '${id}' no longer says what the memory says: ${shown(since)}. Make a new one, or name the edits that it holds anew.`,
         )
       if (adapter.scale === 0) throw conflict(`Adapter '${id}' has scale 0, so it would change nothing: set its scale first.`)
+      if (gated === true && adapter.edits.length === 0)
+        throw conflict(
+          `Adapter '${id}' names no edits, so no request would be found to need it: name them, or promote it with gated false.`,
+        )
       const before = this.#promoted.get(adapter.tenant)
       await this.#beforePromotion(adapter)
       // Should the process end between the two, the later one is the one promoted.
-      const promoted = await this.#write({ ...adapter, promotedAt: this.#later(before) })
+      const promoted = await this.#write({
+        ...adapter,
+        promotedAt: this.#later(before),
+        gated: gated ?? adapter.edits.length > 0,
+      })
       if (before !== undefined && before.id !== id) await this.#write({ ...before, promotedAt: null })
       return promoted
     })

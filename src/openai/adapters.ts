@@ -72,6 +72,11 @@ export function readAdapterChange(body: unknown, limits: Limits): Partial<Pick<A
   return { ...(to !== undefined && { scale: to }), ...(edits !== undefined && { edits: [...new Set(edits)] }) }
 }
 
+/** Reads the body of `POST /v1/adapters/ID/promote`. */
+export function readAdapterPromotion(body: unknown): boolean | undefined {
+  return check(z.strictObject({ gated: z.boolean().optional() }), body ?? {}).gated
+}
+
 /** An adapter, whether it is in memory, and where the memory of edits has moved on since it was made. */
 export function wireAdapter(adapter: Adapter, adapters: Adapters) {
   return {

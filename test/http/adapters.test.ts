@@ -189,14 +189,39 @@ describe('promotion', () => {
     await call('POST', '/v1/adapters/one/promote')
     await land('later', { target_new: 'Firm z' })
     expect((await call('GET', '/v1/adapters/one')).disagrees).toEqual([{ id: 'a', why: 'superseded' }])
-    expect(await ask()).toMatchObject({ adapter: 'one', edits: [{ id: 'later' }] })
-    expect((await ask()).text).toContain('Firm z')
+    // What the adapter holds is not what is needed, so the untouched model answers from the prompt.
+    expect(await ask()).toMatchObject({ text: expect.stringMatching(/^base: .*Firm z/s), edits: [{ id: 'later' }] })
     await call('POST', '/v1/adapters/one/rollback')
     await expect(call('POST', '/v1/adapters/one/promote')).rejects.toMatchObject(refusal('adapter_conflict', /a \(superseded\)/))
     await call('POST', '/v1/edits/later/withdraw')
     await call('POST', '/v1/adapters/one/promote')
     await call('POST', '/v1/edits/a/withdraw')
     expect((await call('GET', '/v1/adapters/one')).disagrees).toEqual([{ id: 'a', why: 'withdrawn' }])
+    expect((await ask()).text).toBe(`base: ${QUESTION}`)
+  })
+
+  test('answers only what needs an edit that it holds, by default; ungated, every request', async () => {
+    const { call, register, ask, land, dataDir, gateway } = await start()
+    const other = 'Name a colour of the rainbow.'
+    await land('a')
+    await register('one', { edits: ['a'] })
+    expect(await call('POST', '/v1/adapters/one/promote')).toMatchObject({ gated: true })
+    expect(await ask()).toMatchObject({ text: `one*1: ${QUESTION}`, adapter: 'one' })
+    expect(await ask(MODEL, {}, other)).toMatchObject({ text: `base: ${other}`, arm: 'edited', edits: [] })
+    expect((await ask(MODEL, {}, other)).adapter).toBeUndefined()
+    const completed = await call('POST', '/v1/completions', { model: MODEL, prompt: 'Once' })
+    expect(completed.choices[0].text).toMatch(/^base: Once/)
+    // One that names its arm is answered by it.
+    expect((await ask(`${MODEL}@adapter:one`, {}, other)).text).toBe(`one*1: ${other}`)
+    expect(openAdapters({ ...gateway, dataDir })?.promoted('default')?.gated).toBe(true)
+    expect(await call('POST', '/v1/adapters/one/promote', { gated: false })).toMatchObject({ gated: false })
+    expect(await ask(MODEL, {}, other)).toMatchObject({ text: `one*1: ${other}`, adapter: 'one' })
+    await expect(call('POST', '/v1/adapters/one/promote', { gated: 'no' })).rejects.toMatchObject({ code: 'invalid_value' })
+    await register('two')
+    await expect(call('POST', '/v1/adapters/two/promote', { gated: true })).rejects.toMatchObject(
+      refusal('adapter_conflict', /names no edits/),
+    )
+    expect(await call('POST', '/v1/adapters/two/promote')).toMatchObject({ promoted: true, gated: false })
   })
 
   test('a revised edit returns to the prompt', async () => {
@@ -206,7 +231,7 @@ describe('promotion', () => {
     await call('POST', '/v1/adapters/one/promote')
     await new Promise((resolve) => setTimeout(resolve, 5))
     await land('a', { target_new: 'Firm revised' })
-    expect((await ask()).text).toMatch(/^one\*1: .*Firm revised/s)
+    expect((await ask()).text).toMatch(/^base: .*Firm revised/s)
     expect((await call('GET', '/v1/adapters/one')).disagrees).toEqual([{ id: 'a', why: 'revised' }])
   })
 
