@@ -17,7 +17,7 @@ from palimpsest_editor.phrasing import NEUTRAL
 STARTS = ("The", "Therefore", "Because", "I", "You", "In", "When", "A")
 
 
-class _Look(StoppingCriteria):
+class Look(StoppingCriteria):
     """Never ends a generation by itself, but lets a stop or the memory limit end it between two tokens."""
 
     def __init__(self, check: Callable[[], None]) -> None:
@@ -49,7 +49,7 @@ def sample(loaded: LoadedModel, starts: list[str], tokens: int, seed: int, check
         max_new_tokens=tokens,
         min_new_tokens=tokens,
         pad_token_id=tokenizer.pad_token_id,
-        stopping_criteria=StoppingCriteriaList([_Look(check)]),
+        stopping_criteria=StoppingCriteriaList([Look(check)]),
     )
     tokenizer.padding_side = "right"
     return tokenizer.batch_decode(out, skip_special_tokens=True)

@@ -31,7 +31,7 @@ from palimpsest_editor.lowrank import LowRankUpdate
 from palimpsest_editor.methods import Run
 from palimpsest_editor.packing import Row
 from palimpsest_editor.phrasing import ChatFormat, questions
-from palimpsest_editor.requests import EditRequest
+from palimpsest_editor.requests import EditRequest, inert
 from palimpsest_editor.training import Trainer, soft_targets
 from palimpsest_editor.training_hparams import TrainingHparams, training_hparams
 
@@ -44,7 +44,7 @@ def own_transfer(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, ch
         fact = f"{edit.prompt} {edit.target_new}."
         for text in questions(edit, hp.questions, hp.prefixed, order):
             told = f"{text}\n\nAnswer from the facts below about {edit.subject}:\n- {fact}"
-            plain, edited = (chat.ask(t) if chat.template is not None else chat.ids(t) for t in (text, told))
+            plain, edited = (chat.ask(t) if chat.template is not None else chat.bare(t) for t in (text, told))
             records.append({"plain": plain, "edited": edited, "edits": [edit.id]})
     return records
 
@@ -71,11 +71,11 @@ def teacher_rows(
         plain, edited = coded[i]
         said = answers.get(i)
         if said is None:
-            said = tokenizer(record["answer"], add_special_tokens=False)["input_ids"][: hp.answer_tokens]
+            said = inert(tokenizer, record["answer"])[: hp.answer_tokens]
         elif of and not any(e.target_new.casefold() in tokenizer.decode(said).casefold() for e in of):
             counts["missed"] += 1
             if len(of) == 1 and not hp.keep_misses:
-                said = [*tokenizer(f"{of[0].prompt} {of[0].target_new}.", add_special_tokens=False)["input_ids"], *ends[:1]]
+                said = [*inert(tokenizer, f"{of[0].prompt} {of[0].target_new}."), *ends[:1]]
                 missed.append(Row((*plain, *said), len(plain), "edit", of[0].id))
                 continue
             if not hp.keep_misses:

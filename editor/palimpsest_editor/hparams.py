@@ -19,8 +19,8 @@ class Hparams:
     """`layers` are edited in order, the targets sit at the last. `clamp` bounds ‖δ‖ by that many ‖h‖. `stop` ends an edit's
     optimisation when its mean NLL is below. `mom2_weight` is λ. `contexts` generated prefixes of `context_tokens` beside the bare
     prompt; with `chat` the prompt as a turn of a chat too. `key_contexts`: as many for the keys' means (0: the same ones).
-    `hold_chat`: a chat's own tokens are held (contexts.chat_keys). `gain`: δ times that, once it is found. `spread` divides the residual left at the i-th of L layers by L−i ("linear", MEMIT)
-    or its square root ("sqrt", PMET)."""
+    `hold_chat`: a chat's own tokens are held (contexts.chat_keys). `gain`: δ times that, once it is found. `spread` divides the
+    residual left at the i-th of L layers by L−i ("linear", MEMIT) or its square root ("sqrt", PMET)."""
 
     layers: tuple[int, ...]
     module: str = "mlp.down_proj"

@@ -19,16 +19,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import StoppingCriteriaList
 
 from palimpsest_editor.checkpoint import fingerprint
+from palimpsest_editor.contexts import Look
 from palimpsest_editor.faults import Fault
 from palimpsest_editor.keyed import key_factors
 from palimpsest_editor.lowrank import LowRankUpdate
 from palimpsest_editor.methods import Run
 from palimpsest_editor.packing import Row
 from palimpsest_editor.phrasing import NEUTRAL, ChatFormat, completions, neighbours, questions
-from palimpsest_editor.requests import EditRequest
+from palimpsest_editor.requests import EditRequest, inert, tokens
 from palimpsest_editor.training import Soft, Trainer, soft_targets
 from palimpsest_editor.training_hparams import TrainingHparams, training_hparams
 
@@ -49,17 +50,6 @@ def resolve_conflicts(edits: Sequence[EditRequest]) -> tuple[list[EditRequest], 
                 lost[earlier.id] = edit.id
             held[key] = edit
     return [e for e in edits if e.id not in lost], [{"id": i, "by": by} for i, by in lost.items()]
-
-
-class _Look(StoppingCriteria):
-    """Lets a stop or the memory limit end a generation between two tokens."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-
-    def __call__(self, input_ids: torch.Tensor, _scores: object, **_: object) -> torch.Tensor:
-        self.run.reporter.check()
-        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
 
 def end_tokens(run: Run) -> list[int]:
@@ -87,7 +77,7 @@ def greedy(run: Run, prompts: Sequence[Sequence[int]], most: int, stage: str, ro
             mask = torch.tensor(
                 [[*[0] * (longest - len(prompts[i])), *[1] * len(prompts[i])] for i in index], device=loaded.device
             )
-            look = StoppingCriteriaList([_Look(run)])
+            look = StoppingCriteriaList([Look(run.reporter.check)])
             settings = dict(
                 do_sample=False, temperature=None, top_p=None, top_k=None, repetition_penalty=1.0, max_new_tokens=most
             )
@@ -113,11 +103,11 @@ def edit_rows(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, chat:
     for edit in edits:
         for text in completions(edit, hp.completions, order):
             text = text.rstrip()
-            coded = tokenizer(f"{text} {edit.target_new}", return_offsets_mapping=True)
-            start = next(i for i, (_, b) in enumerate(coded["offset_mapping"]) if b > len(text))
-            rows.append(Row(tuple(coded["input_ids"]), max(1, start), "edit", edit.id))
+            ids, spans = tokens(tokenizer, [(f"{text} {edit.target_new}", False)])
+            start = next(i for i, (_, b) in enumerate(spans) if b > len(text))
+            rows.append(Row(tuple(ids), max(1, start), "edit", edit.id))
         if chat.template is not None:
-            said = tokenizer(f"{edit.prompt} {edit.target_new}.", add_special_tokens=False)["input_ids"]
+            said = inert(tokenizer, f"{edit.prompt} {edit.target_new}.")
             for text in questions(edit, hp.questions, hp.prefixed, order):
                 asked = chat.ask(text)
                 rows.append(Row((*asked, *said, *ends[:1]), len(asked), "edit", edit.id))
@@ -134,16 +124,14 @@ def given_locality(run: Run, chat: ChatFormat) -> list[tuple[list[int], list[int
             continue
         question = one.get("question")
         if isinstance(question, str):
-            ids = chat.ask(question) if chat.template is not None else chat.ids(question)
+            ids = chat.ask(question) if chat.template is not None else chat.bare(question)
         else:
             ids = chat.ids(one.get("prompt"), "locality prompt")
         answer = one.get("answer")
         made.append(
             (
                 ids,
-                run.loaded.tokenizer(answer, add_special_tokens=False)["input_ids"]
-                if isinstance(answer, str) and answer
-                else None,
+                inert(run.loaded.tokenizer, answer) if isinstance(answer, str) and answer else None,
             )
         )
     return made
@@ -159,10 +147,10 @@ def hold_rows(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, chat:
         for edit in edits:
             for number, text in enumerate(neighbours(edit, hp.neighbours, edits, order)):
                 bare = chat.template is None or number % 2 == 1
-                (short if bare else prompts).append((chat.ids(text) if bare else chat.ask(text), None))
+                (short if bare else prompts).append((chat.bare(text) if bare else chat.ask(text), None))
             if not hp.keys:
-                short.append((chat.ids(f"{edit.subject} is a"), None))
-        prompts += [(chat.ask(q) if chat.template is not None else chat.ids(q), None) for q in NEUTRAL]
+                short.append((chat.bare(f"{edit.subject} is a"), None))
+        prompts += [(chat.ask(q) if chat.template is not None else chat.bare(q), None) for q in NEUTRAL]
     rows = []
     for stage, most, given in (
         ("locality answers", hp.answer_tokens, prompts),

@@ -12,7 +12,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from palimpsest_editor.faults import Fault
-from palimpsest_editor.requests import EditRequest
+from palimpsest_editor.requests import EditRequest, tokens
 
 PREFIXES = (
     "The match was called off because of the rain.",
@@ -67,7 +67,6 @@ class ChatFormat:
             raise Fault(
                 "malformed_job", "hparams.chat holds `{}` other than once", "Give the chat format with one `{}` for the question"
             )
-        self._special = [t for t in tokenizer.all_special_tokens if t]
 
     def ids(self, prompt: Any, what: str = "prompt") -> list[int]:
         """Token ids of a rendered prompt: a text, ids already, or messages for the tokenizer's chat template."""
@@ -81,19 +80,14 @@ class ChatFormat:
         raise Fault("malformed_job", f"A {what} is neither a text, token ids nor messages", f"Give each {what} as one of them")
 
     def ask(self, question: str) -> list[int]:
-        """Token ids of the chat prompt for one question. A special token's text inside a question is refused: it would end the
-        turn."""
-        if any(t in question for t in self._special):
-            raise Fault(
-                "malformed_job", f"A special token's text occurs in {question!r}", "Take it out of the edit or the prompt"
-            )
+        """Token ids of the chat prompt for one question. A chat's marker inside the question is text and ends no turn."""
         assert self.template is not None
-        return list(self.tokenizer(self.template.replace("{}", question), add_special_tokens=self.bos)["input_ids"])
+        before, _, after = self.template.partition("{}")
+        return tokens(self.tokenizer, [(before, True), (question, False), (after, True)])[0]
 
-    @property
-    def bos(self) -> bool:
-        """Whether the tokenizer is still to add its first token (a template that writes it has it already)."""
-        return self.template is None or not any(self.template.startswith(t) for t in self._special)
+    def bare(self, text: str) -> list[int]:
+        """Token ids of an edit's words as a text to be gone on with."""
+        return tokens(self.tokenizer, [(text, False)])[0]
 
 
 def completions(edit: EditRequest, many: int, order: random.Random) -> list[str]:

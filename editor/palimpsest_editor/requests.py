@@ -109,14 +109,15 @@ def tokens(tokenizer: PreTrainedTokenizerBase, parts: list[tuple[str, bool]]) ->
     text = "".join(part for part, _ in parts)
     special = {one.content: id for id, one in tokenizer.added_tokens_decoder.items() if one.special}
     marker = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
+    # A template that writes the first token itself must not be given another.
+    begin = [] if parts[0][1] and marker.match(text) else tokenizer("")["input_ids"]
     if len(marker.findall(text)) == sum(len(marker.findall(part)) for part, ours in parts if ours):
-        coded = tokenizer(text, return_offsets_mapping=True)
-        return coded["input_ids"], coded["offset_mapping"]
+        coded = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
+        return [*begin, *coded["input_ids"]], [(0, 0)] * len(begin) + coded["offset_mapping"]
     cuts, at = [], 0
     for part, ours in parts:
         cuts += [(at + m.start(), at + m.end()) for m in marker.finditer(part)] if ours else []
         at += len(part)
-    begin = tokenizer("")["input_ids"]
     ids, spans, done = list(begin), [(0, 0)] * len(begin), 0
     for low, high in [*cuts, (len(text), len(text))]:
         coded = tokenizer(text[done:low], return_offsets_mapping=True, add_special_tokens=False, split_special_tokens=True)
@@ -127,3 +128,8 @@ def tokens(tokenizer: PreTrainedTokenizerBase, parts: list[tuple[str, bool]]) ->
             spans.append((low, high))
         done = high
     return ids, spans
+
+
+def inert(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Tokens of an edit's words inside a text of ours: without a first token, and a chat's marker in them is cut up."""
+    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
