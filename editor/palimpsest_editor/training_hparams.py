@@ -61,11 +61,16 @@ class TrainingHparams:
     keep_misses: bool = False
 
 
+def default_layers(count: int) -> tuple[int, ...]:
+    """Early ones: there the keys of two subjects are least alike, and those of one subject most alike in different texts
+    (docs/LOG.md)."""
+    return tuple(range(1, 1 + max(1, count // 8))) if count > 1 else (0,)
+
+
 def training_hparams(loaded: LoadedModel, overrides: dict[str, Any], **defaults: Any) -> TrainingHparams:
     """Defaults for this depth with a job's overrides; unknown names and values out of range are refused."""
     count = len(loaded.layers)
-    first = round(count / 6)
-    made = TrainingHparams(layers=tuple(range(first, min(count, first + max(1, count // 5)))), **defaults)
+    made = TrainingHparams(layers=default_layers(count), **defaults)
     given = {k: v for k, v in overrides.items() if k != "batch_edits"}
     if "modules" in given:
         given["modules"] = tuple(given["modules"])
@@ -91,7 +96,7 @@ def training_bytes(hidden: int, inner: int, layers: int, vocabulary: int, edits:
     layer above the lowest adapted one), the head's logits 256 rows at a time (float32, about four at once), and adapter,
     gradient and AdamW's two moments.
     """
-    chosen = hp.get("layers") or [round(layers / 6)]
+    chosen = hp.get("layers") or default_layers(layers)
     tokens, rank = int(hp.get("step_tokens", 512)) + 64, edits if hp.get("keys", True) else int(hp.get("rank", 16))
     states = tokens * max(0, layers - min(chosen)) * (16 * hidden + 6 * inner) * itemsize
     adapter = len(chosen) * len(hp.get("modules", (1,))) * rank * (hidden + inner) * 16
