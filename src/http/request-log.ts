@@ -21,6 +21,7 @@ function line({ id, method, route, status, ms, error, call, key, traces }: Compl
     ...(trace && {
       arm: trace.arm,
       edits: trace.applied.map((applied) => applied.id),
+      ...(trace.adapter !== null && { adapter: trace.adapter }),
       promptTokens: trace.promptTokens,
       cachedTokens: trace.tokensCached,
       completionTokens: sum('completionTokens'),

@@ -84,6 +84,7 @@ function answerAttributes({ call, traces, error, status }: Completed): Attribute
         'gen_ai.response.finish_reasons': traces.flatMap(({ finishReason }) => finishReason ?? []),
         'palimpsest.arm': first.arm,
         'palimpsest.edits': first.applied.map(({ id }) => id),
+        ...(first.adapter !== null && { 'palimpsest.adapter': first.adapter }),
         'palimpsest.edits.tokens': first.tokensAdded,
         'palimpsest.memory.version': first.memoryVersion,
         ...(first.template && { 'palimpsest.template': first.template.name }),

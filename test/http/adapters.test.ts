@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterEach, describe, expect, test } from 'vitest'
+import { afterEach, describe, expect, test, vi } from 'vitest'
 import { openAdapters } from '../../src/cli/adapters.ts'
 import { client } from '../../src/cli/client.ts'
 import type { Lora, LoraEngine } from '../../src/engine/engine.ts'
@@ -201,7 +201,7 @@ describe('promotion', () => {
   })
 
   test('answers only what needs an edit that it holds, by default; ungated, every request', async () => {
-    const { call, register, ask, land, dataDir, gateway } = await start()
+    const { call, register, ask, land, dataDir, gateway, logged } = await start()
     const other = 'Name a colour of the rainbow.'
     await land('a')
     await register('one', { edits: ['a'] })
@@ -214,6 +214,10 @@ describe('promotion', () => {
     // One that names its arm is answered by it.
     expect((await ask(`${MODEL}@adapter:one`, {}, other)).text).toBe(`one*1: ${other}`)
     expect(openAdapters({ ...gateway, dataDir })?.promoted('default')?.gated).toBe(true)
+    const answered = () => logged.filter((line) => 'arm' in line)
+    await vi.waitFor(() => expect(answered()).toHaveLength(5))
+    expect(answered()[0]).toMatchObject({ arm: 'edited', adapter: 'one' })
+    expect(answered()[1]).not.toHaveProperty('adapter')
     expect(await call('POST', '/v1/adapters/one/promote', { gated: false })).toMatchObject({ gated: false })
     expect(await ask(MODEL, {}, other)).toMatchObject({ text: `one*1: ${other}`, adapter: 'one' })
     await expect(call('POST', '/v1/adapters/one/promote', { gated: 'no' })).rejects.toMatchObject({ code: 'invalid_value' })
