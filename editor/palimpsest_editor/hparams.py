@@ -56,7 +56,7 @@ _QWEN2_24 = Hparams(layers=(1, 2, 3, 4, 5), steps=30, lr=0.1, clamp=0.75, mom2_w
 
 QWEN2_24 = {
     "memit": _QWEN2_24,
-    "pmet": replace(_QWEN2_24, weight_decay=0.5, spread="sqrt", residual="mlp"),
+    "pmet": replace(_QWEN2_24, clamp=1.0, gain=1.2, weight_decay=0.5, spread="sqrt", residual="mlp"),
 }
 """Qwen2(.5) 0.5B: 24 layers, hidden 896. Tuned on records 0–49 of CounterFact's development split, with C from 100,000 tokens of
 dictionaries (docs/LOG.md)."""

@@ -15,6 +15,8 @@ Departures from the paper and its code:
    what a short, slowly found δ lacks in paraphrases comes back so at less cost to neighbours than by a δ found in long strides
    (docs/LOG.md).
 7. The prompts' earlier tokens are computed once (forward.py): exact, not an approximation.
+8. A chat's own tokens are held: their keys H join the sum, λC + HHᵀ + KKᵀ (contexts.chat_keys; `hold_chat` false leaves them
+   out).
 """
 
 from __future__ import annotations

@@ -43,14 +43,14 @@ class TrainingHparams:
     clip: float = 1.0
     edit_weight: float = 1.0
     teacher_weight: float = 1.0
-    kl_weight: float = 3.0
+    kl_weight: float = 6.0
     watch: float = 0.15
     stop_efficacy: float = 0.9
     stop_watched: float = 0.8
     stop_unchanged: float = 0.0
     stop_kl: float = 0.02
     enough: float = 0.02
-    completions: int = 2
+    completions: int = 4
     questions: int = 2
     prefixed: int = 1
     neighbours: int = 5
