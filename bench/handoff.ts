@@ -24,7 +24,9 @@ const { values: flags } = parseArgs({
     out: { type: 'string', default: 'bench/results/handoff.json' },
   },
 })
-const NEIGHBOURS = 2
+const NEIGHBOURS = 4
+/** Edits that are asked about in chats, with a paraphrase and a neighbour each. */
+const CHATS = 25
 const QUESTIONS = 30
 const MMLU = 200
 const TEXTS = 20
@@ -63,6 +65,7 @@ const edits = records.map(({ case_id, requested_rewrite: { prompt, subject, targ
 }))
 const subjects = edits.map(({ subject }) => subject.toLowerCase())
 const near = records
+  .slice(0, CHATS)
   .map((record) => record.neighborhood_prompts[4] ?? '')
   .filter((text) => !subjects.some((s) => text.toLowerCase().includes(s)))
 const unrelated = lines(flags.unrelated, QUESTIONS).map(({ question }) => question as string)
@@ -136,7 +139,7 @@ interface Said {
 async function chats(model: string, base: Said | null) {
   const shown = { prompt: 0, paraphrase: 0 }
   let tokens = 0
-  for (const [i, { target_new, prompt }] of edits.entries()) {
+  for (const [i, { target_new, prompt }] of edits.slice(0, CHATS).entries()) {
     const answer = await ask(model, prompt)
     tokens += answer.usage.prompt_tokens
     shown.prompt += answer.choices[0]?.message.content.toLowerCase().includes(target_new.toLowerCase()) ? 1 : 0
@@ -152,11 +155,11 @@ async function chats(model: string, base: Said | null) {
   return {
     answers,
     row: {
-      chat_prompt: percent(shown.prompt, edits.length),
-      chat_paraphrase: percent(shown.paraphrase, edits.length),
+      chat_prompt: percent(shown.prompt, Math.min(CHATS, edits.length)),
+      chat_paraphrase: percent(shown.paraphrase, Math.min(CHATS, edits.length)),
       unchanged_near: percent(kept('near'), near.length),
       unchanged_unrelated: percent(kept('unrelated'), unrelated.length),
-      prompt_tokens: Math.round((10 * tokens) / edits.length) / 10,
+      prompt_tokens: Math.round((10 * tokens) / Math.min(CHATS, edits.length)) / 10,
       first_token_ms: Math.round(median(first)),
     },
   }
