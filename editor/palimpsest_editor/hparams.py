@@ -52,13 +52,13 @@ LLAMA2_7B = {
     "pmet": Hparams(layers=(4, 5, 6, 7, 8), steps=20, clamp=1.0, weight_decay=0.5, spread="sqrt", residual="mlp"),
 }
 
-_QWEN2_24 = Hparams(layers=(1, 2, 3, 4, 5), steps=30, lr=0.1, clamp=0.75, mom2_weight=500.0, key_contexts=16, gain=1.3)
+_QWEN2_24 = Hparams(layers=(1, 2, 3, 4, 5), steps=30, lr=0.1, clamp=0.75, mom2_weight=2000.0, key_contexts=16, gain=1.1)
 
 QWEN2_24 = {
     "memit": _QWEN2_24,
-    "pmet": replace(_QWEN2_24, clamp=1.0, gain=1.2, weight_decay=0.5, spread="sqrt", residual="mlp"),
+    "pmet": replace(_QWEN2_24, clamp=1.0, weight_decay=0.5, spread="sqrt", residual="mlp"),
 }
-"""Qwen2(.5) 0.5B: 24 layers, hidden 896. Tuned on records 0–49 of CounterFact's development split, with C from 100,000 tokens of
+"""Qwen2(.5) 0.5B: 24 layers, hidden 896. Tuned on records 0–149 of CounterFact's development split, with C from 100,000 tokens of
 dictionaries (docs/LOG.md)."""
 
 QWEN2_28 = QWEN2_24
