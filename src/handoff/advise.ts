@@ -49,8 +49,8 @@ const BATCH_EDITS = 100
 /** Seconds of the days in which "today" and "later" have to be done. */
 const TIME_S: Readonly<Record<Urgency, number>> = { now: 0, today: 6 * 3_600, later: Number.POSITIVE_INFINITY }
 const BILLION = 1e9
-/** Without anything measured: seconds an edit takes for each 10⁹ weights on 2 cores (MEMIT: 5 s on the 0.5B, docs/LOG.md). The rest are guesses. */
-const SECONDS: Readonly<Record<HandoffMethod, number>> = { memit: 10, pmet: 12, lora: 60, distil: 90 }
+/** Without anything measured here: seconds an edit takes for each 10⁹ weights on 2 quiet cores (50 edits of the 0.5B, docs/LOG.md), rounded up. */
+const SECONDS: Readonly<Record<HandoffMethod, number>> = { memit: 5, pmet: 5, lora: 15, distil: 16 }
 /** Loading and statistics, likewise. */
 const FIXED_SECONDS = 240
 /** Bytes a weight takes while it is edited in float32, from GGUF (measured on the 0.5B: 10), and with gradients. */
