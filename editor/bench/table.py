@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("--statistics-tokens", type=int, default=20_000)
     parser.add_argument("--unrelated", help="a .jsonl of questions")
     parser.add_argument("--unrelated-count", type=int, default=30)
+    parser.add_argument("--forced-only", action="store_true", help="no chat answers: many edits take long to ask about")
     parser.add_argument("--first", type=int, default=250)
     parser.add_argument("--edits", type=int, default=50)
     parser.add_argument("--threads", type=int, default=2)
@@ -160,7 +161,7 @@ def main() -> None:
     torch.set_num_threads(flags.threads)
     raw = records(Path(flags.data), flags.first, flags.edits)
     lines = Path(flags.unrelated).read_text().splitlines()[: flags.unrelated_count] if flags.unrelated else []
-    asked = questions_of(raw, [json.loads(line)["question"] for line in lines])
+    asked = [] if flags.forced_only else questions_of(raw, [json.loads(line)["question"] for line in lines])
     found: dict[str, dict[str, Any]] = {}
     loaded = None
     for name in ("base", *flags.methods.split(",")):
