@@ -1,7 +1,8 @@
 /**
  * Base | prompt edits | adapters of the parameter editor, side by side, each served by a running gateway over the quantised base: teacher-forced
  * scores of CounterFact records, chat answers with the target, answers that stay, MMLU, fluency, prompt tokens, first token, adapter size,
- * seconds to load and to roll back; and the same chats once it is promoted, behind the gate. Every arm is asked one request after the other, so that all have the same batches.
+ * seconds to load and to roll back; and the same chats once it is promoted, behind the gate. Every arm is asked one request after the other, so
+ * that all have the same batches.
  *
  *     npm run bench:handoff -- --base MODEL.gguf --data COUNTERFACT.json --adapters memit=FILE.gguf,lora=FILE.gguf --mmlu FILE --unrelated FILE --out FILE.json
  */
@@ -63,6 +64,7 @@ const records = [...bySubject.values()].slice(0, Number(flags.count))
 const edits = records.map(({ case_id, requested_rewrite: { prompt, subject, target_new } }) => ({
   ...{ id: `cf-${case_id}`, subject, prompt: prompt.replace('{}', subject), target_new: target_new.str },
 }))
+const chatted = edits.slice(0, CHATS)
 const subjects = edits.map(({ subject }) => subject.toLowerCase())
 const near = records
   .slice(0, CHATS)
@@ -84,16 +86,15 @@ async function likelihood(model: string, prompt: string, target: string): Promis
 }
 
 interface Answer {
-  readonly choices: { message: { content: string }; logprobs?: { content: { top_logprobs: { token: string }[] }[] } }[]
+  readonly choices: { message: { content: string } }[]
   readonly usage: { prompt_tokens: number }
 }
-const ask = (model: string, content: string, more: object = {}) =>
+const ask = (model: string, content: string) =>
   call<Answer>('POST', '/v1/chat/completions', {
     model,
     temperature: 0,
     max_tokens: TOKENS,
     messages: [{ role: 'user', content }],
-    ...more,
   })
 const said = async (model: string, content: string) => (await ask(model, content)).choices[0]?.message.content ?? ''
 
@@ -139,7 +140,7 @@ interface Said {
 async function chats(model: string, base: Said | null) {
   const shown = { prompt: 0, paraphrase: 0 }
   let tokens = 0
-  for (const [i, { target_new, prompt }] of edits.slice(0, CHATS).entries()) {
+  for (const [i, { target_new, prompt }] of chatted.entries()) {
     const answer = await ask(model, prompt)
     tokens += answer.usage.prompt_tokens
     shown.prompt += answer.choices[0]?.message.content.toLowerCase().includes(target_new.toLowerCase()) ? 1 : 0
@@ -155,11 +156,11 @@ async function chats(model: string, base: Said | null) {
   return {
     answers,
     row: {
-      chat_prompt: percent(shown.prompt, Math.min(CHATS, edits.length)),
-      chat_paraphrase: percent(shown.paraphrase, Math.min(CHATS, edits.length)),
+      chat_prompt: percent(shown.prompt, chatted.length),
+      chat_paraphrase: percent(shown.paraphrase, chatted.length),
       unchanged_near: percent(kept('near'), near.length),
       unchanged_unrelated: percent(kept('unrelated'), unrelated.length),
-      prompt_tokens: Math.round((10 * tokens) / Math.min(CHATS, edits.length)) / 10,
+      prompt_tokens: Math.round((10 * tokens) / chatted.length) / 10,
       first_token_ms: Math.round(median(first)),
     },
   }

@@ -26,7 +26,7 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
 from gguf.quants import dequantize
 from table import edit_of, records
 
-from palimpsest_editor.adapter import read_adapter
+from palimpsest_editor.adapter import read_adapter, tensor_name
 from palimpsest_editor.loading import load
 from palimpsest_editor.lowrank import LowRankUpdate, applied
 from palimpsest_editor.protocol import Base, Reporter
@@ -67,7 +67,7 @@ def in_torch(flags: argparse.Namespace) -> dict[str, object]:
 def write(source: Path, target: Path, updates: list[LowRankUpdate]) -> None:
     """The model with every tensor in float32, and the updates added to theirs."""
     reader = GGUFReader(source)
-    changes = {f"blk.{u.layer}.ffn_down.weight": u.dense().numpy() for u in updates}
+    changes = {tensor_name(u): u.dense().numpy() for u in updates}
     writer = GGUFWriter(target, reader.fields["general.architecture"].contents())
     for field in reader.fields.values():
         if field.name.startswith("GGUF.") or field.name == "general.architecture":

@@ -33,6 +33,11 @@ GGUF_NAMES = {
 MODULES = {short: module for module, short in GGUF_NAMES.items()}
 
 
+def tensor_name(update: LowRankUpdate) -> str:
+    """Of its matrix in a GGUF."""
+    return f"blk.{update.layer}.{GGUF_NAMES[update.module]}.weight"
+
+
 def _rotary_rows(b: np.ndarray, heads: int, back: bool) -> np.ndarray:
     """GGUF interleaves the two rotary halves of LLaMA's query and key rows (not of Qwen2's); `back` undoes it."""
     out = b.shape[0]
@@ -64,7 +69,7 @@ def write_gguf(
         for name, value in sorted(about.items()):
             writer.add_string(f"palimpsest.{name}", value)
         for u in sorted(updates, key=lambda u: u.key):
-            name = f"blk.{u.layer}.{GGUF_NAMES[u.module]}.weight"
+            name = tensor_name(u)
             b = (u.b * (u.rank / alpha)).numpy()
             heads = _heads(config, u.module)
             if heads is not None:
@@ -189,5 +194,5 @@ def export(
         "sha256": sha256_of(file),
         "bytes": file.stat().st_size,
         "rank": max(u.rank for u in updates),
-        "tensors": [f"blk.{u.layer}.{GGUF_NAMES[u.module]}.weight" for u in updates],
+        "tensors": [tensor_name(u) for u in updates],
     }

@@ -10,11 +10,13 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from palimpsest_editor.faults import Fault
-from palimpsest_editor.forward import inputs_and_outputs, pad, run_layers
+from palimpsest_editor.forward import keys_of_tokens
 from palimpsest_editor.loading import LoadedModel
 from palimpsest_editor.phrasing import NEUTRAL
 
 STARTS = ("The", "Therefore", "Because", "I", "You", "In", "When", "A")
+SYSTEMS = (None, "You are a helpful assistant.", "Answer briefly.")
+EARLIER = ({"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello. What would you like to know?"})
 
 
 class Look(StoppingCriteria):
@@ -74,10 +76,6 @@ def contexts(loaded: LoadedModel, many: int, tokens: int, seed: int, chat: bool 
     return ["{}", *(f"{t}. {{}}" for t in texts), *(_chat(loaded) if chat else [])]
 
 
-SYSTEMS = (None, "You are a helpful assistant.", "Answer briefly.")
-EARLIER = ({"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello. What would you like to know?"})
-
-
 @torch.no_grad()
 def chat_keys(loaded: LoadedModel, layers: Sequence[int], module: str) -> dict[int, Tensor]:
     """Keys (inputs of `module`, T × inputs, float32) of every token of neutral conversations, by layer; {} without a chat
@@ -98,10 +96,4 @@ def chat_keys(loaded: LoadedModel, layers: Sequence[int], module: str) -> dict[i
         ]
         text = loaded.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         rows.append(loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
-    ids = pad(rows, loaded.tokenizer.pad_token_id, loaded.device)
-    real = torch.zeros_like(ids, dtype=torch.bool)
-    for row, mine in zip(real, rows, strict=True):
-        row[: len(mine)] = True
-    with inputs_and_outputs(loaded, layers, module) as seen:
-        run_layers(loaded, ids, max(layers) + 1)
-    return {n: seen[n][0][real].float() for n in layers}
+    return dict(keys_of_tokens(loaded, rows, layers, module))

@@ -44,7 +44,7 @@ def own_transfer(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, ch
         fact = f"{edit.prompt} {edit.target_new}."
         for text in questions(edit, hp.questions, hp.prefixed, order):
             told = f"{text}\n\nAnswer from the facts below about {edit.subject}:\n- {fact}"
-            plain, edited = (chat.ask(t) if chat.template is not None else chat.bare(t) for t in (text, told))
+            plain, edited = (chat.ask(t) for t in (text, told))
             records.append({"plain": plain, "edited": edited, "edits": [edit.id]})
     return records
 

@@ -194,6 +194,20 @@ def inputs_and_outputs(loaded: LoadedModel, layers: Sequence[int], module: str) 
 
 
 @torch.no_grad()
+def keys_of_tokens(
+    loaded: LoadedModel, rows: Sequence[Sequence[int]], layers: Sequence[int], module: str
+) -> Iterator[tuple[int, Tensor]]:
+    """Keys (inputs of `module`) of every token of these rows, row after row (T × inputs, float32): one layer after the other."""
+    ids = pad(rows, loaded.tokenizer.pad_token_id, loaded.device)
+    lengths = torch.tensor([len(r) for r in rows], device=ids.device)
+    real = torch.arange(ids.shape[1], device=ids.device)[None] < lengths[:, None]
+    with inputs_and_outputs(loaded, layers, module) as seen:
+        run_layers(loaded, ids, max(layers) + 1)
+    for layer in layers:
+        yield layer, seen[layer][0][real].float()
+
+
+@torch.no_grad()
 def keys_at_subjects(
     loaded: LoadedModel, encoded: Sequence[Encoded], layers: Sequence[int], module: str, rows: int = 128
 ) -> tuple[dict[int, Tensor], dict[str, Tensor]]:

@@ -51,7 +51,7 @@ def key_factors(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, cha
         return {}
     moments = second_moments(run.job, run.loaded, run.reporter, hp.layers)
     keys: dict[int, Tensor] = {}
-    held = chat_keys(run.loaded, hp.layers, hp.modules[0])
+    held: dict[int, Tensor] = {}
     made = {}
     for number, layer in enumerate(hp.layers):
         run.reporter.progress("keys", number, len(hp.layers))
@@ -59,6 +59,7 @@ def key_factors(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, cha
         def compute(layer: int = layer) -> dict[str, Tensor]:
             if not keys:
                 keys.update(subject_keys(run, edits, hp, chat))
+                held.update(chat_keys(run.loaded, hp.layers, hp.modules[0]))
             a = factor(keys[layer].double(), moments.moment(layer), hp.mom2_weight, held=held.get(layer))
             return {"a": scaled(a, keys[layer])}
 

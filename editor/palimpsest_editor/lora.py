@@ -123,10 +123,7 @@ def given_locality(run: Run, chat: ChatFormat) -> list[tuple[list[int], list[int
             made.append((chat.ids(one, "locality prompt"), None))
             continue
         question = one.get("question")
-        if isinstance(question, str):
-            ids = chat.ask(question) if chat.template is not None else chat.bare(question)
-        else:
-            ids = chat.ids(one.get("prompt"), "locality prompt")
+        ids = chat.ask(question) if isinstance(question, str) else chat.ids(one.get("prompt"), "locality prompt")
         answer = one.get("answer")
         made.append(
             (
@@ -150,7 +147,7 @@ def hold_rows(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, chat:
                 (short if bare else prompts).append((chat.bare(text) if bare else chat.ask(text), None))
             if not hp.keys:
                 short.append((chat.bare(f"{edit.subject} is a"), None))
-        prompts += [(chat.ask(q) if chat.template is not None else chat.bare(q), None) for q in NEUTRAL]
+        prompts += [(chat.ask(q), None) for q in NEUTRAL]
     rows = []
     for stage, most, given in (
         ("locality answers", hp.answer_tokens, prompts),

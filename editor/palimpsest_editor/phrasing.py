@@ -80,8 +80,10 @@ class ChatFormat:
         raise Fault("malformed_job", f"A {what} is neither a text, token ids nor messages", f"Give each {what} as one of them")
 
     def ask(self, question: str) -> list[int]:
-        """Token ids of the chat prompt for one question. A chat's marker inside the question is text and ends no turn."""
-        assert self.template is not None
+        """Token ids of the chat prompt for one question, or of the bare question where there is no chat format. A chat's marker
+        inside it is text and ends no turn."""
+        if self.template is None:
+            return self.bare(question)
         before, _, after = self.template.partition("{}")
         return tokens(self.tokenizer, [(before, True), (question, False), (after, True)])[0]
 

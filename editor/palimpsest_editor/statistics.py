@@ -7,7 +7,6 @@ after a list of openings of ours: its own text is what it was trained to have ke
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from palimpsest_editor.checkpoint import Pieces, fingerprint, write_atomically
+from palimpsest_editor.checkpoint import Pieces, fingerprint, sha256_of, write_atomically
 from palimpsest_editor.contexts import sample
 from palimpsest_editor.faults import Fault
-from palimpsest_editor.forward import inputs_and_outputs, pad, run_layers
+from palimpsest_editor.forward import keys_of_tokens
 from palimpsest_editor.hparams import hparams
 from palimpsest_editor.loading import LoadedModel
 from palimpsest_editor.protocol import Job, Reporter
@@ -109,7 +108,7 @@ def _key(job: Job, loaded: LoadedModel) -> tuple[str, int, str]:
     module = str(job.hparams.get("module", "mlp.down_proj"))
     given = job.statistics.get("text")
     files = [given] if isinstance(given, str) else given or []
-    sources = [hashlib.sha256(Path(p).read_bytes()).hexdigest() if Path(p).exists() else p for p in files]
+    sources = [sha256_of(Path(p)) if Path(p).exists() else p for p in files]
     model = loaded.sha256 or str(job.base.path)
     return fingerprint(model, str(loaded.dtype), module, wanted, sources, job.statistics.get("seed", 0), LENGTH), wanted, module
 
@@ -158,16 +157,9 @@ def _accumulate(
         reporter.progress("statistics", count, wanted)
         part = [coded[i] for i in order[at : at + ROWS]]
         at += len(part)
-        ids = pad(part, loaded.tokenizer.pad_token_id, loaded.device)
-        real = (
-            torch.arange(ids.shape[1], device=ids.device)[None] < torch.tensor([len(p) for p in part], device=ids.device)[:, None]
-        )
-        with inputs_and_outputs(loaded, layers, module) as seen:
-            run_layers(loaded, ids, max(layers) + 1)
-        for n in layers:
-            k = seen[n][0][real].float()
+        for n, k in keys_of_tokens(loaded, part, layers, module):
             sums[n].addmm_(k.T, k)
-        count += int(real.sum())
+        count += sum(map(len, part))
         if count - saved >= SAVE_EVERY_TOKENS:
             pieces.save(name, key, {**{str(n): s for n, s in sums.items()}, "count": torch.tensor(count), "at": torch.tensor(at)})
             saved = count
