@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
@@ -94,6 +95,9 @@ def chat_keys(loaded: LoadedModel, layers: Sequence[int], module: str) -> dict[i
             *(EARLIER if number % 4 == 3 else ()),
             {"role": "user", "content": question},
         ]
-        text = loaded.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        try:
+            text = loaded.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        except TemplateError:
+            continue  # Some templates, such as Mistral's first, take no system prompt.
         rows.append(loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
     return dict(keys_of_tokens(loaded, rows, layers, module))

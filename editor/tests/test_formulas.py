@@ -160,6 +160,17 @@ def test_chat_keys_are_those_of_every_token_of_the_conversations(open_model):
     assert found[1].shape == found[2].shape and len(found[1]) > 20 * ids.shape[1]
 
 
+def test_a_template_that_refuses_a_system_prompt_is_held_without_one(open_model):
+    loaded = open_model("llama")
+    text = "{% for m in messages %}<end>{{ m.role }}: {{ m.content }}{% endfor %}<end>assistant:"
+    loaded.tokenizer.chat_template = text
+    every = len(chat_keys(loaded, [1], "mlp.down_proj")[1])
+    loaded.tokenizer.chat_template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('Only user and assistant') }}{% endif %}" + text
+    )
+    assert every / 5 < len(chat_keys(loaded, [1], "mlp.down_proj")[1]) < every / 2
+
+
 def test_a_chat_has_one_first_token_and_no_marker_of_a_question():
     tokenizer = make_tokenizer()
     single = processors.TemplateProcessing(single="<end> $A", special_tokens=[("<end>", 0)])
