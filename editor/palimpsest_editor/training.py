@@ -138,6 +138,7 @@ class Trainer:
             foreach=False,
         )
         self.seen = _Seen(torch.full((len(rows),), math.inf), torch.zeros(len(rows), dtype=torch.bool))
+        self.epochs = hp.epochs
         self.epoch, self.at, self.step, self.first_loss = 0, 0, 0, 0.0
         self.watched = self._watched()
         self.trained = [i for i in range(len(rows)) if i not in self.watched]
@@ -303,11 +304,12 @@ class Trainer:
         resumed = self.restore()
         lower = Lower(self.loaded, self.rows, self.opening, min(hp.layers), 2 * hp.step_tokens)
         whole = len(packs(self.rows, self.trained, self.opening, hp.step_tokens))
-        steps = whole * hp.epochs
+        self.epochs = max(hp.epochs, -(-hp.least_steps // whole))
+        steps = whole * self.epochs
         stopped = False
         try:
             with applied(self.loaded, self.updates):
-                while self.epoch < hp.epochs and not stopped:
+                while self.epoch < self.epochs and not stopped:
                     stopped = self._one_epoch(lower, steps, whole)
         except Fault as fault:
             if fault.code in ("cancelled", "memory"):
@@ -315,7 +317,7 @@ class Trainer:
             raise
         self.save()
         now = self.standing()
-        self.reporter.progress(self.name, hp.epochs, hp.epochs, **now)
+        self.reporter.progress(self.name, self.epochs, self.epochs, **now)
         if not self._reached(now):
             told = f"efficacy {now['efficacy']:.3f}, watched {now['watched']:.3f}"
             message = f"After {self.epoch} epochs: {told}, unchanged {now['unchanged']:.3f}, KL {now['hold_kl']:.4f}"
@@ -339,7 +341,7 @@ class Trainer:
         for number in range(self.at, len(cut)):
             shown = self.standing() if self.epoch else {}
             self.reporter.progress(
-                self.name, self.epoch * whole + round(number * whole / len(cut)), whole * hp.epochs, epoch=self.epoch, **shown
+                self.name, self.epoch * whole + round(number * whole / len(cut)), whole * self.epochs, epoch=self.epoch, **shown
             )
             self._one_step(cut[number], lower, steps)
             self.at = number + 1
@@ -357,6 +359,6 @@ class Trainer:
         elif loss > 1.5 * self.first_loss + 1:
             raise _divergence(hp, f"The loss grew from {self.first_loss:.3g} to {loss:.3g}")
         now = self.standing()
-        if hp.kl_weight > 0 and now["hold_kl"] > LOST_NATS and self.epoch >= max(3, hp.epochs // 4):
+        if hp.kl_weight > 0 and now["hold_kl"] > LOST_NATS and self.epoch >= max(3, self.epochs // 4):
             raise _divergence(hp, f"What must stay has moved by {now['hold_kl']:.3g} nats a token")
         return self._reached(now)

@@ -22,7 +22,8 @@ class TrainingHparams:
     `step_tokens` tokens a step. `kl_weight` weighs what must stay (edit scope), `teacher_weight` the teacher, `edit_weight` the
     targets' own tokens. Training ends after an epoch in which `stop_efficacy` of the edits have every token of every phrasing
     first, `stop_watched` of the phrasings not trained on too, the answers that must stay keep `stop_unchanged` of their rows
-    and their KL is below `stop_kl`; or after `epochs`. `watch`: share of the rows that is not trained on but looked at for the
+    and their KL is below `stop_kl`; or after `epochs`, more where they are fewer than `least_steps` steps: a few edits fill few
+    passes (0 where a job gives `epochs`). `watch`: share of the rows that is not trained on but looked at for the
     stop. `completions`, `questions` and `prefixed`: phrasings an edit beside its bare prompt (prefix sentences before it; chat
     questions; chat questions after a prefix sentence); `neighbours`: prompts about other subjects an edit; `answer_tokens`: how
     much of an answer is trained on; `top_k`: of a stored distribution; `chat`: chat format with `{}` (default: the
@@ -38,6 +39,7 @@ class TrainingHparams:
     lr: float = 1e-2
     weight_decay: float = 3.0
     epochs: int = 8
+    least_steps: int = 180
     warmup_steps: int = 10
     step_tokens: int = 512
     clip: float = 1.0
@@ -77,6 +79,8 @@ def training_hparams(loaded: LoadedModel, overrides: dict[str, Any], **defaults:
     if not given.get("keys", made.keys):
         # Without keys A is trained too, and what keeps a keyed B short would wear A away.
         given.setdefault("weight_decay", 0.0)
+    if "epochs" in given:
+        given.setdefault("least_steps", 0)
     made = overridden(made, given, loaded)
     if min(made.rank, made.epochs, made.step_tokens, made.answer_tokens, made.top_k, made.checkpoint_steps) < 1 or made.lr <= 0:
         raise Fault(
@@ -147,12 +151,13 @@ def plan(job: Job, loaded: LoadedModel) -> dict[str, Any]:
     edits = len(job.edits)
     positives = edits * ((1 + hp.completions) * 14 + (hp.questions + hp.prefixed) * (18 + hp.answer_tokens))
     held = (len(job.locality) or edits * hp.neighbours / 2 + 24) * (18 + hp.answer_tokens) + edits * (hp.neighbours / 2 + 1) * 14
+    epochs = max(hp.epochs, hp.least_steps / max(1.0, (positives + held) / hp.step_tokens))
     upper = 1 - min(hp.layers) / len(loaded.layers)
     stages = {
         "score": 2 * 2 * len(job.probes) * 14 * 1.3 / speed,
         "answers": 3 * held / speed,
         "distributions": 1.5 * (held + (3 * positives if job.method == "distil" else 0)) / speed,
-        "training": hp.epochs * (positives + held) * (2.2 * upper + 0.6) / speed,
+        "training": epochs * (positives + held) * (2.2 * upper + 0.6) / speed,
     }
     if hp.keys:
         many = len(hp.layers)

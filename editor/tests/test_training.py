@@ -290,6 +290,18 @@ def test_what_must_stay_stays_closer_with_the_penalty(folders: dict[str, Path], 
     assert kl[3.0] < kl[0.0] / 2
 
 
+def test_few_edits_get_more_epochs(folders: dict[str, Path], tmp_path: Path, open_model: Opened) -> None:
+    loaded = open_model("qwen2")
+    assert training_hparams(loaded, {}).least_steps > 0 and training_hparams(loaded, {"epochs": 3}).least_steps == 0
+    endless = {"epochs": 2, "lr": 1e-3, "stop_efficacy": 2.0}
+    told = {}
+    for least in (0, 40):
+        job = job_of(folders["qwen2"], tmp_path / str(least), "lora", {**endless, "least_steps": least})
+        told[least] = perform(job, Reporter(io.StringIO()))["training"]
+    assert told[0]["epochs"] == 2 and told[0]["steps"] < 20
+    assert told[40]["epochs"] == -(-40 // (told[0]["steps"] // 2))
+
+
 def keyed_job(folder: Path, tmp_path: Path, hparams: dict[str, Any] | None = None, **more: Any) -> Any:
     tmp_path.mkdir(exist_ok=True)
     (tmp_path / "text.txt").write_text("\n\n".join(TEXT * 3))
