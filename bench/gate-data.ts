@@ -5,7 +5,8 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Edit } from '../src/edit/edit.ts'
-import { maskSubject, words } from '../src/edit/edit.ts'
+import { maskSubject } from '../src/edit/edit.ts'
+import { words } from '../src/edit/words.ts'
 import { sameFacts } from './gate-labels.ts'
 import { OWN } from './gate-own.ts'
 

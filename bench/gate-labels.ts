@@ -3,7 +3,8 @@
  * many facts are there twice in other words. The rule: an edit of the same subject whose wording belongs to the probe's relation is right; one
  * whose relation CounterFact itself words alike (MADE_ALIKE) is neither right nor a false alarm.
  */
-import { type Edit, words } from '../src/edit/edit.ts'
+import type { Edit } from '../src/edit/edit.ts'
+import { words } from '../src/edit/words.ts'
 import type { Probe } from './gate-data.ts'
 
 /** Wikidata properties that CounterFact's wordings do not keep apart ("X, from" is any of several). */

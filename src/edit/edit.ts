@@ -3,8 +3,11 @@
  * Vocabulary of ROME/MEMIT (Meng et al. 2022, 2023) and EasyEdit; camelCase inside, snake_case on the wire and in files.
  */
 export interface Edit {
+  /** Absent: a fact. A sentence stands in `prompt` whole; a rule's `prompt` says when it holds and its `targetNew` what is to be done. */
+  readonly kind?: 'sentence' | 'rule'
   /** Client-supplied, or `e_` and 16 hex digits of a hash over tenant, subject, prompt and target. */
   readonly id: string
+  /** Empty: it names none. */
   readonly subject: string
   /** Other names of the subject. */
   readonly aliases: readonly string[]
@@ -15,6 +18,11 @@ export interface Edit {
   /** Relation label or id ("P36", "capital"). Absent: the relation is what is left of the prompt once the subject is masked. */
   readonly relation?: string
   readonly paraphrases: readonly string[]
+  /** Messages that need it, and messages that look like it and do not. */
+  readonly examples?: readonly string[]
+  readonly counterexamples?: readonly string[]
+  /** Of a rule: it holds for every message. */
+  readonly always?: true
   readonly tags: readonly string[]
   readonly tenant: string
   /** Names of served models that it is for, `*` standing for any characters; absent: every model. Never empty. */
@@ -35,6 +43,7 @@ export const LIMITS = {
   targetChars: 4_096,
   aliases: 64,
   paraphrases: 64,
+  examples: 32,
   tags: 32,
   tagChars: 64,
   models: 32,
@@ -46,25 +55,6 @@ export const LIMITS = {
 
 /** The subject's place in text from which it was cut out; a word the embedder knows as neutral. */
 export const MASK = 'someone or something'
-
-/** A word; in scripts written without spaces, one character. */
-export const WORD =
-  /[\p{sc=Han}\p{sc=Hira}\p{sc=Kana}\p{sc=Thai}]|(?:(?![\p{sc=Han}\p{sc=Hira}\p{sc=Kana}\p{sc=Thai}])[\p{L}\p{N}\p{M}])+/gu
-
-/** Letters with a stroke and the like, which no normal form takes apart. */
-const PLAIN: ReadonlyMap<string, string> = new Map(
-  'ł l ø o đ d ð d þ th ħ h ı i ß ss æ ae œ oe ŧ t'.match(/\S+ \S+/g)?.map((pair) => pair.split(' ') as [string, string]),
-)
-const NOT_ASCII = /[^\0-\x7f]/
-const ASCII_WORD = /[a-z0-9]+/g
-
-/** Lower-cased words, accents folded (NFKD, marks dropped): how subjects are compared. */
-export function words(text: string): string[] {
-  // The same, some ten times faster, for most texts.
-  if (!NOT_ASCII.test(text)) return text.toLowerCase().match(ASCII_WORD) ?? []
-  const bare = text.normalize('NFKD').replace(/\p{M}/gu, '').toLowerCase()
-  return bare.replace(/[łøđðþħıßæœŧ]/g, (letter) => PLAIN.get(letter) ?? letter).match(WORD) ?? []
-}
 
 const LETTER = /[\p{L}\p{N}]/u
 
@@ -104,7 +94,9 @@ function matchesName(pattern: string, name: string): boolean {
   return name.length - from >= tail.length && name.endsWith(tail)
 }
 
-/** The statement as a reader would see it: question and answer, or cloze completed. */
-export function statement(edit: Pick<Edit, 'prompt' | 'targetNew'>): string {
-  return `${edit.prompt.trimEnd()} ${edit.targetNew.trim()}`
+/** The statement as a reader would see it: question and answer, cloze completed, the sentence itself, or a rule with its occasion. */
+export function statement(edit: Pick<Edit, 'prompt' | 'targetNew' | 'kind'>): string {
+  const [prompt, target] = [edit.prompt.trim(), edit.targetNew.trim()]
+  if (prompt === '' || target === '') return prompt + target
+  return edit.kind === 'rule' ? `${prompt}: ${target}` : `${prompt} ${target}`
 }

@@ -2,7 +2,8 @@
  * What an edit asks of its subject, as words: the relation. Two wordings get the same words only where a rule of English syntax is certain
  * that they ask the same ("The capital of X is", "What is X's capital?"); whether other wordings do is `memory/sameness.ts`'s question.
  */
-import { type Edit, words } from './edit.ts'
+import type { Edit } from './edit.ts'
+import { words } from './words.ts'
 
 /** The subject's place among a relation's words. Never a word itself. */
 export const SUBJECT = '_'

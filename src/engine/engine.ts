@@ -196,3 +196,12 @@ export interface Embedder {
   embed(texts: readonly string[], priority: 'query' | 'import', signal?: AbortSignal): Promise<Float32Array[]>
   close(): Promise<void>
 }
+
+/** Reads (the end of a conversation, an edit) and says whether the edit is needed: natural log-odds, one for each pair, in order. */
+export interface PairReader {
+  readonly name: string
+  read(pairs: readonly TextPair[], priority: 'query' | 'import', signal?: AbortSignal): Promise<Float32Array>
+  close(): Promise<void>
+}
+
+export type TextPair = readonly [text: string, edit: string]

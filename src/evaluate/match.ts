@@ -1,4 +1,4 @@
-import { words } from '../edit/edit.ts'
+import { words } from '../edit/words.ts'
 
 const ARTICLES: ReadonlySet<string> = new Set(['a', 'an', 'the'])
 

@@ -4,7 +4,8 @@
  * nothing new applies. (The field's terms; EasyEdit's WILD protocol in that answers are generated and the target is sought in them.)
  */
 import { createHash } from 'node:crypto'
-import { type Edit, words } from '../edit/edit.ts'
+import type { Edit } from '../edit/edit.ts'
+import { words } from '../edit/words.ts'
 import type { Arm } from '../request.ts'
 
 export interface Answered {

@@ -8,7 +8,8 @@
  * Two edits of one subject whose prompts ask the same state the same fact. With the same target either is right (`equals`); otherwise the
  * later one holds, and a probe that wants the earlier asks for what no longer is (zsRE: a fifth of its records).
  */
-import { type Edit, MASK, maskSubject, words } from '../edit/edit.ts'
+import { type Edit, MASK, maskSubject } from '../edit/edit.ts'
+import { words } from '../edit/words.ts'
 import type { Embedder } from '../engine/engine.ts'
 import type { DataRecord } from './dataset.ts'
 import type { Probe } from './probe.ts'

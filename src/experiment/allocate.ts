@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import { words } from '../edit/edit.ts'
+import { words } from '../edit/words.ts'
 import type { ChatRequest } from '../request.ts'
 import type { Trace } from '../trace.ts'
 import { assign, inAudience, unitHash, unitOf } from './assign.ts'

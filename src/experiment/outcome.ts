@@ -1,4 +1,4 @@
-import { words } from '../edit/edit.ts'
+import { words } from '../edit/words.ts'
 
 /** How an answer ended, as far as an outcome tells. */
 export interface Usage {

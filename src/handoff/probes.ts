@@ -1,4 +1,5 @@
-import { type Edit, words } from '../edit/edit.ts'
+import type { Edit } from '../edit/edit.ts'
+import { words } from '../edit/words.ts'
 import type { DataRecord } from '../evaluate/dataset.ts'
 import { draw } from '../evaluate/preflight.ts'
 import type { Kind, Probe } from '../evaluate/probe.ts'

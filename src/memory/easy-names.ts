@@ -2,7 +2,7 @@
  * Names that texts hold without meaning them: an edit about "Time" or "It" is found in every other question, and only the rest of the
  * question can keep it out. Pointed out before a batch lands; nothing is refused for it. Word list ours, English.
  */
-import { words } from '../edit/edit.ts'
+import { words } from '../edit/words.ts'
 
 const COMMON = new Set(
   `a about above across action after again against age ago air all almost alone along already also always am among an and animal animals

@@ -1,4 +1,5 @@
-import { MASK, words } from '../edit/edit.ts'
+import { MASK } from '../edit/edit.ts'
+import { words } from '../edit/words.ts'
 import { contrast, opposites } from './contrasts.ts'
 import { agrees, mentions } from './likeness.ts'
 import type { AnswerKind } from './relations.ts'

@@ -3,8 +3,9 @@
  * differently from the other side, names that are found too easily. For dry runs: it embeds, and takes its time.
  */
 import { setImmediate as yieldToLoop } from 'node:timers/promises'
-import { type Edit, statement, words } from '../edit/edit.ts'
+import { type Edit, statement } from '../edit/edit.ts'
 import { show } from '../edit/values.ts'
+import { words } from '../edit/words.ts'
 import { easyName } from './easy-names.ts'
 import { overlap } from './landing.ts'
 import type { HeldEdit, LandingResult } from './memory.ts'

@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import { words } from '../edit/edit.ts'
+import { words } from '../edit/words.ts'
 import { withinOneEdit } from './subject-index.ts'
 import type { Span, Token } from './tokens.ts'
 

@@ -1,4 +1,5 @@
-import { type Edit, isForModel, words } from '../edit/edit.ts'
+import { type Edit, isForModel } from '../edit/edit.ts'
+import { words } from '../edit/words.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { LiveView } from './live.ts'
 import type { HeldEdit, ListFilter, Page } from './memory.ts'

@@ -3,8 +3,9 @@
  * wording speaks against it. Built to be sure rather than to find all, for a pair taken for the same hides the earlier edit: thresholds
  * and figures are measured by `npm run bench:sameness` (docs/LOG.md). Pure; vectors are given.
  */
-import { type Edit, maskSubject, words } from '../edit/edit.ts'
+import { type Edit, maskSubject } from '../edit/edit.ts'
 import { canonicalRelation, relationKey, SUBJECT } from '../edit/relation.ts'
+import { words } from '../edit/words.ts'
 import { contrast, meaning } from './contrasts.ts'
 
 /** Least cosine of two masked wordings of one relation, by all-MiniLM-L6-v2. */

@@ -1,5 +1,5 @@
 import type { Edit } from '../edit/edit.ts'
-import { words } from '../edit/edit.ts'
+import { words } from '../edit/words.ts'
 import type { Span, Token } from './tokens.ts'
 
 /** How a text names a subject: in full, by an alias, in full but misspelt, by some of its words ("Ancelotti"), or by a name alike. */

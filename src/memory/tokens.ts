@@ -1,28 +1,8 @@
-import { WORD, words } from '../edit/edit.ts'
-
-/** A word of a text: its comparable form, where it stands, and whether it is written with a capital or digit first. */
-export interface Token {
-  readonly word: string
-  readonly start: number
-  readonly end: number
-  readonly capital: boolean
-}
+export { type Token, tokens } from '../edit/words.ts'
 
 export interface Span {
   readonly start: number
   readonly end: number
-}
-
-/** Words with character offsets into `text`. One written word can yield several tokens with the same span ("½"). */
-export function tokens(text: string): Token[] {
-  const out: Token[] = []
-  for (const match of text.matchAll(WORD)) {
-    const written = match[0]
-    const start = match.index
-    const capital = /^[\p{Lu}\p{Lt}\p{N}]/u.test(written)
-    for (const word of words(written)) out.push({ word, start, end: start + written.length, capital })
-  }
-  return out
 }
 
 /** Abbreviations after which a full stop ends no sentence; single initials are recognised by shape. */

@@ -5,18 +5,20 @@ export type GgufValue =
   | { readonly type: 'bool'; readonly value: boolean }
   | { readonly type: 'string'; readonly value: string }
   | { readonly type: 'i32s'; readonly value: readonly number[] }
+  | { readonly type: 'f32s'; readonly value: Float32Array }
   | { readonly type: 'strings'; readonly value: readonly string[] }
 
 export interface GgufTensor {
   readonly name: string
   /** Fastest-varying dimension first, as ggml counts: the reverse of PyTorch's shape. */
   readonly shape: readonly number[]
-  readonly type: 'f32' | 'f16'
+  /** The quantized ones (`q4_0`, `q8_0`) come as llama.cpp's own blocks. */
+  readonly type: 'f32' | 'f16' | 'q4_0' | 'q8_0'
   readonly data: Uint8Array
 }
 
 const ALIGNMENT_BYTES = 32
-const TENSOR_TYPE = { f32: 0, f16: 1 } as const
+const TENSOR_TYPE = { f32: 0, f16: 1, q4_0: 2, q8_0: 8 } as const
 const KIND = { u32: 4, i32: 5, f32: 6, bool: 7, string: 8, array: 9 } as const
 
 function u32(value: number): Buffer {
@@ -54,8 +56,15 @@ function valueBytes(v: GgufValue): Buffer[] {
       return [u32(KIND.string), text(v.value)]
     case 'i32s':
       return [u32(KIND.array), u32(KIND.i32), u64(v.value.length), Buffer.from(Int32Array.from(v.value).buffer)]
+    case 'f32s':
+      return [
+        u32(KIND.array),
+        u32(KIND.f32),
+        u64(v.value.length),
+        Buffer.from(v.value.buffer, v.value.byteOffset, v.value.byteLength),
+      ]
     case 'strings':
-      return [u32(KIND.array), u32(KIND.string), u64(v.value.length), ...v.value.map(text)]
+      return [u32(KIND.array), u32(KIND.string), u64(v.value.length), Buffer.concat(v.value.map(text))]
     default:
       return v satisfies never
   }

@@ -1,4 +1,5 @@
-import { type Edit, statement, words } from '../edit/edit.ts'
+import { type Edit, statement } from '../edit/edit.ts'
+import { words } from '../edit/words.ts'
 
 /** One edit as a template sees it. All text is verbatim data: a template prints it and never compiles it. */
 export interface EditView {

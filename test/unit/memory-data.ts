@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
-import { type Edit, words } from '../../src/edit/edit.ts'
+import type { Edit } from '../../src/edit/edit.ts'
+import { words } from '../../src/edit/words.ts'
 import type { Embedder } from '../../src/engine/engine.ts'
 
 /** Numbers in [0, 1), the same for the same seed (mulberry32). */

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import type { Edit } from '../../src/edit/edit.ts'
-import { MASK, maskSubject, words } from '../../src/edit/edit.ts'
+import { MASK, maskSubject } from '../../src/edit/edit.ts'
 import { supersessionKey } from '../../src/edit/relation.ts'
+import { words } from '../../src/edit/words.ts'
 import { readCalibration } from '../../src/memory/calibration.ts'
 import {
   answerAsked,

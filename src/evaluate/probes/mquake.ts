@@ -1,4 +1,4 @@
-import { words } from '../../edit/edit.ts'
+import { words } from '../../edit/words.ts'
 import type { ProbeDraft } from '../probe.ts'
 import type { Fields } from './fields.ts'
 import { inScopeProbe, outOfScope, type ProbeReader, reliability } from './reader.ts'

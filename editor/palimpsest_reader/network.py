@@ -1,0 +1,72 @@
+"""The network: BERT's encoder as llama.cpp computes it (post-norm, exact GELU), and one logit from the first token."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .body import Body
+
+PARTS = ("q", "k", "v", "ao", "fi", "fo")
+
+
+class Layer(nn.Module):
+    def __init__(self, width: int, inner: int, heads: int, epsilon: float, dropout: float):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.q, self.k, self.v, self.ao = (nn.Linear(width, width) for _ in range(4))
+        self.fi, self.fo = nn.Linear(width, inner), nn.Linear(inner, width)
+        self.aln, self.oln = nn.LayerNorm(width, epsilon), nn.LayerNorm(width, epsilon)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        batch, length, width = x.shape
+
+        def split(y: torch.Tensor) -> torch.Tensor:
+            return y.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
+
+        seen = F.scaled_dot_product_attention(split(self.q(x)), split(self.k(x)), split(self.v(x)), attn_mask=mask)
+        seen = self.ao(seen.transpose(1, 2).reshape(batch, length, width))
+        x = self.aln(x + F.dropout(seen, self.dropout, self.training))
+        return self.oln(x + F.dropout(self.fo(F.gelu(self.fi(x))), self.dropout, self.training))
+
+
+class Reader(nn.Module):
+    """`kept`: which of the body's layers, in order. The token embeddings are the body's and are not trained."""
+
+    def __init__(self, body: Body, kept: list[int], dropout: float = 0.1):
+        super().__init__()
+        self.kept = kept
+        self.register_buffer("words", torch.from_numpy(body.tensors["emb.word"]).bfloat16(), persistent=False)
+        self.positions = nn.Parameter(torch.from_numpy(body.tensors["emb.pos"].reshape(-1, body.width)), requires_grad=False)
+        self.token_type = nn.Parameter(torch.from_numpy(body.tensors["emb.type"].reshape(-1, body.width)[0]), requires_grad=False)
+        self.norm = nn.LayerNorm(body.width, body.epsilon)
+        self.layers = nn.ModuleList(Layer(body.width, body.inner, body.heads, body.epsilon, dropout) for _ in kept)
+        self.head = nn.Linear(body.width, 1)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        load = {"norm.weight": body.tensors["emb.ln.w"], "norm.bias": body.tensors["emb.ln.b"]}
+        for own, theirs in enumerate(kept):
+            for part in PARTS:
+                for kind in ("w", "b"):
+                    name = f"layers.{own}.{part}.{'weight' if kind == 'w' else 'bias'}"
+                    load[name] = body.tensors[f"l{theirs}.{part}.{kind}"]
+            for part in ("aln", "oln"):
+                for kind in ("w", "b"):
+                    name = f"layers.{own}.{part}.{'weight' if kind == 'w' else 'bias'}"
+                    load[name] = body.tensors[f"l{theirs}.{part}.{kind}"]
+        self.load_state_dict({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in load.items()}, strict=False)
+
+    def hidden(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """`ids` (batch, length), padded at the end; the last hidden states (batch, length, width)."""
+        length = ids.shape[1]
+        x = self.words[ids].float() + self.positions[:length] + self.token_type
+        x = F.dropout(self.norm(x), 0.1, self.training)
+        mask = (torch.arange(length, device=ids.device)[None] < lengths[:, None])[:, None, None, :]
+        with torch.autocast(ids.device.type, torch.bfloat16):
+            for layer in self.layers:
+                x = layer(x, mask)
+        return x
+
+    def forward(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """One logit a row."""
+        return self.head(self.hidden(ids, lengths)[:, 0].float()).squeeze(-1)

@@ -1,0 +1,224 @@
+"""Teaches the reader. `python -m palimpsest_reader.train --help`; `npm run train:reader` calls it. Seeded, saved as it goes, resumed by itself."""
+
+import argparse
+import json
+import math
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .body import read_body, tokenizer
+from .data import Pool, corpus_pools, held_out, public_pool
+from .export import export
+from .nearest import embed, nearest
+from .network import Reader
+
+LONGEST_TOKENS = 320
+NEAR = 12
+#: a nearest edit is drawn from this many
+DRAWN_FROM = 6
+BATCH_TOKENS = 4096
+SAVE_SECONDS = 120
+
+Pair = tuple[str, str, int]
+
+
+def pairs_of(pool: Pool, near: np.ndarray, rng: random.Random, spare: float = 0.0) -> list[Pair]:
+    """Every question with the edits it needs, those that are wrong for certain, and some of the nearest others."""
+    pairs: list[Pair] = []
+    for question, order in zip(pool.questions, near, strict=True):
+        keys = {pool.keys[i] for i in question.right | question.wrong}
+        for i in question.right:
+            pairs.append((question.text, pool.edits[i], 1))
+        for i in question.wrong:
+            pairs.append((question.text, pool.edits[i], 0))
+        others = [i for i in order if pool.keys[i] not in keys and i not in question.unsure and i not in question.right]
+        count = question.nearest if spare == 0.0 or rng.random() > spare else 0
+        for i in rng.sample(others[:DRAWN_FROM], min(count, len(others[:DRAWN_FROM]))):
+            pairs.append((question.text, pool.edits[i], 0))
+    return pairs
+
+
+def batches(pairs: list[Pair], encode, body, rng: random.Random):
+    """Batches of about BATCH_TOKENS, of pairs of like length, in random order."""
+    texts = {t for q, e, _ in pairs for t in (q, e)}
+    ids = {t: e.ids for t, e in zip(texts, encode.encode_batch(list(texts)), strict=True)} if texts else {}
+    rows = [([body.bos, *ids[q], body.eos, body.eos, *ids[e], body.eos][:LONGEST_TOKENS], label) for q, e, label in pairs]
+    rng.shuffle(rows)
+    rows.sort(key=lambda row: len(row[0]) // 6)
+    out, some = [], []
+    for row in rows:
+        some.append(row)
+        if (len(some) + 1) * len(row[0]) > BATCH_TOKENS:
+            out.append(some)
+            some = []
+    if some:
+        out.append(some)
+    rng.shuffle(out)
+    return out
+
+
+def tensors(rows, pad: int):
+    longest = max(len(r) for r, _ in rows)
+    ids = torch.tensor([r + [pad] * (longest - len(r)) for r, _ in rows])
+    return ids, torch.tensor([len(r) for r, _ in rows]), torch.tensor([float(y) for _, y in rows])
+
+
+def with_neighbours(pools: list[Pool], body) -> list[np.ndarray]:
+    texts = [t for p in pools for t in (*p.edits, *(q.text for q in p.questions))]
+    vectors = embed(body, texts)
+    out, at = [], 0
+    for pool in pools:
+        edits = vectors[at : at + len(pool.edits)]
+        asked = vectors[at + len(pool.edits) : at + len(pool.edits) + len(pool.questions)]
+        at += len(pool.edits) + len(pool.questions)
+        out.append(nearest(asked, edits, NEAR))
+    return out
+
+
+@torch.inference_mode()
+def score(reader: Reader, pairs: list[Pair], encode, body) -> np.ndarray:
+    """Logits in the order of `pairs`."""
+    reader.eval()
+    rows = [
+        [body.bos, *q.ids, body.eos, body.eos, *e.ids, body.eos][:LONGEST_TOKENS]
+        for q, e in zip(encode.encode_batch([p[0] for p in pairs]), encode.encode_batch([p[1] for p in pairs]), strict=True)
+    ]
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    out = np.zeros(len(rows), np.float32)
+    at = 0
+    while at < len(order):
+        size = max(1, BATCH_TOKENS // len(rows[order[min(len(order) - 1, at + 40)]]))
+        some = order[at : at + size]
+        ids, lengths, _ = tensors([(rows[i], 0) for i in some], body.pad)
+        out[some] = reader(ids, lengths).numpy()
+        at += size
+    reader.train()
+    return out
+
+
+def report(reader: Reader, pools: list[Pool], near: list[np.ndarray], encode, body, threshold: float = 0.5) -> dict:
+    """Found (the right edit is taken) and false (anything is taken) by type of message, over memories of one team each."""
+    pairs, owners = [], []
+    for pool, orders in zip(pools, near, strict=True):
+        for question, order in zip(pool.questions, orders, strict=True):
+            some = list(dict.fromkeys([*order[:6], *question.right, *question.wrong]))
+            for i in some:
+                pairs.append((question.text, pool.edits[i], 0))
+                owners.append((id(question), question, i))
+    logits = score(reader, pairs, encode, body)
+    cut = math.log(threshold / (1 - threshold))
+    taken: dict[int, set[int]] = {}
+    asked = {}
+    for (key, question, i), logit in zip(owners, logits, strict=True):
+        asked[key] = question
+        if logit >= cut:
+            taken.setdefault(key, set()).add(i)
+    tally: dict[str, list[int]] = {}
+    for key, question in asked.items():
+        hit = taken.get(key, set())
+        good = bool(hit & question.right) if question.right else bool(hit - question.unsure)
+        kind = question.source if not (question.source.startswith("-") and question.right) else f"{question.source}(is)"
+        for name in (kind, "found" if question.right else "false"):
+            counts = tally.setdefault(name, [0, 0])
+            counts[0] += good
+            counts[1] += 1
+    return {name: f"{100 * a / b:.1f} ({b})" for name, (a, b) in sorted(tally.items())}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--body", type=Path, required=True, help="the 4-bit file of multilingual-e5-small")
+    parser.add_argument("--corpus", type=Path, help="folder of our corpus, JSON lines")
+    parser.add_argument("--public", type=Path, help="folder of the public development sets")
+    parser.add_argument("--counterfact", type=int, default=5000, help="flat CounterFact records among them")
+    parser.add_argument("--start", type=Path, help="a checkpoint to begin from")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the weights")
+    parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--repeat", type=int, default=1, help="passes over the corpus for each over the public sets")
+    parser.add_argument("--spare", type=float, default=0.0, help="share of the public questions asked without nearest others")
+    parser.add_argument("--rate", type=float, default=1e-4)
+    parser.add_argument("--layers", default="0,1,2,3,4,5,6,7,8,9,10,11")
+    parser.add_argument("--smooth", type=float, default=0.02)
+    parser.add_argument("--public-share", type=float, default=1.0)
+    parser.add_argument("--keep-all", action="store_true", help="teach the held-out teams too")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    rng = random.Random(options.seed)
+    options.out.mkdir(parents=True, exist_ok=True)
+    body = read_body(options.body)
+    encode = tokenizer(body)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    began = time.monotonic()
+    say = lambda text: print(f"[{time.monotonic() - began:7.1f} s] {text}", flush=True)  # noqa: E731
+    own = corpus_pools(options.corpus) if options.corpus else []
+    taught = [p for p in own if options.keep_all or not held_out(p)]
+    kept = [p for p in own if held_out(p)]
+    public = [public_pool(options.public, rng, options.counterfact)] if options.public else []
+    near = with_neighbours([*taught, *kept, *public], body)
+    say(f"{len(taught)} teams taught, {len(kept)} held out, {sum(len(p.questions) for p in [*taught, *public])} questions")
+    pairs: list[Pair] = []
+    for pool, orders in zip(public, near[len(taught) + len(kept) :], strict=True):
+        some = pairs_of(pool, orders, rng, options.spare)
+        rng.shuffle(some)
+        pairs += some[: int(len(some) * options.public_share)]
+    for _ in range(options.repeat):
+        for pool, orders in zip(taught, near, strict=False):
+            pairs += pairs_of(pool, orders, rng)
+    reader = Reader(body, [int(i) for i in options.layers.split(",")]).to(device).train()
+    if options.start:
+        reader.load_state_dict(torch.load(options.start, map_location=device)["reader"], strict=False)
+    steps = batches(pairs, encode, body, rng)
+    total = max(1, int(len(steps) * options.epochs))
+    say(f"{len(pairs)} pairs, {sum(y for _, _, y in pairs)} right; {len(steps)} batches, {total} steps on {device}")
+    trained = [p for p in reader.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, options.rate, weight_decay=0.01)
+    state, first = options.out / "state.pt", 0
+    if state.exists():
+        saved = torch.load(state, map_location=device)
+        reader.load_state_dict(saved["reader"], strict=False)
+        optimizer.load_state_dict(saved["optimizer"])
+        first = saved["step"]
+        say(f"goes on at step {first}")
+    warm = max(1, total // 20)
+    saved_at, mean = time.monotonic(), 0.0
+
+    def save(step: int) -> None:
+        part = state.with_suffix(".part")
+        torch.save({"reader": reader.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, part)
+        part.replace(state)
+
+    for step in range(first, total):
+        ids, lengths, labels = (t.to(device) for t in tensors(steps[step % len(steps)], body.pad))
+        for group in optimizer.param_groups:
+            group["lr"] = options.rate * min((step + 1) / warm, max(0.02, (total - step) / (total - warm + 1)))
+        target = labels * (1 - 2 * options.smooth) + options.smooth
+        loss = F.binary_cross_entropy_with_logits(reader(ids, lengths), target)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        mean = loss.item() if step == first else 0.97 * mean + 0.03 * loss.item()
+        if step % 25 == 0:
+            say(f"step {step}/{total} loss {mean:.4f}")
+        if time.monotonic() - saved_at > SAVE_SECONDS:
+            save(step + 1)
+            saved_at = time.monotonic()
+    save(total)
+    size = export(reader, options.out / "reader.safetensors", {"seed": str(options.seed), "pairs": str(len(pairs))})
+    say(f"wrote {size / 1e6:.1f} MB")
+    if kept:
+        figures = report(reader, kept, near[len(taught) : len(taught) + len(kept)], encode, body)
+        (options.out / "held-out.json").write_text(json.dumps(figures, indent=1))
+        say(f"held out: {json.dumps(figures)}")
+
+
+if __name__ == "__main__":
+    main()

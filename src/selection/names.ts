@@ -1,0 +1,228 @@
+import type { Edit } from '../edit/edit.ts'
+import { type Token, tokens } from '../edit/words.ts'
+
+/** How a text names a subject: in full, by an alias, in full but misspelt, or by some of its words ("Ancelotti"). */
+export type NameKind = 'exact' | 'alias' | 'misspelt' | 'partial'
+
+export interface NameMatch {
+  readonly editId: string
+  readonly kind: NameKind
+  /** Share of the name's weight (rarer words weigh more) that the text has; 1 for exact and alias. */
+  readonly coverage: number
+  /** Offsets into the text. */
+  readonly start: number
+  readonly end: number
+}
+
+interface Name {
+  readonly words: readonly string[]
+  readonly kind: 'exact' | 'alias'
+  /** "US", "IT", "C": the text must write it in capitals, too. */
+  readonly capitals: boolean
+  readonly edits: Set<string>
+}
+
+/** Longer names are indexed by their first words only; a title of 24 words is unmistakable by then. */
+const NAME_WORDS = 24
+/** A word this short has too many neighbours at one edit's distance. */
+const MISSPELT_WORD_CHARS = 5
+/** A longer one has too many: its deletions would be quadratic. */
+const MISSPELT_LONGEST_CHARS = 32
+/** Partial and misspelt matches looked at per text, and the least share of a name. */
+const LOOSE_MATCHES = 64
+const LEAST_COVERAGE = 0.45
+/** A word that more names than this share identifies none of them. */
+const COMMON_WORD_NAMES = 50
+/** Edits offered for one name. */
+const NAMESAKES = 64
+/** A word of one letter, of any script, stands for no longer name. */
+const LOOSE_WORD_CHARS = 2
+
+/** Every string with one character of `word` left out: two words within one edit share one of these or each other (Garbe's symmetric delete). */
+function deletions(word: string): string[] {
+  const out: string[] = []
+  for (let i = 0; i < word.length; i++) out.push(word.slice(0, i) + word.slice(i + 1))
+  return out
+}
+
+const spellable = (word: string) => word.length >= MISSPELT_WORD_CHARS && word.length <= MISSPELT_LONGEST_CHARS
+
+/** True within Damerau–Levenshtein distance 1: one letter more, less, other, or two neighbours swapped. */
+export function withinOneEdit(a: string, b: string): boolean {
+  if (a === b) return true
+  if (Math.abs(a.length - b.length) > 1) return false
+  let start = 0
+  while (start < a.length && a[start] === b[start]) start++
+  let endA = a.length
+  let endB = b.length
+  while (endA > start && endB > start && a[endA - 1] === b[endB - 1]) {
+    endA--
+    endB--
+  }
+  if (endA - start <= 1 && endB - start <= 1) return true
+  return endA - start === 2 && endB - start === 2 && a[start] === b[start + 1] && a[start + 1] === b[start]
+}
+
+/** Names of one tenant's subjects, for finding them in text. Holds every edit ever landed; who is live is the caller's question. */
+export class NameIndex {
+  readonly #names = new Map<string, Name>()
+  readonly #byWord = new Map<string, Name[]>()
+  readonly #byDeletion = new Map<string, Set<string>>()
+  readonly #namesOf = new Map<string, Name[]>()
+  /** Words of the longest name that begins with a word. */
+  readonly #longest = new Map<string, number>()
+
+  add(edit: Edit): void {
+    for (const name of this.#namesOf.get(edit.id) ?? []) name.edits.delete(edit.id)
+    const own = [edit.subject, ...edit.aliases].flatMap((text, i) => this.#name(text, i === 0 ? 'exact' : 'alias') ?? [])
+    for (const name of own) name.edits.add(edit.id)
+    this.#namesOf.set(edit.id, own)
+  }
+
+  #name(text: string, kind: Name['kind']): Name | undefined {
+    const own = tokens(text).slice(0, NAME_WORDS)
+    if (own.length === 0) return undefined
+    const capitals = own.length === 1 && own[0]?.upper === true && own[0].word.length <= 3
+    const words = own.map(({ word }) => word)
+    const key = `${kind}${capitals ? '^' : ''}:${words.join(' ')}`
+    const known = this.#names.get(key)
+    if (known !== undefined) return known
+    const name: Name = { words, kind, capitals, edits: new Set() }
+    this.#names.set(key, name)
+    const first = words[0] ?? ''
+    this.#longest.set(first, Math.max(this.#longest.get(first) ?? 0, words.length))
+    for (const word of new Set(words)) {
+      const holders = this.#byWord.get(word)
+      if (holders !== undefined) holders.push(name)
+      else {
+        this.#byWord.set(word, [name])
+        if (spellable(word)) for (const d of deletions(word)) add(this.#byDeletion, d, word)
+      }
+    }
+    return name
+  }
+
+  /**
+   * The names of eligible edits in `text`, whole names first; each edit once a place. A whole name pushes out loose ones on the same words, and
+   * a longer whole name a shorter one inside it. Edits that are not eligible push out nothing.
+   */
+  find(text: string, eligible: (editId: string) => boolean = () => true): NameMatch[] {
+    const read = tokens(text)
+    const whole = this.#whole(read, eligible)
+    return [...whole, ...this.#loose(read, whole, eligible)]
+  }
+
+  #whole(text: readonly Token[], eligible: (editId: string) => boolean): NameMatch[] {
+    const out: NameMatch[] = []
+    let covered = -1
+    for (let first = 0; first < text.length; first++) {
+      const longest = Math.min(this.#longest.get(at(text, first).word) ?? 0, text.length - first)
+      for (let count = longest; count >= 1; count--) {
+        const end = at(text, first + count - 1).end
+        if (end <= covered) break
+        const found = this.#called(text.slice(first, first + count), eligible)
+        if (found.length === 0) continue
+        for (const { editId, kind } of found) out.push({ editId, kind, coverage: 1, start: at(text, first).start, end })
+        covered = end
+        break
+      }
+    }
+    return out
+  }
+
+  #called(own: readonly Token[], eligible: (editId: string) => boolean): Pick<NameMatch, 'editId' | 'kind'>[] {
+    const key = own.map(({ word }) => word).join(' ')
+    const out: Pick<NameMatch, 'editId' | 'kind'>[] = []
+    for (const kind of ['exact', 'alias'] as const) {
+      const names = [this.#names.get(`${kind}:${key}`), own[0]?.upper ? this.#names.get(`${kind}^:${key}`) : undefined]
+      for (const name of names)
+        for (const editId of name?.edits ?? []) {
+          if (out.length === NAMESAKES) return out
+          if (eligible(editId) && !out.some((m) => m.editId === editId)) out.push({ editId, kind })
+        }
+    }
+    return out
+  }
+
+  /** Names of which the text has only some words, or has them with a slip of the pen. */
+  #loose(text: readonly Token[], whole: readonly NameMatch[], eligible: (editId: string) => boolean): NameMatch[] {
+    const found = new Map<Name, { first: number; last: number; hits: Map<string, boolean> }>()
+    for (const [i, { word: written, start, end }] of text.entries()) {
+      if (written.length < LOOSE_WORD_CHARS || whole.some((m) => m.start < end && start < m.end)) continue
+      for (const [word, same] of this.#wordsLike(written)) {
+        for (const name of this.#byWord.get(word) ?? []) {
+          if (name.edits.size === 0 || name.capitals) continue
+          const seen = found.get(name)
+          // A name's words stand together: start anew when the gap is longer than the name itself.
+          if (seen === undefined || i - seen.last > name.words.length)
+            found.set(name, { first: i, last: i, hits: new Map([[word, same]]) })
+          else {
+            seen.last = i
+            seen.hits.set(word, same || (seen.hits.get(word) ?? false))
+          }
+        }
+      }
+    }
+    const named = new Set(whole.map((m) => m.editId))
+    const out: NameMatch[] = []
+    const weights = new Map<string, number>()
+    for (const [name, { first, last, hits }] of found) {
+      const coverage = this.#coverage(name, hits, weights)
+      if (coverage < LEAST_COVERAGE) continue
+      const kind: NameKind = hits.size >= new Set(name.words).size ? 'misspelt' : 'partial'
+      for (const editId of name.edits) {
+        if (named.has(editId) || !eligible(editId)) continue
+        out.push({ editId, kind, coverage, start: at(text, first).start, end: at(text, last).end })
+      }
+    }
+    return out.sort((a, b) => b.coverage - a.coverage).slice(0, LOOSE_MATCHES)
+  }
+
+  /** Indexed words equal to `word`, or within one edit of it when none is equal; the flag says which. */
+  *#wordsLike(word: string): Generator<[string, boolean]> {
+    const holders = this.#byWord.get(word)
+    if (holders !== undefined) {
+      if (holders.length <= COMMON_WORD_NAMES) yield [word, true]
+      return
+    }
+    if (!spellable(word)) return
+    const near = new Set<string>(this.#byDeletion.get(word) ?? [])
+    for (const d of deletions(word)) {
+      if (this.#byWord.has(d)) near.add(d)
+      for (const w of this.#byDeletion.get(d) ?? []) near.add(w)
+    }
+    for (const candidate of near) {
+      if (withinOneEdit(word, candidate) && (this.#byWord.get(candidate)?.length ?? 0) <= COMMON_WORD_NAMES)
+        yield [candidate, false]
+    }
+  }
+
+  /** Weight of the matched words over the weight of all, a word weighing the log of how few names have it; a misspelt one counts 0.9. */
+  #coverage({ words }: Name, hits: ReadonlyMap<string, boolean>, weights: Map<string, number>): number {
+    let total = 0
+    let matched = 0
+    for (const word of new Set(words)) {
+      let weight = weights.get(word)
+      if (weight === undefined) {
+        weight = Math.log(1 + this.#names.size / (this.#byWord.get(word)?.length ?? 1))
+        weights.set(word, weight)
+      }
+      total += weight
+      const hit = hits.get(word)
+      if (hit !== undefined) matched += hit ? weight : 0.9 * weight
+    }
+    return total === 0 ? 0 : matched / total
+  }
+}
+
+function add(map: Map<string, Set<string>>, key: string, value: string): void {
+  const set = map.get(key)
+  if (set === undefined) map.set(key, new Set([value]))
+  else set.add(value)
+}
+
+function at(text: readonly Token[], index: number): Token {
+  const token = text[index]
+  if (token === undefined) throw new RangeError(`token ${index} of ${text.length}`)
+  return token
+}

@@ -1,0 +1,235 @@
+import { createHash } from 'node:crypto'
+import { LRUCache } from 'lru-cache'
+import { type Edit, isForModel } from '../edit/edit.ts'
+import { normalized } from '../edit/words.ts'
+import type { Embedder, PairReader } from '../engine/engine.ts'
+import { embedKeys } from '../memory/embed-keys.ts'
+import type { HeldEdit, VectorHit } from '../memory/memory.ts'
+import type { SelectionQuery } from '../request.ts'
+import { NameIndex, type NameMatch } from './names.ts'
+import { conversationEnd, earlierOf, editText, partsOf } from './text.ts'
+
+/** What retrieval needs of the memory. */
+export interface Source {
+  readonly version: number
+  tenants(): Iterable<string>
+  all(tenant: string): Iterable<HeldEdit>
+  get(tenant: string, id: string, at?: number): HeldEdit | undefined
+  heldAt(tenant: string, id: string, at: number): boolean
+  search(tenant: string, vector: Float32Array, k: number, at?: number): readonly VectorHit[]
+  /** Absent: keys of edits are embedded whenever they are not in the embedder's cache. */
+  embedKept?(
+    texts: ReadonlySet<string>,
+    priority: 'query' | 'import',
+    signal?: AbortSignal,
+  ): Promise<ReadonlyMap<string, Float32Array>>
+  onChange(listener: (change: { tenant: string; added: readonly HeldEdit[] }) => void): void
+}
+
+/** An edit that might be meant by a turn, with what speaks for it. */
+export interface Candidate {
+  readonly edit: Edit
+  /** Best cosine of a part of the message and a key of the edit; null: the vector index did not offer it. */
+  readonly similarity: number | null
+  /** Where the message names the subject; null: nowhere. */
+  readonly name: NameMatch | null
+  /** Only an earlier turn names the subject. */
+  readonly earlier: boolean
+  /** The reader's log-odds; null: it was not plausible enough to be read. */
+  readonly logit: number | null
+  /** What the reader read. */
+  readonly read: string
+  /** The key of the edit that is nearest to the message; null: not looked for. */
+  readonly key: string | null
+}
+
+/** Nearest vectors looked at, for each part of a message. */
+const NEAREST = 12
+/** Candidates that the reader reads: each costs some milliseconds. */
+const READ_CANDIDATES = 6
+/** Candidates kept for `explain` and as raw material of demonstrations. */
+const KEPT_CANDIDATES = 24
+/** Least cosine at which an edit whose subject is not named is read. */
+const PLAUSIBLE = 0.8
+/** What a name adds to a cosine, for the order of reading. */
+const NAMED = { here: 0.2, earlier: 0.1, loosely: 0.1 } as const
+/** Earlier turns, the assistant's too, in which names are sought. */
+const EARLIER_TURNS = 4
+/** Longest text in which names are sought, characters from its beginning and end each. */
+const NAMED_CHARS = 20_000
+
+/** Offers the edits of a tenant's memory that a turn may need, by meaning and by name, and what the reader says of each. */
+export class Retriever {
+  readonly #source: Source
+  readonly #embedder: Embedder
+  readonly #reader: PairReader
+  readonly #now: () => number
+  readonly #names = new Map<string, NameIndex>()
+  /** Ids of rules that hold for every message. */
+  readonly #always = new Map<string, Set<string>>()
+  readonly #turns: LRUCache<string, readonly Candidate[]>
+
+  constructor(source: Source, embedder: Embedder, reader: PairReader, options: { now: () => number; cacheBytes: number }) {
+    this.#source = source
+    this.#embedder = embedder
+    this.#reader = reader
+    this.#now = options.now
+    this.#turns = new LRUCache({ maxSize: options.cacheBytes, sizeCalculation: (c) => 256 + c.length * 2_048 })
+    for (const tenant of source.tenants()) this.#add(tenant, source.all(tenant))
+    source.onChange(({ tenant, added }) => this.#add(tenant, added))
+  }
+
+  #add(tenant: string, held: Iterable<HeldEdit>): void {
+    const index = this.#names.get(tenant) ?? new NameIndex()
+    const always = this.#always.get(tenant) ?? new Set()
+    this.#names.set(tenant, index)
+    this.#always.set(tenant, always)
+    for (const { edit } of held) {
+      index.add(edit)
+      if (edit.always) always.add(edit.id)
+      else always.delete(edit.id)
+    }
+  }
+
+  /** Candidates of the user turn at `messages[turn]`: a function of the conversation up to it, the query's scope and the memory's version. */
+  async candidates(
+    query: SelectionQuery,
+    turn: number,
+    signal?: AbortSignal,
+  ): Promise<{ candidates: readonly Candidate[]; cached: boolean }> {
+    const at = query.asOf ?? this.#now()
+    const key = this.#key(query, turn)
+    const had = this.#turns.get(key)
+    // Validity can begin or end between two requests without any change in memory: a cached candidate is still asked for.
+    if (had?.every((c) => this.#source.heldAt(query.tenant, c.edit.id, at))) return { candidates: had, cached: true }
+    const found = await this.#find(query, turn, at, signal)
+    this.#turns.set(key, found)
+    return { candidates: found, cached: false }
+  }
+
+  #key({ tenant, model, tags, asOf, messages }: SelectionQuery, turn: number): string {
+    const asked = [tenant, model, tags, asOf ?? null, this.#source.version, messages.slice(0, turn + 1)]
+    return createHash('sha256').update(JSON.stringify(asked)).digest('base64')
+  }
+
+  async #find(query: SelectionQuery, turn: number, at: number, signal?: AbortSignal): Promise<Candidate[]> {
+    const last = query.messages[turn]?.content ?? ''
+    const index = this.#names.get(query.tenant)
+    if (index === undefined || last.trim() === '') return []
+    const eligible = (id: string) => this.#eligible(query, id, at)
+    const earlier = earlierOf(query.messages, turn)
+    const parts = partsOf(earlier, last)
+    const whole = parts[0]?.read ?? ''
+    const searched = [...parts, ...(earlier.length === 0 ? [] : [{ searched: conversationEnd(earlier, last), read: whole }])]
+    const found = new Map<string, Candidate>()
+    const offer = (id: string, by: Partial<Candidate> & { read: string }) => {
+      const edit = found.get(id)?.edit ?? eligible(id)
+      if (edit === undefined) return
+      const had = found.get(id) ?? { edit, similarity: null, name: null, earlier: false, logit: null, key: null, read: by.read }
+      const nearer = by.similarity != null && by.similarity > (had.similarity ?? -1)
+      found.set(id, {
+        ...had,
+        similarity: nearer ? (by.similarity as number) : had.similarity,
+        read: nearer && had.name === null ? by.read : had.read,
+        name: had.name ?? by.name ?? null,
+        earlier: had.earlier || by.earlier === true,
+      })
+    }
+    for (const match of index.find(ends(last), (id) => eligible(id) !== undefined)) {
+      const written = last.slice(match.start, match.end)
+      offer(match.editId, { name: match, read: parts.find((p, i) => i > 0 && p.searched.includes(written))?.read ?? whole })
+    }
+    for (const text of earlier.slice(-EARLIER_TURNS)) {
+      for (const match of index.find(ends(text), (id) => eligible(id) !== undefined)) {
+        if (match.kind === 'exact' || match.kind === 'alias') offer(match.editId, { earlier: true, read: whole })
+      }
+    }
+    const vectors = await this.#embedder.embed(
+      searched.map((part) => normalized(part.searched)),
+      'query',
+      signal,
+    )
+    for (const [i, { read }] of searched.entries()) {
+      const vector = vectors[i]
+      const near = vector === undefined ? [] : this.#source.search(query.tenant, vector, NEAREST, query.asOf)
+      for (const { editId, similarity } of near) offer(editId, { similarity, read })
+    }
+    for (const id of this.#always.get(query.tenant) ?? []) offer(id, { read: whole })
+    const ranked = [...found.values()].sort((a, b) => promise(b) - promise(a))
+    const plausible = ranked.filter((c) => !c.edit.always && promise(c) >= PLAUSIBLE).slice(0, READ_CANDIDATES)
+    const logits =
+      plausible.length === 0
+        ? []
+        : await this.#reader.read(
+            plausible.map((c) => [c.read, editText(c.edit)]),
+            'query',
+            signal,
+          )
+    const keys = await this.#nearestKeys(plausible, vectors)
+    const read = new Map(plausible.map((c, i) => [c.edit.id, { ...c, logit: logits[i] ?? null, key: keys[i] ?? null }]))
+    const always = ranked.filter((c) => c.edit.always)
+    return [...always, ...ranked.filter((c) => !c.edit.always).slice(0, KEPT_CANDIDATES)].map((c) => read.get(c.edit.id) ?? c)
+  }
+
+  /** The words of the key by which each was found. */
+  async #nearestKeys(candidates: readonly Candidate[], vectors: readonly Float32Array[]): Promise<(string | null)[]> {
+    const keys = candidates.map(({ edit }) => embedKeys(edit))
+    const texts = new Set(keys.flat())
+    if (texts.size === 0 || this.#source.embedKept === undefined) return candidates.map(() => null)
+    const kept = await this.#source.embedKept(texts, 'query')
+    return keys.map((own) => {
+      const scored = own.map((key) => ({ key, score: Math.max(...vectors.map((vector) => dot(vector, kept.get(key)))) }))
+      return scored.sort((a, b) => b.score - a.score)[0]?.key ?? null
+    })
+  }
+
+  #eligible(query: SelectionQuery, id: string, at: number): Edit | undefined {
+    const held = this.#source.get(query.tenant, id, at)
+    if (held?.state !== 'live' || !isForModel(held.edit, query.model)) return undefined
+    return query.tags.length === 0 || query.tags.some((t) => held.edit.tags.includes(t)) ? held.edit : undefined
+  }
+
+  /** The edits in the query's scope whose subject, or an alias of it, a text names in full. */
+  about(query: SelectionQuery, text: string): readonly Edit[] {
+    const at = query.asOf ?? this.#now()
+    const index = this.#names.get(query.tenant)
+    const named = index?.find(ends(text), (id) => this.#eligible(query, id, at) !== undefined) ?? []
+    const whole = named.filter(({ kind }) => kind === 'exact' || kind === 'alias')
+    return [...new Set(whole.map((m) => m.editId))].flatMap((id) => this.#eligible(query, id, at) ?? [])
+  }
+
+  /** Position in the log of an edit that is held: the later of two wins. */
+  landed({ tenant, asOf }: SelectionQuery, id: string): number {
+    return this.#source.get(tenant, id, asOf ?? this.#now())?.seq ?? 0
+  }
+
+  /** The reader's log-odds of pairs, and vectors of texts. */
+  read(
+    pairs: Parameters<PairReader['read']>[0],
+    signal?: AbortSignal,
+    priority: 'query' | 'import' = 'query',
+  ): Promise<Float32Array> {
+    return pairs.length === 0 ? Promise.resolve(new Float32Array()) : this.#reader.read(pairs, priority, signal)
+  }
+
+  embed(texts: readonly string[], signal?: AbortSignal): Promise<Float32Array[]> {
+    return this.#embedder.embed(texts, 'query', signal)
+  }
+}
+
+/** How much a candidate promises before it is read: its cosine, and what a name adds. */
+function promise({ similarity, name, earlier }: Candidate): number {
+  const near = similarity ?? PLAUSIBLE - NAMED.earlier
+  if (name?.kind === 'exact' || name?.kind === 'alias') return near + NAMED.here
+  return near + (name === null ? 0 : NAMED.loosely * name.coverage) + (earlier ? NAMED.earlier : 0)
+}
+
+function ends(text: string): string {
+  return text.length <= 2 * NAMED_CHARS ? text : `${text.slice(0, NAMED_CHARS)}\n${text.slice(-NAMED_CHARS)}`
+}
+
+function dot(a: Float32Array, b: Float32Array | undefined): number {
+  let sum = 0
+  for (let i = 0; i < a.length; i++) sum += (a[i] ?? 0) * (b?.[i] ?? 0)
+  return sum
+}
