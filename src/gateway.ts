@@ -8,12 +8,12 @@ import type { Allocator } from './experiment/allocate.ts'
 import type { Experiments } from './experiment/experiments.ts'
 import type { Replays } from './experiment/replay.ts'
 import type { Rollouts } from './experiment/rollouts.ts'
-import type { Calibration } from './memory/gate.ts'
 import type { MemoryStore } from './memory/memory-store.ts'
-import type { Retriever } from './memory/retrieve.ts'
 import type { Adapters } from './models/adapters.ts'
 import type { Templates } from './prompt/templates.ts'
 import type { MultiHop } from './request.ts'
+import type { Calibration } from './selection/gate.ts'
+import type { Retriever } from './selection/retriever.ts'
 
 /** Every bound on what a request may ask for or cost. `src/config.ts` may change any of them. */
 export interface Limits {

@@ -1,31 +1,14 @@
-import { isForModel, statement } from './edit/edit.ts'
 import type { Engine, Finish, Inspection, ModelInfo, Piece, Prompt } from './engine/engine.ts'
 import { PalimpsestError } from './errors.ts'
 import type { Allocation, Kept } from './experiment/allocate.ts'
 import { type Done, observed } from './experiment/outcome.ts'
 import { type Gateway, holdEngine } from './gateway.ts'
-import { type Chain, chains, joined, NO_CHAIN } from './memory/chain.ts'
-import { decompose } from './memory/decompose.ts'
-import { gate, scoreOf } from './memory/gate.ts'
-import { heirs, replaced } from './memory/heirs.ts'
-import type { Candidate } from './memory/retrieve.ts'
-import { withholding } from './memory/withhold.ts'
 import { answering, standDown } from './models/adapter-choice.ts'
 import type { Adapter } from './models/adapters.ts'
-import { render, type ScopedEdit } from './prompt/render.ts'
+import { render } from './prompt/render.ts'
 import type { ChatRequest, Message, TextRequest } from './request.ts'
+import { NOTHING, type Scope, select } from './selection/select.ts'
 import type { Applied, Considered, Trace, TurnTrace } from './trace.ts'
-
-/** What the conversation needs of the memory, by the index in `messages` of each user turn. */
-export interface Scope {
-  readonly edits: ReadonlyMap<number, readonly ScopedEdit[]>
-  /** Edits near each turn that do not apply to it: raw material of demonstrations. */
-  readonly nearby: ReadonlyMap<number, readonly Candidate[]>
-  /** What a turn's question amounts to once the edits are known, where it describes rather than names. */
-  readonly asked: ReadonlyMap<number, string>
-}
-
-const NOTHING: Scope = { edits: new Map(), nearby: new Map(), asked: new Map() }
 
 /** Prompt tokens kept free for the answer when the request does not say how many it wants. */
 const ANSWER_TOKENS = 256
@@ -177,138 +160,6 @@ async function* goOn(
   return yield* answered === undefined ? pieces : observed(pieces, answered, signal)
 }
 
-/** Which edits apply to each user turn. A turn's edits depend on the conversation up to it and on the memory alone, never on what follows. */
-export async function select(request: ChatRequest, gateway: Gateway, trace: Trace, signal: AbortSignal): Promise<Scope> {
-  const { retriever, memory } = gateway
-  const calibration = { ...gateway.calibration, threshold: request.threshold ?? gateway.calibration.threshold }
-  const { without, isWithheld } = withholding(request, memory)
-  trace.arm = request.arm
-  trace.memoryVersion = memory.version
-  if (request.edits.kind === 'off') return NOTHING
-  if (request.edits.kind === 'only') return named(request, request.edits.ids, gateway, trace)
-  const edits = new Map<number, readonly ScopedEdit[]>()
-  const nearby = new Map<number, readonly Candidate[]>()
-  const asked = new Map<number, string>()
-  const turns: TurnTrace[] = []
-  for (const [turn, message] of request.messages.entries()) {
-    if (message.role !== 'user') continue
-    const { candidates: found, cached } = await trace.time('retrieve', () => retriever.candidates(request, turn))
-    const candidates = without(found)
-    const late = await trace.time('gate', () =>
-      retriever.outdated(request, candidates, (c) => scoreOf(c, calibration) >= BEYOND_DOUBT),
-    )
-    const current = late.size === 0 ? candidates : heirs(candidates, late, calibration)
-    const gated = await trace.time('gate', () => gate(current, calibration))
-    const considered = [...gated, ...candidates.flatMap((candidate) => replaced(candidate, late))]
-    const scores = new Map(considered.flatMap((c) => (c.reason === 'selected' ? [[c.id, c.score]] : [])))
-    const applying = current.flatMap(({ edit }) => (scores.has(edit.id) ? [{ edit, score: scores.get(edit.id) ?? 0 }] : []))
-    const hops = await follow(
-      { request, question: message.content, candidates: current, considered, applying },
-      gateway,
-      trace,
-      signal,
-    )
-    const needed = [...applying, ...hops.links.filter(({ edit }) => !isWithheld(edit.id))]
-    if (needed.length > 0) edits.set(turn, needed)
-    if (hops.asked !== null) asked.set(turn, hops.asked)
-    nearby.set(
-      turn,
-      current.filter(({ edit, similarity }) => similarity !== null && !scores.has(edit.id)),
-    )
-    turns.push({
-      turn,
-      considered: [...considered.filter(({ id }) => !hops.considered.some((c) => c.id === id)), ...hops.considered],
-      cached,
-      ...(hops.asked !== null && { asked: hops.asked }),
-    })
-  }
-  trace.turns = turns
-  return { edits, nearby, asked }
-}
-
-interface Gated {
-  readonly request: ChatRequest
-  readonly question: string
-  readonly candidates: readonly Candidate[]
-  readonly considered: readonly Considered[]
-  readonly applying: readonly ScopedEdit[]
-}
-
-/** Edits that a question needs beyond those that apply to it as it is; nothing for a plain question. */
-async function follow(
-  gated: Gated,
-  { retriever, calibration, multiHop }: Gateway,
-  trace: Trace,
-  signal: AbortSignal,
-): Promise<Chain> {
-  const { request, question, candidates, considered, applying } = gated
-  const mode = request.multiHop ?? multiHop?.mode ?? 'chain'
-  if (mode === 'off') return NO_CHAIN
-  const hops = { query: request, source: retriever, calibration }
-  const found = await trace.time('retrieve', () => chains(question, candidates, considered, hops))
-  const led = applying.length + found.links.length > 0
-  if (mode === 'chain' || multiHop === undefined || (led && found.asked === null)) return found
-  const ask = async (description: string) => {
-    const { name, cost } = await multiHop.bridges.name(description, signal)
-    trace.decomposition.calls += cost === null ? 0 : 1
-    trace.decomposition.promptTokens += cost?.promptTokens ?? 0
-    trace.decomposition.completionTokens += cost?.completionTokens ?? 0
-    return name
-  }
-  const more = await trace.time('decompose', () => decompose(found.asked ?? question, ask, hops))
-  return more === null ? found : { ...joined([found, more], applying), asked: more.asked }
-}
-
-/** From this probability on, a question asks for an edit beyond doubt: of two such of one subject, the later one answers it. */
-const BEYOND_DOUBT = 0.8
-
-/** The edits a request names by id go to its last user turn, whatever the gate would say. */
-function named(request: ChatRequest, ids: readonly string[], { memory, now }: Gateway, trace: Trace): Scope {
-  const turn = request.messages.findLastIndex((m) => m.role === 'user')
-  if (turn === -1)
-    throw new PalimpsestError(
-      'invalid_value',
-      'Edits were named, but the conversation has no message with the role `user` that they could be put next to.',
-      { param: 'palimpsest.edits' },
-    )
-  const at = request.asOf ?? now()
-  const edits = ids.map((id): ScopedEdit => {
-    const held = memory.get(request.tenant, id, at)
-    if (held === undefined)
-      throw new PalimpsestError(
-        'edit_not_found',
-        `No edit \`${id}\` is held for tenant \`${request.tenant}\`; list them with GET /v1/edits.`,
-        { param: 'palimpsest.edits' },
-      )
-    if (!memory.heldAt(request.tenant, id, at))
-      throw new PalimpsestError(
-        'invalid_value',
-        `Edit \`${id}\` is ${held.state}, so it can't be applied; restore it, or ask with an \`as_of\` at which it was live.`,
-        { param: 'palimpsest.edits' },
-      )
-    if (!isForModel(held.edit, request.model))
-      throw new PalimpsestError(
-        'invalid_value',
-        `Edit \`${id}\` is for ${held.edit.models?.join(', ')} only, and \`${request.model}\` is served here.`,
-        { param: 'palimpsest.edits' },
-      )
-    return { edit: held.edit, score: 1 }
-  })
-  const considered = edits.map(
-    ({ edit }): Considered => ({
-      id: edit.id,
-      subject: edit.subject,
-      statement: statement(edit),
-      score: 1,
-      similarity: null,
-      reason: 'requested',
-      evidence: {},
-    }),
-  )
-  trace.turns = [{ turn, considered, cached: false }]
-  return edits.length === 0 ? NOTHING : { ...NOTHING, edits: new Map([[turn, edits]]) }
-}
-
 /** The conversation with each turn's edits in front of it, within the model's context, by `count` tokens. */
 function write(
   request: ChatRequest,
@@ -336,7 +187,7 @@ function write(
       })),
     ]),
   )
-  const { messages, applied } = render(request.messages, scope.edits, template, budget, pools, scope.asked)
+  const { messages, applied } = render(request.messages, scope.edits, template, budget, pools)
   trace.applied = applied.map(({ turn, edit, score }): Applied => ({ id: edit.id, subject: edit.subject, score, turn }))
   trace.turns = trace.turns.map((t) => ({
     ...t,

@@ -7,13 +7,10 @@ export type Stage = 'retrieve' | 'gate' | 'decompose' | 'render' | 'queue' | 'pr
 export type Reason =
   | 'selected'
   | 'requested' // named by id in the request
-  | 'no_subject' // nothing in the text stands for the subject
-  | 'part_of_longer_name' // the match lies inside another name
-  | 'other_relation' // the subject is meant, but something else is asked of it
-  | 'opposite' // the opposite is asked, or the relation the other way round
+  | 'not_read' // too far from the message to be read
   | 'below_threshold'
-  | 'outdated' // a later edit says something else of the same subject and relation, in other words
-  | 'outranked' // another edit of the same subject fits better
+  | 'counterexample' // the message is nearest to one that the edit is not for
+  | 'outdated' // a later edit answers the same question differently, in other words
   | 'over_limit' // more edits applied than one prompt takes
   | 'in_adapter' // the adapter that answers holds it
   | 'budget' // dropped to fit the context
@@ -27,6 +24,8 @@ export interface Considered {
   readonly score: number
   /** Cosine of the whole texts, in [-1, 1]; null where the vector index did not return it. */
   readonly similarity: number | null
+  /** Words of the edit's key (a prompt, paraphrase, example, …) that is nearest to the message; null: not looked for. */
+  readonly key: string | null
   readonly reason: Reason
   /** Id of the later edit, when the reason is `outdated`. */
   readonly outdatedBy?: string
@@ -43,8 +42,6 @@ export interface TurnTrace {
   readonly turn: number
   readonly considered: readonly Considered[]
   readonly cached: boolean
-  /** What the question amounts to once its descriptions are replaced by what the edits say; absent where it describes nothing. */
-  readonly asked?: string
 }
 
 /** An edit that was put in front of the model. */

@@ -7,6 +7,7 @@ embedder's vectors that it does not need.
 import json
 import random
 import re
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,8 @@ class Pool:
     edits: list[str] = field(default_factory=list)
     #: edits of one key are not each other's wrong answers
     keys: list[str] = field(default_factory=list)
+    #: other ways to write an edit, by index
+    variants: dict[int, list[str]] = field(default_factory=dict)
     questions: list[Question] = field(default_factory=list)
 
     def add(self, text: str, key: str = "") -> int:
@@ -73,8 +76,17 @@ def corpus_pools(folder: Path) -> list[Pool]:
         always = {at[r["id"]] for r in records if r.get("always")}
         for record in records:
             own = at[record["id"]]
+            edit = record["edit"]
+            if edit.get("aliases"):
+                pool.variants[own] = [edit_text({**edit, "aliases": []})]
+            # Its own prompt, sentence or occasion asks for it: so contradictions are told, and an edit that misses its own prompt.
+            statement = edit.get("prompt") or edit.get("text") or edit.get("when")
+            if statement and not record.get("always"):
+                pool.ask(conversation_end([statement]), {own}, "+own", unsure=always, nearest=1)
             for item in record["in_scope"]:
                 right = {own} | {at[i] for i in item.get("also", [])}
+                if not record.get("always") and zlib.crc32(json.dumps(item).encode()) % 10 == 0:
+                    right |= always
                 end = conversation_end([m["content"] for m in item["messages"]])
                 pool.ask(end, right, f"+{item['type']}", unsure=always - right)
             for item in record["near_miss"]:

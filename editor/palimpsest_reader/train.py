@@ -30,16 +30,17 @@ Pair = tuple[str, str, int]
 def pairs_of(pool: Pool, near: np.ndarray, rng: random.Random, spare: float = 0.0) -> list[Pair]:
     """Every question with the edits it needs, those that are wrong for certain, and some of the nearest others."""
     pairs: list[Pair] = []
+    write = lambda i: rng.choice([pool.edits[i], *pool.variants.get(i, [])])  # noqa: E731
     for question, order in zip(pool.questions, near, strict=True):
         keys = {pool.keys[i] for i in question.right | question.wrong}
         for i in question.right:
-            pairs.append((question.text, pool.edits[i], 1))
+            pairs.append((question.text, write(i), 1))
         for i in question.wrong:
-            pairs.append((question.text, pool.edits[i], 0))
+            pairs.append((question.text, write(i), 0))
         others = [i for i in order if pool.keys[i] not in keys and i not in question.unsure and i not in question.right]
         count = question.nearest if spare == 0.0 or rng.random() > spare else 0
         for i in rng.sample(others[:DRAWN_FROM], min(count, len(others[:DRAWN_FROM]))):
-            pairs.append((question.text, pool.edits[i], 0))
+            pairs.append((question.text, write(i), 0))
     return pairs
 
 

@@ -1,6 +1,6 @@
 /** What the `edits` commands print; pure. */
 import type { Problem } from '../errors.ts'
-import { FINDING_KINDS } from '../memory/landing-report.ts'
+import { FINDING_KINDS } from '../selection/landing-check.ts'
 import { clip, count, printable, table } from './table.ts'
 import type {
   WireBatch,
@@ -113,7 +113,7 @@ export function reportText({ findings, counts, pairs_left: left, fault }: WireRe
     return [`  ${kind}: ${counts[kind].toLocaleString('en')}`, ...rows, ...more]
   })
   const unsure =
-    left === 0 ? [] : [`  ${count(left, 'pair')} of one subject not compared${fault === null ? ': too many' : `: ${fault}`}`]
+    left === 0 ? [] : [`  ${count(left, 'edit')} not read${fault === null ? ': too many' : `: ${fault}`}`]
   return [...kinds, ...unsure].map(printable).join('\n')
 }
 
@@ -133,10 +133,7 @@ export function explanationText(explanation: WireExplanation, hasModel: boolean)
       ? 'no edit is rendered'
       : `template ${explanation.template.name}, ${count(explanation.tokens_added, 'token')} added`
   const note = hasModel ? '' : '; no model is loaded, so its chat format is left out'
-  const asked = explanation.turns
-    .flatMap((turn) => (turn.asked === null ? [] : [`\n\nRead as: ${printable(turn.asked)}`]))
-    .join('')
-  return `${shown}${asked}\n\nPrompt (${template}${note}):\n${printable(explanation.prompt.text)}`
+  return `${shown}\n\nPrompt (${template}${note}):\n${printable(explanation.prompt.text)}`
 }
 
 export function candidateTable(considered: readonly WireConsidered[]): string {

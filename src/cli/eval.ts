@@ -154,7 +154,7 @@ async function evaluate(typed: Typed, config: Config<Limits>): Promise<string> {
     closing.push(() => weights.close())
     const embedder = cachedEmbedder(await weights.embedder(), EMBED_CACHE_BYTES)
     const place = { dataDir: join(scratch, 'data'), editsDir: join(scratch, 'edits') }
-    const parts = await openParts({ config: { ...config, ...place }, embedder, log, watch: false, closing: stop.signal })
+    const parts = await openParts({ config: { ...config, ...place }, embedder, reader: weights.reader(), log, watch: false, closing: stop.signal })
     closing.push(() => parts.close())
     const { leftOut } = landAll(parts.memory, dataset, distractors)
     const tick = ticker(bar)
@@ -173,7 +173,6 @@ async function evaluate(typed: Typed, config: Config<Limits>): Promise<string> {
     for (const note of notes) bar.log(printable(note))
     const inputs: Inputs = { typed, config, dataset, methods, parts, prepared, notes, engine, out, tick, signal: stop.signal }
     const trial = trialOf(inputs, embedder)
-    await trial.gateway.retriever.warm()
     const results = typed.selection ? await selectAlone(inputs, trial) : await compare(inputs, trial)
     bar.clear()
     return await save(out, results)

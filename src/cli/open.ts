@@ -4,16 +4,17 @@ import type { Access } from '../access/access.ts'
 import { answererOf } from '../compare.ts'
 import type { Config } from '../config.ts'
 import { Bridges } from '../engine/bridge.ts'
-import type { Embedder, Engine } from '../engine/engine.ts'
+import type { Embedder, Engine, PairReader } from '../engine/engine.ts'
 import type { ModelPool } from '../engine/model-pool.ts'
 import type { Gateway, Limits, Logger, Telemetry } from '../gateway.ts'
-import { readCalibration } from '../memory/calibration.ts'
 import { cachedEmbedder } from '../memory/embed-cache.ts'
 import { type EditFolder, openFolder } from '../memory/folder.ts'
 import type { MemoryStore } from '../memory/memory-store.ts'
-import { Retriever } from '../memory/retrieve.ts'
 import { openMemory } from '../memory/store.ts'
 import { openTemplates, type Templates } from '../prompt/templates.ts'
+import { readCalibration } from '../selection/gate.ts'
+import { cachedReader } from '../selection/reader-cache.ts'
+import { Retriever } from '../selection/retriever.ts'
 import { openAdapters } from './adapters.ts'
 import { parseEditFile } from './edit-file.ts'
 import { declareFiles, openTrials } from './trials.ts'
@@ -34,6 +35,7 @@ export interface Parts {
 export interface OpenOptions {
   readonly config: Config<Limits>
   readonly embedder: Embedder
+  readonly reader: PairReader
   readonly log: Logger
   /** Follow the folders of edits and templates. */
   readonly watch: boolean
@@ -49,6 +51,7 @@ export const now = () => performance.timeOrigin + performance.now()
 export async function openParts({
   config,
   embedder: plain,
+  reader,
   log,
   watch,
   closing,
@@ -73,7 +76,9 @@ export async function openParts({
     const held = memory
     const folder = await openFolder({ dir: config.editsDir, memory: held, parse: parseEditFile, watch, log })
     const trials = openTrials({ dataDir: config.dataDir, memory: held, limits: config.limits, now, log })
-    const retriever = new Retriever(held, embedder, { now: Date.now, cacheBytes: config.selectionCacheBytes })
+    const retriever = new Retriever(held, embedder, cachedReader(reader, config.embedCacheBytes), {
+      ...{ now: Date.now, cacheBytes: config.selectionCacheBytes },
+    })
     return {
       memory: held,
       folder,
@@ -107,7 +112,6 @@ export async function openParts({
         }
         declareFiles(config.experimentsDir, gateway)
         trials.experiments.replays.start(answererOf(gateway))
-        held.prepare(() => engine.load().busy === 0)
         return gateway
       },
       close: async () => {

@@ -2,14 +2,14 @@ import { existsSync } from 'node:fs'
 import { basename, join, resolve } from 'node:path'
 import type { Config } from '../config.ts'
 import { hasServer, serverPath } from '../engine/build.ts'
-import type { Embedder, Engine } from '../engine/engine.ts'
+import type { Embedder, Engine, PairReader } from '../engine/engine.ts'
 import { type ChatOptions, openRuntime, type Runtime, type RuntimeOptions } from '../engine/llama.ts'
 import { ModelPool } from '../engine/model-pool.ts'
 import { openUpstream } from '../engine/upstream.ts'
 import type { UpstreamServerOptions } from '../engine/upstream-server.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { Limits, Logger } from '../gateway.ts'
-import { EMBEDDER_MODEL } from '../models/catalog.ts'
+import { EMBED_PREFIX, EMBEDDER_MODEL, READER_MODEL } from '../models/catalog.ts'
 import { type Choice, chooseModel } from '../models/choose.ts'
 import type { ModelFile } from '../models/fetch.ts'
 import { DEFAULT_HUB_ENDPOINT, hubSource } from '../models/hub.ts'
@@ -21,6 +21,8 @@ import { ensureModelsShown } from '../models/shown.ts'
 export interface Weights {
   /** Loaded when it first embeds; a file of the user's at once, since only the file tells its dimensions. */
   embedder(): Promise<Required<Embedder>>
+  /** Loaded when it first reads. */
+  reader(): PairReader
   engine(): Promise<Engine>
   /** Those of `--models`, opened when asked for, beside `primary`; undefined where there are none. */
   models(primary: Engine): Promise<ModelPool | undefined>
@@ -50,6 +52,7 @@ export function openWeights(config: Config<Limits>, choice: Choice | null, log: 
   const others = choice === null ? [] : config.models
   const names = [
     ...(isFile ? [] : [wanted]),
+    READER_MODEL,
     ...(choice?.kind === 'catalog' ? [choice.name] : []),
     ...others.filter((name) => !isGguf(name)),
   ]
@@ -57,9 +60,17 @@ export function openWeights(config: Config<Limits>, choice: Choice | null, log: 
   const runtime = once(() => startRuntime(config, log))
   const loadEmbedder = once(async () => {
     const modelPath = isFile ? resolve(wanted) : fileOf(await files(), names, wanted).path
-    return (await runtime()).openEmbedder({ modelPath, name: isFile ? basename(wanted) : wanted })
+    return (await runtime()).openEmbedder({ modelPath, name: isFile ? basename(wanted) : wanted, prefix: EMBED_PREFIX[wanted] ?? '' })
   })
+  const loadReader = once(async () =>
+    (await runtime()).openReader({ modelPath: fileOf(await files(), names, READER_MODEL).path, name: READER_MODEL }),
+  )
   return {
+    reader: () => ({
+      name: READER_MODEL,
+      read: async (pairs, priority, signal) => (await loadReader()).read(pairs, priority, signal),
+      close: async () => {},
+    }),
     embedder: async () => (wanted === EMBEDDER_MODEL ? lazy(wanted, loadEmbedder) : loadEmbedder()),
     engine: async () => {
       if (choice === null) throw new Error('no chat model was chosen')
@@ -100,6 +111,7 @@ export function openWeights(config: Config<Limits>, choice: Choice | null, log: 
     close: async () => {
       // What was never loaded need not be freed; what failed to load has said so.
       await loadEmbedder.started?.then((embedder) => embedder.close()).catch(() => {})
+      await loadReader.started?.then((reader) => reader.close()).catch(() => {})
       await runtime.started?.then((llama) => llama.dispose()).catch(() => {})
     },
   }

@@ -17,7 +17,8 @@ import { PalimpsestError } from '../errors.ts'
 import { ADDON_OPTIONS, hasAddon } from './build.ts'
 import { type FormattedFamily, tokenize } from './chat-format.ts'
 import { createEmbedder, DEFAULT_EMBED_TOKENS } from './embedder.ts'
-import type { Embedder, Engine } from './engine.ts'
+import type { Embedder, Engine, PairReader } from './engine.ts'
+import { openReader } from './llama-reader.ts'
 import { alonePerBatch } from './llama-batching.ts'
 import { ChatEngine } from './llama-chat.ts'
 import { SequenceLoras } from './llama-loras.ts'
@@ -77,6 +78,8 @@ export interface EmbedderOptions {
   readonly name: string
   /** Longer texts are cut here, special tokens included. */
   readonly maxTokens?: number
+  /** Written before every text. */
+  readonly prefix?: string
 }
 
 /** One llama.cpp for chat and embedding: its thread splitter then never lets both together use more than `threads`. */
@@ -90,6 +93,7 @@ export interface Runtime {
   /** Bytes that a model in this process takes with all its slots, by its header. */
   memoryBytes(options: Pick<ChatOptions, 'modelPath' | 'contextTokens' | 'slots'>): Promise<number>
   openEmbedder(options: EmbedderOptions): Promise<Required<Embedder>>
+  openReader(options: Pick<EmbedderOptions, 'modelPath' | 'name'>): Promise<PairReader>
   /** Frees all that is still open. */
   dispose(): Promise<void>
 }
@@ -125,6 +129,10 @@ export async function openRuntime({
     openServed: (options) => openServed(llama, device, threads, options, log),
     memoryBytes: (options) => memoryBytes(llama, options),
     openEmbedder: (options) => openEmbedder(llama, options),
+    openReader: async ({ modelPath, name }) => {
+      await readHeader(llama, modelPath)
+      return openReader(await loadModel(llama, modelPath, DEFAULT_EMBED_TOKENS), name, threads)
+    },
     dispose: () => dispose(llama),
   }
 }
@@ -312,10 +320,12 @@ function familyOf(info: GgufFileInfo, path: string): FormattedFamily {
   )
 }
 
-async function loadModel(llama: Llama, modelPath: string, fitTokens: number): Promise<LlamaModel> {
+/** `flash` false: llama.cpp's flash attention takes twice as long for a short text on a CPU (docs/LOG.md). */
+async function loadModel(llama: Llama, modelPath: string, fitTokens: number, flash?: false): Promise<LlamaModel> {
   try {
     return await llama.loadModel({
       modelPath,
+      ...(flash === false && { defaultContextFlashAttention: false }),
       ...(llama.gpu === false ? {} : { gpuLayers: { fitContext: { contextSize: fitTokens } } }),
     })
   } catch (cause) {
@@ -355,10 +365,10 @@ async function createContext(
 
 async function openEmbedder(
   llama: Llama,
-  { modelPath, name, maxTokens = DEFAULT_EMBED_TOKENS }: EmbedderOptions,
+  { modelPath, name, maxTokens = DEFAULT_EMBED_TOKENS, prefix = '' }: EmbedderOptions,
 ): Promise<Required<Embedder>> {
   await readHeader(llama, modelPath)
-  const model = await loadModel(llama, modelPath, maxTokens)
+  const model = await loadModel(llama, modelPath, maxTokens, false)
   const limit = Math.min(maxTokens, model.trainContextSize - 1)
   // One thread: a question takes a few milliseconds on one, and two that spin beside a busy chat take hundreds.
   const context = await model.createEmbeddingContext({ contextSize: limit + 1, batchSize: limit + 1, threads: 1 })
@@ -371,7 +381,7 @@ async function openEmbedder(
     name,
     dimensions: model.embeddingVectorSize,
     maxTokens: limit,
-    tokenize: (text) => tokenize(vocabulary, [{ kind: 'text', text }]),
+    tokenize: (text) => tokenize(vocabulary, [{ kind: 'text', text: prefix + text }]),
     wrap: { first: first ?? [], last: last ?? [] },
     evaluate: async (tokens) => (await context.getEmbeddingFor(tokens as never)).vector,
     free: async () => {

@@ -1,6 +1,6 @@
 import type { Edit } from '../edit/edit.ts'
 import type { Gateway } from '../gateway.ts'
-import { select as selectTurns } from '../pipeline.ts'
+import { select as selectTurns } from '../selection/select.ts'
 import type { ChatRequest } from '../request.ts'
 import { type Considered, Trace } from '../trace.ts'
 import { TENANT } from './dataset.ts'

@@ -1,6 +1,5 @@
 /** Selection alone: which edits retrieval and gate take for each probe. No chat model, so that thousands of probes take minutes. */
-import { SubjectIndex } from '../memory/subject-index.ts'
-import { tokens } from '../memory/tokens.ts'
+import { NameIndex } from '../selection/names.ts'
 import { TENANT } from './dataset.ts'
 import { isWanted, type Probe } from './probe.ts'
 import { select } from './select.ts'
@@ -25,7 +24,7 @@ const VECTOR_DEPTH = 20
 export type SelectProbe = (probe: Probe) => Promise<Selected>
 
 export function selecting(trial: Pick<Trial, 'gateway' | 'embedder' | 'edits'>): SelectProbe {
-  const names = new SubjectIndex()
+  const names = new NameIndex()
   for (const edit of trial.edits.values()) names.add(edit)
   return async (probe) => {
     const start = performance.now()
@@ -37,7 +36,7 @@ export function selecting(trial: Pick<Trial, 'gateway' | 'embedder' | 'edits'>):
       scores: Object.fromEntries(considered.map(({ id, score }) => [id, score])),
       offered: offered.some(wanted),
       vectorRank: await vectorRank(probe, trial),
-      subjectFound: names.find(tokens(probe.turns.at(-1) ?? '')).some(({ editId }) => wanted(editId)),
+      subjectFound: names.find(probe.turns.at(-1) ?? '').some(({ editId }) => wanted(editId)),
       ms,
     }
   }

@@ -4,7 +4,7 @@ import { type Batch, parseBatch } from '../edit/batch.ts'
 import { FORMATS } from '../edit/formats.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { Gateway } from '../gateway.ts'
-import { landingReport } from '../memory/landing-report.ts'
+import { landingReport } from '../selection/landing-check.ts'
 import type { Landing } from '../memory/memory.ts'
 import { type Preview, wireLanding } from '../openai/edits.ts'
 import { oneTenant, tenant, text } from '../openai/selection.ts'
@@ -67,9 +67,18 @@ interface Checked {
   readonly progress?: (done: number, total: number) => void
 }
 
-function report({ memory, retriever }: Gateway, { tenant, batch: { edits }, landing: { results }, gone, progress }: Checked) {
-  const embed = (texts: readonly string[]) => retriever.relationVectors(texts, 'import', gone)
-  return landingReport({ edits, results, held: memory.all(tenant), embed, ...(progress && { progress }) })
+function report(
+  { memory, retriever, calibration }: Gateway,
+  { tenant, batch: { edits }, landing: { results }, gone, progress }: Checked,
+) {
+  return landingReport({
+    ...{ edits, results, calibration },
+    read: (pairs) => retriever.read(pairs, gone, 'import'),
+    embed: (texts) => retriever.embed(texts, gone, 'import'),
+    search: (vector, k) => memory.search(tenant, vector, k),
+    held: (id) => memory.get(tenant, id),
+    ...(progress && { progress }),
+  })
 }
 
 type Say = (value: object) => Promise<void>

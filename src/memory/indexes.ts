@@ -8,8 +8,6 @@ import { Indexer, type Job, type LaneName, type Log } from './indexer.ts'
 import { KeptVectors } from './kept-vectors.ts'
 import type { LiveView, Revision } from './live.ts'
 import type { IndexStatus, VectorHit } from './memory.ts'
-import { Preparation } from './preparation.ts'
-import { statedTexts } from './relation-reader.ts'
 import { type Expected, indexFile, loadGraph, saveGraph } from './saved-index.ts'
 import { guarded } from './storage.ts'
 import { type IndexOptions, TenantIndex } from './tenant-index.ts'
@@ -61,7 +59,6 @@ export class Indexes {
   readonly #options: IndexesOptions
   readonly #table: VectorTable
   readonly #kept: KeptVectors
-  readonly #preparation: Preparation
   readonly #indexer: Indexer
   readonly #tenants = new Map<string, Tenant>()
   #maintenance: Promise<void> | null = null
@@ -72,10 +69,6 @@ export class Indexes {
     this.#options = options
     this.#table = openTable(folder, embedder, log)
     this.#kept = new KeptVectors(embedder, this.#table, log)
-    this.#preparation = new Preparation({
-      ...{ kept: this.#kept, textsOf: statedTexts, log },
-      mark: (tenant, seq) => this.#table.setPrepared(tenant, seq),
-    })
     this.#indexer = new Indexer({
       ...{ kept: this.#kept, dimensions: embedder.dimensions, log },
       place: (job, vectors) => this.#place(job, vectors),
@@ -100,14 +93,7 @@ export class Indexes {
       if (i % LOAD_EDITS === 0) await yieldToLoop()
     }
     this.#indexer.enqueue('bulk', jobs)
-    const prepared = this.#table.prepared(name)
-    this.#preparation.enqueue(revisions.filter(({ seq }) => seq > prepared).map(({ seq, edit }) => ({ tenant: name, seq, edit })))
     this.#maintain()
-  }
-
-  /** From now on, while it is `quiet`, what first questions need of the edits is embedded in advance. */
-  prepare(quiet: () => boolean): void {
-    this.#preparation.start(() => !this.#indexer.busy && quiet())
   }
 
   /** Vectors of texts that edits are made of, each embedded once in the life of the data folder. */
@@ -171,7 +157,6 @@ export class Indexes {
       lane,
       added.map(({ seq, edit }) => ({ tenant: name, seq, texts: embedKeys(edit) })),
     )
-    this.#preparation.enqueue(added.map(({ seq, edit }) => ({ tenant: name, seq, edit })))
     if (added.length === 0) this.#maintain()
   }
 
@@ -264,7 +249,7 @@ export class Indexes {
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    await Promise.all([this.#indexer.close(), this.#preparation.close()])
+    await this.#indexer.close()
     await this.#maintenance
     for (const tenant of this.#tenants.values()) if (tenant.index.unsaved > 0) await this.#save(tenant)
     this.#table.close()

@@ -63,8 +63,6 @@ export interface MemoryStore extends Memory {
    * Resolves also when embedding fails, which the log tells and `status` shows.
    */
   indexed(version?: number): Promise<void>
-  /** From now on, whenever it is `quiet` (nobody else needs the processor), what first questions need of the edits is embedded in advance. */
-  prepare(quiet: () => boolean): void
   /** Vectors of texts that edits are made of, by the text: from the data folder, else embedded and kept there. */
   embedKept(
     texts: ReadonlySet<string>,

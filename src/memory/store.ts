@@ -286,10 +286,6 @@ class Store implements MemoryStore {
     return this.#indexes.search(tenant, vector, k, this.#records.moment(at), true)
   }
 
-  prepare(quiet: () => boolean): void {
-    this.#indexes.prepare(quiet)
-  }
-
   embedKept(texts: ReadonlySet<string>, priority: 'query' | 'import', signal?: AbortSignal) {
     return this.#indexes.embedKept(texts, priority, signal)
   }

@@ -46,19 +46,6 @@ export class VectorTable {
     return new Float32Array(new Uint8Array(bytes).buffer)
   }
 
-  /** How far the tenant's edits were prepared: the last log record, 0 for none. */
-  prepared(tenant: string): number {
-    return (
-      (guarded(this.file, 'reading a mark', () =>
-        this.#db.prepare<[string], number>(PREPARED).pluck().get(`${this.#embedder} ${tenant}`),
-      ) as number | undefined) ?? 0
-    )
-  }
-
-  setPrepared(tenant: string, seq: number): void {
-    guarded(this.file, 'keeping a mark', () => this.#db.prepare(SET_PREPARED).run(`${this.#embedder} ${tenant}`, seq))
-  }
-
   put(rows: readonly (readonly [string, Float32Array])[]): void {
     if (rows.length > 0) guarded(this.file, `keeping ${rows.length} embeddings`, () => this.#insert(rows))
   }
@@ -68,13 +55,9 @@ export class VectorTable {
   }
 }
 
-const PREPARED = 'SELECT seq FROM prepared WHERE name = ?'
-const SET_PREPARED = 'INSERT OR REPLACE INTO prepared (name, seq) VALUES (?, ?)'
-
 function prepare(db: Database.Database): [Database.Statement<[Buffer], Buffer>, Database.Statement<[Buffer, string, Buffer]>] {
   useWriteAheadLog(db, false)
   db.exec('CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, embedder TEXT NOT NULL, vector BLOB NOT NULL) STRICT')
-  db.exec('CREATE TABLE IF NOT EXISTS prepared (name TEXT PRIMARY KEY, seq INTEGER NOT NULL) STRICT')
   return [
     db.prepare<[Buffer], Buffer>('SELECT vector FROM vectors WHERE key = ?').pluck() as Database.Statement<[Buffer], Buffer>,
     db.prepare<[Buffer, string, Buffer]>('INSERT OR REPLACE INTO vectors (key, embedder, vector) VALUES (?, ?, ?)'),

@@ -2,12 +2,11 @@ import { LRUCache } from 'lru-cache'
 import type { Edit } from '../edit/edit.ts'
 import type { ChatRequest } from '../request.ts'
 import type { Memory } from './memory.ts'
-import type { Candidate } from './retrieve.ts'
 
 /** The memory as though some batches had never landed, for one request. */
 export interface Withholding {
   /** The candidates without those batches' edits; where one of these replaced an edit, that one in its place. */
-  without(candidates: readonly Candidate[]): readonly Candidate[]
+  without<C extends { readonly edit: Edit }>(candidates: readonly C[]): readonly C[]
   isWithheld(id: string): boolean
 }
 
@@ -32,9 +31,9 @@ export function withholding({ tenant, withoutBatches = [] }: ChatRequest, memory
     known.set(key, found)
     return found.edit
   }
-  const without = (candidates: readonly Candidate[]) => {
+  const without = <C extends { readonly edit: Edit }>(candidates: readonly C[]): readonly C[] => {
     if (!candidates.some(({ edit }) => isWithheld(edit.id))) return candidates
-    return candidates.flatMap((candidate): Candidate[] => {
+    return candidates.flatMap((candidate): C[] => {
       const edit = isWithheld(candidate.edit.id) ? before(candidate.edit) : candidate.edit
       return edit === null ? [] : [{ ...candidate, edit }]
     })

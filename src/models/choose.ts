@@ -1,5 +1,5 @@
 import { PalimpsestError } from '../errors.ts'
-import { CPU_MODEL, catalogModel, chatModelNames, EMBEDDER_MODEL, GPU_MODEL, SMALL_MODEL } from './catalog.ts'
+import { CATALOG, CPU_MODEL, catalogModel, chatModelNames, GPU_MODEL, SMALL_MODEL } from './catalog.ts'
 import type { Gpu } from './machine.ts'
 
 export interface Situation {
@@ -36,8 +36,8 @@ function wantedModel(wanted: string, isFile: (path: string) => boolean): Choice 
   const name = wanted.toLowerCase()
   if (names.includes(name)) return { kind: 'catalog', name, why: `You asked for ${name}.` }
   const known = `Expected a GGUF file, the URL of an OpenAI-compatible server, or one of ${names.join(', ')}`
-  if (name === EMBEDDER_MODEL)
-    throw new PalimpsestError('model_not_found', `${EMBEDDER_MODEL} makes vectors and cannot answer. ${known}.`)
+  if (CATALOG.some((model) => model.name === name))
+    throw new PalimpsestError('model_not_found', `${name} makes vectors or scores and cannot answer. ${known}.`)
   throw new PalimpsestError('model_not_found', `There is no model "${wanted}". ${known}.`)
 }
 

@@ -1,4 +1,5 @@
 import { open, readFile } from 'node:fs/promises'
+import { fileURLToPath } from 'node:url'
 import { PalimpsestError } from '../errors.ts'
 import { type GgufTensor, type GgufValue, ggufPieces } from './gguf.ts'
 
@@ -7,6 +8,9 @@ import { type GgufTensor, type GgufValue, ggufPieces } from './gguf.ts'
  * Q4_0 blocks, so they pass on as they are. Two files come of it: the embedder (mean pooling), and the reader, whose layers and head are
  * ours (`calibration/reader.safetensors`) and whose token embeddings are the body's.
  */
+/** The reader's own layers and head, written by `npm run train:reader`; the same two levels above src/models and dist/models. */
+export const READER_WEIGHTS = fileURLToPath(new URL('../../calibration/reader.safetensors', import.meta.url))
+
 interface Stored {
   readonly from: number
   readonly bytes: number
@@ -35,23 +39,19 @@ function readCarrier(file: Buffer): Carrier {
   if (file.toString('latin1', 0, 4) !== MAGIC)
     throw new PalimpsestError('model_file', `The embedder's carrier does not begin with ${MAGIC}; delete it and fetch it again.`)
   let at = 8
-  const i32 = () => file.readInt32LE((at += 4) - 4)
-  const u64 = () => Number(file.readBigUInt64LE((at += 8) - 8))
-  const [width, layers, heads, inner, , positions] = Array.from({ length: 7 }, i32) as [
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-    number, // prettier-ignore
-  ]
-  const epsilon = file.readFloatLE((at += 4) - 4)
+  const next = <T>(bytes: number, read: (at: number) => T): T => {
+    at += bytes
+    return read(at - bytes)
+  }
+  const i32 = () => next(4, (from) => file.readInt32LE(from))
+  const u64 = () => next(8, (from) => Number(file.readBigUInt64LE(from)))
+  const [width = 0, layers = 0, heads = 0, inner = 0, , positions = 0] = Array.from({ length: 7 }, i32)
+  const epsilon = next(4, (from) => file.readFloatLE(from))
   i32()
   const count = i32()
   at += 16
   const blobBytes = u64()
-  const offsets = Array.from({ length: count + 1 }, () => file.readUInt32LE((at += 4) - 4))
+  const offsets = Array.from({ length: count + 1 }, () => next(4, (from) => file.readUInt32LE(from)))
   const scores = new Float32Array(Uint8Array.prototype.slice.call(file, at, at + count * 4).buffer)
   at += count * 4
   const pieces = offsets.slice(1).map((end, i) => file.toString('utf8', at + (offsets[i] ?? 0), at + end))
@@ -61,10 +61,10 @@ function readCarrier(file: Buffer): Carrier {
   at += mapBytes
   const tensors = new Map<string, Stored>()
   for (let left = i32(); left > 0; left--) {
-    const length = file.readUInt16LE((at += 2) - 2)
-    const name = file.toString('utf8', at, (at += length))
+    const length = next(2, (from) => file.readUInt16LE(from))
+    const name = next(length, (from) => file.toString('utf8', from, from + length))
     at += 1
-    const values = file.readUInt32LE((at += 4) - 4)
+    const values = next(4, (from) => file.readUInt32LE(from))
     tensors.set(name, { values, from: u64(), bytes: u64() })
   }
   return { file, width, layers, heads, inner, positions, epsilon, pieces, scores, tensors }

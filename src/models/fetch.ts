@@ -5,6 +5,7 @@ import { examine, fileState, hashFile, isRemembered, writeSidecar } from './cach
 import { CATALOG, type CatalogModel, catalogModel } from './catalog.ts'
 import { lockFile } from './lock.ts'
 import { Meter, type Progress } from './meter.ts'
+import { convertE5, convertReader, READER_WEIGHTS } from './e5.ts'
 import { convertMinilm } from './minilm.ts'
 import { type Gathering, gatheredBytes, type Source } from './source.ts'
 
@@ -170,8 +171,10 @@ async function finish(task: Task): Promise<null> {
     case 'none':
       await rename(first?.partPath ?? '', path)
       break
-    case 'minilm': {
-      await convertMinilm(first?.partPath ?? '', second?.partPath ?? '', `${path}.part`)
+    case 'minilm':
+    case 'e5':
+    case 'reader': {
+      await converted(model.convert, first?.partPath ?? '', second?.partPath ?? '', `${path}.part`)
       const sha256 = await hashFile(`${path}.part`, signal, () => {})
       if (sha256 !== model.sha256)
         throw new PalimpsestError('model_file', `The converted ${model.file} has sha256 ${sha256}, expected ${model.sha256}.`)
@@ -184,6 +187,19 @@ async function finish(task: Task): Promise<null> {
   }
   await syncFolder(dirname(path))
   return null
+}
+
+function converted(how: 'minilm' | 'e5' | 'reader', first: string, second: string, out: string): Promise<void> {
+  switch (how) {
+    case 'minilm':
+      return convertMinilm(first, second, out)
+    case 'e5':
+      return convertE5(first, out)
+    case 'reader':
+      return convertReader(first, READER_WEIGHTS, out)
+    default:
+      return how satisfies never
+  }
 }
 
 /** Makes the rename durable. Some systems cannot sync a folder, and lose nothing by it but this assurance. */

@@ -216,17 +216,16 @@ export function wireDecomposition({ calls, promptTokens, completionTokens }: Tra
 }
 
 export function wireTurns(turns: Trace['turns']) {
-  return turns.map(({ turn, cached, asked, considered }) => ({
+  return turns.map(({ turn, cached, considered }) => ({
     turn,
     cached,
-    asked: asked ?? null,
     considered: considered.map(wireConsidered),
   }))
 }
 
-function wireConsidered({ id, subject, statement, score, similarity, reason, outdatedBy, evidence, hop, via }: Considered) {
+function wireConsidered({ id, subject, statement, score, similarity, key, reason, outdatedBy, evidence, hop, via }: Considered) {
   return {
-    ...{ id, subject, statement, score, similarity, reason },
+    ...{ id, subject, statement, score, similarity, key, reason },
     ...(outdatedBy !== undefined && { outdated_by: outdatedBy }),
     ...{ hop: hop ?? 1, via: via ?? null, evidence },
   }

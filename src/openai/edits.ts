@@ -1,5 +1,5 @@
 import { type Batch, toWire } from '../edit/batch.ts'
-import type { Finding, LandingReport, Side } from '../memory/landing-report.ts'
+import type { Finding, LandingReport, Side } from '../selection/landing-check.ts'
 import type { BatchSummary, HeldEdit, Landing, LandingResult, LogRecord, Page } from '../memory/memory.ts'
 
 /** The wire form of what the memory holds. Objects carry `object` as OpenAI's do; times are ISO 8601. */

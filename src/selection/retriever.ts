@@ -41,6 +41,8 @@ export interface Candidate {
   readonly read: string
   /** The key of the edit that is nearest to the message; null: not looked for. */
   readonly key: string | null
+  /** The message is nearer to a counterexample of the edit than to any of its keys. */
+  readonly counter: boolean
 }
 
 /** Nearest vectors looked at, for each part of a message. */
@@ -49,8 +51,11 @@ const NEAREST = 12
 const READ_CANDIDATES = 6
 /** Candidates kept for `explain` and as raw material of demonstrations. */
 const KEPT_CANDIDATES = 24
-/** Least cosine at which an edit whose subject is not named is read. */
-const PLAUSIBLE = 0.8
+/** Least cosine, by embedder, at which an edit whose subject is not named is read. */
+const PLAUSIBLE: Readonly<Record<string, number>> = { 'multilingual-e5-small': 0.8, 'all-minilm-l6-v2': 0.3 }
+const USUALLY_PLAUSIBLE = 0.8
+/** Cosine to a counterexample from which on a rule for every message stands back. */
+const COUNTERED = 0.93
 /** What a name adds to a cosine, for the order of reading. */
 const NAMED = { here: 0.2, earlier: 0.1, loosely: 0.1 } as const
 /** Earlier turns, the assistant's too, in which names are sought. */
@@ -64,6 +69,7 @@ export class Retriever {
   readonly #embedder: Embedder
   readonly #reader: PairReader
   readonly #now: () => number
+  readonly #plausible: number
   readonly #names = new Map<string, NameIndex>()
   /** Ids of rules that hold for every message. */
   readonly #always = new Map<string, Set<string>>()
@@ -74,6 +80,7 @@ export class Retriever {
     this.#embedder = embedder
     this.#reader = reader
     this.#now = options.now
+    this.#plausible = PLAUSIBLE[embedder.name] ?? USUALLY_PLAUSIBLE
     this.#turns = new LRUCache({ maxSize: options.cacheBytes, sizeCalculation: (c) => 256 + c.length * 2_048 })
     for (const tenant of source.tenants()) this.#add(tenant, source.all(tenant))
     source.onChange(({ tenant, added }) => this.#add(tenant, added))
@@ -125,7 +132,7 @@ export class Retriever {
     const offer = (id: string, by: Partial<Candidate> & { read: string }) => {
       const edit = found.get(id)?.edit ?? eligible(id)
       if (edit === undefined) return
-      const had = found.get(id) ?? { edit, similarity: null, name: null, earlier: false, logit: null, key: null, read: by.read }
+      const had = found.get(id) ?? { edit, similarity: null, name: null, earlier: false, logit: null, key: null, counter: false, read: by.read }
       const nearer = by.similarity != null && by.similarity > (had.similarity ?? -1)
       found.set(id, {
         ...had,
@@ -155,8 +162,9 @@ export class Retriever {
       for (const { editId, similarity } of near) offer(editId, { similarity, read })
     }
     for (const id of this.#always.get(query.tenant) ?? []) offer(id, { read: whole })
+    const promise = (c: Candidate) => promiseOf(c, this.#plausible)
     const ranked = [...found.values()].sort((a, b) => promise(b) - promise(a))
-    const plausible = ranked.filter((c) => !c.edit.always && promise(c) >= PLAUSIBLE).slice(0, READ_CANDIDATES)
+    const plausible = ranked.filter((c) => !c.edit.always && promise(c) >= this.#plausible).slice(0, READ_CANDIDATES)
     const logits =
       plausible.length === 0
         ? []
@@ -166,9 +174,13 @@ export class Retriever {
             signal,
           )
     const keys = await this.#nearestKeys(plausible, vectors)
+    const counters = await this.#countered([...plausible, ...ranked.filter((c) => c.edit.always)], vectors)
     const read = new Map(plausible.map((c, i) => [c.edit.id, { ...c, logit: logits[i] ?? null, key: keys[i] ?? null }]))
     const always = ranked.filter((c) => c.edit.always)
-    return [...always, ...ranked.filter((c) => !c.edit.always).slice(0, KEPT_CANDIDATES)].map((c) => read.get(c.edit.id) ?? c)
+    return [...always, ...ranked.filter((c) => !c.edit.always).slice(0, KEPT_CANDIDATES)].map((c) => ({
+      ...(read.get(c.edit.id) ?? c),
+      counter: counters.has(c.edit.id),
+    }))
   }
 
   /** The words of the key by which each was found. */
@@ -181,6 +193,18 @@ export class Retriever {
       const scored = own.map((key) => ({ key, score: Math.max(...vectors.map((vector) => dot(vector, kept.get(key)))) }))
       return scored.sort((a, b) => b.score - a.score)[0]?.key ?? null
     })
+  }
+
+  /** Ids of those for which the message is nearer to a counterexample than to any key. */
+  async #countered(candidates: readonly Candidate[], vectors: readonly Float32Array[]): Promise<ReadonlySet<string>> {
+    const out = new Set<string>()
+    for (const { edit, similarity } of candidates) {
+      const counter = (edit.counterexamples ?? []).map(normalized)
+      if (counter.length === 0) continue
+      const nearest = Math.max(...(await this.#embedder.embed(counter, 'query')).flatMap((key) => vectors.map((vector) => dot(vector, key))))
+      if (nearest > (similarity ?? COUNTERED)) out.add(edit.id)
+    }
+    return out
   }
 
   #eligible(query: SelectionQuery, id: string, at: number): Edit | undefined {
@@ -212,14 +236,15 @@ export class Retriever {
     return pairs.length === 0 ? Promise.resolve(new Float32Array()) : this.#reader.read(pairs, priority, signal)
   }
 
-  embed(texts: readonly string[], signal?: AbortSignal): Promise<Float32Array[]> {
-    return this.#embedder.embed(texts, 'query', signal)
+  embed(texts: readonly string[], signal?: AbortSignal, priority: 'query' | 'import' = 'query'): Promise<Float32Array[]> {
+    return texts.length === 0 ? Promise.resolve([]) : this.#embedder.embed(texts, priority, signal)
   }
 }
 
-/** How much a candidate promises before it is read: its cosine, and what a name adds. */
-function promise({ similarity, name, earlier }: Candidate): number {
-  const near = similarity ?? PLAUSIBLE - NAMED.earlier
+/** How much a candidate promises before it is read: its cosine, and what a name adds. One that is named in full is always plausible. */
+function promiseOf({ similarity, name, earlier }: Candidate, plausible: number): number {
+  const least = plausible - NAMED.earlier
+  const near = name !== null || earlier ? Math.max(similarity ?? least, least) : (similarity ?? 0)
   if (name?.kind === 'exact' || name?.kind === 'alias') return near + NAMED.here
   return near + (name === null ? 0 : NAMED.loosely * name.coverage) + (earlier ? NAMED.earlier : 0)
 }

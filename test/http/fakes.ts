@@ -7,14 +7,14 @@ import { openAdapters } from '../../src/cli/adapters.ts'
 import { openTrials } from '../../src/cli/trials.ts'
 import { answererOf } from '../../src/compare.ts'
 import { Bridges } from '../../src/engine/bridge.ts'
-import type { Embedder, Engine, Prompt } from '../../src/engine/engine.ts'
+import type { Embedder, Engine, PairReader, Prompt } from '../../src/engine/engine.ts'
 import { openScripted, type ScriptedOptions } from '../../src/engine/scripted.ts'
 import { DEFAULT_LIMITS, type Gateway, type Limits } from '../../src/gateway.ts'
 import type { Handoffs } from '../../src/handoff/handoffs.ts'
-import { Retriever } from '../../src/memory/retrieve.ts'
 import { openMemory } from '../../src/memory/store.ts'
 import { openTemplates } from '../../src/prompt/templates.ts'
-import { fakeEmbedder } from '../unit/memory-fixture.ts'
+import { Retriever } from '../../src/selection/retriever.ts'
+import { fakeEmbedder, indifferentReader, NAMED_CALIBRATION } from '../unit/memory-fixture.ts'
 
 export const MODEL = 'scripted'
 
@@ -34,6 +34,7 @@ export interface Served {
 export interface ServeOptions {
   readonly engine?: Engine
   readonly embedder?: Embedder
+  readonly reader?: PairReader
   readonly script?: Partial<ScriptedOptions>
   readonly limits?: Partial<Limits>
   readonly closing?: AbortSignal
@@ -46,11 +47,12 @@ export interface ServeOptions {
 
 /**
  * The real application, memory, retrieval and templates, on a port of the system's choice. Made up: the model, which is scripted; the
- * embedder, whose vectors mean nothing; and the gate's weights, which take every edit whose subject is named.
+ * embedder, whose vectors mean nothing; the reader, which says nothing; and the gate's weights, which take every edit whose subject is named.
  */
 export async function serve({
   engine,
   embedder = fakeEmbedder(),
+  reader = indifferentReader(),
   script,
   limits,
   closing,
@@ -81,8 +83,8 @@ export async function serve({
     multiHop: { mode: 'chain', bridges: new Bridges(served) },
     memory,
     ...(embedder.countTokens && { embedder: embedder as Required<Embedder> }),
-    retriever: new Retriever(memory, embedder, { now, cacheBytes: 1_000_000 }),
-    calibration: { bias: 5, weights: {}, products: {}, threshold: 0.5 },
+    retriever: new Retriever(memory, embedder, reader, { now, cacheBytes: 1_000_000 }),
+    calibration: NAMED_CALIBRATION,
     templates: openTemplates({ dir: join(import.meta.dirname, '../../templates'), watch: false, log: quiet }),
     experiments: trials.experiments,
     limits: allLimits,

@@ -8,7 +8,7 @@ import { rememberingEngine } from '../../src/evaluate/remember.ts'
 import { TRIAL_LIMITS, type Trial } from '../../src/evaluate/trial.ts'
 import { DEFAULT_LIMITS, type Gateway } from '../../src/gateway.ts'
 import { openTemplates } from '../../src/prompt/templates.ts'
-import { fakeEmbedder, memory } from './memory-fixture.ts'
+import { fakeEmbedder, memory, NAMED_CALIBRATION } from './memory-fixture.ts'
 
 const quiet = { info: () => undefined, warn: () => undefined, error: () => undefined }
 const templates = openTemplates({ dir: resolve(import.meta.dirname, '../../templates'), watch: false, log: quiet })
@@ -62,8 +62,8 @@ export async function trialOn(dataset: Dataset, wish: TrialWish): Promise<Trial 
   }
   const gateway: Gateway = {
     ...{ engine, memory: store, templates, limits: DEFAULT_LIMITS, now: Date.now, log: quiet, version: 'test', startedAt: 0 },
-    retriever: { candidates: async () => ({ candidates: [], cached: false }), outdated: async () => new Map() } as never,
-    calibration: { bias: 0, weights: {}, products: {}, threshold: 0.5 },
+    retriever: { candidates: async () => ({ candidates: [], cached: false }) } as never,
+    calibration: NAMED_CALIBRATION,
   }
   return {
     gateway: { ...gateway, engine: rememberingEngine(engine, wish.reuse ?? true) },

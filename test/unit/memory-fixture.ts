@@ -2,9 +2,12 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
+import { words } from '../../src/edit/words.ts'
+import type { PairReader, TextPair } from '../../src/engine/engine.ts'
 import type { Log } from '../../src/memory/indexer.ts'
 import type { MemoryOptions, MemoryStore } from '../../src/memory/memory-store.ts'
 import { openMemory } from '../../src/memory/store.ts'
+import type { Calibration } from '../../src/selection/gate.ts'
 import { fakeEmbedder } from './memory-data.ts'
 
 export * from './memory-data.ts'
@@ -44,3 +47,23 @@ export async function memory(options: Partial<MemoryOptions> = {}): Promise<Memo
 }
 
 export const POST = { source: 'test', tenant: 'default', dryRun: false } as const
+
+/** Says of every pair that it is as likely as not. */
+export function indifferentReader(): PairReader {
+  return { name: 'indifferent', read: async (pairs) => new Float32Array(pairs.length), close: async () => {} }
+}
+
+/** Takes every edit whose subject the message names, whatever the reader says. */
+export const NAMED_CALIBRATION: Calibration = { bias: -5, weights: { reader: 0, named: 10, loosely: 10, earlier: 0 }, threshold: 0.5 }
+
+const stems = (text: string) => new Set(words(text).filter((word) => word.length > 3).map((word) => word.slice(0, 5)))
+
+/** A stand-in that goes by shared words: an edit is needed where at least `share` of its longer words, cut to five letters, are in the text. */
+export function lexicalReader(share = 0.4): PairReader {
+  const read = async (pairs: readonly TextPair[]) =>
+    Float32Array.from(pairs, ([text, edit]) => {
+      const [said, wanted] = [stems(text), [...stems(edit)]]
+      return wanted.filter((stem) => said.has(stem)).length >= share * wanted.length ? 5 : -5
+    })
+  return { name: 'lexical', read, close: async () => {} }
+}

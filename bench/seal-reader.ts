@@ -1,0 +1,14 @@
+/** Makes the reader's GGUF of its weights and of the body, and writes down its length and checksum: `npm run seal:reader`, after each training. */
+import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { createHash } from 'node:crypto'
+import { parseArgs } from 'node:util'
+import { convertReader, READER_WEIGHTS } from '../src/models/e5.ts'
+
+const { body } = parseArgs({ options: { body: { type: 'string' } } }).values
+if (body === undefined) throw new Error('Expected --body FILE, the 4-bit file of multilingual-e5-small.')
+const made = `${READER_WEIGHTS}.gguf`
+await convertReader(body, READER_WEIGHTS, made)
+const seal = { bytes: statSync(made).size, sha256: createHash('sha256').update(readFileSync(made)).digest('hex') }
+rmSync(made)
+writeFileSync(READER_WEIGHTS.replace(/safetensors$/, 'json'), `${JSON.stringify(seal)}\n`)
+console.log(seal)

@@ -1,0 +1,21 @@
+/** Messages that no edit but a rule for all of them is for; against these each edit is tried before it lands. Ours. */
+export const EVERYDAY: readonly string[] = [
+  'What is the capital of Italy?',
+  'How do I boil an egg?',
+  'Write a short poem about rain.',
+  'hi there, how are you today?',
+  'Fix this function: def add(a, b): return a - b',
+  'Tell me a joke about cats.',
+  'What is 17 times 23?',
+  'Summarise the plot of Romeo and Juliet.',
+  'How can I sleep better?',
+  'Thanks, that was helpful!',
+  'Translate "good morning" into Spanish.',
+  'Recommend a book for a long flight.',
+  'Wie backe ich ein Brot?',
+  'Pourquoi le ciel est-il bleu ?',
+  '¿Cuántos planetas hay en el sistema solar?',
+  '推荐几道简单的家常菜。',
+  '富士山の高さを教えて。',
+  'اقترح عليّ كتابا جيدا عن التاريخ',
+]

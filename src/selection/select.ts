@@ -1,0 +1,178 @@
+import { isForModel, statement } from '../edit/edit.ts'
+import { PalimpsestError } from '../errors.ts'
+import type { Gateway } from '../gateway.ts'
+import { withholding } from '../memory/withhold.ts'
+import type { ScopedEdit } from '../prompt/render.ts'
+import type { ChatRequest } from '../request.ts'
+import type { Considered, Trace, TurnTrace } from '../trace.ts'
+import { bridge, type Chain, follow } from './chain.ts'
+import { type Calibration, gate, score, shown } from './gate.ts'
+import type { Candidate, Retriever } from './retriever.ts'
+import { asksSame, rivals, samenessPairs } from './sameness.ts'
+
+/** What the conversation needs of the memory, by the index in `messages` of each user turn. */
+export interface Scope {
+  readonly edits: ReadonlyMap<number, readonly ScopedEdit[]>
+  /** Edits near each turn that do not apply to it: raw material of demonstrations. */
+  readonly nearby: ReadonlyMap<number, readonly Candidate[]>
+}
+
+export const NOTHING: Scope = { edits: new Map(), nearby: new Map() }
+
+/** Which edits apply to each user turn. A turn's edits depend on the conversation up to it and on the memory alone, never on what follows. */
+export async function select(request: ChatRequest, gateway: Gateway, trace: Trace, signal: AbortSignal): Promise<Scope> {
+  const { memory } = gateway
+  trace.arm = request.arm
+  trace.memoryVersion = memory.version
+  if (request.edits.kind === 'off') return NOTHING
+  if (request.edits.kind === 'only') return named(request, request.edits.ids, gateway, trace)
+  const edits = new Map<number, readonly ScopedEdit[]>()
+  const nearby = new Map<number, readonly Candidate[]>()
+  const turns: TurnTrace[] = []
+  for (const [turn, { role }] of request.messages.entries()) {
+    if (role !== 'user') continue
+    const decided = await selectTurn(request, turn, gateway, trace, signal)
+    if (decided.edits.length > 0) edits.set(turn, decided.edits)
+    nearby.set(turn, decided.nearby)
+    turns.push(decided.trace)
+  }
+  trace.turns = turns
+  return { edits, nearby }
+}
+
+interface Decided {
+  readonly edits: readonly ScopedEdit[]
+  readonly nearby: readonly Candidate[]
+  readonly trace: TurnTrace
+}
+
+async function selectTurn(request: ChatRequest, turn: number, gateway: Gateway, trace: Trace, signal: AbortSignal): Promise<Decided> {
+  const { retriever, memory } = gateway
+  const calibration = { ...gateway.calibration, threshold: request.threshold ?? gateway.calibration.threshold }
+  const { without, isWithheld } = withholding(request, memory)
+  const { candidates: found, cached } = await trace.time('retrieve', () => retriever.candidates(request, turn, signal))
+  const candidates = without(found)
+  const { current, outdated } = await trace.time('gate', () => latest(request, candidates, calibration, retriever, signal))
+  const considered = [...gate(current, calibration), ...outdated]
+  const scores = new Map(considered.flatMap((c) => (c.reason === 'selected' ? [[c.id, c.score]] : [])))
+  const applying = current.flatMap(({ edit }) => (scores.has(edit.id) ? [{ edit, score: scores.get(edit.id) ?? 0 }] : []))
+  const hops = await beyond(request, turn, current, applying, gateway, calibration, trace, signal)
+  const links = hops.links.filter(({ edit }) => !isWithheld(edit.id))
+  return {
+    edits: [...applying, ...links],
+    nearby: current.filter(({ edit, similarity }) => similarity !== null && !scores.has(edit.id)),
+    trace: { turn, considered: [...considered.filter(({ id }) => !hops.considered.some((c) => c.id === id)), ...hops.considered], cached },
+  }
+}
+
+/**
+ * The candidates without those that a later one contradicts in other words. What speaks for one of these speaks for the later: they answer the
+ * same question. Most turns have no two such and cost nothing.
+ */
+async function latest(
+  request: ChatRequest,
+  candidates: readonly Candidate[],
+  calibration: Calibration,
+  retriever: Retriever,
+  signal: AbortSignal,
+): Promise<{ current: readonly Candidate[]; outdated: readonly Considered[] }> {
+  const read = candidates.filter(({ logit }) => logit !== null)
+  const needed = read.filter((c) => score(c, calibration) >= calibration.threshold)
+  const pairs = needed.flatMap((one) => read.filter((other) => rivals(one.edit, other.edit)).map((other) => [one, other] as const))
+  if (pairs.length === 0) return { current: candidates, outdated: [] }
+  const logits = await retriever.read(pairs.flatMap(([one, other]) => samenessPairs(one.edit, other.edit)), signal)
+  const laterOf = new Map<string, Candidate>()
+  for (const [i, pair] of pairs.entries()) {
+    if (!asksSame([logits[2 * i] ?? 0, logits[2 * i + 1] ?? 0])) continue
+    const [earlier, later] = pair.toSorted((a, b) => retriever.landed(request, a.edit.id) - retriever.landed(request, b.edit.id))
+    if (earlier !== undefined && later !== undefined) laterOf.set(earlier.edit.id, later)
+  }
+  const lost = candidates.filter(({ edit }) => laterOf.has(edit.id))
+  const current = candidates.filter(({ edit }) => !laterOf.has(edit.id)).map((heir) => {
+    const left = lost.filter(({ edit }) => laterOf.get(edit.id)?.edit.id === heir.edit.id)
+    const best = [heir, ...left].reduce((a, b) => (score(b, calibration) > score(a, calibration) ? b : a))
+    return { ...best, edit: heir.edit }
+  })
+  const outdated = lost.map((c): Considered => ({ ...shown(c), score: 0, reason: 'outdated', outdatedBy: laterOf.get(c.edit.id)?.edit.id ?? '' }))
+  return { current, outdated }
+}
+
+/** Edits that a question needs beyond those that apply to it as it is; nothing for a plain question. */
+async function beyond(
+  request: ChatRequest,
+  turn: number,
+  candidates: readonly Candidate[],
+  applying: readonly ScopedEdit[],
+  { retriever, multiHop }: Gateway,
+  calibration: Calibration,
+  trace: Trace,
+  signal: AbortSignal,
+): Promise<Chain> {
+  const mode = request.multiHop ?? multiHop?.mode ?? 'chain'
+  if (mode === 'off') return { links: [], considered: [] }
+  const ask = async (question: string) => {
+    if (multiHop === undefined) return null
+    const { name, cost } = await multiHop.bridges.name(question, signal)
+    trace.decomposition.calls += cost === null ? 0 : 1
+    trace.decomposition.promptTokens += cost?.promptTokens ?? 0
+    trace.decomposition.completionTokens += cost?.completionTokens ?? 0
+    return name
+  }
+  const hops = { query: request, source: retriever, calibration, ask }
+  const read = candidates.find(({ edit }) => applying.some((a) => a.edit.id === edit.id))?.read ?? candidates[0]?.read ?? ''
+  const asked = applying.filter(({ edit }) => edit.kind !== 'rule')
+  if (asked.length > 0) return trace.time('retrieve', () => follow(read, asked.map((one) => ({ ...one, hop: 1 })), hops, signal))
+  // The model is asked only where some edit that the question does not name might answer it.
+  const might = candidates.some(({ logit, name, edit }) => logit !== null && name === null && edit.subject !== '')
+  if (mode !== 'model' || !might) return { links: [], considered: [] }
+  return trace.time('decompose', () => bridge(request.messages[turn]?.content ?? '', read, hops, signal))
+}
+
+/** The edits a request names by id go to its last user turn, whatever the gate would say. */
+function named(request: ChatRequest, ids: readonly string[], { memory, now }: Gateway, trace: Trace): Scope {
+  const turn = request.messages.findLastIndex((m) => m.role === 'user')
+  if (turn === -1)
+    throw new PalimpsestError(
+      'invalid_value',
+      'Edits were named, but the conversation has no message with the role `user` that they could be put next to.',
+      { param: 'palimpsest.edits' },
+    )
+  const at = request.asOf ?? now()
+  const edits = ids.map((id): ScopedEdit => {
+    const held = memory.get(request.tenant, id, at)
+    if (held === undefined)
+      throw new PalimpsestError(
+        'edit_not_found',
+        `No edit \`${id}\` is held for tenant \`${request.tenant}\`; list them with GET /v1/edits.`,
+        { param: 'palimpsest.edits' },
+      )
+    if (!memory.heldAt(request.tenant, id, at))
+      throw new PalimpsestError(
+        'invalid_value',
+        `Edit \`${id}\` is ${held.state}, so it can't be applied; restore it, or ask with an \`as_of\` at which it was live.`,
+        { param: 'palimpsest.edits' },
+      )
+    if (!isForModel(held.edit, request.model))
+      throw new PalimpsestError(
+        'invalid_value',
+        `Edit \`${id}\` is for ${held.edit.models?.join(', ')} only, and \`${request.model}\` is served here.`,
+        { param: 'palimpsest.edits' },
+      )
+    return { edit: held.edit, score: 1 }
+  })
+  const considered = edits.map(
+    ({ edit }): Considered => ({
+      id: edit.id,
+      subject: edit.subject,
+      statement: statement(edit),
+      score: 1,
+      similarity: null,
+      key: null,
+      reason: 'requested',
+      evidence: {},
+    }),
+  )
+  trace.turns = [{ turn, considered, cached: false }]
+  return edits.length === 0 ? NOTHING : { ...NOTHING, edits: new Map([[turn, edits]]) }
+}
+
