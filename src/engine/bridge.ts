@@ -12,14 +12,13 @@ const KEPT_NAMES = 4_096
 /** Fixed, so that the engine evaluates each question in the same batches, whatever else it is doing. */
 const SEED = 1
 
-/** Descriptions and what they stand for, to show the model that a full name is wanted and nothing else. */
-const SHOTS: readonly (readonly [description: string, name: string])[] = [
-  ['the country where Frédéric Chopin was born', 'Poland'],
-  ['the author of "Hamlet"', 'William Shakespeare'],
-  ['the sport that Lionel Messi plays', 'association football'],
-  ['the religion followed by the Dalai Lama', 'Buddhism'],
-  ["Marie Curie's husband", 'Pierre Curie'],
-  ['the country to which Barack Obama belongs', 'United States of America'],
+/** Questions and what they describe without naming it, to show the model that a full name is wanted and nothing else. */
+const SHOTS: readonly (readonly [question: string, name: string])[] = [
+  ['Who leads the country where Frédéric Chopin was born?', 'Poland'],
+  ['In which town was the author of "Hamlet" buried?', 'William Shakespeare'],
+  ['Wie viele Spieler hat eine Mannschaft in der Sportart, die Lionel Messi ausübt?', 'Fußball'],
+  ["Where did Marie Curie's husband teach?", 'Pierre Curie'],
+  ['¿Cuál es la capital del país al que pertenece Barack Obama?', 'Estados Unidos'],
 ]
 
 /** What asking cost. */
@@ -35,7 +34,7 @@ export interface Named {
   readonly cost: BridgeCost | null
 }
 
-/** Asks the served model, few-shot and greedily, what a description stands for: the bridge entity of a multi-hop question. */
+/** Asks the served model, few-shot and greedily, what a question describes without naming it: the bridge entity of a multi-hop question. */
 export class Bridges {
   readonly #engine: Engine
   readonly #names = new LRUCache<string, { readonly name: string | null }>({ max: KEPT_NAMES })
@@ -45,24 +44,27 @@ export class Bridges {
   }
 
   /** Throws what the engine throws: a full queue, an abort. A failure is not remembered. */
-  async name(description: string, signal: AbortSignal): Promise<Named> {
-    const known = this.#names.get(description)
+  async name(question: string, signal: AbortSignal): Promise<Named> {
+    const known = this.#names.get(question)
     if (known !== undefined) return { name: known.name, cost: null }
     const sampling = { temperature: 0, topP: 1, maxTokens: NAME_TOKENS, stop: ['\n'], seed: SEED }
     // A trace of its own: these are not the tokens of the answer.
-    const steps = this.#engine.generate({ messages: messages(description) }, sampling, new Trace('bridge', () => 0), signal)
+    const steps = this.#engine.generate({ messages: messages(question) }, sampling, new Trace('bridge', () => 0), signal)
     let text = ''
     let step = await steps.next()
     for (; !step.done; step = await steps.next()) text += step.value.text
     const name = asName(text)
-    this.#names.set(description, { name })
+    this.#names.set(question, { name })
     return { name, cost: { promptTokens: step.value.promptTokens, completionTokens: step.value.completionTokens } }
   }
 }
 
-function messages(description: string): Message[] {
-  const ask = (what: string): Message => ({ role: 'user', content: `What is ${what}? Answer with its full English name only.` })
-  return [...SHOTS.flatMap(([what, name]): Message[] => [ask(what), { role: 'assistant', content: name }]), ask(description)]
+function messages(question: string): Message[] {
+  const ask = (asked: string): Message => ({
+    role: 'user',
+    content: `What does this question describe without naming it? Answer with its full name only.\n${asked}`,
+  })
+  return [...SHOTS.flatMap(([asked, name]): Message[] => [ask(asked), { role: 'assistant', content: name }]), ask(question)]
 }
 
 function asName(text: string): string | null {

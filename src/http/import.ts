@@ -4,10 +4,10 @@ import { type Batch, parseBatch } from '../edit/batch.ts'
 import { FORMATS } from '../edit/formats.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { Gateway } from '../gateway.ts'
-import { landingReport } from '../selection/landing-check.ts'
 import type { Landing } from '../memory/memory.ts'
 import { type Preview, wireLanding } from '../openai/edits.ts'
 import { oneTenant, tenant, text } from '../openai/selection.ts'
+import { landingReport, REFUSED } from '../selection/landing-check.ts'
 import { isDeep, mediaType } from './body.ts'
 import { goneSignal, tenantHeader } from './exchange.ts'
 import { flag, query } from './query.ts'
@@ -18,6 +18,7 @@ const batchName = z.string().regex(/^[\x21-\x7e]{1,128}$/, { error: '1 to 128 pr
 const importQuery = z.strictObject({
   format: z.enum(['auto', ...FORMATS]).optional(),
   dry_run: flag.optional(),
+  verify: flag.optional(),
   batch: batchName.optional(),
   source: text.min(1).max(2_048).optional(),
   tags: z.string().optional(),
@@ -37,6 +38,7 @@ export async function importEdits(req: Request, res: Response, gateway: Gateway)
   const batch = readEdits(req, tenant, asked, limits.jsonDepthLevels)
   const { edits } = batch
   const dryRun = asked.dry_run ?? false
+  if (asked.verify === true && !dryRun) await verify(gateway, tenant, batch, goneSignal(res))
   const landing = memory.land(edits, {
     source: asked.source ?? 'http',
     tenant,
@@ -79,6 +81,28 @@ function report(
     held: (id) => memory.get(tenant, id),
     ...(progress && { progress }),
   })
+}
+
+/** Problems listed of a batch that is refused. */
+const PROBLEMS_SHOWN = 100
+
+/** Throws `invalid_batch` where the batch contradicts itself, or holds edits that miss their own words or fire on others'. Nothing lands. */
+async function verify(gateway: Gateway, tenant: string, batch: Batch, gone: AbortSignal): Promise<void> {
+  const landing = gateway.memory.land(batch.edits, { source: 'http', tenant, dryRun: true })
+  const { findings, fault } = await report(gateway, { tenant, batch, landing, gone })
+  if (fault !== null)
+    throw new PalimpsestError('engine_failed', `The batch could not be verified, and nothing landed: ${fault}`, { param: 'verify' })
+  const wrong = findings.filter(({ kind }) => REFUSED.has(kind))
+  if (wrong.length === 0) return
+  const problems = wrong.slice(0, PROBLEMS_SHOWN).map(({ kind, edit: { index }, message }) => {
+    const line = batch.lines[index]
+    return { index, ...(line !== undefined && { line }), field: null, message: `${kind}: ${message}` }
+  })
+  throw new PalimpsestError(
+    'invalid_batch',
+    `Expected a batch that passes its check, but ${wrong.length} ${wrong.length === 1 ? 'thing was' : 'things were'} found; nothing landed. Mend them, or send it without \`verify\`.`,
+    { param: 'verify', problems },
+  )
 }
 
 type Say = (value: object) => Promise<void>
