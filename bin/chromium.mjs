@@ -23,9 +23,10 @@ function installed() {
   return programs.find((program) => existsSync(program) && starts(program)) ?? null
 }
 
-/** In front of the carried browser: its libraries and its fonts, found where they were unpacked. */
+/** In front of the carried browser: its libraries and fonts, where they were unpacked, and a locale: without one it calls its language "en-US@posix", which is no tag. */
 const script = (folder) => `#!/bin/sh
 export LD_LIBRARY_PATH="${folder}/al2023/lib\${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" FONTCONFIG_FILE="${folder}/fonts/fonts.conf"
+export LC_ALL=en_US.UTF-8
 exec "${folder}/chromium" "$@"
 `
 const fontconfig = (folder) => `<?xml version="1.0"?>
