@@ -4,6 +4,7 @@
  * pictures: of each step, and of every page as it is before the shipping, light, dark and as wide as a phone.
  * `npm run bench:console -- --records FILE [--url http://127.0.0.1:8080] [--users 120] [--out FOLDER] [--pages FOLDER]`
  */
+import { execFileSync } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -24,7 +25,8 @@ if (flags.records === undefined) throw new Error('Expected --records FILE, a fil
 const STEP_MS = 120_000
 
 mkdirSync(flags.out, { recursive: true })
-const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: ['--no-sandbox'] })
+const executablePath = execFileSync(process.execPath, ['bin/chromium.mjs'], { encoding: 'utf8' }).trim()
+const browser = await chromium.launch({ executablePath, args: ['--no-sandbox'] })
 const page = await (await browser.newContext({ viewport: { width: 1200, height: 1000 } })).newPage()
 page.setDefaultTimeout(STEP_MS)
 const foreign: string[] = []

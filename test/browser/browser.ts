@@ -1,9 +1,10 @@
+import { execFileSync } from 'node:child_process'
 import { createRequire } from 'node:module'
+import { join } from 'node:path'
 import { type Browser, chromium, type Page } from 'playwright-core'
 import { type Served, type ServeOptions, serve as serveApp } from '../http/fakes.ts'
 
-/** Debian's Chromium, or another at CHROMIUM. */
-const PROGRAM = process.env.CHROMIUM ?? '/usr/bin/chromium'
+const FINDER = join(import.meta.dirname, '..', '..', 'bin', 'chromium.mjs')
 const AXE = createRequire(import.meta.url).resolve('axe-core/axe.min.js')
 
 export interface Look {
@@ -25,8 +26,11 @@ export interface Watched {
   readonly complaints: string[]
 }
 
+/** `npm test` has found it and says so in CHROMIUM. */
+const program = () => process.env.CHROMIUM ?? execFileSync(process.execPath, [FINDER], { encoding: 'utf8' }).trim()
+
 export function openBrowser(): Promise<Browser> {
-  return chromium.launch({ executablePath: PROGRAM, args: ['--no-sandbox', '--disable-gpu'] })
+  return chromium.launch({ executablePath: program(), args: ['--no-sandbox', '--disable-gpu'] })
 }
 
 export async function open(

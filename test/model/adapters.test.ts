@@ -2,12 +2,13 @@ import { createHash } from 'node:crypto'
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, expect, it } from 'vitest'
 import { hasServer, serverPath } from '../../src/engine/build.ts'
 import type { Engine, Lora } from '../../src/engine/engine.ts'
 import { openRuntime, type Runtime } from '../../src/engine/llama.ts'
 import type { Sampling } from '../../src/request.ts'
 import { Trace } from '../../src/trace.ts'
+import { MODELS, needing, SERVER } from '../needs.ts'
 import { loraBytes, loraFor } from './lora-file.ts'
 
 const HOME = join(homedir(), '.cache', 'palimpsest')
@@ -15,7 +16,6 @@ const MODEL = process.env.PALIMPSEST_TEST_MODEL ?? join(HOME, 'models', 'qwen2.5
 const THREADS = Number(process.env.PALIMPSEST_TEST_THREADS ?? 1)
 const able = existsSync(MODEL)
 const serves = able && process.platform !== 'win32' && hasServer(HOME)
-if (!able) console.warn(`skipped: no model at ${MODEL} (set PALIMPSEST_TEST_MODEL)`)
 
 const QUESTIONS = ['Write one line of a poem about the sea.', 'Name three animals that live in the sea.']
 /** As much as shows in the words, and not so much that only noise is left. */
@@ -59,7 +59,7 @@ const kinds = [
 ] as const
 
 for (const [name, possible, open] of kinds) {
-  describe.runIf(possible)(`adapters in ${name}`, { timeout: 240_000 }, () => {
+  needing(possible, name === 'a real llama-server' ? SERVER : MODELS)(`adapters in ${name}`, { timeout: 240_000 }, () => {
     let runtime: Runtime
     let engine: Engine
     let one: Lora

@@ -1,12 +1,13 @@
 import { existsSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, expect, it } from 'vitest'
 import type { Engine, Finish, Piece, TextPrompt } from '../../src/engine/engine.ts'
 import { openRuntime, type Runtime } from '../../src/engine/llama.ts'
 import { Gathering } from '../../src/openai/completion.ts'
 import type { Message, Sampling, Tool, ToolUse } from '../../src/request.ts'
 import { Trace } from '../../src/trace.ts'
+import { MODELS, needing } from '../needs.ts'
 
 const MODEL =
   process.env.PALIMPSEST_TEST_MODEL ?? join(homedir(), '.cache/palimpsest/models/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf')
@@ -26,7 +27,7 @@ const WEATHER: Tool = {
 }
 const USE: ToolUse = { tools: [WEATHER], allowed: ['get_weather'], required: false, parallel: true }
 
-describe.runIf(existsSync(MODEL))('what an answer is asked to be, on a real model', { timeout: 180_000 }, () => {
+needing(existsSync(MODEL), MODELS)('what an answer is asked to be, on a real model', { timeout: 180_000 }, () => {
   let runtime: Runtime
   let engine: Engine
 

@@ -3,16 +3,16 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Command } from 'commander'
-import { afterAll, describe, expect, it, vi } from 'vitest'
+import { afterAll, expect, it, vi } from 'vitest'
 import { addEditsCommand } from '../../src/cli/edits.ts'
+import { MODELS, needing } from '../needs.ts'
 
 const CACHE = join(homedir(), '.cache', 'palimpsest')
 const NAME = 'qwen2.5-coder-0.5b-instruct'
 const THERE =
   existsSync(join(CACHE, 'models', `${NAME}-q4_k_m.gguf`)) && existsSync(join(CACHE, 'models', 'all-minilm-l6-v2-f16.gguf'))
-if (!THERE) console.warn(`skipped: no models in ${CACHE} (npm test fetches them)`)
 
-describe.runIf(THERE)('a check before landing', { timeout: 180_000 }, () => {
+needing(THERE, MODELS)('a check before landing', { timeout: 180_000 }, () => {
   const folder = mkdtempSync(join(tmpdir(), 'palimpsest-check-test-'))
   afterAll(() => rmSync(folder, { recursive: true, force: true }))
   const settings = ['--data-dir', join(folder, 'data'), '--edits-dir', join(folder, 'edits'), '--port', '0']

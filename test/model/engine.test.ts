@@ -2,18 +2,17 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, expect, it } from 'vitest'
 import type { Embedder, Engine, Finish, Piece } from '../../src/engine/engine.ts'
 import { openRuntime, type Runtime } from '../../src/engine/llama.ts'
 import type { Message, Sampling } from '../../src/request.ts'
 import { Trace } from '../../src/trace.ts'
+import { MODELS, needing } from '../needs.ts'
 
 const CACHE = join(homedir(), '.cache', 'palimpsest', 'models')
 const MODEL = process.env.PALIMPSEST_TEST_MODEL ?? join(CACHE, 'qwen2.5-coder-0.5b-instruct-q4_k_m.gguf')
 const EMBEDDER = process.env.PALIMPSEST_TEST_EMBEDDER ?? join(CACHE, 'all-minilm-l6-v2-f16.gguf')
 const THREADS = Number(process.env.PALIMPSEST_TEST_THREADS ?? 1)
-if (!existsSync(MODEL)) console.warn(`skipped: no model at ${MODEL} (set PALIMPSEST_TEST_MODEL)`)
-if (!existsSync(EMBEDDER)) console.warn(`skipped: no embedder at ${EMBEDDER} (set PALIMPSEST_TEST_EMBEDDER)`)
 
 const GREEDY: Sampling = { temperature: 0, topP: 1, stop: [] }
 const SEEDED: Sampling = { temperature: 1, topP: 0.95, seed: 42, maxTokens: 24, stop: [] }
@@ -37,7 +36,7 @@ async function collect(stream: AsyncGenerator<Piece, Finish>, trace: Trace): Pro
   }
 }
 
-describe.runIf(existsSync(MODEL))('the engine on a real model', { timeout: 180_000 }, () => {
+needing(existsSync(MODEL), MODELS)('the engine on a real model', { timeout: 180_000 }, () => {
   let runtime: Runtime
   let engine: Engine
   const ask = (messages: readonly Message[], sampling: Partial<Sampling> = {}, signal = never) => {
@@ -273,7 +272,7 @@ describe.runIf(existsSync(MODEL))('the engine on a real model', { timeout: 180_0
     })
   })
 
-  describe.runIf(existsSync(EMBEDDER))('with the embedder', () => {
+  needing(existsSync(EMBEDDER), MODELS)('with the embedder', {}, () => {
     let embedder: Embedder
     beforeAll(async () => {
       embedder = await runtime.openEmbedder({ modelPath: EMBEDDER, name: 'minilm' })

@@ -3,20 +3,20 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Command } from 'commander'
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { afterAll, beforeAll, expect, it, vi } from 'vitest'
 import { addEvalCommand } from '../../src/cli/eval.ts'
 import type { Line } from '../../src/evaluate/answers.ts'
 import type { Method } from '../../src/evaluate/methods.ts'
 import type { Results } from '../../src/evaluate/report.ts'
+import { MODELS, needing } from '../needs.ts'
 import { town } from '../unit/evaluate-fixture.ts'
 
 const CACHE = join(homedir(), '.cache', 'palimpsest')
 const NAME = 'qwen2.5-coder-0.5b-instruct'
 const THERE =
   existsSync(join(CACHE, 'models', `${NAME}-q4_k_m.gguf`)) && existsSync(join(CACHE, 'models', 'all-minilm-l6-v2-f16.gguf'))
-if (!THERE) console.warn(`skipped: no models in ${CACHE} (npm test fetches them)`)
 
-describe.runIf(THERE)('palimpsest eval', { timeout: 400_000 }, () => {
+needing(THERE, MODELS)('palimpsest eval', { timeout: 400_000 }, () => {
   const folder = mkdtempSync(join(tmpdir(), 'palimpsest-eval-test-'))
   const data = join(folder, 'towns.json')
   const out = join(folder, 'out')

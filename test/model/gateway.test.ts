@@ -3,23 +3,23 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import OpenAI from 'openai'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, expect, it } from 'vitest'
 import { type Running, startGateway } from '../../src/cli/start.ts'
 import { readConfig } from '../../src/config.ts'
 import { DEFAULT_LIMITS, type Limits } from '../../src/gateway.ts'
+import { MODELS, needing } from '../needs.ts'
 
 const CACHE = join(homedir(), '.cache', 'palimpsest')
 const NAME = 'qwen2.5-coder-0.5b-instruct'
 const THERE =
   existsSync(join(CACHE, 'models', `${NAME}-q4_k_m.gguf`)) && existsSync(join(CACHE, 'models', 'all-minilm-l6-v2-f16.gguf'))
-if (!THERE) console.warn(`skipped: no models in ${CACHE} (npm test fetches them)`)
 const silent = { info: () => undefined, warn: () => undefined, error: () => undefined }
 
 interface Provenance {
   readonly palimpsest: { readonly arm: string; readonly edits: readonly { readonly id: string; readonly turn: number }[] }
 }
 
-describe.runIf(THERE)('edits change a real model', { timeout: 180_000 }, () => {
+needing(THERE, MODELS)('edits change a real model', { timeout: 180_000 }, () => {
   const folder = mkdtempSync(join(tmpdir(), 'palimpsest-gateway-'))
   let running: Running
   let client: OpenAI

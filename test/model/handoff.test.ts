@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, expect, it } from 'vitest'
 import { client } from '../../src/cli/client.ts'
 import { type Running, startGateway } from '../../src/cli/start.ts'
 import { readConfig } from '../../src/config.ts'
@@ -11,6 +11,7 @@ import { DEFAULT_LIMITS } from '../../src/gateway.ts'
 import { isOver, type Job } from '../../src/handoff/job.ts'
 import { EDITOR_SOURCE, installedEditor } from '../../src/handoff/setup.ts'
 import { snapshotsDir } from '../../src/handoff/snapshot.ts'
+import { needing } from '../needs.ts'
 
 const CACHE = join(homedir(), '.cache', 'palimpsest')
 const NAME = 'qwen2.5-coder-0.5b-instruct'
@@ -20,10 +21,7 @@ const isThere =
   existsSync(join(CACHE, 'models', `${NAME}-q4_k_m.gguf`)) && existsSync(join(CACHE, 'models', 'all-minilm-l6-v2-f16.gguf'))
 const editor = installedEditor(CACHE, PYTHON, process.env)
 const able = isThere && editor !== null
-if (!able)
-  console.warn(
-    'skipped: no models, or no parameter editor (palimpsest handoff setup, or PALIMPSEST_HANDOFF_PYTHON; npm test fetches models)',
-  )
+const HANDOFF = 'no models or no parameter editor; "npm test" without arguments sets both up (or PALIMPSEST_HANDOFF_PYTHON)'
 
 const EDITS = [
   {
@@ -61,7 +59,7 @@ const POLL_MS = 1_000
 /** Nats. */
 const MOST_DIFFERENCE = 0.5
 
-describe.runIf(able)('a hand-off on the real model', { timeout: TIMEOUT_MS }, () => {
+needing(able, HANDOFF)('a hand-off on the real model', { timeout: TIMEOUT_MS }, () => {
   const folder = mkdtempSync(join(tmpdir(), 'palimpsest-handoff-model-'))
   const dataDir = join(folder, 'data')
   const closing = new AbortController()

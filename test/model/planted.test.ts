@@ -2,10 +2,11 @@
 import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, expect, it } from 'vitest'
 import { type Running, startGateway } from '../../src/cli/start.ts'
 import { readConfig } from '../../src/config.ts'
 import { DEFAULT_LIMITS, type Limits } from '../../src/gateway.ts'
+import { MODELS, needing } from '../needs.ts'
 
 const CACHE = join(homedir(), '.cache', 'palimpsest')
 const THERE = existsSync(join(CACHE, 'models', 'all-minilm-l6-v2-f16.gguf'))
@@ -62,7 +63,7 @@ const ASKED = [
   'What is your name?',
 ]
 
-describe.runIf(THERE)('planted edits', { timeout: 120_000 }, () => {
+needing(THERE, MODELS)('planted edits', { timeout: 120_000 }, () => {
   const folder = mkdtempSync(join(tmpdir(), 'palimpsest-planted-'))
   let running: Running
   const applying = async (question: string): Promise<string[]> => {

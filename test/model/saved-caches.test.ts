@@ -1,20 +1,20 @@
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, expect, it } from 'vitest'
 import type { Engine } from '../../src/engine/engine.ts'
 import { openRuntime, type Runtime } from '../../src/engine/llama.ts'
 import { Trace } from '../../src/trace.ts'
+import { MODELS, needing } from '../needs.ts'
 
 const MODEL =
   process.env.PALIMPSEST_TEST_MODEL ??
   join(homedir(), '.cache', 'palimpsest', 'models', 'qwen2.5-coder-0.5b-instruct-q4_k_m.gguf')
 const THREADS = Number(process.env.PALIMPSEST_TEST_THREADS ?? 1)
-if (!existsSync(MODEL)) console.warn(`skipped: no model at ${MODEL} (set PALIMPSEST_TEST_MODEL)`)
 
 const long = (about: string) => `${`${about} is a city on a river. `.repeat(40)}Which city is meant?`
 
-describe.runIf(existsSync(MODEL))('caches of conversations that lost their slot', { timeout: 240_000 }, () => {
+needing(existsSync(MODEL), MODELS)('caches of conversations that lost their slot', { timeout: 240_000 }, () => {
   const dir = mkdtempSync(join(tmpdir(), 'palimpsest-caches-'))
   const said: string[] = []
   let runtime: Runtime

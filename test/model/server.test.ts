@@ -2,19 +2,19 @@ import { spawn } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, expect, it } from 'vitest'
 import { hasServer, serverPath } from '../../src/engine/build.ts'
 import type { Engine, Finish, Piece, Prompt } from '../../src/engine/engine.ts'
 import { openRuntime, type Runtime } from '../../src/engine/llama.ts'
 import { openUpstream } from '../../src/engine/upstream.ts'
 import type { Sampling } from '../../src/request.ts'
 import { Trace } from '../../src/trace.ts'
+import { needing, SERVER } from '../needs.ts'
 
 const HOME = join(homedir(), '.cache', 'palimpsest')
 const MODEL = process.env.PALIMPSEST_TEST_MODEL ?? join(HOME, 'models', 'qwen2.5-coder-0.5b-instruct-q4_k_m.gguf')
 const THREADS = Number(process.env.PALIMPSEST_TEST_THREADS ?? 1)
 const able = existsSync(MODEL) && process.platform !== 'win32' && hasServer(HOME)
-if (!able) console.warn('skipped: no model, or no llama-server (build one: palimpsest engine build --server)')
 
 const statusOf = (pid: string, file: string): string => {
   try {
@@ -38,7 +38,7 @@ async function collect(stream: AsyncGenerator<Piece, Finish>) {
   }
 }
 
-describe.runIf(able)('a real llama-server', { timeout: 240_000 }, () => {
+needing(able, SERVER)('a real llama-server', { timeout: 240_000 }, () => {
   let runtime: Runtime
   let served: Engine
   const ask = (engine: Engine, content: string, sampling: Partial<Sampling> = {}, more: Partial<Prompt> = {}, signal = never) => {

@@ -1,13 +1,14 @@
 import { existsSync, readFileSync } from 'node:fs'
-import { describe, expect, test } from 'vitest'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
 import { parseBatch } from '../../src/edit/batch.ts'
+import { DATA, needing } from '../needs.ts'
 
 /** Public benchmark files, kept outside the repository; without them there is nothing to read here. */
-const FOLDER = process.env.PALIMPSEST_TEST_DATA ?? '/work/shared/data'
+const FOLDER = process.env.PALIMPSEST_TEST_DATA ?? join(import.meta.dirname, '../../../shared/data')
 const present = existsSync(FOLDER)
-if (!present) console.warn(`skipped: no benchmark files in ${FOLDER} (set PALIMPSEST_TEST_DATA)`)
 
-describe.skipIf(!present)('every benchmark file is read whole', { timeout: 60_000 }, () => {
+needing(present, DATA)('every benchmark file is read whole', { timeout: 60_000 }, () => {
   test.each([
     ['counterfact/counterfact-dev-500.json', 'counterfact', 500, { relation: 500, targetTrue: 500 }],
     ['counterfact/counterfact-flat-12k.json', 'counterfact', 12_000, { relation: 0, targetTrue: 12_000 }],

@@ -6,10 +6,10 @@ import { type FormatPiece, format, QWEN_SYSTEM, tokenize, type Vocabulary, writt
 import { TextStream } from '../../src/engine/text-stream.ts'
 import { tokenBytes } from '../../src/engine/token-bytes.ts'
 import type { Message } from '../../src/request.ts'
+import { DATA, needing } from '../needs.ts'
 
-const FOLDER = join(process.env.PALIMPSEST_TEST_DATA ?? '../shared/data', 'llama2-tokenizer')
+const FOLDER = join(process.env.PALIMPSEST_TEST_DATA ?? join(import.meta.dirname, '../../../shared/data'), 'llama2-tokenizer')
 const present = existsSync(join(FOLDER, 'llama2-vocab.gguf'))
-if (!present) console.warn(`skipped: no LLaMA-2 vocabulary in ${FOLDER} (set PALIMPSEST_TEST_DATA)`)
 
 const system = (content: string): Message => ({ role: 'system', content })
 const user = (content: string): Message => ({ role: 'user', content })
@@ -123,7 +123,7 @@ describe('llama2', () => {
   })
 })
 
-describe.runIf(present)('with LLaMA-2’s vocabulary', () => {
+needing(present, DATA)('with LLaMA-2’s vocabulary', {}, () => {
   let llama: Llama
   let model: LlamaModel
   let vocabulary: Vocabulary

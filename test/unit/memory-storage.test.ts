@@ -1,11 +1,13 @@
 import { execFileSync } from 'node:child_process'
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { PalimpsestError } from '../../src/errors.ts'
 import { cachedEmbedder } from '../../src/memory/embed-cache.ts'
 import { holder, lockFolder } from '../../src/memory/lock.ts'
+import { needing } from '../needs.ts'
 import { clock, fact, fakeEmbedder, memory, POST, recordingLog, scratch } from './memory-fixture.ts'
 
 // Generous: these wait for a disk that others may keep busy.
@@ -127,55 +129,68 @@ function pragma(file: string, set: string): void {
   db.close()
 }
 
-/** A file system of this size, or null where one cannot be mounted. */
-function smallDisk(megabytes: number): string | null {
+const mount = (megabytes: number, folder: string) =>
+  execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${megabytes}m`, 'tmpfs', folder], { stdio: 'ignore' })
+const unmount = (folder: string) => void execFileSync('umount', ['-l', folder])
+
+/** A file system of this size. */
+function smallDisk(megabytes: number): string {
   const folder = scratch()
-  try {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${megabytes}m`, 'tmpfs', folder], { stdio: 'ignore' })
-  } catch {
-    return null
-  }
-  onTestFinished(() => void execFileSync('umount', ['-l', folder]))
+  mount(megabytes, folder)
+  onTestFinished(() => unmount(folder))
   return folder
 }
 
-test('a full disk: the landing is refused whole, what was there stays, and with room it goes on', async ({ skip }) => {
-  const dataDir = smallDisk(3)
-  if (dataDir === null) return skip('no tmpfs can be mounted here')
-  const log = recordingLog()
-  const options = { dataDir, log, limits: { exactPoints: 10 } }
-  const store = await memory(options)
-  store.land(facts(0, 100), POST)
-  await store.indexed()
-  writeFileSync(join(dataDir, 'ballast'), new Uint8Array(1_000_000))
-  const { version } = store
-  const fault = await faultOf(() => store.land(facts(100, 20_000), POST))
-  expect(fault).toMatchObject({ code: 'storage_full', status: 507 })
-  expect(fault.message).toContain('is full')
-  expect([store.version, store.get(T, 'e100'), store.get(T, 'e99')?.state]).toEqual([version, undefined, 'live'])
-  rmSync(join(dataDir, 'ballast'))
-  store.land(facts(100, 200), POST)
-  expect(store.get(T, 'e199')?.state).toBe('live')
-  await store.close()
-  const again = await memory(options)
-  await again.indexed()
-  expect([again.version, again.status()[0]?.indexed]).toEqual([200, 200])
-})
+const mounts = (() => {
+  const folder = mkdtempSync(join(tmpdir(), 'palimpsest-mount-'))
+  try {
+    mount(1, folder)
+    unmount(folder)
+    return true
+  } catch {
+    return false
+  } finally {
+    rmdirSync(folder)
+  }
+})()
 
-test('a disk too full to save the index on: a warning, and the index is rebuilt at the next start', async ({ skip }) => {
-  const dataDir = smallDisk(2)
-  if (dataDir === null) return skip('no tmpfs can be mounted here')
-  const log = recordingLog()
-  const embedder = fakeEmbedder({ dimensions: 64 })
-  const store = await memory({ dataDir, log, embedder, limits: { exactPoints: 10 } })
-  store.land(facts(0, 1_000), POST)
-  await store.indexed()
-  await store.close()
-  expect(log.lines.map((l) => l.message)).toContain('the vector index could not be saved; it will be rebuilt at the next start')
-  expect(existsSync(join(dataDir, 'index')) && readdir(dataDir)).not.toContain('.tmp')
-  const again = await memory({ dataDir, embedder, limits: { exactPoints: 10 } })
-  await again.indexed()
-  expect(again.status()[0]).toMatchObject({ indexed: 1_000, pending: 0 })
+needing(mounts, 'no tmpfs can be mounted; run the tests as root on Linux')('a full disk', {}, () => {
+  test('the landing is refused whole, what was there stays, and with room it goes on', async () => {
+    const dataDir = smallDisk(3)
+    const log = recordingLog()
+    const options = { dataDir, log, limits: { exactPoints: 10 } }
+    const store = await memory(options)
+    store.land(facts(0, 100), POST)
+    await store.indexed()
+    writeFileSync(join(dataDir, 'ballast'), new Uint8Array(1_000_000))
+    const { version } = store
+    const fault = await faultOf(() => store.land(facts(100, 20_000), POST))
+    expect(fault).toMatchObject({ code: 'storage_full', status: 507 })
+    expect(fault.message).toContain('is full')
+    expect([store.version, store.get(T, 'e100'), store.get(T, 'e99')?.state]).toEqual([version, undefined, 'live'])
+    rmSync(join(dataDir, 'ballast'))
+    store.land(facts(100, 200), POST)
+    expect(store.get(T, 'e199')?.state).toBe('live')
+    await store.close()
+    const again = await memory(options)
+    await again.indexed()
+    expect([again.version, again.status()[0]?.indexed]).toEqual([200, 200])
+  })
+
+  test('that has no room for the index: a warning, and the index is rebuilt at the next start', async () => {
+    const dataDir = smallDisk(2)
+    const log = recordingLog()
+    const embedder = fakeEmbedder({ dimensions: 64 })
+    const store = await memory({ dataDir, log, embedder, limits: { exactPoints: 10 } })
+    store.land(facts(0, 1_000), POST)
+    await store.indexed()
+    await store.close()
+    expect(log.lines.map((l) => l.message)).toContain('the vector index could not be saved; it will be rebuilt at the next start')
+    expect(existsSync(join(dataDir, 'index')) && readdir(dataDir)).not.toContain('.tmp')
+    const again = await memory({ dataDir, embedder, limits: { exactPoints: 10 } })
+    await again.indexed()
+    expect(again.status()[0]).toMatchObject({ indexed: 1_000, pending: 0 })
+  })
 })
 
 function readdir(dataDir: string): string {
