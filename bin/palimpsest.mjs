@@ -383,7 +383,7 @@ async function testGateway(args, folder) {
 
 /**
  * Returns the exit code. Without arguments all tests run, the parameter editor's too; with some, those that vitest finds by them. The last line
- * it prints says how it went: "N passed, N failed", and "N skipped" where there are any. In CI a skipped test fails the run.
+ * it prints says how it went: "N passed, N failed", and "N skipped" where there are any.
  */
 async function test(args) {
   await fetchTestModels()
@@ -395,10 +395,8 @@ async function test(args) {
     const [passed, failed, skipped] = ['passed', 'failed', 'skipped'].map((what) => runs.reduce((sum, run) => sum + run[what], 0))
     if (passed + failed === 0) say('No test ran.')
     for (const [why, count] of runs.flatMap((run) => run.why)) say(`${count} skipped: ${why}`)
-    const incomplete = Boolean(process.env.CI) && skipped > 0
-    if (incomplete) say('Expected no skipped test in CI: this run fails for the ones above.')
     process.stdout.write(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}\n`)
-    return failed === 0 && !incomplete && runs.every(({ code, passed }) => code === 0 && passed > 0) ? 0 : 1
+    return failed === 0 && runs.every(({ code, passed }) => code === 0 && passed > 0) ? 0 : 1
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }
