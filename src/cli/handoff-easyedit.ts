@@ -141,7 +141,21 @@ interface ImportTyped extends Typed {
   readonly editsOf?: string
 }
 
-const exported = z.array(z.array(z.object({ case_id: z.string() })))
+const exported = z.array(
+  z.array(z.object({ case_id: z.string(), subject: z.string().default(''), target_new: z.string().default('') })),
+)
+
+/** Ids of the facts in an export's requests; throws `invalid_value` naming each that lacks a subject or a target. */
+function exportedIds(file: string): string[] {
+  const requests = exported.parse(JSON.parse(readFileSync(file, 'utf8'))).flat()
+  const others = requests.filter(({ subject, target_new: target }) => subject.trim() === '' || target.trim() === '')
+  if (others.length > 0)
+    throw new PalimpsestError(
+      'invalid_value',
+      `EasyEdit takes facts with a subject. Not taken from ${file}: ${others.map((one) => one.case_id).join(', ')}.`,
+    )
+  return requests.map((one) => one.case_id)
+}
 
 async function importAdapter(client: Client, [path = '']: readonly string[], { id, method, edits, editsOf }: ImportTyped) {
   const ids = [
@@ -149,12 +163,7 @@ async function importAdapter(client: Client, [path = '']: readonly string[], { i
       ?.split(',')
       .map((one) => one.trim())
       .filter(Boolean) ?? []),
-    ...(editsOf === undefined
-      ? []
-      : exported
-          .parse(JSON.parse(readFileSync(editsOf, 'utf8')))
-          .flat()
-          .map((one) => one.case_id)),
+    ...(editsOf === undefined ? [] : exportedIds(editsOf)),
   ]
   const value = await client.json<{ id: string; rank: number; bytes: number; edits: string[] }>('POST', '/v1/handoffs/import', {
     ...{ id, method, path: resolve(path), edits: ids },

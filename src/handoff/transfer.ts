@@ -39,7 +39,7 @@ export async function transferSet(
   return out
 }
 
-/** What the model answers to probes of edits without a target when their edits stand in its prompt, by id of the probe. */
+/** What the model answers to probes of edits without a target when their edits stand in its prompt, by id of the probe. Of live edits only. */
 export async function taughtAnswers(
   probes: readonly Probe[],
   batch: readonly Edit[],
@@ -47,12 +47,13 @@ export async function taughtAnswers(
   { answer_tokens: maxTokens, seed }: Pick<Settings, 'answer_tokens' | 'seed'>,
   signal: AbortSignal,
 ): Promise<Map<string, string>> {
-  const byId = new Map(batch.map((edit) => [edit.id, edit]))
+  const live = batch.filter(({ id, tenant }) => gateway.memory.get(tenant, id)?.state === 'live')
+  const byId = new Map(live.map((edit) => [edit.id, edit]))
   const out = new Map<string, string>()
   for (const { id, sub, turns, wants } of probes) {
     const edit = byId.get(wants[0] ?? '')
     if (sub !== 'example' || edit === undefined) continue
-    const { request, plain } = teacher(turns.at(-1) ?? '', [edit, ...everywhere(batch, edit)], gateway)
+    const { request, plain } = teacher(turns.at(-1) ?? '', [edit, ...everywhere(live, edit)], gateway)
     const sampled = { ...request, sampling: { ...request.sampling, maxTokens, seed } }
     out.set(id, (await answerWhole(sampled, plain, `teacher ${id}`, signal)).text)
   }
