@@ -12,41 +12,44 @@ A record of `job.transfer` (one answered question, as the gateway renders it):
   assistant is to speak (special tokens read as such), or its token ids, or chat messages `[{"role", "content"}]` for the
   tokenizer's chat template;
 - `answer` (optional text): what the teacher is forced on, in place of its own greedy answer;
-- `edits` (optional list of edit ids): what the prompt tells. With it a teacher's answer that has none of their targets is a
-  miss: with one edit the record then trains that edit's sentence by its tokens, as in lora.py; with several it is left out
-  (`keep_misses` keeps it). Both are counted. A job without `transfer` gets records of our own: chat questions before the edit's
-  sentence.
+- `edits` (optional list of edit ids): what the prompt tells, first the edit that the question is for. With it a teacher's
+  answer that has none of their targets is a miss (sentences and rules have none to miss): with one edit the record then trains
+  that edit's sentence by its tokens, as in lora.py; with several it is left out (`keep_misses` keeps it). Both are counted. A
+  job without `transfer` gets records of our own: chat questions before the edit's sentence.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
-from typing import Any
 
 from palimpsest_editor.faults import Fault
 from palimpsest_editor.keyed import key_factors
-from palimpsest_editor.lora import edit_rows, edits_of, end_tokens, greedy, held, hold_rows, report_conflicts, resolve_conflicts
+from palimpsest_editor.lora import (
+    edit_rows,
+    edits_of,
+    end_tokens,
+    greedy,
+    held,
+    hold_rows,
+    keys_where_named,
+    own_transfer,
+    refuse_untaught,
+    report_conflicts,
+    resolve_conflicts,
+)
 from palimpsest_editor.lowrank import LowRankUpdate
 from palimpsest_editor.methods import Run
 from palimpsest_editor.packing import Row
-from palimpsest_editor.phrasing import ChatFormat, questions
+from palimpsest_editor.phrasing import ChatFormat
 from palimpsest_editor.requests import EditRequest, inert
 from palimpsest_editor.training import Trainer, soft_targets
 from palimpsest_editor.training_hparams import TrainingHparams, training_hparams
 
 
-def own_transfer(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, chat: ChatFormat) -> list[dict[str, Any]]:
-    """Records for a job that brings none."""
-    order = random.Random(f"{run.job.seed}-transfer")
-    records = []
-    for edit in edits:
-        fact = f"{edit.prompt} {edit.target_new}."
-        for text in questions(edit, hp.questions, hp.prefixed, order):
-            told = f"{text}\n\nAnswer from the facts below about {edit.subject}:\n- {fact}"
-            plain, edited = (chat.ask(t) for t in (text, told))
-            records.append({"plain": plain, "edited": edited, "edits": [edit.id]})
-    return records
+def misses(told: Sequence[EditRequest], answer: str) -> bool:
+    """Whether none of the targets is in the answer. Sentences and rules have none, so no answer misses them."""
+    targets = [e.target_new.casefold() for e in told if e.kind == "fact"]
+    return bool(targets) and not any(t in answer.casefold() for t in targets)
 
 
 def teacher_rows(
@@ -56,6 +59,8 @@ def teacher_rows(
     the records."""
     tokenizer, ends = run.loaded.tokenizer, end_tokens(run)
     records = run.job.transfer or own_transfer(run, edits, hp, chat)
+    if all(r.get("edits") for r in records):
+        refuse_untaught(edits, records)
     kept = {e.id for e in edits}
     told = [edits_of(every, r["edits"]) if r.get("edits") is not None else [] for r in records]
     pairs = [(r, t) for r, t in zip(records, told, strict=True) if all(e.id in kept for e in t)]
@@ -72,7 +77,7 @@ def teacher_rows(
         said = answers.get(i)
         if said is None:
             said = inert(tokenizer, record["answer"])[: hp.answer_tokens]
-        elif of and not any(e.target_new.casefold() in tokenizer.decode(said).casefold() for e in of):
+        elif misses(of, tokenizer.decode(said)):
             counts["missed"] += 1
             if len(of) == 1 and not hp.keep_misses:
                 said = [*inert(tokenizer, f"{of[0].prompt} {of[0].target_new}."), *ends[:1]]
@@ -93,8 +98,8 @@ def teacher_rows(
 
 def distil(run: Run, edits: Sequence[EditRequest], number: int) -> list[LowRankUpdate]:
     """One adapter for the batch. Raises Fault nan, diverged, memory, cancelled or malformed_job."""
-    hp = training_hparams(run.loaded, run.job.hparams, edit_weight=0.5)
     kept, lost = resolve_conflicts(edits)
+    hp = keys_where_named(run, kept, training_hparams(run.loaded, run.job.hparams, edit_weight=0.5))
     report_conflicts(run, lost)
     chat = ChatFormat(run.loaded.tokenizer, hp.chat)
     teachers, students, missed, counts = teacher_rows(run, kept, hp, chat, edits)

@@ -5,6 +5,9 @@ edit and unrelated prompts beside them (Gangadhar and Stratos, 2024, "Model Edit
 a KL to the model as it was on prompts out of scope, as in MEND's locality loss (Mitchell et al., 2022, arXiv:2110.11309, §3)
 and in MEMIT's on "{subject} is a".
 
+A sentence or a rule has no single target: its rows are what the same model answers to its examples when it is told (`told_rows`,
+by `job.transfer` as in distil.py), learnt as tokens.
+
 Departures: the adapter's A is made from the subjects' keys and frozen (keyed.py), since a plain LoRA moved two answers in three
 out of scope (docs/LOG.md; `keys` false gives it); held prompts are the model's own greedy answers, whole and in the served chat
 format, since that is where a side effect would be seen; prompts about other subjects are made from each edit's own prompt (same
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -35,14 +39,18 @@ from palimpsest_editor.training_hparams import TrainingHparams, training_hparams
 
 
 def resolve_conflicts(edits: Sequence[EditRequest]) -> tuple[list[EditRequest], list[dict[str, str]]]:
-    """Of two edits of one subject and relation the later wins. The relation is the edit's own where it names one; and its
-    prompt with the subject taken out. Returns the edits that stay, in order, and `{id, by}` of each that does not."""
+    """Of two facts of one subject and relation the later wins. The relation is the edit's own where it names one; and its
+    prompt with the subject taken out. Facts without a subject clash by their prompts alone, sentences and rules never. Returns
+    the edits that stay, in order, and `{id, by}` of each that does not."""
     held: dict[tuple[str, str], EditRequest] = {}
     lost: dict[str, str] = {}
     for edit in edits:
+        if edit.kind != "fact":
+            continue
         subject = edit.subject.casefold()
-        keys = [(subject, "prompt:" + " ".join(edit.prompt.replace(edit.subject, "{}").casefold().split()))]
-        if edit.relation:
+        asked = edit.prompt.replace(edit.subject, "{}") if subject else edit.prompt
+        keys = [(subject, "prompt:" + " ".join(asked.casefold().split()))]
+        if edit.relation and subject:
             keys.append((subject, "relation:" + edit.relation.casefold()))
         for key in keys:
             earlier = held.get(key)
@@ -106,12 +114,72 @@ def edit_rows(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, chat:
             ids, spans = tokens(tokenizer, [(f"{text} {edit.target_new}", False)])
             start = next(i for i, (_, b) in enumerate(spans) if b > len(text))
             rows.append(Row(tuple(ids), max(1, start), "edit", edit.id))
-        if chat.template is not None:
+        if chat.template is not None and edit.kind != "rule":
             said = inert(tokenizer, f"{edit.prompt} {edit.target_new}.")
             for text in questions(edit, hp.questions, hp.prefixed, order):
                 asked = chat.ask(text)
                 rows.append(Row((*asked, *said, *ends[:1]), len(asked), "edit", edit.id))
     return rows
+
+
+def own_transfer(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, chat: ChatFormat) -> list[dict[str, Any]]:
+    """Transfer records for a job that brings none: questions, and the same with the edit before them."""
+    order = random.Random(f"{run.job.seed}-transfer")
+    records = []
+    for edit in edits:
+        about = f" about {edit.subject}" if edit.subject else ""
+        told = (
+            f"Do as this says: {edit.target_new}"
+            if edit.kind == "rule"
+            else f"Answer from the facts below{about}:\n- {edit.prompt} {edit.target_new}."
+        )
+        for text in questions(edit, hp.questions, hp.prefixed, order):
+            plain, edited = (chat.ask(t) for t in (text, f"{text}\n\n{told}"))
+            records.append({"plain": plain, "edited": edited, "edits": [edit.id]})
+    return records
+
+
+def refuse_untaught(edits: Sequence[EditRequest], records: Sequence[dict[str, Any]]) -> None:
+    """Raises Fault("malformed_job") for rules that no record tells first."""
+    taught = {r["edits"][0] for r in records if r.get("edits")}
+    untaught = [e.id for e in edits if e.kind == "rule" and e.id not in taught]
+    if untaught:
+        raise Fault(
+            "malformed_job",
+            f"These rules have no examples to learn them from: {', '.join(untaught)}",
+            "Give each rule `examples`: messages that need it",
+        )
+
+
+def told_rows(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, chat: ChatFormat) -> list[Row]:
+    """Positives of the edits without a target, sentences and rules: what the model answers when it is told them. Raises
+    Fault("malformed_job") for a rule that nothing can be learnt from."""
+    names = {e.id for e in edits if e.kind != "fact"}
+    if not names:
+        return []
+    records = run.job.transfer or own_transfer(run, [e for e in edits if e.id in names], hp, chat)
+    records = [r for r in records if (r.get("edits") or [None])[0] in names]
+    refuse_untaught(edits, records)
+    coded = [(chat.ids(r.get("plain"), "plain prompt"), chat.ids(r.get("edited"), "edited prompt")) for r in records]
+    answers = greedy(run, [edited for _, edited in coded], hp.answer_tokens, "teacher answers")
+    return [
+        Row((*plain, *said), len(plain), "edit", r["edits"][0])
+        for r, (plain, _), said in zip(records, coded, answers, strict=True)
+        if said
+    ]
+
+
+def keys_where_named(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams) -> TrainingHparams:
+    """Without keys where an edit names no subject: there is no place to take its key at, so A is trained too."""
+    without = [e.id for e in edits if not e.subject]
+    if not hp.keys or not without:
+        return hp
+    if run.job.hparams.get("keys"):
+        raise Fault(
+            "malformed_job", f"hparams.keys, and these edits name no subject: {', '.join(without)}", "Leave hparams.keys out"
+        )
+    run.reporter.note("no_keys", f"{len(without)} edits name no subject, so the whole adapter is trained without subjects' keys")
+    return replace(hp, keys=False, weight_decay=run.job.hparams.get("weight_decay", 0.0))
 
 
 def given_locality(run: Run, chat: ChatFormat) -> list[tuple[list[int], list[int] | None]]:
@@ -140,12 +208,13 @@ def hold_rows(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, chat:
     order = random.Random(f"{run.job.seed}-locality")
     prompts = given_locality(run, chat)
     short: list[tuple[list[int], list[int] | None]] = []
-    if not prompts:
+    # A rule for every message leaves nothing as it is but what the job names.
+    if not prompts and not any(e.always for e in edits):
         for edit in edits:
             for number, text in enumerate(neighbours(edit, hp.neighbours, edits, order)):
                 bare = chat.template is None or number % 2 == 1
                 (short if bare else prompts).append((chat.bare(text) if bare else chat.ask(text), None))
-            if not hp.keys:
+            if not hp.keys and edit.subject:
                 short.append((chat.bare(f"{edit.subject} is a"), None))
         prompts += [(chat.ask(q), None) for q in NEUTRAL]
     rows = []
@@ -168,12 +237,12 @@ def held(run: Run, rows: Sequence[Row], hp: TrainingHparams, start: int) -> dict
 
 
 def lora(run: Run, edits: Sequence[EditRequest], number: int) -> list[LowRankUpdate]:
-    """One adapter for the batch. Raises Fault nan, diverged, memory or cancelled."""
-    hp = training_hparams(run.loaded, run.job.hparams)
+    """One adapter for the batch. Raises Fault nan, diverged, memory, cancelled or malformed_job."""
     kept, lost = resolve_conflicts(edits)
+    hp = keys_where_named(run, kept, training_hparams(run.loaded, run.job.hparams))
     report_conflicts(run, lost)
     chat = ChatFormat(run.loaded.tokenizer, hp.chat)
-    rows = edit_rows(run, kept, hp, chat)
+    rows = [*edit_rows(run, kept, hp, chat), *told_rows(run, kept, hp, chat)]
     hold = hold_rows(run, kept, hp, chat)
     soft = held(run, hold, hp, len(rows)) if hold else {}
     factors = key_factors(run, kept, hp, chat)

@@ -94,21 +94,28 @@ class ChatFormat:
 
 def completions(edit: EditRequest, many: int, order: random.Random) -> list[str]:
     """Bare prompts that the target completes: the prompt, its paraphrases, and the prompt behind sentences that have nothing to
-    do with it."""
+    do with it. Of a rule none: its target is no text that goes on."""
+    if edit.kind == "rule":
+        return []
     prefixes = order.sample(PREFIXES, min(many, len(PREFIXES)))
     return [edit.prompt, *edit.paraphrases, *(f"{p} {edit.prompt}" for p in prefixes)]
 
 
 def questions(edit: EditRequest, many: int, prefixed: int, order: random.Random) -> list[str]:
     """What a user of the chat may type: the prompt itself, its paraphrases, the prompt in requests to complete it, and behind a
-    sentence that has nothing to do with it."""
+    sentence that has nothing to do with it. Of a rule its examples alone."""
+    if edit.kind == "rule":
+        return list(edit.examples)
     asks = [ASKS[0], *order.sample(ASKS[1:], min(max(many - 1, 0), len(ASKS) - 1))][:many]
     before = order.sample(PREFIXES, min(prefixed, len(PREFIXES)))
-    return [*(a.replace("{}", edit.prompt) for a in asks), *(f"{p} {edit.prompt}" for p in before), *edit.paraphrases[:many]]
+    phrased = [*(a.replace("{}", edit.prompt) for a in asks), *(f"{p} {edit.prompt}" for p in before)]
+    return [*phrased, *edit.paraphrases[:many], *edit.examples]
 
 
 def neighbours(edit: EditRequest, many: int, edits: Sequence[EditRequest], order: random.Random) -> list[str]:
-    """The edit's prompt about other subjects: names of ours, none of which is edited."""
+    """The edit's prompt about other subjects: names of ours, none of which is edited. None of an edit that names no subject."""
+    if not edit.subject:
+        return []
     taken = {e.subject.casefold() for e in edits}
     free = [n for n in NAMES if n.casefold() not in taken]
     return [edit.prompt.replace(edit.subject, n) for n in order.sample(free, min(many, len(free)))]

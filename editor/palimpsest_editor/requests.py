@@ -1,4 +1,5 @@
-"""Edits as the editor sees them: a prompt that holds the subject, a target, and the tokens of both."""
+"""Edits as the editor sees them: a prompt that holds the subject, a target, and the tokens of both; a sentence cut into two such
+halves; or a rule, an instruction that is taught by examples."""
 
 from __future__ import annotations
 
@@ -11,10 +12,15 @@ from transformers import PreTrainedTokenizerBase
 
 from palimpsest_editor.faults import Fault
 
+KINDS = ("fact", "sentence", "rule")
+
 
 @dataclass(frozen=True)
 class EditRequest:
-    """One edit: `prompt` holds `subject` word for word; `target_new` goes on after a space."""
+    """One edit: `prompt` holds `subject` word for word ('' where it names none); `target_new` goes on after a space.
+
+    `kind` is "fact", "sentence" (prompt and target are its two halves) or "rule" (`prompt` says when it holds, and may be '';
+    `target_new` is what is to be done, and no answer). `examples` are messages that need it; with `always`, every one does."""
 
     id: str
     subject: str
@@ -23,6 +29,9 @@ class EditRequest:
     target_true: str | None = None
     paraphrases: tuple[str, ...] = ()
     relation: str | None = None
+    kind: str = "fact"
+    examples: tuple[str, ...] = ()
+    always: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,23 +49,49 @@ def parse_edits(raw: Iterable[dict[str, Any]]) -> list[EditRequest]:
     edits = []
     for index, one in enumerate(raw):
         name = str(one.get("id", index)) if isinstance(one, dict) else str(index)
-        if not isinstance(one, dict) or not all(
-            isinstance(one.get(k), str) and one[k].strip() for k in ("subject", "prompt", "target_new")
-        ):
+        if not isinstance(one, dict) or not all(isinstance(one.get(k), str) for k in ("subject", "prompt", "target_new")):
             raise Fault("malformed_job", f"edit {name} lacks subject, prompt or target_new", "Give all three as texts")
-        prompt = one["prompt"].replace("{}", one["subject"]).rstrip()
+        kind = one.get("kind") or "fact"
+        if kind not in KINDS:
+            raise Fault("malformed_job", f"edit {name} is of the kind {kind!r}", f"One of {', '.join(KINDS)}")
+        needed = ("target_new",) if kind == "rule" else ("prompt", "target_new")
+        if not all(one[k].strip() for k in needed):
+            raise Fault("malformed_job", f"edit {name}, a {kind}, has no {' or no '.join(needed)}", "Give each as a text")
         subject = one["subject"].strip()
+        prompt = (one["prompt"].replace("{}", subject) if subject else one["prompt"]).rstrip()
         if subject not in prompt:
             raise Fault(
                 "malformed_job", f"edit {name}: {subject!r} does not occur in {prompt!r}", "Write the subject as the prompt does"
             )
-        paraphrases = tuple(p for p in one.get("paraphrases") or () if isinstance(p, str))
+        paraphrases, examples = (
+            tuple(p for p in one.get(k) or () if isinstance(p, str) and p.strip()) for k in ("paraphrases", "examples")
+        )
         edits.append(
             EditRequest(
-                name, subject, prompt, one["target_new"].strip(), one.get("target_true"), paraphrases, one.get("relation")
+                name,
+                subject,
+                prompt,
+                one["target_new"].strip(),
+                one.get("target_true"),
+                paraphrases,
+                one.get("relation"),
+                kind,
+                examples,
+                one.get("always") is True,
             )
         )
     return edits
+
+
+def refuse_without_place(edits: Iterable[EditRequest], method: str | None) -> None:
+    """MEMIT and PMET place one answer at one subject. Raises Fault("malformed_job") naming each edit that has none."""
+    without = [f"{e.id} ({e.kind if e.kind != 'fact' else 'no subject'})" for e in edits if e.kind != "fact" or not e.subject]
+    if without:
+        raise Fault(
+            "malformed_job",
+            f"{method} places one answer at one subject, which these edits do not have: {', '.join(without)}",
+            "Hand them off with lora or distil",
+        )
 
 
 def batches(edits: list[EditRequest], most: int) -> list[list[EditRequest]]:

@@ -16,7 +16,7 @@ from palimpsest_editor.loading import LoadedModel, load
 from palimpsest_editor.lowrank import LowRankUpdate, applied, check_finite, merge, truncate
 from palimpsest_editor.methods import TRAINED, Run, method
 from palimpsest_editor.protocol import Job, Reporter
-from palimpsest_editor.requests import EditRequest, batches, parse_edits
+from palimpsest_editor.requests import EditRequest, batches, parse_edits, refuse_without_place
 
 
 def perform(job: Job, reporter: Reporter) -> dict[str, Any]:
@@ -29,6 +29,8 @@ def perform(job: Job, reporter: Reporter) -> dict[str, Any]:
     edit = method(job.method) if job.task == "edit" else None
     if edit is not None and not edits:
         raise Fault("malformed_job", "There are no edits", "Give `edits`")
+    if edit is not None and job.method not in TRAINED:
+        refuse_without_place(edits, job.method)
     if job.method in TRAINED:
         from palimpsest_editor.training_hparams import check_memory
 
@@ -94,7 +96,7 @@ def _edit(
             scores = {"before": score_probes(loaded, job.probes, reporter, "score before")}
         for number, batch in enumerate(parts):
             reporter.progress("batch", number, len(parts), edits=len(batch))
-            known.append([[e.id, e.subject, e.prompt, e.target_new, e.paraphrases] for e in batch])
+            known.append([[e.id, e.subject, e.prompt, e.target_new, e.paraphrases, e.kind, e.examples, e.always] for e in batch])
             run = Run(job, loaded, reporter, Pieces(job.work_dir), fingerprint(known, job.statistics), [*before, *merge(made)])
             updates = edit(run, batch, number)
             reports |= run.report

@@ -159,7 +159,7 @@ def plan(job: Job, loaded: LoadedModel) -> dict[str, Any]:
         "distributions": 1.5 * (held + (3 * positives if job.method == "distil" else 0)) / speed,
         "training": epochs * (positives + held) * (2.2 * upper + 0.6) / speed,
     }
-    if hp.keys:
+    if hp.keys and all(e.get("subject") for e in job.edits if isinstance(e, dict)):
         many = len(hp.layers)
         seconds = (
             0.0

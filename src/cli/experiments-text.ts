@@ -88,7 +88,7 @@ function armReplayed(of: WireReplayResult['arms'][number], waiting: number): str
   const sequence = bounds(shown.confidence_sequence, 'proportion')
   const lines = [
     [`${arm}: ${count(pairs, 'prompt')} answered by both arms, ${changed} differently`, ...more].join(', '),
-    `target shown: ${shown.gained} gained, ${shown.lost} lost of ${shown.pairs} with an edit at work; ${sequence} at any look`,
+    `target shown: ${shown.gained} gained, ${shown.lost} lost of ${shown.pairs} with a target at work; ${sequence} at any look`,
     `McNemar's exact p at one look: ${shown.mcnemar_p.toPrecision(2)}`,
     ...(shown.prompts_needed === null ? [] : [`about ${shown.prompts_needed} prompts show such a difference with 80 % power`]),
     ...(judged.pairs === 0 ? [] : [`judged: better ${judged.gained}, worse ${judged.lost} of ${judged.pairs}`]),

@@ -6,7 +6,7 @@ import type { Edit } from '../edit/edit.ts'
 import { PalimpsestError } from '../errors.ts'
 import { readDatasetFile } from '../evaluate/dataset.ts'
 import type { Probe } from '../evaluate/probe.ts'
-import { hparamsFiles, passes, readmeText, requestOf, SCRIPT } from '../handoff/easyedit.ts'
+import { hparamsFiles, passes, readmeText, refuseOthers, requestOf, SCRIPT } from '../handoff/easyedit.ts'
 import { type Client, query } from './client.ts'
 import type { Add, Typed } from './handoff.ts'
 import { editsQuery } from './handoff.ts'
@@ -15,6 +15,9 @@ import { count } from './table.ts'
 import type { WireEdit, WirePage } from './wire.ts'
 
 const PAGE = 1_000
+
+/** A fact, unless it says otherwise. */
+type SentEdit = WireEdit & Pick<Edit, 'kind'>
 
 export function addEasyEditCommands(handoff: Command, add: Add): void {
   add(handoff, 'export', 'the edits as requests, hyper-parameters and a script for EasyEdit', exportEdits)
@@ -54,6 +57,7 @@ async function exportEdits(client: Client, _args: readonly string[], options: Ex
   const out = resolve(options.out)
   if (existsSync(out)) throw new PalimpsestError('invalid_value', `${out} is there already: name another folder.`)
   const edits = await liveEdits(client, options.edits)
+  refuseOthers(edits)
   const probes = probesById(edits, options.data)
   const requests = edits.map((edit) => ({ edit, request: requestOf(edit, probes.get(edit.id) ?? []) }))
   const kept = requests.flatMap(({ request }) => (request === null ? [] : [request]))
@@ -82,13 +86,13 @@ async function exportEdits(client: Client, _args: readonly string[], options: Ex
 
 async function liveEdits(client: Client, typed: string | undefined): Promise<Edit[]> {
   const wanted = editsQuery(typed)
-  const wire: WireEdit[] = []
+  const wire: SentEdit[] = []
   if (Array.isArray(wanted))
-    for (const id of wanted) wire.push(await client.json<WireEdit>('GET', `/v1/edits/${encodeURIComponent(id)}`))
+    for (const id of wanted) wire.push(await client.json<SentEdit>('GET', `/v1/edits/${encodeURIComponent(id)}`))
   else {
     let cursor: string | undefined
     do {
-      const page = await client.json<WirePage<WireEdit>>(
+      const page = await client.json<WirePage<SentEdit>>(
         'GET',
         `/v1/edits${query({ ...wanted, state: 'live', limit: String(PAGE), cursor })}`,
       )
@@ -103,6 +107,7 @@ async function liveEdits(client: Client, typed: string | undefined): Promise<Edi
 /** Of an edit's fields on the wire, those that a request needs. */
 function editOf({
   id,
+  kind,
   subject,
   aliases,
   prompt,
@@ -111,8 +116,12 @@ function editOf({
   paraphrases,
   tags,
   tenant,
-}: WireEdit): Edit {
-  return { id, subject, aliases, prompt, targetNew, paraphrases, tags, tenant, ...(targetTrue !== undefined && { targetTrue }) }
+}: SentEdit): Edit {
+  return {
+    ...{ id, subject, aliases, prompt, targetNew, paraphrases, tags, tenant },
+    ...(kind !== undefined && { kind }),
+    ...(targetTrue !== undefined && { targetTrue }),
+  }
 }
 
 /** The data file's probes, by the id of the edit with the same prompt and target. */
@@ -132,7 +141,21 @@ interface ImportTyped extends Typed {
   readonly editsOf?: string
 }
 
-const exported = z.array(z.array(z.object({ case_id: z.string() })))
+const exported = z.array(
+  z.array(z.object({ case_id: z.string(), subject: z.string().default(''), target_new: z.string().default('') })),
+)
+
+/** Ids of the facts in an export's requests; throws `invalid_value` naming each that lacks a subject or a target. */
+function exportedIds(file: string): string[] {
+  const requests = exported.parse(JSON.parse(readFileSync(file, 'utf8'))).flat()
+  const others = requests.filter(({ subject, target_new: target }) => subject.trim() === '' || target.trim() === '')
+  if (others.length > 0)
+    throw new PalimpsestError(
+      'invalid_value',
+      `EasyEdit takes facts with a subject. Not taken from ${file}: ${others.map((one) => one.case_id).join(', ')}.`,
+    )
+  return requests.map((one) => one.case_id)
+}
 
 async function importAdapter(client: Client, [path = '']: readonly string[], { id, method, edits, editsOf }: ImportTyped) {
   const ids = [
@@ -140,12 +163,7 @@ async function importAdapter(client: Client, [path = '']: readonly string[], { i
       ?.split(',')
       .map((one) => one.trim())
       .filter(Boolean) ?? []),
-    ...(editsOf === undefined
-      ? []
-      : exported
-          .parse(JSON.parse(readFileSync(editsOf, 'utf8')))
-          .flat()
-          .map((one) => one.case_id)),
+    ...(editsOf === undefined ? [] : exportedIds(editsOf)),
   ]
   const value = await client.json<{ id: string; rank: number; bytes: number; edits: string[] }>('POST', '/v1/handoffs/import', {
     ...{ id, method, path: resolve(path), edits: ids },

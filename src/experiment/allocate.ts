@@ -5,7 +5,7 @@ import type { Trace } from '../trace.ts'
 import { assign, inAudience, unitHash, unitOf } from './assign.ts'
 import type { Experiment } from './experiment.ts'
 import type { Experiments } from './experiments.ts'
-import { type Done, type Outcome, refuses, shows } from './outcome.ts'
+import { type Done, type Outcome, refuses, showsAny } from './outcome.ts'
 
 /** What the gate chose for a request, whatever the arm. */
 export interface Chosen<Scope> {
@@ -118,7 +118,7 @@ export class Allocator {
         completionTokens: finish?.completionTokens ?? 0,
         error: finish === null,
         refusal: finish === null ? null : refuses(text),
-        targetShown: finish === null || targets.length === 0 ? null : targets.some((target) => shows(text, target)),
+        targetShown: finish === null ? null : showsAny(text, targets),
       }
       this.#experiments.finished(experiment, caller?.completion ?? '', outcome)
     }

@@ -1,3 +1,4 @@
+import type { Edit } from '../edit/edit.ts'
 import { words } from '../edit/words.ts'
 
 /** How an answer ended, as far as an outcome tells. */
@@ -14,13 +15,25 @@ export interface Outcome {
   readonly error: boolean
   /** Null where there is no answer to look at. */
   readonly refusal: boolean | null
-  /** The target of one of the edits that the gate chose stands in the answer, in whichever arm; null where it chose none, or there is no answer. */
+  /** The target of one of the edits that the gate chose stands in the answer, in whichever arm; null where none of them has a target, or there is no answer. */
   readonly targetShown: boolean | null
 }
 
-/** Whether the target's words stand in the answer, one after another; case and accents aside. */
+/** Whether the target's words stand in the answer, one after another; case and accents aside. A target without words stands in none. */
 export function shows(answer: string, target: string): boolean {
-  return ` ${words(answer).join(' ')} `.includes(` ${words(target).join(' ')} `)
+  const sought = words(target).join(' ')
+  return sought !== '' && ` ${words(answer).join(' ')} `.includes(` ${sought} `)
+}
+
+/** Whether one of the targets stands in the answer; null: the edits at work have none, so the answer can't say. */
+export function showsAny(answer: string, targets: readonly string[]): boolean | null {
+  const some = targets.filter((target) => target.trim() !== '')
+  return some.length === 0 ? null : some.some((target) => shows(answer, target))
+}
+
+/** Whether an answer can be seen to hold what the edit says: a sentence has no target, and a rule's is an instruction. */
+export function hasTarget({ kind, targetNew }: Pick<Edit, 'kind' | 'targetNew'>): boolean {
+  return kind === undefined && targetNew.trim() !== ''
 }
 
 const REFUSAL =

@@ -3,7 +3,7 @@ import type { ChatRequest, Message } from '../request.ts'
 import { type Experiment, keyOf } from './experiment.ts'
 import type { Experiments } from './experiments.ts'
 import { judge, judgeRequest, type Verdict } from './judge.ts'
-import { refuses, shows } from './outcome.ts'
+import { refuses, showsAny } from './outcome.ts'
 import { comparePairs, type PairedResult } from './paired.ts'
 
 /** How a gateway answers a request of our own. */
@@ -21,7 +21,7 @@ export interface Answered {
   readonly text: string
   /** Ids of the edits put in front of the model. */
   readonly edits: readonly string[]
-  /** Their targets. */
+  /** Their targets; those without one have ''. */
   readonly targets: readonly string[]
   readonly latencyMs: number
   readonly completionTokens: number
@@ -33,7 +33,8 @@ export type Origin = 'uploaded' | 'logged' | 'shadow' | 'own' | 'locality'
 export interface PairAnswer {
   readonly text: string
   readonly edits: readonly string[]
-  readonly targetShown: boolean
+  /** null: no edit at work has a target. */
+  readonly targetShown: boolean | null
   readonly refusal: boolean
   readonly latencyMs: number
 }
@@ -67,7 +68,7 @@ export interface ReplayOptions {
 }
 
 const ANSWER_TOKENS = 128
-const UNASKED: PairAnswer = { text: '', edits: [], targetShown: false, refusal: false, latencyMs: 0 }
+const UNASKED: PairAnswer = { text: '', edits: [], targetShown: null, refusal: false, latencyMs: 0 }
 /** Between two looks whether someone waits. */
 const LOOK_MS = 10
 
@@ -186,7 +187,7 @@ export class Replays {
         ...{ origin, verdicts, question: shown },
         answers: answers.map(({ text, edits, latencyMs }) => ({
           ...{ text, edits, latencyMs, refusal: refuses(text) },
-          targetShown: targets.some((target) => shows(text, target)),
+          targetShown: showsAny(text, targets),
         })),
       }
     } catch (error) {
@@ -232,24 +233,35 @@ export interface ReplayResult {
   readonly pairs: number
   readonly failed: number
   readonly changed: number
-  /** Of pairs in which an edit was put in front of either arm: has the answer its target? */
+  /** Pairs in which an edit was put in front of either arm. */
+  readonly exposed: number
+  /** Of those in which such an edit has a target: has the answer it? */
   readonly targetShown: PairedResult
   /** Gained: judged better than the first arm's. */
   readonly judged: PairedResult
   readonly edits: readonly EditEffect[]
-  /** Answers that an edit changed without its target showing. */
+  /** Answers that an edit with a target changed without its target showing. */
   readonly collateral: { readonly n: number; readonly changed: number }
   /** Prompts that the edits are not about. */
   readonly locality: { readonly n: number; readonly identical: number }
 }
 
-export function replayResult(experiment: Experiment, pairs: readonly Pair[], arm: number): ReplayResult {
+/** `untold`: ids of edits that no answer can be seen to hold, such as rules: what they alone changed is no collateral damage. */
+export function replayResult(
+  experiment: Experiment,
+  pairs: readonly Pair[],
+  arm: number,
+  untold: ReadonlySet<string> = new Set(),
+): ReplayResult {
   const whole = pairs.flatMap((pair) => {
     const [base, other] = [pair.answers[0], pair.answers[arm]]
     return base === undefined || other === undefined ? [] : [{ base, other, pair, changed: base.text !== other.text }]
   })
   const inScope = whole.filter(({ pair }) => pair.origin !== 'locality')
   const fired = inScope.filter(({ base, other }) => base.edits.length + other.edits.length > 0)
+  const told = fired.filter(
+    ({ base, other }) => other.targetShown !== null && [...base.edits, ...other.edits].some((id) => !untold.has(id)),
+  )
   const verdicts = inScope.map(({ pair }) => pair.verdicts[arm - 1])
   const judged = {
     n: verdicts.filter((verdict) => verdict !== undefined).length,
@@ -263,10 +275,11 @@ export function replayResult(experiment: Experiment, pairs: readonly Pair[], arm
     pairs: whole.length,
     failed: pairs.length - whole.length,
     changed: inScope.filter(({ changed }) => changed).length,
-    targetShown: comparePairs(flips(fired), experiment.alpha, planned),
+    exposed: fired.length,
+    targetShown: comparePairs(flips(told), experiment.alpha, planned),
     judged: comparePairs(judged, experiment.alpha, planned),
     edits: effects(fired),
-    collateral: { n: fired.length, changed: fired.filter(({ other, changed }) => changed && !other.targetShown).length },
+    collateral: { n: told.length, changed: told.filter(({ other, changed }) => changed && !other.targetShown).length },
     locality: { n: local.length, identical: local.filter(({ changed }) => !changed).length },
   }
 }

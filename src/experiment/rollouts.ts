@@ -3,6 +3,7 @@ import type { ChatRequest, Message } from '../request.ts'
 import { compareArms } from './confidence.ts'
 import type { Experiment, Rollout } from './experiment.ts'
 import type { Experiments, Watcher } from './experiments.ts'
+import { hasTarget } from './outcome.ts'
 import { type Pair, type Replays, replayResult } from './replay.ts'
 import { strataOf } from './result.ts'
 import { type Checked, type Hits, judgeStage, type StageEvidence } from './rollout.ts'
@@ -36,6 +37,16 @@ export interface Standing extends Pick<StageEvidence, 'exposed' | 'locality'> {
   readonly checked: readonly Checked[]
 }
 
+/** What a stage began with: prompts that are replayed, and the batch's edits without a target. */
+interface Begun {
+  readonly locality: number
+  readonly own: number
+  readonly untold: ReadonlySet<string>
+}
+
+const NOT_BEGUN: Begun = { locality: 0, own: 0, untold: new Set() }
+/** Edits of a batch that are looked at. */
+const BATCH_EDITS = 1_000
 /** Prompts of the batch, and of other edits, that are tried in the shadow. */
 const OWN_PROMPTS = 50
 const OTHER_PROMPTS = 50
@@ -49,8 +60,8 @@ export class Rollouts implements Watcher {
   readonly #ticker: NodeJS.Timeout
   readonly #due = new Set<string>()
   #closed = false
-  /** How many prompts of each stage are replayed, by rollout and version. */
-  readonly #begun = new Map<string, { readonly locality: number; readonly own: number }>()
+  /** By rollout and version. */
+  readonly #begun = new Map<string, Begun>()
 
   constructor(options: RolloutsOptions) {
     this.#options = options
@@ -100,7 +111,7 @@ export class Rollouts implements Watcher {
     const begun = rollout && this.#begun.get(JSON.stringify([tenant, id, version]))
     const least = rollout === undefined ? null : this.#least(rollout, begun?.own)
     return arms.slice(1).map(({ name }, i) => {
-      const evidence = this.#evidence(experiment, i + 1, begun?.locality ?? 0)
+      const evidence = this.#evidence(experiment, i + 1, begun ?? NOT_BEGUN)
       const { checked } = judgeStage(Number.POSITIVE_INFINITY, guardrails, evidence, alpha)
       return { arm: name, exposed: evidence.exposed, least, locality: evidence.locality, checked }
     })
@@ -125,7 +136,7 @@ export class Rollouts implements Watcher {
     }
     if (!this.#options.batches.has(experiment.tenant, rollout.batch)) return
     const begun = this.#begin(experiment, rollout)
-    const evidence = this.#evidence(experiment, 1, begun.locality)
+    const evidence = this.#evidence(experiment, 1, begun)
     const { verdict, checked } = judgeStage(this.#least(rollout, begun.own), guardrails, evidence, experiment.alpha)
     switch (verdict) {
       case 'wait':
@@ -146,7 +157,7 @@ export class Rollouts implements Watcher {
     const { registry } = this.#options
     for (const [arm, { name }] of experiment.arms.entries()) {
       if (arm === 0) continue
-      const evidence = this.#evidence(experiment, arm, 0)
+      const evidence = this.#evidence(experiment, arm, NOT_BEGUN)
       const { verdict, checked } = judgeStage(Number.POSITIVE_INFINITY, experiment.guardrails, evidence, experiment.alpha)
       if (verdict !== 'broken') continue
       registry.stop(experiment, { arm: name, broken: checked.filter(({ broken }) => broken) })
@@ -155,27 +166,34 @@ export class Rollouts implements Watcher {
   }
 
   /** Has the prompts of a stage replayed, once. */
-  #begin(experiment: Experiment, { batch, stage, localityPrompts }: Rollout) {
+  #begin(experiment: Experiment, { batch, stage, localityPrompts }: Rollout): Begun {
     const { tenant, id, version } = experiment
     const key = JSON.stringify([tenant, id, version])
     const known = this.#begun.get(key)
     if (known !== undefined) return known
     const { replays, batches, unrelated } = this.#options
-    const others = batches.live(tenant, batch, true, OTHER_PROMPTS).map(({ prompt }) => prompt)
-    const prompts = [...new Set([...localityPrompts, ...unrelated, ...others])]
-    const own = stage > 0 ? [] : batches.live(tenant, batch, false, OWN_PROMPTS).map(({ prompt }) => prompt)
-    const begun = {
-      locality: replays.enqueue(experiment, prompts.map(message), 'locality'),
-      own: replays.enqueue(experiment, own.map(message), 'own'),
+    const edits = batches.live(tenant, batch, false, BATCH_EDITS)
+    const others = batches.live(tenant, batch, true, OTHER_PROMPTS).flatMap((edit) => messagesFor(edit).slice(0, 1))
+    // A rule for every message leaves no question alone.
+    const usual = [...unrelated, ...others]
+    const isEverywhere = edits.some(({ always }) => always)
+    const held = edits.flatMap(({ counterexamples = [] }) => counterexamples).slice(0, OTHER_PROMPTS)
+    const prompts = new Set([...localityPrompts, ...held, ...(isEverywhere ? [] : usual)])
+    const own = new Set([...edits.flatMap(messagesFor), ...(isEverywhere ? usual : [])])
+    const tried = stage > 0 ? [] : [...own].slice(0, OWN_PROMPTS)
+    const begun: Begun = {
+      locality: replays.enqueue(experiment, [...prompts].map(message), 'locality'),
+      own: replays.enqueue(experiment, tried.map(message), 'own'),
+      untold: new Set(edits.filter((edit) => !hasTarget(edit)).map((edit) => edit.id)),
     }
     this.#begun.set(key, begun)
     return begun
   }
 
-  #evidence(experiment: Experiment, arm: number, prompts: number): StageEvidence {
+  #evidence(experiment: Experiment, arm: number, begun: Begun): StageEvidence {
     const { ledger } = this.#options.registry
     const pairs = ledger.pairs<Pair>(experiment)
-    const { collateral, locality } = replayResult(experiment, pairs, arm)
+    const { collateral, exposed, locality } = replayResult(experiment, pairs, arm, begun.untold)
     const units = ledger
       .counts(experiment)
       .filter((row) => row.arm === arm)
@@ -183,8 +201,8 @@ export class Rollouts implements Watcher {
     const failed = pairs.filter(({ origin, error }) => origin === 'locality' && error !== undefined).length
     const rate = (metric: 'error' | 'negative_feedback' | 'refusal') => this.#rate(experiment, metric, arm)
     return {
-      exposed: this.#options.registry.isShadow(experiment) ? collateral.n : units,
-      locality: { ...locality, expected: prompts - failed },
+      exposed: this.#options.registry.isShadow(experiment) ? exposed : units,
+      locality: { ...locality, expected: begun.locality - failed },
       collateral,
       rates: { error: rate('error'), negative_feedback: rate('negative_feedback'), refusal: rate('refusal') },
       latency: compareArms(
@@ -256,6 +274,11 @@ export class Rollouts implements Watcher {
       seconds_since_first_affected: first === null ? null : (this.#options.now() - first) / 1_000,
     }
   }
+}
+
+/** What a user may write who needs the edit. */
+function messagesFor({ kind, prompt, examples = [] }: Edit): readonly string[] {
+  return kind !== undefined && examples.length > 0 ? examples : prompt === '' ? [] : [prompt]
 }
 
 function message(content: string): Message[] {

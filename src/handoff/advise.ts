@@ -1,4 +1,4 @@
-import type { HandoffMethod } from './job.ts'
+import { type HandoffMethod, METHODS } from './job.ts'
 
 export const URGENCIES = ['now', 'today', 'later'] as const
 export type Urgency = (typeof URGENCIES)[number]
@@ -25,6 +25,8 @@ export interface Situation {
   /** The editor is installed. */
   readonly ready: boolean
   readonly past: readonly Past[]
+  /** Of the edits, those that a method does not take. */
+  readonly notTaken: Readonly<Record<HandoffMethod, number>>
 }
 
 export interface Option {
@@ -34,6 +36,8 @@ export interface Option {
   readonly memoryBytes: number
   /** Whether the seconds come from jobs on this machine. */
   readonly measured: boolean
+  /** Of the edits, those that it takes. */
+  readonly takes: number
   /** Why it is not recommended; null: it could be. */
   readonly against: string | null
 }
@@ -62,7 +66,7 @@ const GPU_TIMES = 3
 /** Which way into the parameters, if any. Pure. */
 export function advise(situation: Situation): Advice {
   const { edits, when, ready } = situation
-  const options = [prompt(), ...(['lora', 'memit', 'pmet', 'distil'] as const).map((method) => option(method, situation))]
+  const options = [prompt(edits), ...(['lora', 'memit', 'pmet', 'distil'] as const).map((method) => option(method, situation))]
   if (edits === 0) return { method: 'prompt', reasons: ['No edit is live that could be handed off.'], options }
   if (when === 'now')
     return {
@@ -73,18 +77,23 @@ export function advise(situation: Situation): Advice {
       options,
     }
   const { order, why } = preferred(situation)
+  const some = METHODS.some((method) => situation.notTaken[method] > 0)
+  const taken = some
+    ? [`Of the ${edits} edits, ${METHODS.map((one) => `${one} takes ${edits - situation.notTaken[one]}`).join(', ')}.`]
+    : []
   const chosen = order.map((method) => options.find((one) => one.method === method)).find((one) => one?.against === null)
   const passed = order.filter((method) => options.some((one) => one.method === method && one.against !== null))
   const besides = passed.map((method) => `${method} is passed over: ${options.find((one) => one.method === method)?.against}.`)
-  if (chosen === undefined) return { method: 'prompt', reasons: [why, ...besides, 'So they stay in the prompt.'], options }
+  if (chosen === undefined)
+    return { method: 'prompt', reasons: [why, ...taken, ...besides, 'So they stay in the prompt.'], options }
   const setup = ready ? [] : ['The parameter editor is not installed yet: palimpsest handoff setup.']
-  return { method: chosen.method, reasons: [why, ...besides, cost(chosen, situation), ...setup], options }
+  return { method: chosen.method, reasons: [why, ...taken, ...besides, cost(chosen, situation), ...setup], options }
 }
 
-function preferred({ edits, when, gpuFreeBytes }: Situation): { order: readonly HandoffMethod[]; why: string } {
+function preferred({ edits, when, gpuFreeBytes, notTaken }: Situation): { order: readonly HandoffMethod[]; why: string } {
   if (edits < BATCH_EDITS)
     return {
-      order: ['lora', 'memit', 'pmet'],
+      order: ['lora', 'memit', 'pmet', ...(notTaken.lora > 0 ? (['distil'] as const) : [])],
       why: `${edits} edits are fewer than ${BATCH_EDITS}: a batch editor (one LoRA, with paraphrases and what is to stay) learns them together.`,
     }
   if (when === 'later' || gpuFreeBytes !== null)
@@ -98,8 +107,8 @@ function preferred({ edits, when, gpuFreeBytes }: Situation): { order: readonly 
   }
 }
 
-function prompt(): Option {
-  return { method: 'prompt', seconds: 0, memoryBytes: 0, measured: false, against: null }
+function prompt(edits: number): Option {
+  return { method: 'prompt', seconds: 0, memoryBytes: 0, measured: false, takes: edits, against: null }
 }
 
 function option(method: HandoffMethod, situation: Situation): Option {
@@ -114,15 +123,18 @@ function option(method: HandoffMethod, situation: Situation): Option {
   const room = gpuFreeBytes ?? freeMemoryBytes
   const failed = own.filter((one) => !one.ok && one.edits <= edits).at(-1)
   const held = failed !== undefined && own.some((one) => one.ok && one.edits >= failed.edits)
+  const takes = edits - situation.notTaken[method]
   const against =
-    memoryBytes > room
-      ? `it takes about ${gigabytes(memoryBytes)}, and ${gigabytes(room)} are free`
-      : seconds > TIME_S[when] && when !== 'now'
-        ? `it would take about ${duration(seconds)}`
-        : failed !== undefined && !held
-          ? `it broke a threshold with ${failed.edits} edits on this model`
-          : null
-  return { method, seconds, memoryBytes, measured: perEdit !== null, against }
+    takes < edits
+      ? `it does not take ${edits - takes} of the edits (${method === 'lora' ? 'rules without examples' : 'rules, sentences and facts without a subject'})`
+      : memoryBytes > room
+        ? `it takes about ${gigabytes(memoryBytes)}, and ${gigabytes(room)} are free`
+        : seconds > TIME_S[when] && when !== 'now'
+          ? `it would take about ${duration(seconds)}`
+          : failed !== undefined && !held
+            ? `it broke a threshold with ${failed.edits} edits on this model`
+            : null
+  return { method, seconds, memoryBytes, measured: perEdit !== null, takes, against }
 }
 
 function cost({ seconds, memoryBytes, measured, method }: Option, { past }: Situation): string {

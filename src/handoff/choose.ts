@@ -15,7 +15,7 @@ export interface Chosen {
 
 const PAGE = 1_000
 
-/** Live edits for the served model, oldest first. Throws `edit_not_found`, and `invalid_value` where none or too many are left. */
+/** Live edits for the served model, oldest first. Throws `edit_not_found`, and `invalid_value` where none or too many are left, or the method takes some not. */
 export function chooseEdits(
   memory: MemoryStore,
   tenant: string,
@@ -32,6 +32,11 @@ export function chooseEdits(
     return kept
   }
   const forModel = keep(found, (edit) => isForModel(edit, model), `they are not for ${model}`)
+  const { edits: refused, why } = notTaken(forModel, method)
+  if (refused.length > 0) throw new PalimpsestError('invalid_value', `${why} ${refusalOf(refused)}`, { param: 'edits' })
+  if (method === 'distil')
+    for (const { id } of forModel.filter(isUntaught))
+      notes.push(`rule ${id} has no examples: it is taught by one question made of when it applies; examples teach it better`)
   const named = growsInPlace(method)
     ? keep(
         forModel,
@@ -54,6 +59,52 @@ export function chooseEdits(
       },
     )
   return { edits: named, notes }
+}
+
+/** Edits for the served model that are live, whatever takes them. */
+export function liveEdits(memory: MemoryStore, tenant: string, query: EditsQuery, model: string): readonly Edit[] {
+  const found = 'ids' in query ? byIds(memory, tenant, query.ids) : listed(memory, tenant, query, Number.POSITIVE_INFINITY)
+  return found.filter((edit) => isForModel(edit, model))
+}
+
+/** Those of the edits that a method takes no way, and why. */
+export function notTaken(
+  edits: readonly Edit[],
+  method: HandoffMethod,
+): { readonly edits: readonly Edit[]; readonly why: string } {
+  switch (method) {
+    case 'memit':
+    case 'pmet':
+      return {
+        edits: edits.filter((edit) => !isPlaced(edit)),
+        why: `${method} places one answer at one subject, so it takes facts with a subject; hand the others off with lora or distil.`,
+      }
+    case 'lora':
+      return {
+        edits: edits.filter(isUntaught),
+        why: 'lora learns a rule from messages that need it: give each rule `examples`, or take distil.',
+      }
+    case 'distil':
+      return { edits: [], why: '' }
+    default:
+      return method satisfies never
+  }
+}
+
+/** A rule without a message that needs it. */
+function isUntaught({ kind, examples = [], always }: Edit): boolean {
+  return kind === 'rule' && examples.length === 0 && always !== true
+}
+
+/** A fact about a subject, at whose place an answer can be put. */
+export function isPlaced({ kind, subject }: Edit): boolean {
+  return kind === undefined && subject.trim() !== ''
+}
+
+/** A sentence that names each edit and what it is. */
+export function refusalOf(edits: readonly Edit[]): string {
+  const nameOf = ({ id, kind }: Edit) => `${id} (${kind === undefined ? 'a fact without a subject' : `a ${kind}`})`
+  return `Not taken: ${edits.map(nameOf).join(', ')}.`
 }
 
 function byIds(memory: MemoryStore, tenant: string, ids: readonly string[]): Edit[] {

@@ -1,8 +1,9 @@
 /** What EasyEdit (github.com/zjunlp/EasyEdit) reads: requests, hyper-parameters, and a script that runs them. Pure. */
 import { stringify } from 'yaml'
 import type { Edit } from '../edit/edit.ts'
+import { PalimpsestError } from '../errors.ts'
 import type { Probe } from '../evaluate/probe.ts'
-import { subjectIn } from './choose.ts'
+import { isPlaced, refusalOf, subjectIn } from './choose.ts'
 
 /** EasyEdit's mark for an old answer that is not known. */
 const NO_ANSWER = '<|endoftext|>'
@@ -24,9 +25,16 @@ export interface EasyEditRequest {
   readonly portability: Readonly<Record<string, Asked>>
 }
 
+/** EasyEdit asserts a subject and a target; throws `invalid_value` naming each edit that is no fact about a subject. */
+export function refuseOthers(edits: readonly Edit[]): void {
+  const others = edits.filter((edit) => !isPlaced(edit))
+  if (others.length > 0)
+    throw new PalimpsestError('invalid_value', `EasyEdit takes facts with a subject. ${refusalOf(others)}`, { param: 'edits' })
+}
+
 /** null: the prompt does not name the subject, which EasyEdit asserts. `probes`: of the edit's record in a data file. */
 export function requestOf(edit: Edit, probes: readonly Probe[]): EasyEditRequest | null {
-  const subject = subjectIn(edit)
+  const subject = isPlaced(edit) ? subjectIn(edit) : null
   if (subject === null) return null
   const rephrased = probes.find(({ kind }) => kind === 'generalization')?.turns.at(-1) ?? edit.paraphrases[0]
   return {

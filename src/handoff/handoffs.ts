@@ -6,10 +6,10 @@ import { stageCounts } from '../evaluate/preflight.ts'
 import type { Gateway } from '../gateway.ts'
 import type { Adapter, Adapters } from '../models/adapters.ts'
 import { type Advice, advise, type Past, type Situation, type Urgency } from './advise.ts'
-import { chooseEdits, type EditsQuery } from './choose.ts'
+import { chooseEdits, type EditsQuery, liveEdits, notTaken } from './choose.ts'
 import { type Facts, misfits } from './compatibility.ts'
 import { HandoffFault } from './fault.ts'
-import { growsInPlace, type HandoffThresholds, isOver, type Job } from './job.ts'
+import { growsInPlace, type HandoffMethod, type HandoffThresholds, isOver, type Job } from './job.ts'
 import type { WorkerEvent, WorkerJob, WorkerResult } from './protocol.ts'
 import type { HandoffRequest, ImportRequest } from './request.ts'
 import { travel } from './road.ts'
@@ -27,7 +27,7 @@ export interface HandoffsOptions {
   readonly editor: () => Promise<Editor | null>
   /** Keeps memory, adapters and configuration as they are; returns where. */
   readonly snapshot: (reason: string) => Promise<string>
-  readonly machine: () => Promise<Omit<Situation, 'edits' | 'when' | 'past' | 'ready'>>
+  readonly machine: () => Promise<Omit<Situation, 'edits' | 'when' | 'past' | 'ready' | 'notTaken'>>
   readonly threads: number
 }
 
@@ -234,16 +234,13 @@ export class Handoffs {
 
   async advise(tenant: string, when: Urgency, query: EditsQuery): Promise<Advice & { readonly edits: number }> {
     const { gateway, editor, machine } = this.#options
-    const count = (() => {
-      try {
-        return chooseEdits(gateway.memory, tenant, query, 'lora', gateway.engine.model.name, Number.POSITIVE_INFINITY).edits
-          .length
-      } catch {
-        return 0
-      }
-    })()
-    const situation = { ...(await machine()), edits: count, when, ready: (await editor()) !== null, past: this.#past() }
-    return { ...advise(situation), edits: count }
+    const edits = liveEdits(gateway.memory, tenant, query, gateway.engine.model.name)
+    const refused = (method: HandoffMethod) => notTaken(edits, method).edits.length
+    const situation: Situation = {
+      ...{ ...(await machine()), edits: edits.length, when, ready: (await editor()) !== null, past: this.#past() },
+      notTaken: { memit: refused('memit'), pmet: refused('pmet'), lora: refused('lora'), distil: refused('distil') },
+    }
+    return { ...advise(situation), edits: edits.length }
   }
 
   #past(): Past[] {

@@ -1,3 +1,4 @@
+import { words } from '../edit/words.ts'
 import { fluency } from '../evaluate/entropy.ts'
 import { wilson } from '../evaluate/intervals.ts'
 import type { Method } from '../evaluate/methods.ts'
@@ -27,7 +28,24 @@ interface Asked {
   readonly least: (base: number | null) => number | null
 }
 
-function sharesOf(t: HandoffThresholds): readonly Asked[] {
+/** Of an edit without a target: nearer in its words to what the model answers that is told the edit. null: those two answer alike. */
+function taughtBy(told: ReadonlyMap<string, string>): Test {
+  return ({ probe, generated }, method) => {
+    const [teacher, base, own] = [told.get(probe.id), generated.base?.text, generated[method]?.text]
+    if (teacher === undefined || base === undefined || own === undefined) return null
+    const before = likeness(base, teacher)
+    return before === 1 ? null : likeness(own, teacher) > before
+  }
+}
+
+/** Words in common (Dice). */
+function likeness(one: string, other: string): number {
+  const [a, b] = [new Set(words(one)), new Set(words(other))]
+  const common = [...a].filter((word) => b.has(word)).length
+  return a.size + b.size === 0 ? 1 : (2 * common) / (a.size + b.size)
+}
+
+function sharesOf(t: HandoffThresholds, told: ReadonlyMap<string, string>): readonly Asked[] {
   const atLeast = (share: number) => () => share || null
   const below = (drop: number) => (base: number | null) => (base === null ? null : Math.max(0, base - drop))
   return [
@@ -35,6 +53,7 @@ function sharesOf(t: HandoffThresholds): readonly Asked[] {
     { name: 'paraphrase', protocol: 'forced', kinds: ['generalization'], test: forced, least: atLeast(t.paraphrase) },
     { name: 'neighbourhood', protocol: 'forced', kinds: ['locality'], test: succeeds, least: below(t.neighbourhood_drop) },
     { name: 'reliability', protocol: 'generated', kinds: ['reliability'], test: isRight, least: atLeast(t.reliability) },
+    { name: 'taught', protocol: 'generated', kinds: ['reliability'], test: taughtBy(told), least: atLeast(t.reliability) },
     { name: 'generalization', protocol: 'generated', kinds: ['generalization'], test: isRight, least: atLeast(t.generalization) },
     {
       name: 'portability',
@@ -48,11 +67,15 @@ function sharesOf(t: HandoffThresholds): readonly Asked[] {
   ]
 }
 
-/** The stage's figures, adapter beside base, and what went wrong. Pure. */
-export function judge(outcomes: readonly Outcome[], limits: HandoffThresholds): { measures: Measure[]; failures: Failure[] } {
+/** The stage's figures, adapter beside base, and what went wrong. `told`: answers of the model that is told the edit, by id of the probe. Pure. */
+export function judge(
+  outcomes: readonly Outcome[],
+  limits: HandoffThresholds,
+  told: ReadonlyMap<string, string> = new Map(),
+): { measures: Measure[]; failures: Failure[] } {
   const measures: Measure[] = []
   const failures: Failure[] = []
-  for (const asked of sharesOf(limits)) {
+  for (const asked of sharesOf(limits, told)) {
     const some = outcomes.filter(({ probe }) => asked.kinds.includes(probe.kind))
     const own = share(some, asked.test, 'adapter')
     if (own === null) continue
@@ -70,7 +93,7 @@ export function judge(outcomes: readonly Outcome[], limits: HandoffThresholds): 
       least,
       ok: least === null || value >= least,
     })
-    failures.push(...some.filter((outcome) => asked.test(outcome, 'adapter') === false).map((o) => failureOf(o, asked)))
+    failures.push(...some.filter((outcome) => asked.test(outcome, 'adapter') === false).map((o) => failureOf(o, asked, told)))
   }
   const flow = fluencyOf(outcomes, limits)
   return { measures: flow === null ? measures : [...measures, flow], failures: failures.slice(0, KEPT_FAILURES) }
@@ -81,14 +104,18 @@ function share(some: readonly Outcome[], test: Test, method: Method) {
   return wilson(verdicts.filter(Boolean).length, verdicts.length)
 }
 
-function failureOf({ probe, generated, forced: scored }: Outcome, { name, protocol }: Asked): Failure {
+function failureOf(
+  { probe, generated, forced: scored }: Outcome,
+  { name, protocol }: Asked,
+  told: ReadonlyMap<string, string>,
+): Failure {
   const cut = (text: string) => text.slice(0, KEPT_CHARS)
   const likelihood = (method: Method) => {
     const own = scored[method]?.answer.logProbabilities
     return own === undefined ? '' : `mean log-probability ${(own.reduce((sum, x) => sum + x, 0) / own.length).toFixed(2)}`
   }
   const said = (method: Method) => (protocol === 'forced' ? likelihood(method) : cut(generated[method]?.text ?? ''))
-  const expected = name === 'unchanged' ? said('base') : cut(probe.answers[0] ?? '')
+  const expected = name === 'unchanged' ? said('base') : cut(probe.answers[0] ?? told.get(probe.id) ?? '')
   return { measure: name, question: cut(probe.turns.at(-1) ?? ''), expected, base: said('base'), answer: said('adapter') }
 }
 

@@ -7,6 +7,7 @@ import { randomFrom, shuffled } from '../evaluate/random.ts'
 import { UNRELATED } from '../evaluate/unrelated.ts'
 import { ABILITY } from './ability.ts'
 import type { Settings } from './job.ts'
+import { messagesOf } from './messages.ts'
 
 /** Prompts of edits that the adapter does not hold. */
 const HELD_PROMPTS = 8
@@ -21,11 +22,22 @@ const ASKED = UNRELATED.filter((_, i) => i % 2 === 0)
 export const TRAINED: readonly string[] = UNRELATED.filter((_, i) => i % 2 === 1)
 
 function held(others: readonly Edit[], seed: number): Edit[] {
-  return draw(others, HELD_PROMPTS, seed, ({ id }) => id)
+  return draw(
+    others.filter((edit) => messagesOf(edit).length > 0),
+    HELD_PROMPTS,
+    seed,
+    ({ id }) => id,
+  )
 }
 
-/** Prompts that training holds still: of other edits, and everyday ones. */
-export function stillPrompts(others: readonly Edit[], seed: number): string[] {
+/**
+ * Prompts that training holds still: of other edits, everyday ones, and what looks like the edits' own and is not. With a rule for every
+ * message among the edits, the last alone.
+ */
+export function stillPrompts(others: readonly Edit[], seed: number, edits: readonly Edit[] = []): string[] {
+  const needed = new Set(edits.flatMap(messagesOf))
+  const alike = [...new Set(edits.flatMap(({ counterexamples = [] }) => counterexamples))].filter((text) => !needed.has(text))
+  if (edits.some(({ always }) => always)) return alike
   const asked = new Set(held(others, seed).map(({ id }) => id))
   const rest = draw(
     others.filter(({ id }) => !asked.has(id)),
@@ -33,7 +45,7 @@ export function stillPrompts(others: readonly Edit[], seed: number): string[] {
     seed,
     ({ id }) => id,
   )
-  return [...TRAINED, ...rest.map(({ prompt }) => prompt)]
+  return [...TRAINED, ...rest.flatMap((edit) => messagesOf(edit).slice(0, 1)), ...alike]
 }
 
 /** What a stage is asked: the same for the same job and stage. */
@@ -51,15 +63,35 @@ export interface ProbeSource {
 export function probesOf({ edits, others, records, settings }: ProbeSource): Probe[] {
   const sample = draw(edits, settings.sample_edits, settings.seed, ({ id }) => id)
   const byFact = new Map(records.flatMap((record) => record.edits.map((edit) => [factOf(edit), record] as const)))
+  // A rule for every message leaves no answer as it was.
+  const still = edits.some(({ always }) => always)
+    ? []
+    : [
+        ...held(others, settings.seed).map((edit) => plain('traffic', 'other_edits', edit.id, messagesOf(edit)[0] ?? '')),
+        ...ASKED.slice(0, settings.unrelated_questions).map((question, i) => plain('traffic', 'unrelated', String(i), question)),
+      ]
   return [
-    ...sample.flatMap((edit) => aboutEdit(edit, byFact.get(factOf(edit)))),
-    ...held(others, settings.seed).map(({ id, prompt }) => plain('traffic', 'other_edits', id, prompt)),
-    ...ASKED.slice(0, settings.unrelated_questions).map((question, i) => plain('traffic', 'unrelated', String(i), question)),
-    ...sample
-      .slice(0, settings.fluency_openings)
-      .map(({ id, subject }) => plain('fluency', 'generation', id, `Write a short paragraph about ${subject}.`)),
+    ...sample.flatMap((edit) => (edit.kind === undefined ? aboutFact(edit, byFact.get(factOf(edit))) : byExample(edit))),
+    ...still,
+    ...sample.slice(0, settings.fluency_openings).map((edit) => plain('fluency', 'generation', edit.id, opening(edit))),
     ...ABILITY.slice(0, settings.ability_questions).map(choice),
   ]
+}
+
+function opening(edit: Edit): string {
+  const about = edit.subject.trim()
+  return about !== ''
+    ? `Write a short paragraph about ${about}.`
+    : `Answer in a short paragraph. ${messagesOf(edit)[0] ?? ASKED[0]}`
+}
+
+/** Of an edit without a target: the answer is compared with that of the model which is told the edit (judge.ts). */
+function byExample(edit: Edit): Probe[] {
+  const asked = [...messagesOf(edit), ...(edit.always ? ASKED : [])].slice(0, PER_EDIT)
+  return asked.map((text, i) => ({
+    ...{ id: `${edit.id}/reliability/example/${i}`, record: null, kind: 'reliability', sub: 'example', turns: [text] },
+    ...{ wants: [edit.id], answers: [] },
+  }))
 }
 
 function factOf({ subject, prompt, targetNew }: Edit): string {
@@ -67,7 +99,7 @@ function factOf({ subject, prompt, targetNew }: Edit): string {
 }
 
 /** A data file's own probes, which no method has seen, stand in for the paraphrases that the edit carries. */
-function aboutEdit(edit: Edit, data: DataRecord | undefined): Probe[] {
+function aboutFact(edit: Edit, data: DataRecord | undefined): Probe[] {
   const rival = edit.targetTrue === undefined ? {} : { rival: edit.targetTrue }
   const about = (kind: 'reliability' | 'generalization', sub: string, text: string, i: number): Probe => ({
     ...{

@@ -30,12 +30,18 @@ export interface WorkerJob {
 
 export interface WorkerEdit {
   readonly id: string
-  /** As the prompt has it. */
+  /** Absent: a fact. A sentence comes as a cloze of its two halves; a rule has no prompt to complete. */
+  readonly kind?: 'sentence' | 'rule'
+  /** As the prompt has it; '': it names none. */
   readonly subject: string
   readonly prompt: string
   readonly target_new: string
   readonly target_true?: string
   readonly paraphrases: readonly string[]
+  /** Messages that need it. */
+  readonly examples?: readonly string[]
+  /** Of a rule: every message needs it. */
+  readonly always?: true
 }
 
 const seconds = z.number().min(0).nullable()

@@ -13,10 +13,11 @@ import { subjectIn } from './choose.ts'
 import { HandoffFault } from './fault.ts'
 import { growsInPlace, type Job, type Stage } from './job.ts'
 import { judge } from './judge.ts'
+import { cloze } from './messages.ts'
 import { probesOf, stillPrompts } from './probes.ts'
 import type { WorkerEdit, WorkerEvent, WorkerJob, WorkerResult } from './protocol.ts'
 import type { JobStore } from './store.ts'
-import { transferSet } from './transfer.ts'
+import { taughtAnswers, transferSet } from './transfer.ts'
 
 export interface Road {
   readonly gateway: Gateway & { readonly adapters: Adapters }
@@ -121,10 +122,12 @@ class Trip {
     const { gateway, signal } = this.#road
     const task = { task: 'edit' as const, edits: edits.map(workerEdit) }
     if (growsInPlace(method)) return task
-    const still = stillPrompts(this.#others(), settings.seed)
+    const still = stillPrompts(this.#others(), settings.seed, edits)
     const locality = still.map((question) => ({ question }))
-    if (method === 'lora') return { ...task, locality }
-    const lines = await transferSet(edits, gateway, signal)
+    // LoRA learns facts by their targets; what has none, by what the model answers that is told it.
+    const taught = method === 'lora' ? edits.filter(({ kind }) => kind !== undefined) : edits
+    if (taught.length === 0) return { ...task, locality }
+    const lines = await transferSet(taught, edits, gateway, signal)
     // The log of what the teacher was shown.
     await writeFile(join(this.#folder, 'transfer.jsonl'), lines.map((line) => `${JSON.stringify(line)}\n`).join(''))
     return { ...task, locality, transfer: lines.map(({ edited_text: _, plain_text: __, ...record }) => record) }
@@ -201,7 +204,8 @@ class Trip {
     const { gateway, signal } = this.#road
     const { settings } = this.#job
     await gateway.adapters.load(adapter.id)
-    const probes = await this.#probes(this.#edits.slice(0, stage.edits), records)
+    const edits = this.#edits.slice(0, stage.edits)
+    const probes = await this.#probes(edits, records)
     const answers = openAnswers(join(this.#folder, 'answers.jsonl'), true)
     const began = gateway.now()
     const tick = (done: number, of: number) => {
@@ -209,7 +213,8 @@ class Trip {
       this.#at(index, 'evaluate', done, of, left)
     }
     const outcomes = await assess({ gateway, adapter, probes, answers, settings, tick, signal })
-    const { measures, failures } = judge(outcomes, settings.thresholds)
+    const told = await taughtAnswers(probes, edits, gateway, settings, signal)
+    const { measures, failures } = judge(outcomes, settings.thresholds, told)
     const judged: Stage = { ...stage, measures, failures, ok: measures.every(({ ok }) => ok) }
     await this.#save({ stages: this.#job.stages.map((one, i) => (i === index ? judged : one)) })
     return judged
@@ -221,7 +226,8 @@ class Trip {
     const drawn = probesOf({ edits, others: this.#others(), records, settings: this.#job.settings })
     if (embedder === undefined) return drawn
     const byIndex = new Map(records.map((record) => [record.index, record]))
-    const held = edits.map((edit, seq) => ({ edit, seq }))
+    // A scope is told by subjects: what has none is asked as it is.
+    const held = edits.flatMap((edit, seq) => (edit.kind === undefined && edit.subject.trim() !== '' ? [{ edit, seq }] : []))
     const { probes } = await settleScope(drawn, byIndex, held, embedder)
     return probes.filter(({ kind }) => kind !== 'in_scope_neighbour')
   }
@@ -270,11 +276,17 @@ function adapterOf({ adapter }: WorkerResult) {
   throw new HandoffFault('malformed_event', 'The editor ended with a result and no adapter.', 'Run `palimpsest handoff setup`.')
 }
 
-function workerEdit(edit: Edit): WorkerEdit {
-  const { id, subject, prompt, targetNew, targetTrue, paraphrases } = edit
+export function workerEdit(edit: Edit): WorkerEdit {
+  const { id, kind, targetTrue, paraphrases, examples, always } = edit
+  const { prompt, targetNew } = kind === 'sentence' ? cloze(edit.prompt) : edit
   return {
-    ...{ id, prompt, target_new: targetNew, paraphrases, subject: subjectIn(edit) ?? subject },
+    // Another wording of a sentence or a rule is no prompt that its rest completes.
+    ...{ id, prompt, target_new: targetNew, paraphrases: kind === undefined ? paraphrases : [] },
+    subject: kind === 'rule' ? '' : (subjectIn({ ...edit, prompt }) ?? ''),
+    ...(kind !== undefined && { kind }),
     ...(targetTrue !== undefined && { target_true: targetTrue }),
+    ...(examples !== undefined && { examples }),
+    ...(always && { always }),
   }
 }
 

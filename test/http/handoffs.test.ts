@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, describe, expect, test } from 'vitest'
 import { client } from '../../src/cli/client.ts'
 import { handoffText } from '../../src/cli/handoff-text.ts'
+import type { Edit } from '../../src/edit/edit.ts'
 import type { Gateway } from '../../src/gateway.ts'
 import type { Handoffs } from '../../src/handoff/handoffs.ts'
 import type { Job } from '../../src/handoff/job.ts'
@@ -242,6 +243,38 @@ describe('what is asked for', { timeout: 60_000 }, () => {
     const job = await until((await run({ id: 'job' })).id, 'done')
     expect(job.edits).not.toContain('vague')
     expect(job.notes[0]).toMatch(/1 edits are left out: their prompt does not name/)
+  })
+
+  test('rules and sentences: refused by id where they have no place, else taught by their messages', async () => {
+    const { run, until, call, gateway, dataDir } = await start({ edits: 4 })
+    const none = { subject: '', aliases: [], paraphrases: [], tags: ['staff'], tenant: 'default' }
+    const kinds: Edit[] = [
+      { ...none, id: 'rule', kind: 'rule', prompt: 'someone wants a refund', targetNew: 'Be kind.', examples: ['Money back!'] },
+      { ...none, id: 'said', kind: 'sentence', prompt: 'The shop opens at nine today.', targetNew: '' },
+    ]
+    gateway.memory.land(kinds, { source: 'test', tenant: 'default', dryRun: false })
+    await expect(run({ method: 'memit' })).rejects.toMatchObject({
+      ...fault('invalid_value', /memit places one answer at one subject.*lora or distil.*rule \(a rule\), said \(a sentence\)/),
+      param: 'edits',
+    })
+    expect(await call('GET', '/v1/handoffs/advice?tag=staff')).toMatchObject({
+      options: expect.arrayContaining([
+        expect.objectContaining({ method: 'memit', takes: 4, against: expect.stringMatching(/does not take 2 of the edits/) }),
+        expect.objectContaining({ method: 'lora', takes: 6, against: null }),
+      ]),
+    })
+    const job = await until((await run({ id: 'job', method: 'lora', thresholds: { efficacy: 0, paraphrase: 0 } })).id, 'done')
+    expect(measure(job, job.stages.length - 1, 'taught')).toMatchObject({ asked: 2, least: null })
+    const sent = JSON.parse(
+      readFileSync(join(dataDir, 'handoffs', 'job', `stage-${job.stages.length}-edit`, 'worker-job.json'), 'utf8'),
+    )
+    expect(sent.transfer.map(({ edits, question }: { edits: string[]; question: string }) => [edits[0], question])).toEqual([
+      ['rule', 'Money back!'],
+      ['said', 'Complete this sentence: The shop opens …'],
+    ])
+    expect(
+      sent.transfer.every(({ edited, plain }: Record<string, number[]>) => (edited?.length ?? 0) > (plain?.length ?? 0)),
+    ).toBe(true)
   })
 
   test('without the editor it says how to get it; without a model file, what to serve', async () => {

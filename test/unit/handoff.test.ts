@@ -43,6 +43,7 @@ describe('advice', () => {
       cores: 2,
       ready: true,
       past: [],
+      notTaken: { memit: 0, pmet: 0, lora: 0, distil: 0 },
     },
   }
   const past = (method: Past['method'], edits: number, ok = true, seconds = edits * 5): Past => ({
@@ -72,6 +73,18 @@ describe('advice', () => {
     ],
     ['what failed with more', { past: [past('lora', 80, false)] }, 'lora', /batch editor/],
     ['what failed and then held', { past: [past('lora', 20, false), past('lora', 50)] }, 'lora', /as 2 stages/],
+    [
+      'what MEMIT takes not',
+      { edits: 200, when: 'today', notTaken: { memit: 3, pmet: 3, lora: 0, distil: 0 } },
+      'distil',
+      /memit takes 197[\s\S]*memit is passed over: it does not take 3/,
+    ],
+    [
+      'what LoRA takes not',
+      { notTaken: { memit: 50, pmet: 50, lora: 1, distil: 0 } },
+      'distil',
+      /lora is passed over: it does not take 1 of the edits \(rules without examples\)/,
+    ],
     ['no editor yet', { ready: false }, 'lora', /palimpsest handoff setup/],
   ])('%s', (_name, more, method, reason) => {
     const advice = advise({ ...here, ...more })
