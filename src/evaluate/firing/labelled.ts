@@ -94,7 +94,7 @@ function about(
   const near = line.near_miss.map((item, i): Case => {
     known(item.is, `near_miss.${i}.is`)
     known(item.also, `near_miss.${i}.also`)
-    const owner = held.get(item.is[0])?.line ?? line
+    const owner = item.is[0] === undefined ? line : (held.get(item.is[0])?.line ?? line)
     const [type, wants] = [item.is.length > 0 ? `${item.type}, is` : item.type, item.is]
     return { ...common, group: groupOf(owner, item), type, messages: item.messages, wants, also: item.also }
   })
