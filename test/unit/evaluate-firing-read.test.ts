@@ -179,7 +179,11 @@ describe('CounterFact-Hard', () => {
       ...{ id: 0, edit_statement, subject_name: 'Orrin', edit_scope: [['Who leads Orrin?', 'Bo Tarn']] },
       unrelated: { neighbor_subj: ['Who leads Velm?'], same_subj: ['Where is Orrin?', 'Where is Orrin?'] },
     })
-    const read = readCases(JSON.stringify([record('The mayor of Orrin is Bo Tarn.')]), 'cfh.json')
+    const read = readCases(
+      JSON.stringify([record('The mayor of Orrin is Bo Tarn.'), { ...record('x'), edit_scope: [] }]),
+      'cfh.json',
+    )
+    expect(read.notes).toEqual(['cfh.json: 1 records that ask nothing are left out.'])
     expect(shown(read)).toEqual(['question | 1', 'same subject | 0', 'neighbour | 0'].map((one) => `CounterFact-Hard | ${one}`))
     expect([...read.memories.values()][0]?.edits).toMatchObject([{ prompt: 'The mayor of Orrin is', targetNew: 'Bo Tarn' }])
     const other = readCases(JSON.stringify([record('Bo Tarn is mayor.')]), 'cfh.json')

@@ -13,7 +13,7 @@ const texts = z.array(filled, { error: 'expected a list of texts' })
 const Hard = z.object({
   edit_statement: filled,
   subject_name: filled,
-  edit_scope: z.array(z.tuple([filled, filled]), { error: 'expected a list of [question, answer]' }).min(1),
+  edit_scope: z.array(z.tuple([filled, filled]), { error: 'expected a list of [question, answer]' }),
   unrelated: z.object({ neighbor_subj: texts.default([]), same_subj: texts.default([]) }),
 })
 const Plain = z.object({
@@ -37,16 +37,27 @@ interface Made {
 }
 
 export function counterfactHard(records: readonly Located[], file: string): CasesRead {
-  return casesOf(file, ...readAll(records, Hard, fromHard))
+  const [read, problems] = readAll(records, Hard, fromHard)
+  const made = read.filter((one) => one !== null)
+  const notes =
+    made.length === read.length ? [] : [`${file}: ${read.length - made.length} records that ask nothing are left out.`]
+  return { ...casesOf(file, made, problems), notes }
 }
 
-/** An edit is the statement without its end, where the target ends it; else its first question. */
-function fromHard({ edit_statement: statement, subject_name: subject, edit_scope, unrelated }: z.output<typeof Hard>): Made {
-  const [[question, target_new]] = edit_scope as [[string, string]]
+/** An edit is the statement without its end, where that is the target and the subject stands before it; else the first question. Null: it asks nothing, as 8 of the 1,024 do. */
+function fromHard({
+  edit_statement: statement,
+  subject_name: subject,
+  edit_scope,
+  unrelated,
+}: z.output<typeof Hard>): Made | null {
+  const [first] = edit_scope
+  if (first === undefined) return null
+  const [question, target_new] = first
   const whole = statement.replace(/[.\s]+$/, '')
   const begun = whole.endsWith(target_new) ? whole.slice(0, -target_new.length).trim() : ''
   return {
-    edit: editOf({ subject, prompt: begun === '' ? question : begun, target_new }),
+    edit: editOf({ subject, prompt: begun.toLowerCase().includes(subject.toLowerCase()) ? begun : question, target_new }),
     questions: edit_scope.map(([one]) => one),
     ...{ paraphrases: [], sameSubject: unrelated.same_subj, neighbours: unrelated.neighbor_subj },
   }

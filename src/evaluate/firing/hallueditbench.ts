@@ -19,7 +19,7 @@ const IN_SCOPE: Readonly<Record<string, string>> = {
 }
 const CHOICES = 'multiple_choice_with_letters'
 const NEAR_MISS = 'locality_question'
-const NEEDED = ['subject', 'object', 'question'] as const
+const NEEDED = ['subject', 'question', 'object'] as const
 /** The files of all topics make one memory, as its lines in the trial's shape do. */
 const MEMORY = 'HalluEditBench'
 
@@ -53,7 +53,7 @@ function rowsOf(text: string): { rows: { row: Row; line: number }[]; problems: P
 }
 
 function caseRow(row: Row) {
-  const [subject, prompt, target_new] = NEEDED_IN_ORDER.map((column) => (row[column] ?? '').trim()) as [string, string, string]
+  const [subject, prompt, target_new] = NEEDED.map((column) => (row[column] ?? '').trim()) as [string, string, string]
   const edit = editOf({ subject, prompt, target_new })
   const common = { memory: MEMORY, group: 'H en', also: [], about: edit.id, derived: true as const }
   const one = (type: string, content: string, wants: readonly string[]): Case[] =>
@@ -68,5 +68,3 @@ function caseRow(row: Row) {
     ],
   }
 }
-
-const NEEDED_IN_ORDER = ['subject', 'question', 'object'] as const
