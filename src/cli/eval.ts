@@ -7,7 +7,6 @@ import { z } from 'zod'
 import type { Config } from '../config.ts'
 import { FORMATS } from '../edit/formats.ts'
 import type { Engine } from '../engine/engine.ts'
-import { openScripted } from '../engine/scripted.ts'
 import { PalimpsestError } from '../errors.ts'
 import { type Circumstances, openAnswers } from '../evaluate/answers.ts'
 import { takes } from '../evaluate/cosine.ts'
@@ -30,6 +29,8 @@ import type { Limits } from '../gateway.ts'
 import { cachedEmbedder } from '../memory/embed-cache.ts'
 import { Bar } from '../models/progress.ts'
 import { openLog } from './console-log.ts'
+import { EMBED_CACHE_BYTES, ticker, withoutModel } from './eval-parts.ts'
+import { addFiringOptions, firing } from './eval-selection.ts'
 import { openParts, type Parts, VERSION } from './open.ts'
 import { configOf, withSettings } from './options.ts'
 import { count, printable } from './table.ts'
@@ -58,7 +59,9 @@ const whole = (min: number, max: number) =>
 
 /** What was typed, checked. */
 const Typed = z.object({
-  data: z.string(),
+  data: z.string({
+    error: 'expected a benchmark file; or give --selection FILES, which say which edits should fire on which messages',
+  }),
   format: z.enum(['auto', ...FORMATS], { error: `expected auto or one of ${FORMATS.join(', ')}` }).default('auto'),
   methods: names(METHODS).optional(),
   protocols: names(PROTOCOLS).default([...PROTOCOLS]),
@@ -82,19 +85,20 @@ type Typed = z.output<typeof Typed>
 const TRAFFIC_ANSWERED = 20
 /** Slots: one for short prompts, one that keeps IKE's long prefix. */
 const SLOTS = 2
-/** Vectors of every probe and masked text of a large run. */
-const EMBED_CACHE_BYTES = 256 * 1024 * 1024
 const SAVED = { json: 'results.json', markdown: 'results.md', html: 'report.html', answers: 'answers.jsonl' } as const
 
 export function addEvalCommand(program: Command): void {
   const command = program
     .command('eval')
     .description('compare the pipeline with other ways to edit a model, on a published benchmark file')
-    .requiredOption('--data <file>', 'CounterFact, zsRE, KnowEdit, MQuAKE, WikiFactDiff, ConflictEdit or EasyEdit, as published')
+    .option('--data <file>', 'CounterFact, zsRE, KnowEdit, MQuAKE, WikiFactDiff, ConflictEdit or EasyEdit, as published')
     .option('--format <name>', `auto, ${FORMATS.join(', ')}`, 'auto')
     .option('--methods <names>', `some of ${METHODS.join(', ')}, with commas between; default: all that fit the data`)
     .option('--protocols <names>', `some of ${PROTOCOLS.join(', ')}; default: both`)
-    .option('--selection', 'only which edits are selected, without a model')
+    .option(
+      '--selection [files...]',
+      'only which edits are selected, without a model; with files, on these in place of --data: lines of an edit with in_scope and near_miss, HalluEditBench, CounterFact-Hard, multilingual records',
+    )
     .option('--memory <files...>', 'more edits for the memory, as distractors')
     .option(
       '--traffic <files...>',
@@ -111,11 +115,17 @@ export function addEvalCommand(program: Command): void {
       '--out <folder>',
       'where results.json, results.md, report.html and answers.jsonl go; default: NAME-TIME in --reports-dir',
     )
+  addFiringOptions(command)
+  command
     .option('--resume', 'go on with the answers in the folder')
     .option('--no-reuse', 'generate anew even where an equal prompt has been answered')
   withSettings(command, 'model', 'upstreamModel', 'embedder', 'gpu', 'threads', 'contextTokens', 'template', 'threshold', 'home')
   withSettings(command, 'templatesDir', 'reportsDir', 'logLevel', 'multiHop')
   command.action(async () => {
+    if (Array.isArray(command.opts().selection)) {
+      process.stdout.write(`${await firing(command.opts(), configOf(command))}\n`)
+      return
+    }
     const typed = read(command.opts())
     process.stdout.write(`${await evaluate(typed, configOf(command))}\n`)
   })
@@ -321,26 +331,7 @@ async function save(out: string, { results, outcomes }: Compared): Promise<strin
   return `${printable(text)}\nReport: ${join(out, SAVED.html)}`
 }
 
-/** Bar with rate and time left, afresh for each label's stretch of work. */
-function ticker(bar: Bar): Tick {
-  let began = { total: -1, at: 0 }
-  return ({ label, done, total }) => {
-    if (began.total !== total) began = { total, at: performance.now() - 1 }
-    const perSecond = (done * 1000) / (performance.now() - began.at)
-    bar.update({ label, done, total, unit: '', perSecond, secondsLeft: done === 0 ? null : (total - done) / perSecond })
-  }
-}
-
 function interrupted(out: string, selection: boolean): PalimpsestError {
   const advice = selection ? 'Run it again.' : `What was answered is in ${join(out, SAVED.answers)}: add --resume to go on.`
   return new PalimpsestError('cancelled', `Stopped. ${advice}`)
-}
-
-function withoutModel(): Engine {
-  return openScripted({
-    name: 'none',
-    reply: () => {
-      throw new Error('selection alone asks no model')
-    },
-  })
 }

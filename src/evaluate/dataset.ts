@@ -113,7 +113,8 @@ export function readTextFile(file: string): string {
   }
 }
 
-function refusal(problems: readonly Problem[], name: string, records: number): PalimpsestError {
+/** All of a file's problems as one error. */
+export function refusal(problems: readonly Problem[], name: string, records: number): PalimpsestError {
   const listed = problems.slice(0, PROBLEMS_LISTED)
   const [{ index, line, field, message } = { field: null, message: '' } as Problem] = listed
   const count = problems.length === 1 ? 'one problem' : `${problems.length} problems`

@@ -45,13 +45,18 @@ export function html(results: Results, outcomes: readonly Outcome[], plotter: Pl
     selection === null ? '' : selectionSection(selection, plotter),
     outcomes.length === 0 ? '' : answersSection(outcomes, about.methods),
   ]
+  return page(title(about), sections)
+}
+
+/** One page of these sections; empty ones are left out. */
+export function page(title: string, sections: readonly string[]): string {
   return `<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>${text(title(about))}</title>
+<title>${text(title)}</title>
 <style>${style()}</style>
 </head>
 <body><main>
@@ -135,7 +140,7 @@ function clipped(whole: string): string {
   return whole.length <= SHOWN_CHARS ? whole : `${whole.slice(0, SHOWN_CHARS)}…`
 }
 
-function tableHtml(
+export function tableHtml(
   { head, body }: { readonly head: readonly string[]; readonly body: readonly (readonly string[])[] },
   name = 'figures',
 ): string {
@@ -147,7 +152,7 @@ function tableHtml(
 const ENTITIES: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' }
 
 /** Questions and answers are data: nothing of them is markup. */
-function text(raw: string): string {
+export function text(raw: string): string {
   return raw.replace(/[&<>"']/g, (mark) => ENTITIES[mark] ?? mark)
 }
 

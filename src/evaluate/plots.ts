@@ -22,8 +22,13 @@ export interface Plotter {
   curve(results: SelectionResults): string
 }
 
+export interface Drawing {
+  readonly Plot: Marks
+  readonly draw: Draw
+}
+
 /** Loaded when a report is written, since nothing else needs it. */
-export async function openPlotter(): Promise<Plotter> {
+export async function openDrawing(): Promise<Drawing> {
   const [Plot, { parseHTML }] = await Promise.all([import('@observablehq/plot'), import('linkedom')])
   const { document } = parseHTML('<!doctype html><html><body></body></html>')
   const draw: Draw = (options) => {
@@ -31,6 +36,11 @@ export async function openPlotter(): Promise<Plotter> {
     const drawn = Plot.plot({ document, style, ...options } as never) as unknown as { outerHTML: string }
     return drawn.outerHTML
   }
+  return { Plot, draw }
+}
+
+export async function openPlotter(): Promise<Plotter> {
+  const { Plot, draw } = await openDrawing()
   return {
     dots: (rows, methods) => dots(Plot, draw, rows, methods),
     bars: (row, methods) => bars(Plot, draw, row, methods),

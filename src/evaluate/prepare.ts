@@ -51,16 +51,23 @@ export async function indexed(memory: MemoryStore, tick: Tick, signal: AbortSign
   })
   while (!settled) {
     signal.throwIfAborted()
-    const [status] = memory.status().filter(({ tenant }) => tenant === TENANT)
-    if (status !== undefined) tick({ label: 'embedding edits', done: status.indexed, total: status.indexed + status.pending })
+    const { done, pending } = progress(memory)
+    if (done + pending > 0) tick({ label: 'embedding edits', done, total: done + pending })
     await Promise.race([whole, new Promise((resolve) => setTimeout(resolve, POLL_MS))])
   }
-  const pending = memory.status().find(({ tenant }) => tenant === TENANT)?.pending ?? 0
+  const { pending } = progress(memory)
   if (pending > 0)
     throw new PalimpsestError(
       'engine_failed',
       `${pending} edits could not be embedded; the log says why. Check the embedder's model file.`,
     )
+}
+
+/** Of all tenants together. */
+function progress(memory: MemoryStore): { readonly done: number; readonly pending: number } {
+  const all = memory.status()
+  const sum = (name: 'indexed' | 'pending') => all.reduce((total, status) => total + status[name], 0)
+  return { done: sum('indexed'), pending: sum('pending') }
 }
 
 export function liveEdits(memory: MemoryStore): Map<string, Held> {

@@ -109,13 +109,13 @@ function mdTable(rows: readonly Row[], methods: readonly Method[]): string {
   return lines(head, body)
 }
 
-function lines(head: readonly string[], body: readonly (readonly string[])[]): string {
+export function lines(head: readonly string[], body: readonly (readonly string[])[]): string {
   const line = (cells: readonly string[]) => `| ${cells.join(' | ')} |`
   return [line(head), line(head.map((_, i) => (i === 0 ? '---' : '--:'))), ...body.map(line)].join('\n')
 }
 
 /** "93.5 (89.1–96.2)"; shares in per cent. */
-function figureText(figure: Figure | null | undefined, unit: Row['unit']): string {
+export function figureText(figure: Figure | null | undefined, unit: Row['unit']): string {
   if (figure == null) return ''
   const { value, low, high } = figure
   const one = (x: number) =>

@@ -1,0 +1,118 @@
+/** `eval --selection FILES`: which edits fire on which messages, with no answer generated. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { basename, join } from 'node:path'
+import type { Command } from 'commander'
+import { z } from 'zod'
+import type { Config } from '../config.ts'
+import { PalimpsestError } from '../errors.ts'
+import { askAll, type Fired } from '../evaluate/firing/ask.ts'
+import { type Firing, firingOf } from '../evaluate/firing/figures.ts'
+import { firingPage } from '../evaluate/firing/page.ts'
+import { landCases, liveIn, settle } from '../evaluate/firing/place.ts'
+import { readCaseFiles } from '../evaluate/firing/read.ts'
+import { type FiringAbout, firingText } from '../evaluate/firing/text.ts'
+import { indexed, readDistractors } from '../evaluate/prepare.ts'
+import type { Limits } from '../gateway.ts'
+import { cachedEmbedder } from '../memory/embed-cache.ts'
+import { Bar } from '../models/progress.ts'
+import { openLog } from './console-log.ts'
+import { EMBED_CACHE_BYTES, ticker, withoutModel } from './eval-parts.ts'
+import { openParts } from './open.ts'
+import { printable } from './table.ts'
+import { openWeights } from './weights.ts'
+
+/** Operating points of the curve, unless others are asked for. */
+const THRESHOLDS: readonly number[] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+
+const Thresholds = z.string().transform((typed, check) => {
+  const numbers = typed.split(',').map((one) => (one.trim() === '' ? Number.NaN : Number(one)))
+  if (numbers.every((one) => one >= 0 && one <= 1)) return numbers
+  const message = `expected numbers from 0 to 1 with commas between, as in 0.3,0.5,0.7; got ${JSON.stringify(typed)}`
+  check.addIssue({ code: 'custom', message })
+  return z.NEVER
+})
+const Typed = z.object({
+  selection: z.array(z.string()).min(1),
+  data: z.undefined({ error: 'takes another road than --selection with files; leave one of the two out' }).optional(),
+  memoryFill: z.array(z.string()).default([]),
+  thresholds: Thresholds.optional(),
+  editLanguage: z.string().optional(),
+  askLanguage: z.string().optional(),
+  json: z.string().optional(),
+})
+type Typed = z.output<typeof Typed>
+
+export function addFiringOptions(command: Command): void {
+  command
+    .option('--memory-fill <files...>', 'with --selection FILES: edits that fill every memory; what they say twice is left out')
+    .option('--thresholds <numbers>', `with --selection FILES: points of the curve; default ${THRESHOLDS.join(',')}`)
+    .option('--edit-language <code>', 'with multilingual files: the language that edits are in; default: each')
+    .option('--ask-language <code>', 'with multilingual files: the language that questions are in; default: each')
+    .option('--json <file>', 'with --selection FILES: where everything is written, with the plots as HTML beside it')
+}
+
+/** Opens a memory, asks everything, writes the report; returns what to print. */
+export async function firing(options: Record<string, unknown>, config: Config<Limits>): Promise<string> {
+  const typed = read(options)
+  if (config.multiHop === 'model')
+    throw new PalimpsestError('invalid_value', '--selection asks no model: give --multi-hop chain or off.', {
+      param: '--multi-hop',
+    })
+  const cases = readCaseFiles(typed.selection, { edit: typed.editLanguage, ask: typed.askLanguage })
+  const fill = readDistractors(typed.memoryFill)
+  const scratch = mkdtempSync(join(tmpdir(), 'palimpsest-eval-'))
+  const stop = new AbortController()
+  const interrupt = () => stop.abort(new PalimpsestError('cancelled', 'Stopped. Run it again.'))
+  process.once('SIGINT', interrupt)
+  const closing: (() => Promise<unknown>)[] = [async () => rmSync(scratch, { recursive: true, force: true })]
+  const bar = new Bar(process.stderr, () => performance.now())
+  try {
+    const log = openLog(config.logLevel, [config.upstreamKey, config.hubToken])
+    const weights = openWeights({ ...config, engine: 'embedded' }, null, log, stop.signal)
+    closing.push(() => weights.close())
+    const embedder = cachedEmbedder(await weights.embedder(), EMBED_CACHE_BYTES)
+    const place = { dataDir: join(scratch, 'data'), editsDir: join(scratch, 'edits') }
+    const parts = await openParts({ config: { ...config, ...place }, embedder, log, watch: false, closing: stop.signal })
+    closing.push(() => parts.close())
+    const tick = ticker(bar)
+    const tenants = landCases(parts.memory, cases, fill)
+    await indexed(parts.memory, tick, stop.signal)
+    const settled = await settle(cases, tenants, parts.memory, embedder)
+    const gateway = parts.gateway(withoutModel())
+    const fired = await askAll(settled.cases, { gateway, tenants, memories: cases.memories, tick, signal: stop.signal })
+    const figures = firingOf(fired, typed.thresholds ?? THRESHOLDS)
+    const about: FiringAbout = {
+      ...{ files: typed.selection.map((file) => basename(file)), memories: tenants.size, messages: fired.length },
+      edits: [...tenants.values()].reduce((sum, tenant) => sum + liveIn(parts.memory, tenant).length, 0),
+      ...{ threshold: gateway.calibration.threshold, notes: [...cases.notes, ...settled.notes] },
+    }
+    bar.clear()
+    return printable(firingText(about, figures)) + (typed.json === undefined ? '' : await save(typed.json, about, figures, fired))
+  } finally {
+    bar.clear()
+    process.removeListener('SIGINT', interrupt)
+    for (const close of closing.reverse()) await close()
+  }
+}
+
+function read(options: Record<string, unknown>): Typed {
+  const parsed = Typed.safeParse(options)
+  if (parsed.success) return parsed.data
+  const [issue] = parsed.error.issues
+  const flag = `--${String(issue?.path[0]).replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
+  throw new PalimpsestError('invalid_value', `${flag}: ${issue?.message}.`, { param: flag })
+}
+
+async function save(file: string, about: FiringAbout, figures: Firing, fired: readonly Fired[]): Promise<string> {
+  const page = `${file.replace(/\.json$/i, '')}.html`
+  const cases = fired.map(({ case: one, ...outcome }) => ({ ...one, ...outcome }))
+  try {
+    writeFileSync(file, `${JSON.stringify({ about, ...figures, cases }, null, 1)}\n`)
+    writeFileSync(page, await firingPage(about, figures))
+  } catch (cause) {
+    const message = `--json: ${file} can't be written: ${(cause as Error).message}. Name a file in a folder that is there.`
+    throw new PalimpsestError('invalid_value', message, { param: '--json', cause })
+  }
+  return `\nWritten: ${file}, ${page}`
+}

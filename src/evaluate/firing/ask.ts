@@ -1,0 +1,57 @@
+/** Which edits the gateway selects for the last turn of a case. */
+import type { Gateway } from '../../gateway.ts'
+import { select } from '../../pipeline.ts'
+import type { ChatRequest } from '../../request.ts'
+import { type Reason, Trace } from '../../trace.ts'
+import type { Tick } from '../run.ts'
+import type { Case, Cases } from './case.ts'
+import type { Tenants } from './place.ts'
+
+export interface Fired {
+  readonly case: Case
+  /** `also` and the memory's edits that hold for every message. */
+  readonly allowed: readonly string[]
+  readonly selected: readonly string[]
+  readonly considered: readonly { readonly id: string; readonly score: number; readonly reason: Reason }[]
+  readonly ms: number
+}
+
+export interface Asking {
+  readonly gateway: Gateway
+  readonly tenants: Tenants
+  readonly memories: Cases['memories']
+  readonly tick: Tick
+  readonly signal: AbortSignal
+}
+
+export async function askAll(cases: readonly Case[], { tick, ...asking }: Asking): Promise<Fired[]> {
+  const out: Fired[] = []
+  for (const [done, one] of cases.entries()) {
+    asking.signal.throwIfAborted()
+    tick({ label: 'selection', done, total: cases.length })
+    out.push(await ask(one, asking))
+  }
+  return out
+}
+
+async function ask(one: Case, { gateway, tenants, memories, signal }: Omit<Asking, 'tick'>): Promise<Fired> {
+  const request: ChatRequest = {
+    ...{ model: gateway.engine.model.name, messages: one.messages, arm: 'edited', edits: { kind: 'on' }, tags: [] },
+    ...{ tenant: tenants.get(one.memory) ?? one.memory, explain: false, sampling: { temperature: 0, topP: 1, stop: [] } },
+  }
+  const trace = new Trace('evaluation', gateway.now)
+  const turn = one.messages.length - 1
+  const start = performance.now()
+  const scope = await select(request, gateway, trace, signal)
+  return {
+    case: one,
+    allowed: [...one.also, ...(memories.get(one.memory)?.always ?? [])],
+    selected: (scope.edits.get(turn) ?? []).map(({ edit }) => edit.id),
+    considered: (trace.turns.find((t) => t.turn === turn)?.considered ?? []).map(({ id, score, reason }) => ({
+      id,
+      score,
+      reason,
+    })),
+    ms: performance.now() - start,
+  }
+}
