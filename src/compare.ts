@@ -1,3 +1,4 @@
+import { hasTarget } from './experiment/outcome.ts'
 import type { Engine, Finish } from './engine/engine.ts'
 import type { Answered, Answerer } from './experiment/replay.ts'
 import type { Gateway } from './gateway.ts'
@@ -41,7 +42,8 @@ export function answererOf(gateway: Gateway): Answerer {
     answer: async (request, signal): Promise<Answered> => {
       const { text, finish, trace, latencyMs } = await answerWhole(request, plain, 'replay', signal)
       const edits = [...new Set(trace.applied.map(({ id }) => id))]
-      const targets = edits.flatMap((id) => gateway.memory.get(request.tenant, id)?.edit.targetNew ?? [])
+      const applied = edits.flatMap((id) => gateway.memory.get(request.tenant, id)?.edit ?? [])
+      const targets = applied.flatMap((edit) => (hasTarget(edit) ? [edit.targetNew] : []))
       return { text, edits, targets, latencyMs, completionTokens: finish.completionTokens }
     },
     differ: async (requests, signal) => {

@@ -1,7 +1,7 @@
 import type { Engine, Finish, Inspection, ModelInfo, Piece, Prompt } from './engine/engine.ts'
 import { PalimpsestError } from './errors.ts'
 import type { Allocation, Kept } from './experiment/allocate.ts'
-import { type Done, observed } from './experiment/outcome.ts'
+import { type Done, hasTarget, observed } from './experiment/outcome.ts'
 import { type Gateway, holdEngine } from './gateway.ts'
 import { answering, standDown } from './models/adapter-choice.ts'
 import type { Adapter } from './models/adapters.ts'
@@ -52,7 +52,7 @@ async function allocate(
     return {
       scope,
       edits: edits.length === 0 ? '' : JSON.stringify(edits),
-      targets: chosen.map(({ edit }) => edit.targetNew),
+      targets: chosen.flatMap(({ edit }) => (hasTarget(edit) ? [edit.targetNew] : [])),
     }
   }
   if (gateway.experiments === undefined) return { request: { ...request, ...kept }, scope: (await choose(request)).scope }

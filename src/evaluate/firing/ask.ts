@@ -1,7 +1,7 @@
 /** Which edits the gateway selects for the last turn of a case. */
 import type { Gateway } from '../../gateway.ts'
-import { select } from '../../pipeline.ts'
 import type { ChatRequest } from '../../request.ts'
+import { select } from '../../selection/select.ts'
 import { type Reason, Trace } from '../../trace.ts'
 import type { Tick } from '../run.ts'
 import type { Case, Cases } from './case.ts'
