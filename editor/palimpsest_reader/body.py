@@ -5,7 +5,6 @@ are float32 or llama.cpp's own Q4_0 blocks (32 weights: an f16 scale, then 16 by
 """
 
 import struct
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,11 +92,3 @@ def tokenizer(body: Body):
     made = Tokenizer(models.Unigram([(p, float(s)) for p, s in zip(body.pieces, body.scores, strict=True)], body.unk))
     made.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always", split=False)
     return made
-
-
-INVISIBLE = dict.fromkeys([0xAD, 0x200B, 0x200C, 0x200D, 0x200E, 0x200F, 0x2060, 0xFEFF])
-
-
-def normalized(text: str) -> str:
-    """As `src/selection/text.ts`: NFKC, invisible characters dropped, runs of white space one space."""
-    return " ".join(unicodedata.normalize("NFKC", text).translate(INVISIBLE).split())

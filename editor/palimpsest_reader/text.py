@@ -1,12 +1,19 @@
 """What the reader reads. The same as `src/selection/text.ts`: a test compares the two over the corpus."""
 
-from .body import normalized
+import unicodedata
 
 LAST_CHARS = 900
 EARLIER_CHARS = 200
 EARLIER_TURNS = 3
 EDIT_CHARS = 480
 ALIASES = 4
+
+INVISIBLE = dict.fromkeys([0xAD, 0x200B, 0x200C, 0x200D, 0x200E, 0x200F, 0x2060, 0xFEFF])
+
+
+def normalized(text: str) -> str:
+    """NFKC, invisible characters dropped, runs of white space one space."""
+    return " ".join(unicodedata.normalize("NFKC", text).translate(INVISIBLE).split())
 
 
 def cut(text: str, chars: int) -> str:
