@@ -96,7 +96,7 @@ export function Import() {
     try {
       // Held in memory, so that what is checked is what lands.
       const chosen = /\.(?:txt|text)$/i.test(picked.name)
-        ? fromText(picked.name, await picked.text())
+        ? fromText(picked.name, new TextDecoder('utf-8', { fatal: true }).decode(await picked.arrayBuffer()))
         : { name: picked.name, content: new Blob([await picked.arrayBuffer()]) }
       setFile(chosen)
       send(true, chosen)
@@ -181,7 +181,8 @@ function DropZone({ onFiles }) {
     <button type="button" class="button primary" onClick=${() => input.current?.click()}>Choose a file</button>
     <input class="visually-hidden" type="file" ref=${input} tabindex="-1" aria-label="File of edits" accept=".txt,.json,.jsonl,.ndjson,.yaml,.yml,.csv"
       onChange=${(/** @type {any} */ event) => onFiles(event.target.files)} />
-    <p class="small muted">Text with one sentence a line; JSON, JSON lines, YAML or CSV: our own fields, or records of CounterFact, zsRE, KnowEdit, MQuAKE, WikiFactDiff, ConflictEdit and EasyEdit.</p></div>`
+    <p class="small muted">Text with one sentence a line; JSON, JSON lines, YAML or CSV: our own fields, or records of CounterFact, zsRE, KnowEdit, MQuAKE, WikiFactDiff,
+      ConflictEdit and EasyEdit.</p></div>`
 }
 
 /** @param {{state: {phase: string, done: number, total: number}, name: string, onCancel: (() => void) | null}} props */

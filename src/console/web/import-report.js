@@ -26,10 +26,11 @@ export function ImportReport({ landing, name, tags, format, sentences, checkable
   const { counts, report, first_edits: first, format: recognised, replayed } = landing
   const found = kindsFound(report)
   const changes = counts.added + counts.revised
+  const notation = sentences ? 'one sentence a line' : recognised === 'palimpsest' ? 'our own fields' : recognised
   const columns = COLUMNS.filter(({ of }) => first.some(of))
   return html`
     <section class="stack" aria-label="Preview"><div class="row spread">
-        <p role="status"><strong class="wrap">${name}</strong>: ${many(counts.edits, 'edit')} <${Badge} tone="accent">${sentences ? 'one sentence a line' : recognised === 'palimpsest' ? 'our own fields' : recognised}<//></p>
+        <p role="status"><strong class="wrap">${name}</strong>: ${many(counts.edits, 'edit')} <${Badge} tone="accent">${notation}<//></p>
         ${!replayed && html`<button type="button" class="button primary" onClick=${onLand}>${changes > 0 ? `Land ${many(changes, 'edit')}` : 'Land it'}</button>`}</div>
       ${
         replayed &&
