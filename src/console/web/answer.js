@@ -15,7 +15,7 @@ const REASONS = {
   counterexample: 'the message is like one that does not need it',
   outdated: 'a later edit says otherwise',
   over_limit: 'more edits applied than one prompt takes',
-  in_adapter: 'the adapter has learnt it, so it need not be told',
+  in_adapter: 'the message needs it, and the adapter knows it without being told',
   budget: 'left out to fit the context',
 }
 const TOLD = ['selected', 'requested', 'always']
@@ -84,7 +84,9 @@ function Why({ palimpsest, arm, model, messages, template }) {
     return { ...found, ...fired }
   }
   const fired = new Set(edits.map((/** @type {any} */ { id }) => id))
-  const near = considered.filter((/** @type {any} */ c) => !TOLD.includes(c.reason) && !fired.has(c.id))
+  const others = considered.filter((/** @type {any} */ c) => !TOLD.includes(c.reason) && !fired.has(c.id))
+  const learnt = others.filter((/** @type {any} */ c) => c.reason === 'in_adapter')
+  const near = others.filter((/** @type {any} */ c) => c.reason !== 'in_adapter')
   const parts = stageParts(trace.stages_ms)
   return html`<div class="stack why">
     ${
@@ -95,6 +97,13 @@ function Why({ palimpsest, arm, model, messages, template }) {
           : html`<div><h3>${edits.length === 1 ? 'The edit that fired' : `${edits.length} edits that fired`}</h3><ul class="fired">${edits.map(
               (/** @type {any} */ one) => html`<${Fired} key=${one.id} one=${known(one)} earlier=${one.turn !== turn} />`,
             )}</ul></div>`
+    }
+    ${
+      arm !== 'base' &&
+      learnt.length > 0 &&
+      html`<div><h3>Learnt by the adapter</h3><ul class="fired">${learnt.map(
+        (/** @type {any} */ one) => html`<${Fired} key=${one.id} one=${one} earlier=${false} />`,
+      )}</ul></div>`
     }
     ${arm !== 'base' && near.length > 0 && html`<${NearMisses} near=${near} />`}
     <details class="more"><summary>Time by stage</summary>

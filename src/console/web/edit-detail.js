@@ -127,7 +127,7 @@ function History({ history }) {
     if (record.edit) before = record.edit
     return { record, past }
   })
-  return html`<ol class="history">${told.reverse().map(
+  return html`<ol class="revisions">${told.reverse().map(
     ({ record, past }) => html`<li key=${record.version}>
       <div class="row spread"><strong>${verb(record, past)}</strong><span class="muted small">version ${record.version}</span></div>
       <p class="small muted"><time datetime=${record.at}>${moment(record.at)}</time>${

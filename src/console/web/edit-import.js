@@ -116,7 +116,7 @@ export function Import() {
   }
   return html`
     <p class="small"><a href="#/edits">All edits</a></p>
-    <${PageHead} title="Import a file" about="It is read and rehearsed first. All of it lands, or nothing.">
+    <${PageHead} title="Import edits" about="It is read and rehearsed first. All of it lands, or nothing.">
       ${state.phase !== 'idle' && state.phase !== 'landing' && html`<button type="button" class="button" onClick=${reset}>${file?.name === PASTED ? 'Change the text' : 'Another file'}</button>`}<//>
     ${
       state.phase === 'idle' &&

@@ -115,7 +115,7 @@ function List({ query }) {
   return html`
     <${PageHead} title="Edits" about="What the model has been told, and what it has been told before.">
       <a class="button" href="#/edits?view=batches">Batches</a>
-      <a class="button" href="#/edits?view=import"><${Icon} name="upload" />Import a file</a>
+      <a class="button" href="#/edits?view=import"><${Icon} name="upload" />Import</a>
       <a class="button primary" href="#/edits?view=new"><${Icon} name="plus" />Add an edit</a><//>
     <${Filter} filters=${filters} onChange=${filter} onClear=${() => setFilters(filtersOf(new URLSearchParams()))} />
     <${Indexing} />
