@@ -49,7 +49,7 @@ export function ImportReport({ landing, name, tags, format, sentences, checkable
         <tbody>${first.map(
           (
             /** @type {any} */ edit,
-          ) => html`<tr key=${edit.id}><td class="wrap statement-cell"><${Statement} edit=${edit} /></td><td>${kindOf(edit)}</td>
+          ) => html`<tr key=${edit.id}><td class="wrap"><${Statement} edit=${edit} /></td><td>${kindOf(edit)}</td>
             ${columns.map(({ label, of, many }) => html`<td key=${label} class=${many ? 'num' : 'wrap'}>${of(edit)}</td>`)}</tr>`,
         )}</tbody></table></div>
       ${counts.edits > first.length && html`<p class="small muted">The first ${first.length} of ${number(counts.edits)}.</p>`}</section>
