@@ -52,14 +52,16 @@ describe('the form', () => {
   it('adds an edit: faults at their fields, what would give way first, then the edit itself', async () => {
     const page = await edits()
     await page.getByRole('link', { name: 'Add an edit' }).click()
+    await page.getByRole('button', { name: 'Give it as a question and its answer' }).click()
     await page.getByRole('button', { name: 'Add the edit' }).click()
-    await page.locator('#edit-subject-fault').waitFor()
-    expect(await page.getByLabel('Subject', { exact: true }).getAttribute('aria-invalid')).toBe('true')
+    await page.locator('#edit-prompt-fault').waitFor()
+    expect(await page.getByLabel('Prompt', { exact: true }).getAttribute('aria-invalid')).toBe('true')
     await page.getByLabel('Prompt', { exact: true }).fill('The name of the current {} is')
     await page.getByLabel('Subject', { exact: true }).fill('pope')
     await page.getByLabel('Answer', { exact: true }).fill('Pius XIII')
     await page.getByLabel('Other wordings of the prompt').fill('Who is the pope?\nWho leads the Church?')
     await page.getByLabel('Tags').fill('news, church')
+    await page.getByText('Source, validity, models').click()
     await page.getByLabel('Valid from').fill('tomorrow')
     await page.locator('#edit-valid_from-fault').waitFor()
     await page.getByLabel('Valid from').fill('2026-01-01')
@@ -201,7 +203,6 @@ describe('an import', () => {
     const lines = [
       { id: 'a', subject: 'pope', prompt: 'The name of the current pope is', target_new: 'Pius' },
       { id: 'b', subject: 'pope', prompt: 'The name of the current pope is', target_new: 'John' },
-      { id: 'c', subject: 'the', prompt: 'The colour of the is', target_new: 'red' },
     ]
     const content = lines.map((line) => JSON.stringify(line)).join('\n')
     const transfer = await page.evaluateHandle(
@@ -216,7 +217,6 @@ describe('an import', () => {
     expect(told).toMatch(/^2.*Pius.*b.*a.*line 1$/)
     await page.getByText('Edits in memory that give way').click()
     expect(await page.getByRole('link', { name: 'e_pope' }).getAttribute('href')).toBe('#/edits/e_pope')
-    await page.getByText('Subjects of everyday words').waitFor()
     expect(await held('q=pius')).toEqual([])
   })
 

@@ -28,6 +28,7 @@ export const PAGES: readonly { readonly name: string; readonly ready: (page: Pag
   {
     name: 'edits?view=new',
     ready: async (page) => {
+      await page.getByRole('button', { name: 'Give it as a question and its answer' }).click()
       await page.getByLabel('Prompt', { exact: true }).fill('The name of the current pope is')
       await page.getByLabel('Subject', { exact: true }).fill('pope')
       await page.getByLabel('Answer', { exact: true }).fill('Francis')

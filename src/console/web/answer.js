@@ -1,23 +1,27 @@
 // @ts-check
 // One side's answer, and why it is what it is.
 import { json } from './api.js'
+import { toldOf } from './edit-text.js'
 import { Badge, duration, EditLink, ErrorNote, Icon, StackedBar } from './ui.js'
 import { html, useState } from './vendor/preact.js'
 
-/** What the gate's reasons mean. @type {Record<string, string>} */
+/** What the reasons mean. @type {Record<string, string>} */
 const REASONS = {
-  selected: 'applies',
+  selected: 'the message needs it',
   requested: 'asked for by id',
-  no_subject: 'nothing in the question stands for its subject',
-  part_of_longer_name: 'its name is part of a longer one',
-  other_relation: 'the subject is meant, but something else is asked of it',
-  opposite: 'the opposite is asked',
-  below_threshold: 'not certain enough',
+  always: 'holds for every message',
+  not_read: 'too far from the message to be read closely',
+  below_threshold: 'read, and not likely enough to be needed',
+  counterexample: 'the message is like one that does not need it',
   outdated: 'a later edit says otherwise',
-  outranked: 'another edit of the subject fits better',
   over_limit: 'more edits applied than one prompt takes',
-  budget: 'dropped to fit the context',
+  in_adapter: 'the message needs it, and the adapter knows it without being told',
+  budget: 'left out to fit the context',
 }
+const TOLD = ['selected', 'requested', 'always']
+
+/** @type {Record<string, string>} */
+const EVIDENCE = { reader: 'the reader’s judgement (above 0: for it)', named: 'how its subject is named' }
 
 /** In their order, with a colour each. @type {Record<string, string>} */
 const STAGES = { retrieve: 'c3', gate: 'c7', decompose: 'c4', render: 'c6', queue: 'c5', prefill: 'c2', decode: 'c1' }
@@ -71,10 +75,18 @@ function Why({ palimpsest, arm, model, messages, template }) {
   const { edits, trace, tokens_added: added } = palimpsest
   const turn = messages.length - 1
   const considered = trace.turns.find((/** @type {any} */ one) => one.turn === turn)?.considered ?? []
-  const statements = new Map(
-    trace.turns.flatMap((/** @type {any} */ one) => one.considered.map((/** @type {any} */ c) => [c.id, c.statement])),
-  )
-  const near = considered.filter((/** @type {any} */ c) => !['selected', 'requested'].includes(c.reason))
+  /** What is known of an edit: its own turn says it best. @param {any} fired */
+  const known = (fired) => {
+    const turns = trace.turns.toSorted(
+      (/** @type {any} */ a, /** @type {any} */ b) => +(b.turn === fired.turn) - +(a.turn === fired.turn),
+    )
+    const found = turns.flatMap((/** @type {any} */ one) => one.considered).find((/** @type {any} */ c) => c.id === fired.id)
+    return { ...found, ...fired }
+  }
+  const fired = new Set(edits.map((/** @type {any} */ { id }) => id))
+  const others = considered.filter((/** @type {any} */ c) => !TOLD.includes(c.reason) && !fired.has(c.id))
+  const learnt = others.filter((/** @type {any} */ c) => c.reason === 'in_adapter')
+  const near = others.filter((/** @type {any} */ c) => c.reason !== 'in_adapter')
   const parts = stageParts(trace.stages_ms)
   return html`<div class="stack why">
     ${
@@ -83,11 +95,15 @@ function Why({ palimpsest, arm, model, messages, template }) {
         : edits.length === 0
           ? html`<p><${Badge}>no edit fired<//> <span class="small muted">The model got what a plain server would give it.</span></p>`
           : html`<div><h3>${edits.length === 1 ? 'The edit that fired' : `${edits.length} edits that fired`}</h3><ul class="fired">${edits.map(
-              (/** @type {any} */ { id, subject, score, turn: of }) => html`<li key=${id}>
-                <a href="#/edits/${encodeURIComponent(id)}">${statements.get(id) ?? subject}</a>
-                <span class="row"><${Badge} tone="accent" title="How likely the question needs this edit">${percent(score)}<//>
-                  ${of !== turn && html`<${Badge}>from an earlier turn<//>`}</span></li>`,
+              (/** @type {any} */ one) => html`<${Fired} key=${one.id} one=${known(one)} earlier=${one.turn !== turn} />`,
             )}</ul></div>`
+    }
+    ${
+      arm !== 'base' &&
+      learnt.length > 0 &&
+      html`<div><h3>Learnt by the adapter</h3><ul class="fired">${learnt.map(
+        (/** @type {any} */ one) => html`<${Fired} key=${one.id} one=${one} earlier=${false} />`,
+      )}</ul></div>`
     }
     ${arm !== 'base' && near.length > 0 && html`<${NearMisses} near=${near} />`}
     <details class="more"><summary>Time by stage</summary>
@@ -102,27 +118,59 @@ function Why({ palimpsest, arm, model, messages, template }) {
   </div>`
 }
 
-/** Edits that were considered and do not apply, nearest first. @param {{near: any[]}} props */
-function NearMisses({ near }) {
-  const [all, setAll] = useState(false)
-  const nearest = near.toSorted((a, b) => b.score - a.score || (b.similarity ?? -1) - (a.similarity ?? -1))
-  return html`<details class="more"><summary>${near.length === 1 ? 'Near misses: 1 edit' : `Near misses: ${near.length} edits`} considered</summary>
-    <ul class="near">${(all ? nearest : nearest.slice(0, NEAREST)).map((one) => html`<${Miss} key=${one.id} ...${one} />`)}</ul>
-    ${!all && near.length > NEAREST && html`<button type="button" class="button quiet small" onClick=${() => setAll(true)}>Show all ${near.length}</button>`}
-  </details>`
+/**
+ * An edit as a turn considered it.
+ * @typedef {{id: string, statement?: string, score?: number | null, similarity?: number | null, reason?: string, key?: string | null,
+ *   outdated_by?: string, evidence?: Record<string, unknown> | null}} Considered
+ */
+
+/** @param {{score?: number | null | undefined, tone?: '' | 'accent'}} props */
+function Score({ score, tone = '' }) {
+  if (typeof score !== 'number') return null
+  return html`<${Badge} tone=${tone} title="How likely the message needs this edit">${percent(score)}<//>`
 }
 
-/** @param {{id: string, statement: string, score: number, similarity: number | null, reason: string, outdated_by?: string, evidence: Record<string, number>}} props */
-function Miss({ id, statement, score, similarity, reason, outdated_by, evidence }) {
-  const names = Object.entries(evidence)
-  return html`<li><a href="#/edits/${encodeURIComponent(id)}">${statement}</a>
-    <p class="small muted"><${Badge} title="How likely the question needs this edit">${percent(score)}<//> ${REASONS[reason] ?? reason}
-      ${outdated_by && html`: <${EditLink} id=${outdated_by} />`}${similarity !== null && `, similarity ${similarity.toFixed(2)}`}</p>
+/** @param {{one: Considered, earlier: boolean}} props */
+function Fired({ one, earlier }) {
+  return html`<li><a class="wrap" href="#/edits/${encodeURIComponent(one.id)}">${toldOf(one)}</a>
+    <span class="row">${one.reason === 'always' ? html`<${Badge} tone="accent">always<//>` : html`<${Score} score=${one.score} tone="accent" />`}
+      ${earlier && html`<${Badge}>from an earlier turn<//>`}</span>
+    ${one.reason && html`<p class="small muted wrap"><${Reason} one=${one} /></p>`}</li>`
+}
+
+/** Why, in plain words, and what of the edit came nearest. @param {{one: Considered}} props */
+function Reason({ one: { reason = '', outdated_by: later, similarity, key: nearest } }) {
+  return html`${REASONS[reason] ?? reason.replaceAll('_', ' ')}${later && html`: <${EditLink} id=${later} />`}${
+    nearest && html`; nearest to it: “${nearest}”`
+  }${typeof similarity === 'number' && html`, <span class="num">similarity ${similarity.toFixed(2)}</span>`}`
+}
+
+/** Edits that were considered and are not told, the runner-up by name. @param {{near: Considered[]}} props */
+function NearMisses({ near }) {
+  const [all, setAll] = useState(false)
+  const [first, ...others] = near.toSorted(
+    (a, b) => (b.score ?? 0) - (a.score ?? 0) || (b.similarity ?? -1) - (a.similarity ?? -1),
+  )
+  return html`<div><h3>${near.length === 1 ? 'The runner-up, not told' : 'The runner-up'}</h3><ul class="near"><${Miss} one=${first} /></ul></div>
     ${
-      names.length > 0 &&
-      html`<details class="more"><summary>Evidence</summary><dl class="evidence">${names.map(
-        ([name, value]) => html`<div key=${name}><dt>${name}</dt>
-        <dd class="num">${Number(value.toFixed(4))}</dd></div>`,
+      others.length > 0 &&
+      html`<details class="more"><summary>${others.length === 1 ? 'One more edit was' : `${others.length} more edits were`} considered</summary>
+    <ul class="near">${(all ? others : others.slice(0, NEAREST)).map((one) => html`<${Miss} key=${one.id} one=${one} />`)}</ul>
+    ${!all && others.length > NEAREST && html`<button type="button" class="button quiet small" onClick=${() => setAll(true)}>Show all ${others.length}</button>`}
+  </details>`
+    }`
+}
+
+/** @param {{one: Considered}} props */
+function Miss({ one }) {
+  const evidence = Object.entries(one.evidence ?? {})
+  return html`<li><a class="wrap" href="#/edits/${encodeURIComponent(one.id)}">${toldOf(one)}</a>
+    <p class="small muted wrap"><${Score} score=${one.score} /> <${Reason} one=${one} /></p>
+    ${
+      evidence.length > 0 &&
+      html`<details class="more"><summary>Evidence</summary><dl class="evidence">${evidence.map(
+        ([name, value]) => html`<div key=${name}><dt>${EVIDENCE[name] ?? name}</dt>
+        <dd class="num">${typeof value === 'number' ? Number(value.toFixed(4)) : String(value ?? '–')}</dd></div>`,
       )}</dl></details>`
     }</li>`
 }

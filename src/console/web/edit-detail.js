@@ -2,17 +2,24 @@
 // One edit: what it says, whether it applies, how it came to be so, and what can be done with it.
 import { json } from './api.js'
 import { moment, Rows, StateBadge } from './edit-parts.js'
+import { questionOf, Statement, shortened, statementOf } from './edit-text.js'
 import { wordDiff } from './text-diff.js'
 import { EditLink, Empty, ErrorNote, PageHead, toast } from './ui.js'
 import { html, useEffect, useState } from './vendor/preact.js'
 
 /** Fields as a reader meets them; lists are told one to a line. @type {readonly (readonly [name: string, label: string])[]} */
 const FIELDS = [
+  ['text', 'Sentence'],
+  ['always', 'When'],
+  ['when', 'When'],
+  ['instruction', 'What to do'],
   ['prompt', 'Prompt'],
   ['target_new', 'Answer'],
   ['subject', 'Subject'],
   ['aliases', 'Other names'],
   ['paraphrases', 'Other wordings'],
+  ['examples', 'Needed by'],
+  ['counterexamples', 'Not needed by'],
   ['target_true', 'Answer before'],
   ['relation', 'Relation'],
   ['tags', 'Tags'],
@@ -51,10 +58,11 @@ export function EditDetail({ id }) {
       <p>It may belong to another tenant, or the address is cut short.</p><a class="button" href="#/edits">All edits</a><//>`
   if (edit === null)
     return html`<${PageHead} title="Edit" /><${ErrorNote} error=${error} retry=${load} />${error === null && html`<p class="muted" role="status"><span class="spinner"></span> Loading</p>`}`
+  const question = questionOf(edit) ?? ''
   return html`
     <p class="small"><a href="#/edits">All edits</a></p>
-    <${PageHead} title="${edit.prompt} ${edit.target_new}" about=${html`<code class="wrap">${edit.id}</code>`}>
-      <a class="button primary" href="#/playground?${new URLSearchParams({ ask: edit.prompt })}">Try it in the Playground</a>
+    <${PageHead} title=${shortened(statementOf(edit))} about=${html`<code class="wrap">${edit.id}</code>`}>
+      <a class="button primary" href="#/playground${question && `?${new URLSearchParams({ ask: question })}`}">Try it in the Playground</a>
       <a class="button" href="#/edits?${new URLSearchParams({ view: 'new', revise: edit.id })}">Revise</a>
       ${
         edit.state === 'withdrawn'
@@ -79,6 +87,7 @@ export function EditDetail({ id }) {
 
 /** @param {any} edit @param {string} name */
 function text(edit, name) {
+  if (name === 'always') return edit?.always ? 'always' : ''
   return [edit?.[name] ?? ''].flat().join('\n')
 }
 
@@ -90,7 +99,7 @@ function Value({ edit, name }) {
       (/** @type {string} */ tag) => html`<a key=${tag} class="badge" href="#/edits?${new URLSearchParams({ tag })}">${tag}</a> `,
     )
   if (Array.isArray(value)) return html`<ul class="plain">${value.map((one) => html`<li key=${one}>${one}</li>`)}</ul>`
-  return name.startsWith('valid_') ? html`<time datetime=${value}>${moment(value)}</time>` : value
+  return name.startsWith('valid_') ? html`<time datetime=${value}>${moment(value)}</time>` : text(edit, name)
 }
 
 /** Why the edit does not apply, where it does not. @param {{edit: any}} props */
@@ -118,7 +127,7 @@ function History({ history }) {
     if (record.edit) before = record.edit
     return { record, past }
   })
-  return html`<ol class="history">${told.reverse().map(
+  return html`<ol class="revisions">${told.reverse().map(
     ({ record, past }) => html`<li key=${record.version}>
       <div class="row spread"><strong>${verb(record, past)}</strong><span class="muted small">version ${record.version}</span></div>
       <p class="small muted"><time datetime=${record.at}>${moment(record.at)}</time>${
@@ -126,7 +135,7 @@ function History({ history }) {
         html` · <a class="wrap" href="#/edits?${new URLSearchParams({ batch: record.batch })}">batch ${record.batch}</a>`
       }</p>
       ${record.edit && past && html`<${Changes} before=${past} after=${record.edit} />`}
-      ${record.edit && !past && html`<p class="wrap">${record.edit.prompt} <strong>${record.edit.target_new}</strong></p>`}</li>`,
+      ${record.edit && !past && html`<p class="wrap"><${Statement} edit=${record.edit} /></p>`}</li>`,
   )}</ol>`
 }
 
@@ -148,10 +157,11 @@ function Changes({ before, after }) {
   )}</dl>`
 }
 
-/** Other edits about the same. @param {{edit: any}} props */
+/** Other edits about the same, where it names what it is about. @param {{edit: any}} props */
 function Kin({ edit }) {
   const [kin, setKin] = useState(/** @type {any[]} */ ([]))
   useEffect(() => {
+    if (!edit.subject) return
     const wanted = new URLSearchParams({ subject: edit.subject, limit: String(SHOWN_KIN + 1) })
     json(`/v1/edits?${wanted}`).then(
       ({ data }) => setKin(data.filter((/** @type {any} */ { id }) => id !== edit.id).slice(0, SHOWN_KIN)),

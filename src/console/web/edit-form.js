@@ -1,6 +1,9 @@
 // @ts-check
-// An edit by form: new, or another revision of one that is there. What it would contradict is shown before it lands.
+// An edit by form, new or revised: one box for a sentence; the fields of a fact and of a rule unfold. What it would contradict is shown first.
 import { json } from './api.js'
+import { carried, EXAMPLES, editOf, FIRST, fieldsOf, ofKind, RARE, TAGS, valuesOf, WORDINGS } from './edit-fields.js'
+import { kindOf, Statement } from './edit-text.js'
+import { Check } from './form.js'
 import { faultsOf, Outcome } from './new-edit.js'
 import { ErrorNote, Field, PageHead, toast } from './ui.js'
 import { html, useEffect, useRef, useState } from './vendor/preact.js'
@@ -8,69 +11,20 @@ import { html, useEffect, useRef, useState } from './vendor/preact.js'
 /** A pause in typing that is long enough to rehearse the landing. */
 const TYPING_MS = 600
 
-/** `many`: how a list is written. @type {readonly {name: string, label: string, hint: string, many?: 'lines' | 'commas', needed?: boolean}[]} */
-const FIELDS = [
-  {
-    name: 'prompt',
-    label: 'Prompt',
-    hint: 'A question, or a statement without its end: “The capital of France is”. {} stands for the subject.',
-    needed: true,
-  },
-  { name: 'subject', label: 'Subject', hint: 'What it is about. A question finds the edit by this name.', needed: true },
-  { name: 'target_new', label: 'Answer', hint: 'What the model is to say from now on.', needed: true },
-  { name: 'aliases', label: 'Other names of the subject', hint: 'One to a line.', many: 'lines' },
-  {
-    name: 'paraphrases',
-    label: 'Other wordings of the prompt',
-    hint: 'One to a line. They make it found more surely.',
-    many: 'lines',
-  },
-  { name: 'tags', label: 'Tags', hint: 'With commas between.', many: 'commas' },
-  { name: 'source', label: 'Source', hint: 'Where you have it from: a link, a ticket, a file.' },
-  { name: 'valid_from', label: 'Valid from', hint: '2026-01-31, or 2026-01-31T12:00Z. Blank: at once.' },
-  { name: 'valid_to', label: 'Valid to', hint: 'That moment excluded. Blank: until further notice.' },
-  {
-    name: 'models',
-    label: 'Only for models',
-    hint: 'Names with commas between; * stands for anything. Blank: all.',
-    many: 'commas',
-  },
-  { name: 'relation', label: 'Relation', hint: 'A label such as “capital”. Blank: read from the prompt.' },
-  { name: 'target_true', label: 'Answer before', hint: 'What was true until now; kept for evaluation.' },
-]
-const NAMES = FIELDS.map(({ name }) => name)
-const FIRST = FIELDS.slice(0, 3)
-const WORDINGS = FIELDS.slice(3, 5)
-const ABOUT = FIELDS.slice(5, 9)
-const RARE = FIELDS.slice(9)
+/** @typedef {import('./edit-text.js').Kind} Kind */
 
-/** @param {Record<string, string>} values @param {string | null} id */
-function editOf(values, id) {
-  /** @type {Record<string, unknown>} */
-  const edit = id === null ? {} : { id }
-  for (const { name, many, needed } of FIELDS) {
-    const value = (values[name] ?? '').trim()
-    if (value === '' && !needed) continue
-    edit[name] = many
-      ? value
-          .split(many === 'lines' ? '\n' : ',')
-          .map((one) => one.trim())
-          .filter(Boolean)
-      : value
-  }
-  return edit
-}
+/** @type {readonly Kind[]} */
+const KINDS = ['sentence', 'fact', 'rule']
+/** What the links under the box say. @type {Record<Kind, string>} */
+const UNFOLD = { sentence: 'Write it as one sentence', fact: 'Give it as a question and its answer', rule: 'Make it a rule' }
 
-/** @param {any} edit @returns {Record<string, string>} */
-function valuesOf(edit) {
-  return Object.fromEntries(
-    FIELDS.map(({ name, many }) => [name, many ? (edit[name] ?? []).join(many === 'lines' ? '\n' : ', ') : (edit[name] ?? '')]),
-  )
-}
-
-/** `revise`: id of the edit that is to be said anew. @param {{revise: string | null}} props */
-export function EditForm({ revise }) {
-  const [values, setValues] = useState(/** @type {Record<string, string>} */ ({}))
+/**
+ * `revise`: id of the edit that is to be said anew; `example`: a message that needs the new one.
+ * @param {{revise: string | null, example?: string}} props
+ */
+export function EditForm({ revise, example = '' }) {
+  const [kind, setKind] = useState(/** @type {Kind} */ ('sentence'))
+  const [values, setValues] = useState(/** @type {Record<string, string>} */ ({ examples: example }))
   const [ready, setReady] = useState(revise === null)
   const [error, setError] = useState(/** @type {any} */ (null))
   const [checked, setChecked] = useState(/** @type {{said: string, landing: any} | null} */ (null))
@@ -79,16 +33,30 @@ export function EditForm({ revise }) {
     if (revise === null) return
     setError(null)
     json(`/v1/edits/${encodeURIComponent(revise)}`).then((edit) => {
+      setKind(kindOf(edit))
       setValues(valuesOf(edit))
       setReady(true)
     }, setError)
   }
   useEffect(load, [revise])
-  const edit = editOf(values, revise)
+  const edit = editOf(values, kind, revise)
   const said = JSON.stringify(edit)
   const now = useRef(said)
   now.current = said
-  const complete = FIRST.every(({ name }) => edit[name] !== '')
+  const complete = FIRST[kind].every(({ name }) => edit[name] !== '')
+  const first = useRef(/** @type {HTMLElement | null} */ (null))
+  /** @param {Kind} next */
+  const unfold = (next) => {
+    setValues(carried(values, kind, next))
+    setKind(next)
+    setError(null)
+    // What is still missing comes next.
+    setTimeout(() => {
+      const inputs = [...(first.current?.querySelectorAll('textarea, input.input') ?? [])]
+      const blank = inputs.find((one) => /** @type {HTMLInputElement} */ (one).value === '') ?? inputs[0]
+      if (blank instanceof HTMLElement) blank.focus()
+    })
+  }
 
   /** Rehearses what stands in the form. @returns {Promise<any>} the landing, or null where it was refused */
   const rehearse = async () => {
@@ -126,9 +94,14 @@ export function EditForm({ revise }) {
     } else if (landing === null) document.querySelector('[aria-invalid="true"]')?.scrollIntoView({ block: 'center' })
     setBusy(false)
   }
-  const faults = faultsOf(error, NAMES)
-  /** @param {(typeof FIELDS)[number]} field */
-  const input = ({ name, label, hint, many, needed }) =>
+  const faults = faultsOf(
+    error,
+    fieldsOf(kind).map(({ name }) => name),
+  )
+  /** @param {string} name @param {string} value */
+  const set = (name, value) => setValues((all) => ({ ...all, [name]: value }))
+  /** @param {import('./edit-fields.js').FieldOf} field */
+  const input = ({ name, label, hint, many, needed, rows }) =>
     html`<${Field} key=${name} id="edit-${name}" label=${label} hint=${hint} fault=${faults.of[name]}>${(
       /** @type {object} */ attributes,
     ) => {
@@ -137,13 +110,14 @@ export function EditForm({ revise }) {
         class: 'input',
         value: values[name] ?? '',
         'aria-required': needed ? 'true' : undefined,
-        onInput: (/** @type {any} */ event) => setValues((all) => ({ ...all, [name]: event.target.value })),
+        onInput: (/** @type {any} */ event) => set(name, event.target.value),
       }
-      return many === 'lines'
-        ? html`<textarea rows="3" ...${common}></textarea>`
+      return many === 'lines' || rows !== undefined
+        ? html`<textarea rows=${rows ?? 3} ...${common}></textarea>`
         : html`<input autocomplete="off" ...${common} />`
     }}<//>`
 
+  const rare = ofKind(RARE, kind)
   const title = revise === null ? 'New edit' : 'Revise an edit'
   if (!ready)
     return html`<${PageHead} title=${title} /><${ErrorNote} error=${error} retry=${load} />${error === null && html`<p class="muted" role="status"><span class="spinner"></span> Loading</p>`}`
@@ -151,20 +125,31 @@ export function EditForm({ revise }) {
     <p class="small"><a href="#/edits">All edits</a></p>
     <${PageHead} title=${title} about=${
       revise === null
-        ? 'One statement that the model is to know from the next request on.'
+        ? 'From the next request on, the model goes by it.'
         : html`The revision before stays in its history. <code class="wrap">${revise}</code>`
     } />
     <form class="edit-form" onSubmit=${(/** @type {Event} */ event) => {
       event.preventDefault()
       submit()
     }}>
-      <div class="card">${FIRST.map(input)}
-        <div class="grid-2">${WORDINGS.map(input)}</div>
-        <div class="grid-2">${ABOUT.map(input)}</div>
-        <details class="more" open=${RARE.some(({ name }) => values[name] || faults.of[name])}><summary>Rarely needed</summary><div class="stack">${RARE.map(input)}</div></details>
+      <div class="card">
+        <div class="stack first" ref=${first}>${FIRST[kind].map((field) =>
+          field.name !== 'when'
+            ? input(field)
+            : html`${values.always !== 'true' && input(field)}<${Check} key="always" id="edit-always" label="Always"
+                hint="It holds for every message." checked=${values.always === 'true'} onValue=${(/** @type {boolean} */ on) => set('always', on ? 'true' : '')} />`,
+        )}</div>
+        <div class="row unfold">${KINDS.filter((one) => one !== kind).map(
+          (one) => html`<button type="button" class="link" key=${one} onClick=${() => unfold(one)}>${UNFOLD[one]}</button>`,
+        )}</div>
+        ${ofKind(WORDINGS, kind).map(input)}
+        <div class="grid-2">${EXAMPLES.map(input)}</div>
+        ${TAGS.map(input)}
+        <details class="more" open=${rare.some(({ name }) => values[name] || faults.of[name])}><summary>Source, validity, models</summary>
+          <div class="grid-2">${rare.map(input)}</div></details>
       </div>
       <div class="stack preview">
-        <section class="card" aria-label="Preview"><h2>As it will be told</h2><${Preview} values=${values} /></section>
+        <section class="card" aria-label="Preview"><h2>As it will be told</h2><${Preview} edit=${edit} kind=${kind} /></section>
         ${fresh && html`<${Outcome} landing=${fresh} />`}
         <${ErrorNote} error=${faults.rest} />
         <div class="row"><button class="button primary" disabled=${busy}>${fresh && !isClean(fresh) ? 'Land it all the same' : revise === null ? 'Add the edit' : 'Land the revision'}</button>
@@ -179,12 +164,19 @@ function isClean({ results: [result], report }) {
   return result.outcome !== 'unchanged' && result.supersedes.length + result.conflicts_with.length + report.findings.length === 0
 }
 
-/** @param {{values: Record<string, string>}} props */
-function Preview({ values }) {
-  const subject = (values.subject ?? '').trim()
-  const prompt = (values.prompt ?? '').trim().replace('{}', () => subject || '{}')
-  const target = (values.target_new ?? '').trim()
-  if (prompt === '' && target === '') return html`<p class="muted">Write a prompt and its answer.</p>`
+/** What is missing yet, by kind. @type {Record<Kind, string>} */
+const MISSING = {
+  sentence: 'Write a sentence.',
+  fact: 'Write a prompt and its answer.',
+  rule: 'Say when it applies, and what to do then.',
+}
+
+/** @param {{edit: any, kind: Kind}} props */
+function Preview({ edit, kind }) {
+  if (FIRST[kind].every(({ name, needed }) => !needed || !edit[name])) return html`<p class="muted">${MISSING[kind]}</p>`
+  if (kind !== 'fact') return html`<p class="statement wrap"><${Statement} edit=${edit} /></p>`
+  const { subject = '', target_new: target } = edit
+  const prompt = edit.prompt.replace('{}', () => subject || '{}')
   const at = subject === '' ? -1 : prompt.toLowerCase().indexOf(subject.toLowerCase())
   return html`<p class="statement wrap">${
     at === -1
@@ -195,7 +187,6 @@ function Preview({ values }) {
       subject !== '' &&
       at === -1 &&
       prompt !== '' &&
-      html`<p class="small muted">The prompt does not name the subject.
-      A question that names “${subject}” still finds the edit; if the prompt is about something else, change one of the two.</p>`
+      html`<p class="small muted">The prompt does not name the subject “${subject}”. If it is about something else, change one of the two.</p>`
     }`
 }

@@ -1,8 +1,10 @@
 // @ts-check
-// A file of edits: looked at and rehearsed first, landed whole or not at all, taken back with one click.
+// A file of edits, or pasted text: looked at and rehearsed first, landed whole or not at all, taken back with one click.
 import { ApiError, lines, request } from './api.js'
 import { changeBatch } from './edit-batches.js'
+import { Input } from './form.js'
 import { ImportReport } from './import-report.js'
+import { isRecords, sentenceLines } from './sentences.js'
 import { ErrorNote, Field, Icon, messageOf, PageHead } from './ui.js'
 import { html, useEffect, useRef, useState } from './vendor/preact.js'
 
@@ -21,15 +23,25 @@ const UNKNOWN_TYPE = 'application/octet-stream'
 const FORMATS = ['palimpsest', 'easyedit', 'counterfact', 'zsre', 'knowedit', 'mquake', 'wikifactdiff', 'conflictedit']
 
 /**
- * @typedef {{name: string, content: Blob}} Chosen
+ * @typedef {{name: string, content: Blob, sentences?: boolean}} Chosen `sentences`: its lines were made into edits here
  * @typedef {{phase: 'idle'} | {phase: 'checking' | 'landing', done: number, total: number} | {phase: 'checked' | 'landed', landing: any} | {phase: 'refused', error: unknown}} State
  */
+
+/** What pasted text is called. */
+const PASTED = 'pasted text'
+
+/** Text without a notation's ending: records as they are, anything else a sentence a line. @param {string} name @param {string} text @returns {Chosen} */
+function fromText(name, text) {
+  return isRecords(text)
+    ? { name, content: new Blob([text]) }
+    : { name, content: new Blob([sentenceLines(text)]), sentences: true }
+}
 
 /**
  * Posts the file; `onLine` gets the progress lines, the last line is the result.
  * @param {Chosen} file @param {{dry: boolean, tags: string, format: string, signal: AbortSignal}} how @param {(line: any) => void} onLine
  */
-async function post({ name, content }, { dry, tags, format, signal }, onLine) {
+async function post({ name, content, sentences }, { dry, tags, format, signal }, onLine) {
   const query = new URLSearchParams({
     source: name.slice(0, 2_048),
     format,
@@ -37,7 +49,10 @@ async function post({ name, content }, { dry, tags, format, signal }, onLine) {
     ...(dry && { dry_run: 'true' }),
   })
   const ending = name.split('.').at(-1)?.toLowerCase() ?? ''
-  const headers = { Accept: 'application/x-ndjson', 'Content-Type': MEDIA_TYPES[ending] ?? UNKNOWN_TYPE }
+  const headers = {
+    Accept: 'application/x-ndjson',
+    'Content-Type': (sentences ? MEDIA_TYPES.jsonl : MEDIA_TYPES[ending]) ?? UNKNOWN_TYPE,
+  }
   const response = await request(`/v1/edits?${query}`, { method: 'POST', body: content, headers, signal })
   for await (const line of lines(response)) {
     const value = JSON.parse(line)
@@ -54,6 +69,7 @@ export function Import() {
   const [state, setState] = useState(/** @type {State} */ ({ phase: 'idle' }))
   const [tags, setTags] = useState('')
   const [format, setFormat] = useState('auto')
+  const [pasted, setPasted] = useState('')
   const running = useRef(/** @type {AbortController | null} */ (null))
   useEffect(() => () => running.current?.abort(), [])
 
@@ -79,12 +95,19 @@ export function Import() {
     if (picked === undefined) return
     try {
       // Held in memory, so that what is checked is what lands.
-      const chosen = { name: picked.name, content: new Blob([await picked.arrayBuffer()]) }
+      const chosen = /\.(?:txt|text)$/i.test(picked.name)
+        ? fromText(picked.name, new TextDecoder('utf-8', { fatal: true }).decode(await picked.arrayBuffer()))
+        : { name: picked.name, content: new Blob([await picked.arrayBuffer()]) }
       setFile(chosen)
       send(true, chosen)
     } catch (error) {
       setState({ phase: 'refused', error: new Error(`${picked.name} cannot be read: ${messageOf(error)}`) })
     }
+  }
+  const paste = () => {
+    const chosen = fromText(PASTED, pasted)
+    setFile(chosen)
+    send(true, chosen)
   }
   const reset = () => {
     running.current?.abort()
@@ -93,9 +116,18 @@ export function Import() {
   }
   return html`
     <p class="small"><a href="#/edits">All edits</a></p>
-    <${PageHead} title="Import a file" about="It is read and rehearsed first. All of it lands, or nothing.">
-      ${state.phase !== 'idle' && state.phase !== 'landing' && html`<button type="button" class="button" onClick=${reset}>Another file</button>`}<//>
-    ${state.phase === 'idle' && html`<${DropZone} onFiles=${take} />`}
+    <${PageHead} title="Import edits" about="It is read and rehearsed first. All of it lands, or nothing.">
+      ${state.phase !== 'idle' && state.phase !== 'landing' && html`<button type="button" class="button" onClick=${reset}>${file?.name === PASTED ? 'Change the text' : 'Another file'}</button>`}<//>
+    ${
+      state.phase === 'idle' &&
+      html`<div class="grid-2"><${DropZone} onFiles=${take} />
+        <form class="card" onSubmit=${(/** @type {Event} */ event) => {
+          event.preventDefault()
+          if (pasted.trim() !== '') paste()
+        }}><${Input} id="import-text" label="Or paste here" hint="One sentence a line, or any of the notations that a file may have." rows=${7}
+          value=${pasted} onValue=${setPasted} />
+          <div><button class="button" disabled=${pasted.trim() === ''}>Check the text</button></div></form></div>`
+    }
     ${
       (state.phase === 'idle' || state.phase === 'checked' || state.phase === 'refused') &&
       html`<div class="card"><div class="grid-2">
@@ -107,7 +139,9 @@ export function Import() {
         <${Field} id="import-format" label="Format of the records" hint="Told from their fields, unless you say.">${(
           /** @type {object} */ attributes,
         ) =>
-          html`<select class="input" ...${attributes} value=${format} onChange=${(/** @type {any} */ event) => {
+          html`<select class="input" ...${attributes} value=${format} disabled=${file?.sentences === true} onChange=${(
+            /** @type {any} */ event,
+          ) => {
             setFormat(event.target.value)
             if (file) send(true, file, event.target.value)
           }}><option value="auto">recognise it</option>${FORMATS.map((name) => html`<option key=${name} value=${name}>${name}</option>`)}</select>`}<//>
@@ -121,7 +155,8 @@ export function Import() {
     ${
       state.phase === 'checked' &&
       file &&
-      html`<${ImportReport} landing=${state.landing} name=${file.name} tags=${tags} format=${format} onLand=${() => send(false, file)} />`
+      html`<${ImportReport} landing=${state.landing} name=${file.name} tags=${tags} format=${format} sentences=${file.sentences === true}
+        checkable=${file.name !== PASTED && !file.sentences} onLand=${() => send(false, file)} />`
     }
     ${state.phase === 'landed' && html`<${Landed} landing=${state.landing} name=${file?.name ?? ''} />`}`
 }
@@ -144,9 +179,10 @@ function DropZone({ onFiles }) {
     <${Icon} name="upload" />
     <p><strong>Drop a file here</strong></p>
     <button type="button" class="button primary" onClick=${() => input.current?.click()}>Choose a file</button>
-    <input class="visually-hidden" type="file" ref=${input} tabindex="-1" aria-label="File of edits" accept=".json,.jsonl,.ndjson,.yaml,.yml,.csv,.txt"
+    <input class="visually-hidden" type="file" ref=${input} tabindex="-1" aria-label="File of edits" accept=".txt,.json,.jsonl,.ndjson,.yaml,.yml,.csv"
       onChange=${(/** @type {any} */ event) => onFiles(event.target.files)} />
-    <p class="small muted">JSON, JSON lines, YAML or CSV; our own fields, or records of CounterFact, zsRE, KnowEdit, MQuAKE, WikiFactDiff, ConflictEdit and EasyEdit.</p></div>`
+    <p class="small muted">Text with one sentence a line; JSON, JSON lines, YAML or CSV: our own fields, or records of CounterFact, zsRE, KnowEdit, MQuAKE, WikiFactDiff,
+      ConflictEdit and EasyEdit.</p></div>`
 }
 
 /** @param {{state: {phase: string, done: number, total: number}, name: string, onCancel: (() => void) | null}} props */
@@ -172,7 +208,7 @@ function Refused({ error, name }) {
         ({ line, field, message }, i) =>
           html`<tr key=${i}><td class="num">${line ?? '–'}</td><td>${field ? html`<code class="wrap">${field}</code>` : '–'}</td><td class="wrap">${message}</td></tr>`,
       )}</tbody></table></div>
-    <p class="small muted">Mend ${name} and choose it again.</p>`
+    <p class="small muted">${name === PASTED ? 'Change the text and check it again.' : `Mend ${name} and choose it again.`}</p>`
 }
 
 /** @param {{landing: any, name: string}} props */

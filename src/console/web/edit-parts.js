@@ -1,6 +1,7 @@
 // @ts-check
 // What the pages about edits share.
 import { json } from './api.js'
+import { kindOf, Statement } from './edit-text.js'
 import { Badge, Bar, usePolling } from './ui.js'
 import { html, useState } from './vendor/preact.js'
 
@@ -19,10 +20,11 @@ export const STATES = {
 export function Rows({ edits, listRef }) {
   return html`<ul class="edits" ref=${listRef} aria-label="Edits">${edits.map(
     (edit) => html`<li key=${edit.id}>
-      <a class="wrap" href="#/edits/${encodeURIComponent(edit.id)}">${edit.prompt} <strong>${edit.target_new}</strong></a>
+      <a class="wrap" href="#/edits/${encodeURIComponent(edit.id)}"><${Statement} edit=${edit} /></a>
       <${StateBadge} state=${edit.state} />
-      <span class="meta small muted wrap"><span>${edit.subject}</span>
-        ${edit.tags.map((/** @type {string} */ tag) => html`<a key=${tag} class="badge" href="#/edits?${new URLSearchParams({ tag })}">${tag}</a>`)}
+      <span class="meta small muted wrap">${edit.subject && html`<span>${edit.subject}</span>`}
+        ${kindOf(edit) === 'rule' && html`<${Badge} tone="accent">rule<//>`}
+        ${(edit.tags ?? []).map((/** @type {string} */ tag) => html`<a key=${tag} class="badge" href="#/edits?${new URLSearchParams({ tag })}">${tag}</a>`)}
         <time datetime=${edit.landed_at}>${moment(edit.landed_at)}</time></span></li>`,
   )}</ul>`
 }
@@ -53,6 +55,6 @@ export function Indexing() {
   if (pending === 0) return null
   const share = indexed / Math.max(1, indexed + pending)
   return html`<div class="notice"><strong>${pending.toLocaleString('en')} edits are still being indexed</strong>
-    <p class="small">They are found by the name of their subject already; by other words once this is done.</p>
+    <p class="small">What names its subject is found already; other words are found once this is done.</p>
     <${Bar} share=${share} label="${Math.floor(share * 100)} % indexed" /></div>`
 }

@@ -20,7 +20,7 @@ export function Page({ rest, query }) {
   if (rest !== '') return html`<${EditDetail} key=${rest} id=${rest} />`
   switch (query.get('view')) {
     case 'new':
-      return html`<${EditForm} key=${query.get('revise') ?? ''} revise=${query.get('revise')} />`
+      return html`<${EditForm} key=${query.get('revise') ?? ''} revise=${query.get('revise')} example=${query.get('example') ?? ''} />`
     case 'import':
       return html`<${Import} />`
     case 'batches':
@@ -115,7 +115,7 @@ function List({ query }) {
   return html`
     <${PageHead} title="Edits" about="What the model has been told, and what it has been told before.">
       <a class="button" href="#/edits?view=batches">Batches</a>
-      <a class="button" href="#/edits?view=import"><${Icon} name="upload" />Import a file</a>
+      <a class="button" href="#/edits?view=import"><${Icon} name="upload" />Import</a>
       <a class="button primary" href="#/edits?view=new"><${Icon} name="plus" />Add an edit</a><//>
     <${Filter} filters=${filters} onChange=${filter} onClear=${() => setFilters(filtersOf(new URLSearchParams()))} />
     <${Indexing} />
@@ -145,7 +145,7 @@ function Filter({ filters, onChange, onClear }) {
   return html`<form class="card edit-filter" role="search" onSubmit=${(/** @type {Event} */ event) => event.preventDefault()}>
     <div class="edit-search">
       <${Field} id="filter-q" label="Search">${(/** @type {object} */ attributes) =>
-        html`<input class="input" type="search" autocomplete="off" placeholder="Words of the prompt, the subject or the answer" ...${attributes} value=${q}
+        html`<input class="input" type="search" autocomplete="off" placeholder="Words of the edit" ...${attributes} value=${q}
           onInput=${(/** @type {any} */ event) => onChange('q', event.target.value)} />`}<//>
       <${Field} id="filter-state" label="State">${(/** @type {object} */ attributes) =>
         html`<select class="input" ...${attributes} value=${state} onChange=${(/** @type {any} */ event) => onChange('state', event.target.value)}>
@@ -162,6 +162,6 @@ function Nothing({ filtered }) {
   return filtered
     ? html`<${Empty} title="No edit is like that"><p>Search finds whole words and their beginnings, in any order. Use fewer words, or clear a filter.</p>
         <a class="button" href="#/edits">Show all edits</a><//>`
-    : html`<${Empty} title="No edits yet"><p>An edit is one statement, such as “The name of the current pope is: Leo XIV”. From the next request on, the model knows it.</p>
+    : html`<${Empty} title="No edits yet"><p>An edit is one sentence, such as “Our refund window is 30 days”, or a rule for certain messages. From the next request on, the model goes by it.</p>
         <div class="row"><a class="button primary" href="#/edits?view=new">Add the first</a><a class="button" href="#/edits?view=import">Import a file</a></div><//>`
 }

@@ -1,52 +1,36 @@
 // @ts-check
 // What a file would do, before it does: its first edits, what changes, and what its author may not have meant.
+import { kindOf, Statement } from './edit-text.js'
+import { kindsFound } from './findings.js'
 import { Badge, Figure } from './ui.js'
 import { html } from './vendor/preact.js'
 
-/** The weightiest first, as the gateway finds them. @type {readonly (readonly [kind: string, title: string, tone: '' | 'warn' | 'bad', about: string])[]} */
-const KINDS = [
-  ['conflict', 'Contradictions within the file', 'bad', 'Two of its edits say different things of the same. The later one wins.'],
-  [
-    'conflict_in_other_words',
-    'Contradictions in other words',
-    'bad',
-    'Worded differently; the later one wins where a question meets both.',
-  ],
-  ['duplicate', 'Said twice', 'warn', 'Two records say the same. It lands once.'],
-  ['supersedes', 'Edits in memory that give way', 'warn', 'They are superseded, and live again when this file is rolled back.'],
-  [
-    'outdates',
-    'Edits in memory that are outdated',
-    'warn',
-    'Worded differently: they stay live, and are left out where a question meets both.',
-  ],
-  [
-    'symmetric_conflict',
-    'Two-sided statements that do not agree',
-    'warn',
-    'Read from the other side, they contradict each other.',
-  ],
-  ['inverse_conflict', 'Inverse statements that do not agree', 'warn', 'Read from the other side, they contradict each other.'],
-  [
-    'common_name',
-    'Subjects of everyday words',
-    'warn',
-    'Texts hold these words without meaning the subject: such edits may be told too often.',
-  ],
-  ['short_name', 'Subjects of one or two letters', 'warn', 'Texts hold them without meaning the subject.'],
-  ['symmetric_missing', 'The other side is not said', '', 'Asked from that side, the model answers as before.'],
-  ['inverse_missing', 'The inverse is not said', '', 'Asked from that side, the model answers as before.'],
-]
 const SHOWN_FINDINGS = 100
 
-/** @param {{landing: any, name: string, tags: string, format: string, onLand: () => void}} props */
-export function ImportReport({ landing, name, tags, format, onLand }) {
+/** Beside the words of an edit; shown where one of those listed has it. @type {readonly {label: string, of: (edit: any) => any, many?: boolean}[]} */
+const COLUMNS = [
+  { label: 'Subject', of: ({ subject }) => subject },
+  { label: 'Other wordings', of: ({ paraphrases }) => paraphrases?.length, many: true },
+  {
+    label: 'Examples',
+    of: ({ examples, counterexamples }) => (examples?.length ?? 0) + (counterexamples?.length ?? 0),
+    many: true,
+  },
+]
+
+/**
+ * `sentences`: read here as one sentence a line; `checkable`: a file, as the command line reads it too.
+ * @param {{landing: any, name: string, tags: string, format: string, sentences: boolean, checkable: boolean, onLand: () => void}} props
+ */
+export function ImportReport({ landing, name, tags, format, sentences, checkable, onLand }) {
   const { counts, report, first_edits: first, format: recognised, replayed } = landing
-  const found = KINDS.filter(([kind]) => report.counts[kind] > 0)
+  const found = kindsFound(report)
   const changes = counts.added + counts.revised
+  const notation = sentences ? 'one sentence a line' : recognised === 'palimpsest' ? 'our own fields' : recognised
+  const columns = COLUMNS.filter(({ of }) => first.some(of))
   return html`
     <section class="stack" aria-label="Preview"><div class="row spread">
-        <p role="status"><strong class="wrap">${name}</strong>: ${many(counts.edits, 'edit')} <${Badge} tone="accent">${recognised === 'palimpsest' ? 'our own fields' : recognised}<//></p>
+        <p role="status"><strong class="wrap">${name}</strong>: ${many(counts.edits, 'edit')} <${Badge} tone="accent">${notation}<//></p>
         ${!replayed && html`<button type="button" class="button primary" onClick=${onLand}>${changes > 0 ? `Land ${many(changes, 'edit')}` : 'Land it'}</button>`}</div>
       ${
         replayed &&
@@ -59,22 +43,25 @@ export function ImportReport({ landing, name, tags, format, onLand }) {
         <${Figure} name="Held already">${number(counts.unchanged)}<//><${Figure} name="Give way">${number(counts.superseded)}<//></div>`
       }
       <div class="table-wrap" tabindex="0" role="region" aria-label="First edits of the file"><table class="table first-edits"><thead><tr>
-        <th scope="col">Subject</th><th scope="col">Prompt</th><th scope="col">Answer</th><th scope="col" class="num">Other wordings</th></tr></thead>
+        <th scope="col">Edit</th><th scope="col">Kind</th>${columns.map(
+          ({ label, many }) => html`<th scope="col" key=${label} class=${many ? 'num' : ''}>${label}</th>`,
+        )}</tr></thead>
         <tbody>${first.map(
-          (/** @type {any} */ edit) =>
-            html`<tr key=${edit.id}><td class="wrap">${edit.subject}</td><td class="wrap">${edit.prompt}</td>
-              <td class="wrap"><strong>${edit.target_new}</strong></td><td class="num">${edit.paraphrases.length}</td></tr>`,
+          (
+            /** @type {any} */ edit,
+          ) => html`<tr key=${edit.id}><td class="wrap"><${Statement} edit=${edit} /></td><td>${kindOf(edit)}</td>
+            ${columns.map(({ label, of, many }) => html`<td key=${label} class=${many ? 'num' : 'wrap'}>${of(edit)}</td>`)}</tr>`,
         )}</tbody></table></div>
       ${counts.edits > first.length && html`<p class="small muted">The first ${first.length} of ${number(counts.edits)}.</p>`}</section>
     <section class="stack" aria-label="What speaks against it"><h2>What speaks against it</h2>
-      ${found.length === 0 && html`<div class="notice good" role="status"><strong>Nothing</strong><p>No contradiction, no edit that gives way, no doubtful name.</p></div>`}
+      ${found.length === 0 && html`<div class="notice good" role="status"><strong>Nothing</strong><p>No contradiction, no edit that gives way, none that is missed or misplaced.</p></div>`}
       ${found.map((kind, i) => html`<${Findings} key=${kind[0]} kind=${kind} report=${report} open=${i === 0} />`)}
       ${report.fault && html`<div class="notice warn"><p>Wordings could not be compared: ${report.fault}</p></div>`}
       ${report.pairs_left > 0 && html`<p class="small muted">${many(report.pairs_left, 'pair')} of edits about one subject, beyond the limit, were not compared.</p>`}</section>
-    <${Preflight} name=${name} tags=${tags} format=${format} />`
+    ${checkable && html`<${Preflight} name=${name} tags=${tags} format=${format} />`}`
 }
 
-/** @param {{kind: (typeof KINDS)[number], report: any, open: boolean}} props */
+/** @param {{kind: import('./findings.js').FindingKind, report: any, open: boolean}} props */
 function Findings({ kind: [kind, title, tone, about], report, open }) {
   const all = report.findings.filter((/** @type {any} */ one) => one.kind === kind)
   const shown = all.slice(0, SHOWN_FINDINGS)

@@ -3,7 +3,7 @@
 import { stageParts } from './answer.js'
 import { json } from './api.js'
 import { colour, Plot } from './plot.js'
-import { Badge, Bar, duration, Empty, ErrorNote, Figure, PageHead, StackedBar, usePolling } from './ui.js'
+import { Badge, Bar, duration, EditLink, Empty, ErrorNote, Figure, PageHead, StackedBar, usePolling } from './ui.js'
 import { html, useMemo, useState } from './vendor/preact.js'
 
 const POLL_MS = 2_000
@@ -149,7 +149,7 @@ function Stages({ requests }) {
 
 /** @param {{requests: any[]}} props */
 function Firing({ requests }) {
-  /** @type {Map<string, {subject: string, many: number}>} */
+  /** @type {Map<string, {subject: string | undefined, many: number}>} */
   const counts = new Map()
   for (const { edits } of requests)
     for (const { id, subject } of edits) counts.set(id, { subject, many: (counts.get(id)?.many ?? 0) + 1 })
@@ -163,7 +163,7 @@ function Firing({ requests }) {
         : html`<table class="table bare"><thead><tr><th>Edit</th><th class="num">requests</th><th><span class="visually-hidden">as a bar</span></th>
           </tr></thead><tbody>${top.map(
             ([id, { subject, many }]) =>
-              html`<tr key=${id}><td class="wrap"><a href="#/edits/${encodeURIComponent(id)}">${subject}</a></td><td class="num">${many}</td>
+              html`<tr key=${id}><td class="wrap"><${Name} id=${id} subject=${subject} /></td><td class="num">${many}</td>
                 <td class="bar-cell"><${Bar} share=${many / requests.length} label="${many} of ${requests.length}" /></td></tr>`,
           )}</tbody></table>`
     }</section>`
@@ -194,10 +194,15 @@ function Row({ one, prompts }) {
     <td><${Status} status=${one.status} error=${one.error} /></td></tr>`
 }
 
-/** @param {{edits: {id: string, subject: string}[]}} props */
+/** @param {{edits: {id: string, subject?: string}[]}} props */
 function Fired({ edits }) {
   if (edits.length === 0) return html`<span class="muted">none</span>`
-  return edits.map(({ id, subject }, i) => html`${i > 0 && ', '}<a href="#/edits/${encodeURIComponent(id)}">${subject}</a>`)
+  return edits.map(({ id, subject }, i) => html`${i > 0 && ', '}<${Name} id=${id} subject=${subject} />`)
+}
+
+/** An edit by its subject, or else by what it says. @param {{id: string, subject: string | undefined}} props */
+function Name({ id, subject }) {
+  return subject ? html`<a href="#/edits/${encodeURIComponent(id)}">${subject}</a>` : html`<${EditLink} id=${id} />`
 }
 
 /** @param {{status: number, error: string | null}} props */

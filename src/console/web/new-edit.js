@@ -1,6 +1,7 @@
 // @ts-check
-// From a wrong answer to an edit: the question is its prompt, the subject is guessed, the target is yours.
+// From a wrong answer to an edit: the question is its prompt, the subject is guessed, the target is yours. What an edit's landing did.
 import { json } from './api.js'
+import { findingSaid } from './findings.js'
 import { Dialog, EditLink, ErrorNote, Field, toast } from './ui.js'
 import { html, useState } from './vendor/preact.js'
 
@@ -56,7 +57,7 @@ export function NewEdit({ question, subjects, onClose, onAgain }) {
       .map((one) => one.trim())
       .filter(Boolean)
     const { prompt, subject, target_new } = values
-    return { subject, prompt, target_new, ...(aliases.length > 0 && { aliases }) }
+    return { ...(subject?.trim() && { subject }), prompt, target_new, ...(aliases.length > 0 && { aliases }) }
   }
   /** @param {boolean} dry */
   const send = async (dry) => {
@@ -97,7 +98,7 @@ export function NewEdit({ question, subjects, onClose, onAgain }) {
       send(false)
     }}>
       ${input('prompt', 'Prompt', 'A question, or a statement without its end.')}
-      ${input('subject', 'Subject', 'What the edit is about, guessed from the question. The edit is found by this name.')}
+      ${input('subject', 'Subject', 'Optional: the name of what it is about, guessed from the question.')}
       ${input('target_new', 'The right answer', 'What the model is to say from now on.', true)}
       ${input('aliases', 'Other names of the subject', 'Optional, separated by commas.')}
       <${ErrorNote} error=${faults.rest} />
@@ -105,6 +106,7 @@ export function NewEdit({ question, subjects, onClose, onAgain }) {
       <div class="row"><button class="button primary" disabled=${busy}>Add the edit</button>
         <button type="button" class="button" disabled=${busy} onClick=${() => send(true)}>Check first</button>
         ${busy && html`<span class="spinner" role="status" aria-label="Working"></span>`}</div>
+      <p class="small"><a href="#/edits?${new URLSearchParams({ view: 'new', example: question })}">Write a sentence or a rule instead</a></p>
     </form><//>`
 }
 
@@ -137,7 +139,7 @@ export function Outcome({ landing }) {
       ${duplicate && html`<li>It says the same as <${EditLink} id=${duplicate} />.</li>`}
       ${supersedes.map((/** @type {string} */ id) => html`<li key=${id}>It ${would ? 'would take' : 'takes'} the place of <${EditLink} id=${id} />.</li>`)}
       ${conflicts.map((/** @type {string} */ id) => html`<li key=${id}>It contradicts <${EditLink} id=${id} />.</li>`)}
-      ${findings.map((/** @type {any} */ one) => html`<li key=${one.message}>${one.message}</li>`)}
+      ${findings.map((/** @type {any} */ one) => html`<li key=${one.kind + one.message}>${findingSaid(one)}</li>`)}
       ${!would && clean && html`<li>From the next request on, the model is told.</li>`}
     </ul></div>`
 }

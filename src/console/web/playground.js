@@ -141,7 +141,7 @@ export function Page({ query }) {
 
 /** What the edits that fired in this turn are about. @param {Turn} turn @returns {string[]} */
 function subjectsOf({ answers }) {
-  return answers.flatMap(({ palimpsest }) => palimpsest?.edits.map((/** @type {any} */ { subject }) => subject) ?? [])
+  return answers.flatMap(({ palimpsest }) => palimpsest?.edits.flatMap((/** @type {any} */ { subject }) => subject || []) ?? [])
 }
 
 /** What a side can be: the arms by name, so that no experiment decides, or else as users get it. @param {any} model @returns {string[]} */

@@ -1,6 +1,7 @@
 // @ts-check
 // Parts that pages are built from; their looks are in components.css.
 import { json } from './api.js'
+import { statementOf } from './edit-text.js'
 import { html, useEffect, useRef, useState } from './vendor/preact.js'
 
 /** @typedef {import('preact').ComponentChildren} Children */
@@ -69,13 +70,23 @@ export function messageOf(error) {
   return error instanceof Error ? error.message : String(error)
 }
 
+/** Edits that are being asked for, so that many links to one ask once. @type {Map<string, Promise<any>>} */
+const asked = new Map()
+
+/** @param {string} path */
+function askOnce(path) {
+  const asking = asked.get(path) ?? json(path).finally(() => asked.delete(path))
+  asked.set(path, asking)
+  return asking
+}
+
 /** An edit by what it says, once that is known. @param {{id: string}} props */
 export function EditLink({ id }) {
   const [said, setSaid] = useState(id)
   const path = encodeURIComponent(id)
   useEffect(() => {
-    json(`/v1/edits/${path}`).then(
-      ({ prompt, target_new }) => setSaid(`${prompt} ${target_new}`),
+    askOnce(`/v1/edits/${path}`).then(
+      (edit) => setSaid(statementOf(edit)),
       () => {},
     )
   }, [id])
