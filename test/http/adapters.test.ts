@@ -276,7 +276,7 @@ describe('promotion', () => {
     const log = { ...gateway.log, warn: (_: object, message: string) => void warnings.push(message) }
     const again = openAdapters({ ...gateway, dataDir, log })
     expect(again?.promoted('default')?.id).toBe('one')
-    expect(again?.list().map(({ id }) => id)).toEqual(['one', 'two'])
+    expect(again?.list('default').map(({ id }) => id)).toEqual(['one', 'two'])
     expect(warnings).toEqual([expect.stringMatching(/^adapters\/broken is not served/)])
     expect(existsSync(join(dataDir, 'adapters', '.half'))).toBe(false)
   })
