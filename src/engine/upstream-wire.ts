@@ -65,12 +65,15 @@ function list(value: unknown): readonly unknown[] {
   return Array.isArray(value) ? value : []
 }
 
+/** Budgets and metrics count with what is said here: whole numbers from 0 on, as far as they are exact; else nothing was said. */
+function count(value: unknown): number | null {
+  return Number.isSafeInteger(value) && (value as number) >= 0 ? (value as number) : null
+}
+
 function usageOf(usage: unknown): Chunk['usage'] {
-  const prompt = field(usage, 'prompt_tokens')
-  const completion = field(usage, 'completion_tokens')
-  if (typeof prompt !== 'number' || typeof completion !== 'number') return null
-  const cached = field(field(usage, 'prompt_tokens_details'), 'cached_tokens')
-  return { prompt, completion, cached: typeof cached === 'number' ? cached : 0 }
+  const [prompt, completion] = [count(field(usage, 'prompt_tokens')), count(field(usage, 'completion_tokens'))]
+  if (prompt === null || completion === null) return null
+  return { prompt, completion, cached: count(field(field(usage, 'prompt_tokens_details'), 'cached_tokens')) ?? 0 }
 }
 
 /** The first of `/models`, and vLLM's context length where it says one. */
@@ -79,8 +82,7 @@ export function firstModel(list: unknown, base: string): { readonly id: string; 
   const id = field(entry, 'id')
   if (typeof id !== 'string')
     throw new PalimpsestError('upstream_failed', `Expected ${base}/models to list a model, but it lists none; name the model.`)
-  const length = field(entry, 'max_model_len')
-  return { id, contextTokens: typeof length === 'number' ? length : null }
+  return { id, contextTokens: count(field(entry, 'max_model_len')) || null }
 }
 
 /** The server's refusal as an error of ours. `epochMs`: now. */

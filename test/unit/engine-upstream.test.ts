@@ -120,6 +120,21 @@ describe('the upstream engine', () => {
     expect(end).toEqual({ reason: 'stop', promptTokens: 3, completionTokens: 2, cachedTokens: 0 })
   })
 
+  it.each(['-5', '0.5', '1e999', '"7"', '9007199254740993', 'null', '{}'])(
+    'takes a usage of %s for none, and one that is cached for 0',
+    async (value) => {
+      const said = (prompt: string, completion: string, cached: string) =>
+        `data: {"choices":[],"usage":{"prompt_tokens":${prompt},"completion_tokens":${completion},"prompt_tokens_details":{"cached_tokens":${cached}}}}\n\n`
+      for (const usage of [said(value, '5', '0'), said('31', value, '0')]) {
+        const { finish: end } = await ask(speaks(delta('12345678'), finish('stop'), usage, DONE))
+        expect(end).toEqual({ reason: 'stop', promptTokens: 3, completionTokens: 2, cachedTokens: 0 })
+        server?.close()
+      }
+      const { finish: end } = await ask(speaks(delta('x'), finish('stop'), said('31', '5', value), DONE))
+      expect(end).toMatchObject({ promptTokens: 31, completionTokens: 5, cachedTokens: 0 })
+    },
+  )
+
   it.each<[string, Handler, object]>([
     [
       '429 with its Retry-After',
