@@ -185,7 +185,8 @@ export class Budgets {
       try {
         if (counts !== undefined) this.#save(id, counts)
       } catch (error) {
-        if (this.#timer === undefined) this.#warn(`what keys have used is written later: ${error instanceof Error ? error.message : error}`)
+        if (this.#timer === undefined)
+          this.#warn(`what keys have used is written later: ${error instanceof Error ? error.message : error}`)
         this.#timer ??= setTimeout(() => {
           this.#timer = undefined
           this.flush()

@@ -231,7 +231,17 @@ describe('budgets', () => {
           store.saveUsage(...saved)
         },
       }
-      return { store, key, state, warned, budgets: new Budgets(fails, () => NOON, (message) => void warned.push(message)) }
+      return {
+        store,
+        key,
+        state,
+        warned,
+        budgets: new Budgets(
+          fails,
+          () => NOON,
+          (message) => void warned.push(message),
+        ),
+      }
     }
     const kept = (store: KeyStore, { id }: Key) => store.usage(id)?.tokens
 
@@ -268,7 +278,12 @@ describe('budgets', () => {
 
     test('count all that was set aside where what was used is no number of tokens', () => {
       const { store, key, budgets } = failing()
-      for (const [used, left] of [[Number.NaN, 90], [-5, 80], [0.5, 70], [Number.POSITIVE_INFINITY, 60]] as const) {
+      for (const [used, left] of [
+        [Number.NaN, 90],
+        [-5, 80],
+        [0.5, 70],
+        [Number.POSITIVE_INFINITY, 60],
+      ] as const) {
         budgets.reserve(key, 1, 10).settle(used)
         expect(budgets.rates(key).tokens?.remaining).toBe(left)
       }
