@@ -71,8 +71,9 @@ export interface Limits {
   readonly replayPrompts: number
   /** Latest requests kept in memory for `GET /v1/requests`. */
   readonly recentRequests: number
-  /** Adapters registered, and bytes of the file of one. */
+  /** Adapters registered; of them one tenant's, where keys are asked for; and bytes of the file of one. */
   readonly adapters: number
+  readonly tenantAdapters: number
   readonly adapterBytes: number
   /** Reports of evaluations in `GET /v1/evaluations`, the latest; and the size of one's file. */
   readonly reports: number
@@ -132,6 +133,7 @@ export const DEFAULT_LIMITS: Limits = {
   replayPrompts: 1_000,
   recentRequests: 200,
   adapters: 64,
+  tenantAdapters: 16,
   adapterBytes: 2 * 1024 ** 3,
   reports: 200,
   reportBytes: 16 * 1024 * 1024,

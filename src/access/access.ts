@@ -17,7 +17,13 @@ export interface Access {
 }
 
 /** `store` is read at every request. `now`: milliseconds since the epoch. */
-export function accessBy(store: KeyStore, auth: Auth, loopback: boolean, now: () => number): Access {
+export function accessBy(
+  store: KeyStore,
+  auth: Auth,
+  loopback: boolean,
+  now: () => number,
+  warn: (message: string) => void = () => {},
+): Access {
   const required = (): boolean => {
     switch (auth) {
       case 'auto':
@@ -31,7 +37,7 @@ export function accessBy(store: KeyStore, auth: Auth, loopback: boolean, now: ()
         return auth satisfies never
     }
   }
-  return { required, identify: (token) => store.identify(token), budgets: new Budgets(store, now) }
+  return { required, identify: (token) => store.identify(token), budgets: new Budgets(store, now, warn) }
 }
 
 /** One token, known to the process that serves and asks, may do everything; there is no other. */

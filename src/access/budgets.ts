@@ -37,6 +37,10 @@ interface Counts {
 
 const MINUTE_MS = 60_000
 const DAY_MS = 86_400_000
+/** What could not be written is tried again after this long. */
+const RETRY_MS = 1_000
+/** After a write that failed, the store is left alone for this long: each try may wait for a lock, and everybody waits with it. */
+const REST_MS = 250
 /** When to come back where only requests under way stand in the way. */
 const UNDER_WAY_SECONDS = 1
 
@@ -45,17 +49,24 @@ export const dayOf = (now: number): number => Math.floor(now / DAY_MS)
 /**
  * Requests a minute (a token bucket that holds as many as the limit) and tokens a day of each key. Nothing is awaited between looking and
  * counting, so any number of requests at once stay within the limit together. Every count is written before the request goes on, what is
- * set aside as though it were used: a killed process counts too much rather than too little.
+ * set aside as though it were used: a killed process counts too much rather than too little. Only what a request that is over has used, which
+ * nobody can be refused any more, is counted in memory alone while it can't be written, and written later.
  */
 export class Budgets {
   readonly #store: UsageStore
   readonly #now: () => number
+  readonly #warn: (message: string) => void
   readonly #counts = new Map<string, Counts>()
+  /** Ids of keys whose counts are ahead of the store's. */
+  readonly #unwritten = new Set<string>()
+  #timer: NodeJS.Timeout | undefined
+  #fault: { readonly thrown: unknown; readonly untilMs: number } | null = null
 
   /** `now`: milliseconds since the epoch. */
-  constructor(store: UsageStore, now: () => number) {
+  constructor(store: UsageStore, now: () => number, warn: (message: string) => void = () => {}) {
     this.#store = store
     this.#now = now
+    this.#warn = warn
   }
 
   /** Counts one request. Throws `rate_limit_exceeded`. */
@@ -69,7 +80,7 @@ export class Budgets {
       })
     }
     counts.bucket--
-    this.#save(key, counts)
+    this.#saveOr(key, counts, () => counts.bucket++)
   }
 
   /**
@@ -84,7 +95,9 @@ export class Budgets {
     if (left < least) throw this.#exhausted(limit, counts, least)
     const tokens = Math.min(most, left)
     counts.reserved += tokens
-    this.#save(key, counts)
+    this.#saveOr(key, counts, () => {
+      counts.reserved -= tokens
+    })
     const { day } = counts
     let open = true
     const settle = (used: number) => {
@@ -94,8 +107,10 @@ export class Budgets {
       // What began yesterday was counted yesterday.
       if (now.day !== day) return
       now.reserved -= tokens
-      now.used += used
-      this.#save(key, now)
+      // What is no number of tokens counts as all that was set aside.
+      now.used = Math.min(now.used + (Number.isSafeInteger(used) && used >= 0 ? used : tokens), Number.MAX_SAFE_INTEGER)
+      this.#unwritten.add(key.id)
+      this.flush()
     }
     return { tokens, settle }
   }
@@ -163,7 +178,44 @@ export class Budgets {
     return counts
   }
 
-  #save({ id }: Key, { bucket, bucketAt, day, used, reserved }: Counts): void {
-    this.#store.saveUsage(id, { bucket, bucketAt, day, tokens: used + reserved })
+  /** Writes what the store has not got yet; what fails is tried again by itself. Never throws. */
+  flush(): void {
+    for (const id of this.#unwritten) {
+      const counts = this.#counts.get(id)
+      try {
+        if (counts !== undefined) this.#save(id, counts)
+      } catch (error) {
+        if (this.#timer === undefined)
+          this.#warn(`what keys have used is written later: ${error instanceof Error ? error.message : error}`)
+        this.#timer ??= setTimeout(() => {
+          this.#timer = undefined
+          this.flush()
+        }, RETRY_MS).unref()
+        return
+      }
+    }
+  }
+
+  /** What can't be written is undone, and its request refused. */
+  #saveOr({ id }: Key, counts: Counts, undo: () => void): void {
+    try {
+      this.#save(id, counts)
+    } catch (error) {
+      undo()
+      throw error
+    }
+  }
+
+  #save(id: string, { bucket, bucketAt, day, used, reserved }: Counts): void {
+    if (this.#fault !== null && performance.now() < this.#fault.untilMs) throw this.#fault.thrown
+    try {
+      const tokens = Math.min(used + reserved, Number.MAX_SAFE_INTEGER)
+      this.#store.saveUsage(id, { bucket, bucketAt, day, tokens })
+      this.#fault = null
+      this.#unwritten.delete(id)
+    } catch (thrown) {
+      this.#fault = { thrown, untilMs: performance.now() + REST_MS }
+      throw thrown
+    }
   }
 }

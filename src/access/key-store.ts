@@ -17,6 +17,8 @@ export interface Usage {
 
 export interface KeyStoreOptions {
   readonly file: string
+  /** How long a statement may wait for another process's, once the file is open; everything else waits with it. Absent: seconds. */
+  readonly busyMs?: number
   /** Runs `work`; turns its faults into our errors. */
   readonly guarded: <T>(doing: string, work: () => T) => T
 }
@@ -61,7 +63,7 @@ export class KeyStore {
   readonly #any: Database.Statement<[]>
   readonly #save: Database.Statement<unknown[]>
 
-  constructor({ file, guarded }: KeyStoreOptions) {
+  constructor({ file, busyMs, guarded }: KeyStoreOptions) {
     this.#guarded = guarded
     this.#db = guarded('opening the keys', () => {
       mkdirSync(dirname(file), { recursive: true })
@@ -71,6 +73,7 @@ export class KeyStore {
       db.pragma('journal_mode = WAL')
       db.pragma('synchronous = NORMAL')
       db.transaction(() => db.exec(SCHEMA)).immediate()
+      if (busyMs !== undefined) db.pragma(`busy_timeout = ${busyMs}`)
       return db
     })
     this.#byId = this.#db.prepare('SELECT * FROM keys WHERE id = ?')

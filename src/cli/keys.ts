@@ -16,10 +16,12 @@ import { count, table } from './table.ts'
 
 /** Beside the memory, but not within what its lock guards: keys are made and revoked while a gateway runs. */
 const FILE = 'keys.db'
+/** A gateway waits no longer than this for what the command line writes: no answer goes on meanwhile. */
+const BUSY_MS = 50
 
-export function openKeys(dataDir: string): KeyStore {
+export function openKeys(dataDir: string, busyMs?: number): KeyStore {
   const file = join(dataDir, FILE)
-  return new KeyStore({ file, guarded: (doing, work) => guarded(file, doing, work) })
+  return new KeyStore({ file, guarded: (doing, work) => guarded(file, doing, work), ...(busyMs !== undefined && { busyMs }) })
 }
 
 export interface OpenAccess {
@@ -43,13 +45,17 @@ export function openAccess(
       `With --auth none everybody who reaches ${host} could use and change this gateway. Leave --auth away; behind a proxy that checks who comes, say --auth none-anywhere.`,
       { param: 'auth' },
     )
-  const store = openKeys(dataDir)
-  const access = accessBy(store, auth, loopback, now)
+  const store = openKeys(dataDir, BUSY_MS)
+  const access = accessBy(store, auth, loopback, now, (message) => log.warn({}, message))
   if (!access.required() && !loopback)
     log.warn({}, `no key is asked for: everybody who reaches ${host} can use and change this gateway`)
   if (access.required() && !store.any())
     log.warn({}, 'keys are asked for and there is none: make one with palimpsest keys create')
-  return { access, close: () => store.close() }
+  const close = () => {
+    access.budgets.flush()
+    store.close()
+  }
+  return { access, close }
 }
 
 interface Typed {

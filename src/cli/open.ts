@@ -83,7 +83,8 @@ export async function openParts({
       memory: held,
       folder,
       gateway: (engine, models) => {
-        const adapters = openAdapters({ dataDir: config.dataDir, engine, memory: held, limits: config.limits, now, log })
+        const { dataDir, limits } = config
+        const adapters = openAdapters({ dataDir, engine, memory: held, limits, now, log, ...(access && { access }) })
         const gateway: Gateway = {
           ...{
             engine,

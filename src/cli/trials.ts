@@ -77,7 +77,7 @@ export function declareFiles(dir: string, gateway: Gateway): void {
       const content = readFileSync(join(dir, name), 'utf8')
       const body: unknown = name.endsWith('.json') ? JSON.parse(content) : parseYaml(content)
       const tenant = (body as { tenant?: string } | null)?.tenant ?? DEFAULT_TENANT
-      const experiment = readExperiment(body, limits, tenant, { ...servedNow(gateway), source })
+      const experiment = readExperiment(body, limits, tenant, { ...servedNow(gateway, tenant), source })
       const known = experiments.registry.all(tenant).find(({ id }) => id === experiment.id)
       if (known === undefined) experiments.registry.declare(experiment)
       else if (JSON.stringify(known.arms) !== JSON.stringify(experiment.arms))

@@ -4,7 +4,7 @@ import type { RouteStep } from '../trace.ts'
 import { BREAKER_LIMITS, Breaker, type BreakerLimits } from './breaker.ts'
 import type { Backend } from './engine.ts'
 import type { UpstreamServer } from './upstream-server.ts'
-import type { Chunk } from './upstream-wire.ts'
+import { type Chunk, UpstreamFault } from './upstream-wire.ts'
 
 export interface FleetOptions {
   readonly now: () => number
@@ -119,7 +119,8 @@ export class Fleet {
         member.breaker.paused((error.retryAfterSeconds ?? 1) * 1000)
         return true
       case 'upstream_failed':
-        member.lastFault = error.message
+        // Everybody may see it: nothing that the server said.
+        member.lastFault = error instanceof UpstreamFault ? error.state : error.code
         member.breaker.failed()
         if (error.retryAfterSeconds !== undefined) member.breaker.paused(error.retryAfterSeconds * 1000)
         return true
@@ -157,7 +158,9 @@ export class Fleet {
   }
 
   #faults(): string {
-    return this.#members.map(({ server, breaker, lastFault }) => `${server.name}: ${lastFault ?? breaker.state}`).join('; ')
+    return this.backends()
+      .map(({ name, state }) => `${name}: ${state}`)
+      .join('; ')
   }
 
   /** A server that answers nobody at the moment is looked at, so that its end is known before a client meets it. */

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { stat } from 'node:fs/promises'
 import { pipeline } from 'node:stream/promises'
-import { type GgufFileInfo, type GgufTensorInfo, readGgufFileInfo } from 'node-llama-cpp'
+import type { GgufFileInfo } from 'node-llama-cpp'
 import { PalimpsestError } from '../errors.ts'
+import { findNotFinite, type GgufHeader, type GgufTensorPlace, readGgufHeader } from './gguf-header.ts'
 
 /** What the header of a GGUF LoRA file says (llama.cpp, convert_lora_to_gguf.py and src/llama-adapter.cpp). */
 export interface LoraHeader {
@@ -41,44 +41,37 @@ async function fileSha256(path: string): Promise<string> {
 }
 
 /**
- * The header, once it is sure that the adapter is for this model: architecture, names and shapes of its weights, rank, vocabulary. Throws
- * `adapter_mismatch` that says what was expected and what came.
+ * The header, once it is sure that the adapter is for this model: architecture, names and shapes of its weights, rank, vocabulary; and that
+ * its weights are numbers. Throws `adapter_mismatch` that says what was expected and what came.
  */
 export async function readLora(path: string, base: GgufFileInfo): Promise<LoraHeader> {
-  const bytes = await stat(path).then(({ size }) => size)
-  const info = await headerOf(path)
-  const { general, adapter } = metadataOf(info)
-  if (general.type !== 'adapter' || adapter?.type !== 'lora')
-    throw mismatch('general.type adapter and adapter.type lora', `${shown(general.type)} and ${shown(adapter?.type)}`)
+  const { values, tensors, bytes } = await headerOf(path)
+  const [type, kind] = [values.get('general.type'), values.get('adapter.type')]
+  if (type !== 'adapter' || kind !== 'lora')
+    throw mismatch('general.type adapter and adapter.type lora', `${shown(type)} and ${shown(kind)}`)
   const { architecture } = base.metadata.general
-  if (general.architecture !== architecture)
-    throw mismatch(`an adapter for ${architecture}`, `one for ${shown(general.architecture)}`)
-  if (adapter.alora !== undefined) throw mismatch('a plain LoRA', 'one that waits for an invocation (aLoRA), which is not served')
-  checkVocabulary(info, base)
-  const pairs = pairsOf(info.fullTensorInfo ?? [])
-  const shapes = new Map((base.fullTensorInfo ?? []).map((tensor) => [tensor.name, sizesOf(tensor)]))
+  const own = values.get('general.architecture')
+  if (own !== architecture) throw mismatch(`an adapter for ${architecture}`, `one for ${shown(own)}`)
+  if ([...values.keys()].some((key) => key.startsWith('adapter.alora')))
+    throw mismatch('a plain LoRA', 'one that waits for an invocation (aLoRA), which is not served')
+  const alpha = values.get('adapter.lora.alpha') ?? 0
+  if (!Number.isFinite(alpha)) throw mismatch('a finite adapter.lora.alpha', shown(alpha))
+  checkVocabulary(values.get('tokenizer.ggml.tokens'), base)
+  const pairs = pairsOf(tensors)
+  const shapes = new Map((base.fullTensorInfo ?? []).map(({ name, dimensions }) => [name, dimensions.map(Number)]))
   for (const [name, pair] of pairs) checkPair(name, pair, shapes.get(name))
-  const end = Math.max(...(info.fullTensorInfo ?? []).map(({ fileOffset }) => Number(fileOffset)), 0)
-  if (end >= bytes) throw mismatch(`a file of more than ${end} bytes`, `one that breaks off after ${bytes}`)
-  const rank = Math.max(...[...pairs].map(([name, { a }]) => (isEmbedding(name) ? (a?.[0] ?? 0) : (a?.[1] ?? 0))))
+  const broken = await findNotFinite(path, tensors)
+  if (broken !== null) throw mismatch('finite weights', `NaN or infinity in \`${broken}\``)
+  const rank = [...pairs].reduce((most, [name, { a }]) => Math.max(most, rankOf(name, a) ?? 0), 0)
   return { architecture, rank, bytes, weights: [...pairs.keys()] }
 }
 
-async function headerOf(path: string): Promise<GgufFileInfo> {
+async function headerOf(path: string): Promise<GgufHeader> {
   try {
-    return await readGgufFileInfo(path, { sourceType: 'filesystem', logWarnings: false })
+    return await readGgufHeader(path)
   } catch (cause) {
     throw mismatch('a GGUF file', `one whose header can't be read (${cause instanceof Error ? cause.message : cause})`, cause)
   }
-}
-
-interface LoraMetadata {
-  readonly general: { readonly type?: unknown; readonly architecture?: unknown }
-  readonly adapter?: { readonly type?: unknown; readonly alora?: unknown }
-}
-
-function metadataOf({ metadata }: GgufFileInfo): LoraMetadata {
-  return { general: {}, ...(metadata as unknown as Partial<LoraMetadata>) }
 }
 
 interface Pair {
@@ -86,12 +79,12 @@ interface Pair {
   b?: Sizes
 }
 
-function pairsOf(tensors: readonly GgufTensorInfo[]): Map<string, Pair> {
+function pairsOf(tensors: readonly GgufTensorPlace[]): Map<string, Pair> {
   const pairs = new Map<string, Pair>()
   for (const tensor of tensors) {
     const [, name, part] = PAIR.exec(tensor.name) ?? []
     if (name === undefined) throw mismatch('tensors named NAME.lora_a and NAME.lora_b', `\`${tensor.name.slice(0, 80)}\``)
-    pairs.set(name, { ...pairs.get(name), [part ?? '']: sizesOf(tensor) })
+    pairs.set(name, { ...pairs.get(name), [part ?? '']: padded(tensor.sizes) })
   }
   if (pairs.size === 0) throw mismatch('at least one pair of tensors NAME.lora_a and NAME.lora_b', 'none')
   return pairs
@@ -105,23 +98,34 @@ function checkPair(name: string, { a, b }: Pair, weight: Sizes | undefined): voi
   const shape = isEmbedding(name) ? [b[1], a[1]] : [a[0], b[1]]
   if (shape[0] !== weight[0] || shape[1] !== weight[1])
     throw mismatch(`\`${name}\` of ${weight.join(' × ')}`, `an adapter for ${shape.join(' × ')}`)
-  const ranks = isEmbedding(name) ? [a[0], b[0]] : [a[1], b[0]]
+  const deeper = [2, 3].map((at) => [weight[at] ?? 1, a[at], b[at]] as const)
+  for (const [size, ...own] of deeper)
+    if (own.some((one) => one !== size))
+      throw mismatch(`\`${name}\` of ${weight.join(' × ')}`, `parts of ${a.join(' × ')} and ${b.join(' × ')}`)
+  const ranks = [rankOf(name, a), b[0]]
   if (ranks[0] !== ranks[1]) throw mismatch(`one rank in both parts of \`${name}\``, `${ranks.join(' and ')}`)
+  const most = Math.min(weight[0] ?? 0, weight[1] ?? 0)
+  if ((b[0] ?? 0) > most) throw mismatch(`a rank of at most ${most} for \`${name}\``, `${b[0]}`)
+}
+
+/** Sizes of 1 at the end may be left away. */
+function padded(sizes: Sizes): Sizes {
+  return [...sizes, 1, 1, 1].slice(0, 4)
+}
+
+function rankOf(name: string, a: Sizes | undefined): number | undefined {
+  return isEmbedding(name) ? a?.[0] : a?.[1]
 }
 
 function isEmbedding(name: string): boolean {
   return name === 'token_embd.weight'
 }
 
-function sizesOf({ dimensions }: GgufTensorInfo): Sizes {
-  return dimensions.map(Number)
-}
-
 /** Adapters seldom bring one; where one does, it has to be the model's. */
-function checkVocabulary(adapter: GgufFileInfo, base: GgufFileInfo): void {
-  const own = (adapter.metadata as Partial<GgufFileInfo['metadata']>).tokenizer?.ggml?.tokens
+function checkVocabulary(own: ReturnType<GgufHeader['values']['get']>, base: GgufFileInfo): void {
   const { tokens } = base.metadata.tokenizer.ggml
   if (own === undefined) return
+  if (typeof own !== 'object') throw mismatch('a vocabulary of texts', shown(own))
   const differs = own.findIndex((token, i) => token !== tokens[i])
   if (own.length !== tokens.length || differs !== -1)
     throw mismatch(

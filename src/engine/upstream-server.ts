@@ -2,7 +2,7 @@ import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https'
 import { PalimpsestError } from '../errors.ts'
 import { eventData } from './event-stream.ts'
-import { type Chunk, chunkOf, firstModel, refusal, unreachable } from './upstream-wire.ts'
+import { type Chunk, chunkOf, firstModel, refusal, UpstreamFault, unreachable, unstreamed } from './upstream-wire.ts'
 
 export interface UpstreamServerOptions {
   /** Of any OpenAI-compatible server: its origin ("http://host:8000"), or the base under which `/chat/completions` lies. */
@@ -20,12 +20,20 @@ export interface Patience {
   /** From the request to the first byte of the answer: the prompt is read in this time. */
   readonly firstByteMs: number
   readonly betweenBytesMs: number
+  /** From the first byte to the last. */
+  readonly answerMs: number
 }
 
-export const PATIENCE: Patience = { connectMs: 5_000, firstByteMs: 120_000, betweenBytesMs: 60_000 }
+export const PATIENCE: Patience = { connectMs: 5_000, firstByteMs: 120_000, betweenBytesMs: 60_000, answerMs: 3_600_000 }
 
 const MODELS_BYTES = 4 * 1024 * 1024
 const REFUSAL_BYTES = 64 * 1024
+/** Of one answer as it is sent: every token is wrapped in some hundred bytes, and log probabilities in thousands. */
+const ANSWER_BYTES = 512 * 1024 * 1024
+/** Of one answer's text and calls; no model writes that many. */
+const ANSWER_CHARS = 16 * 1024 * 1024
+/** What stands where the server repeats the key that we sent. */
+const STRUCK_OUT = '[key]'
 /** Patience with a server that is only asked whether it lives. */
 const LOOK_MS = 5_000
 
@@ -38,6 +46,7 @@ export class UpstreamServer {
   /** What it is asked for; null until `identify`, where it was not given. */
   model: string | null
   readonly #headers: Record<string, string>
+  readonly #key: RegExp | null
   readonly #patience: Patience
   readonly #agent: HttpAgent
 
@@ -47,6 +56,7 @@ export class UpstreamServer {
     this.weight = weight
     this.model = model ?? null
     this.#headers = { 'content-type': 'application/json', ...(apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` }) }
+    this.#key = apiKey ? inText(apiKey) : null
     this.#patience = patience
     const keepAlive = { keepAlive: true, maxFreeSockets: 16, timeout: 15_000 }
     this.#agent = this.base.startsWith('https:') ? new HttpsAgent(keepAlive) : new HttpAgent(keepAlive)
@@ -73,7 +83,7 @@ export class UpstreamServer {
     try {
       const response = await this.#exchange('GET', '/models', undefined, call)
       const status = response.statusCode ?? 0
-      if (status >= 500) throw refusal(status, null, await whole(response, REFUSAL_BYTES), this.base, Date.now())
+      if (status >= 500) throw new UpstreamFault(this.base, `answered with status ${status}`)
     } catch (cause) {
       throw this.#reason(call, cause)
     } finally {
@@ -86,15 +96,19 @@ export class UpstreamServer {
     const call = new Call(signal, this.#patience, this.base)
     try {
       const response = await this.#ask('POST', '/chat/completions', JSON.stringify(body), call)
+      if (response.headers['content-type']?.startsWith('application/json'))
+        throw unstreamed(this.#withoutKey(await whole(response, REFUSAL_BYTES)), this.base)
       let reason: Chunk['reason'] = null
-      for await (const data of eventData(watched(response, call))) {
+      let chars = 0
+      for await (const data of eventData(this.#watched(response, call))) {
         if (data === '[DONE]') break
-        const chunk = chunkOf(data, this.base)
+        const chunk = chunkOf(this.#withoutKey(data), this.base)
         reason = chunk?.reason ?? reason
+        chars += chunk === null ? 0 : charsOf(chunk)
+        if (chars > ANSWER_CHARS) throw new UpstreamFault(this.base, `sent an answer of more than ${ANSWER_CHARS} characters`)
         if (chunk !== null) yield chunk
       }
-      if (reason === null)
-        throw new PalimpsestError('upstream_failed', `${this.base} ended its answer without saying why; try again.`)
+      if (reason === null) throw new UpstreamFault(this.base, 'ended its answer without saying why; try again')
     } catch (cause) {
       throw this.#reason(call, cause)
     } finally {
@@ -111,12 +125,29 @@ export class UpstreamServer {
     return cause instanceof PalimpsestError ? cause : unreachable(this.base, cause)
   }
 
+  /** Servers, and proxies before them, may repeat what they were sent. */
+  #withoutKey(text: string): string {
+    return this.#key === null ? text : text.replace(this.#key, STRUCK_OUT)
+  }
+
+  async *#watched(response: IncomingMessage, call: Call): AsyncGenerator<Uint8Array, void> {
+    let left = ANSWER_BYTES
+    call.limit()
+    for await (const bytes of response) {
+      call.watch('betweenBytesMs')
+      left -= bytes.length
+      if (left < 0) throw new UpstreamFault(this.base, `sent an answer of more than ${ANSWER_BYTES} bytes`)
+      yield bytes
+    }
+  }
+
   async #ask(method: string, path: string, body: string | undefined, call: Call): Promise<IncomingMessage> {
     const response = await this.#exchange(method, path, body, call)
     const status = response.statusCode ?? 0
     if (status >= 200 && status < 300) return response
     const header = response.headers['retry-after'] ?? null
-    throw refusal(status, header, await whole(response, REFUSAL_BYTES).catch(() => ''), this.base, Date.now())
+    const said = await whole(response, REFUSAL_BYTES).catch(() => '')
+    throw refusal(status, header, this.#withoutKey(said), this.base, Date.now())
   }
 
   #exchange(method: string, path: string, body: string | undefined, call: Call): Promise<IncomingMessage> {
@@ -141,11 +172,20 @@ export class UpstreamServer {
   }
 }
 
-async function* watched(response: IncomingMessage, call: Call): AsyncGenerator<Uint8Array, void> {
-  for await (const bytes of response) {
-    call.watch('betweenBytesMs')
-    yield bytes
-  }
+/** The key wherever it stands, and as JSON may spell it. */
+function inText(key: string): RegExp {
+  const spelt = [...key].map((char) => {
+    const code = char.charCodeAt(0).toString(16).padStart(4, '0')
+    return `(?:\\\\u${code}|\\\\?${char.replace(/[^A-Za-z0-9]/g, '\\$&')})`
+  })
+  return new RegExp(spelt.join(''), 'gi')
+}
+
+function charsOf({ text, calls }: Chunk): number {
+  return calls.reduce(
+    (sum, { name = '', id = '', arguments: given }) => sum + name.length + id.length + given.length,
+    text.length,
+  )
 }
 
 async function whole(response: IncomingMessage, limitBytes: number): Promise<string> {
@@ -180,6 +220,7 @@ const WAITED_FOR: Readonly<Record<keyof Patience, string>> = {
   connectMs: 'could not be connected to within',
   firstByteMs: 'was silent for',
   betweenBytesMs: 'was silent in mid-answer for',
+  answerMs: 'did not end its answer within',
 }
 
 /** One exchange: aborted by whoever asked, or by the server's silence, whichever is first. */
@@ -189,6 +230,7 @@ class Call {
   readonly #base: string
   readonly signal: AbortSignal
   #timer: NodeJS.Timeout | undefined
+  #limit: NodeJS.Timeout | undefined
 
   constructor(asker: AbortSignal, patience: Patience, base: string) {
     this.signal = AbortSignal.any([asker, this.#controller.signal])
@@ -199,16 +241,24 @@ class Call {
   /** (Re)starts the clock. */
   watch(bound: keyof Patience): void {
     clearTimeout(this.#timer)
+    this.#timer = this.#abortAfter(bound)
+  }
+
+  /** The answer has begun, and is to end some time. */
+  limit(): void {
+    this.#limit = this.#abortAfter('answerMs')
+  }
+
+  #abortAfter(bound: keyof Patience): NodeJS.Timeout {
     const ms = this.#patience[bound]
-    this.#timer = setTimeout(() => {
-      const message = `${this.#base} ${WAITED_FOR[bound]} ${ms / 1000} s; try again, or allow it more time.`
-      this.#controller.abort(new PalimpsestError('upstream_failed', message))
-    }, ms)
+    const state = `${WAITED_FOR[bound]} ${ms / 1000} s; try again, or allow it more time`
+    return setTimeout(() => this.#controller.abort(new UpstreamFault(this.#base, state)), ms)
   }
 
   /** Also ends the connection, where the answer was not read to its end. */
   end(): void {
     clearTimeout(this.#timer)
+    clearTimeout(this.#limit)
     this.#controller.abort()
   }
 }

@@ -1,4 +1,3 @@
-import { PalimpsestError } from '../errors.ts'
 import type { Sampling } from '../request.ts'
 import type { Trace } from '../trace.ts'
 import type { BreakerLimits } from './breaker.ts'
@@ -8,7 +7,7 @@ import { SlotQueue, shuttingDown } from './queue.ts'
 import { TextStream } from './text-stream.ts'
 import { chatBody } from './upstream-request.ts'
 import { PATIENCE, type Patience, UpstreamServer, type UpstreamServerOptions } from './upstream-server.ts'
-import type { Chunk } from './upstream-wire.ts'
+import { CallPlaces, type Chunk, UpstreamFault } from './upstream-wire.ts'
 
 export interface UpstreamOptions {
   readonly servers: readonly UpstreamServerOptions[]
@@ -97,6 +96,7 @@ class UpstreamEngine implements Engine {
 
   async *#relay(chunks: AsyncGenerator<Chunk, void>, sampling: Sampling, trace: Trace): AsyncGenerator<Piece, Finish> {
     const text = new TextStream(sampling.stop)
+    const places = new CallPlaces('The server')
     let shownChars = 0
     let parts = 0
     let reason: Finish['reason'] | null = null
@@ -107,14 +107,14 @@ class UpstreamEngine implements Engine {
       const shown = text.push(Buffer.from(chunk.text))
       shownChars += shown.length
       if (shown !== '' || chunk.calls.length > 0) parts++
-      const { calls, tokens } = chunk
+      const calls = chunk.calls.map((piece) => places.place(piece))
+      const { tokens } = chunk
       if (shown !== '' || calls.length > 0 || tokens.length > 0)
         yield { text: shown, ...(calls.length > 0 && { calls }), ...(tokens.length > 0 && { tokens }) }
       reason = chunk.reason ?? reason
       usage = chunk.usage ?? usage
     }
-    if (reason === null)
-      throw new PalimpsestError('upstream_failed', 'The server ended its answer without saying why; try again.')
+    if (reason === null) throw new UpstreamFault('The server', 'ended its answer without saying why; try again')
     const rest = text.end()
     if (rest !== '') yield { text: rest }
     trace.promptTokens = usage?.prompt ?? trace.promptTokens

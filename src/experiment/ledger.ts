@@ -79,6 +79,9 @@ export interface LedgerOptions {
   readonly limits: LedgerLimits
 }
 
+/** How long a statement may wait for another process's: no answer goes on meanwhile. */
+const BUSY_MS = 250
+
 const NEGATIVE = ['negative', 'bad', 'wrong', 'down', 'thumbs_down', 'dislike']
 
 /**
@@ -99,6 +102,7 @@ export class Ledger {
       this.#db.pragma('journal_mode = WAL')
       this.#db.pragma('synchronous = NORMAL')
       this.#db.transaction(() => this.#db.exec(LEDGER_SCHEMA)).immediate()
+      this.#db.pragma(`busy_timeout = ${BUSY_MS}`)
       return this.#db.prepare('SELECT count(*) FROM answers').pluck().get() as number
     })
   }

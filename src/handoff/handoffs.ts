@@ -108,7 +108,7 @@ export class Handoffs {
     const { edits, notes } = chooseEdits(memory, tenant, query, method, engine.model.name, limits.handoffEdits)
     const at = new Date(now())
     const id = request.id ?? this.#freeId(`${method}-${at.toISOString().slice(0, 19).replace(/[-:]/g, '').replace('T', '-')}`)
-    const isTaken = this.#store.get(id) !== undefined || gateway.adapters?.list().some((one) => one.id === id) === true
+    const isTaken = this.#store.get(id) !== undefined || gateway.adapters?.has(id) === true
     if (isTaken) throw conflict(`There is a hand-off or an adapter '${id}' already: choose another id.`)
     const job: Job = {
       ...{ id, tenant, method, state: 'queued', created: at.toISOString(), updated: at.toISOString() },
@@ -195,14 +195,14 @@ export class Handoffs {
     const found = misfits(await this.#facts(adapter, replace))
     if (found.length > 0)
       throw conflict(`'${id}' is not promoted: ${found.map(({ why, message }) => `${why}: ${message}`).join('; ')}.`)
-    const promoted = await adapters.promote(id, gated)
+    const promoted = await adapters.promote(id, tenant, gated)
     return { adapter: promoted, snapshot: this.#snapshots.get(id) ?? '' }
   }
 
   /** The prompt edits return. */
   async rollback(tenant: string, id: string): Promise<Adapter> {
     const { adapters } = this.#able()
-    return adapters.rollback(this.#ownAdapter(tenant, id).id)
+    return adapters.rollback(this.#ownAdapter(tenant, id).id, tenant)
   }
 
   async #facts(adapter: Adapter, replace: boolean): Promise<Facts> {
@@ -226,7 +226,7 @@ export class Handoffs {
     const job = this.#store.get(id)
     if (job?.tenant === tenant && job.state !== 'done')
       throw conflict(`Hand-off '${id}' is ${job.state}: it has no adapter to promote.`)
-    const adapter = adapters.get(id)
+    const adapter = adapters.get(id, tenant)
     if (adapter.tenant !== tenant)
       throw new PalimpsestError('adapter_not_found', `There is no adapter '${id}' in tenant '${tenant}'.`, { param: 'id' })
     return adapter

@@ -88,7 +88,8 @@ class Trip {
 
   async #remove(isMeant: (id: string) => boolean): Promise<void> {
     const { adapters } = this.#road.gateway
-    for (const { id } of adapters.list().filter((one) => isMeant(one.id))) await adapters.remove(id).catch(() => {})
+    const { tenant } = this.#job
+    for (const { id } of adapters.list(tenant).filter((one) => isMeant(one.id))) await adapters.remove(id, tenant).catch(() => {})
   }
 
   #partId(index: number): string {
@@ -182,7 +183,7 @@ class Trip {
 
   async #register(stage: Stage, id: string): Promise<Adapter> {
     const { adapters } = this.#road.gateway
-    const held = adapters.list().find((one) => one.id === id)
+    const held = adapters.list(this.#job.tenant).find((one) => one.id === id)
     if (held?.sha256 === stage.sha256) return held
     const file = join(this.#folder, stage.file)
     if (!existsSync(file)) throw new HandoffFault('lost', `${file} is gone.`, 'Start the hand-off again.')
@@ -203,7 +204,7 @@ class Trip {
   async #assess(index: number, stage: Stage, adapter: Adapter, records: readonly DataRecord[]): Promise<Stage> {
     const { gateway, signal } = this.#road
     const { settings } = this.#job
-    await gateway.adapters.load(adapter.id)
+    await gateway.adapters.load(adapter.id, adapter.tenant)
     const edits = this.#edits.slice(0, stage.edits)
     const probes = await this.#probes(edits, records)
     const answers = openAnswers(join(this.#folder, 'answers.jsonl'), true)
@@ -240,8 +241,8 @@ class Trip {
     return live.map(({ edit }) => edit)
   }
 
-  async #takeBack({ id }: Adapter, { measures, edits }: Stage): Promise<Job> {
-    await this.#road.gateway.adapters.remove(id)
+  async #takeBack({ id, tenant }: Adapter, { measures, edits }: Stage): Promise<Job> {
+    await this.#road.gateway.adapters.remove(id, tenant)
     await this.#forgetParts()
     const broken = measures
       .filter(({ ok }) => !ok)

@@ -46,8 +46,8 @@ export async function takeIn({
   const made = { id, tenant, baseSha256: base.sha256, method, edits: [...new Set(edits)], created: Math.round(now()), scale: 1 }
   const keep = async (file: string) => {
     const adapter = await adapters.register(createReadStream(file), made)
-    return adapters.load(adapter.id).catch(async (error) => {
-      await adapters.remove(adapter.id)
+    return adapters.load(adapter.id, tenant).catch(async (error) => {
+      await adapters.remove(adapter.id, tenant)
       throw error
     })
   }

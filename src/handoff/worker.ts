@@ -52,6 +52,8 @@ export async function runWorker({ editor, job, folder, limits, signal, onEvent }
   lowerPriority(child)
   const conversation = new Conversation(child, limits, onEvent)
   const log = createWriteStream(join(folder, 'worker.log'), { flags: 'a' })
+  // A full disk costs the log, not the gateway.
+  log.on('error', () => {})
   let said = ''
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     said = (said + text).slice(-SAID_CHARS)

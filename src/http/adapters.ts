@@ -4,12 +4,12 @@ import type { Adapter, Adapters } from '../models/adapters.ts'
 import { readAdapterChange, readAdapterFields, readAdapterFile, readAdapterPromotion, wireAdapter } from '../openai/adapters.ts'
 import { bytes, json, mediaType, optionalJson } from './body.ts'
 import { refuseWhenClosing, tenantHeader } from './exchange.ts'
-import { pathParam } from './query.ts'
+import { pathParam, tenantOf } from './query.ts'
 import type { Routes } from './routes.ts'
 
 /**
  * `/v1/adapters`: register (a file in the data folder, or the body itself as `application/octet-stream`), list, load, unload, scale, promote,
- * roll back, delete. Not served where the engine takes no adapters.
+ * roll back, delete. Another tenant's do not exist. Not served where the engine takes no adapters.
  */
 export function adapterRoutes(gateway: Gateway): Routes {
   const { adapters, limits, now } = gateway
@@ -17,17 +17,18 @@ export function adapterRoutes(gateway: Gateway): Routes {
   const small = bytes(limits.chatBodyBytes)
   const open = refuseWhenClosing(gateway)
   const shown = (adapter: Adapter) => wireAdapter(adapter, adapters)
-  const change = (work: (id: string, body: unknown) => Promise<Adapter>) => [
+  const asked = (req: Request) => [pathParam(req, 'id'), tenantOf(req)] as const
+  const change = (work: (asked: readonly [id: string, tenant: string], body: unknown) => Promise<Adapter>) => [
     open,
     small,
     async (req: Request, res: { json(body: unknown): unknown }) => {
       const body = optionalJson(req, limits.jsonDepthLevels)
-      res.json(shown(await work(pathParam(req, 'id'), body)))
+      res.json(shown(await work(asked(req), body)))
     },
   ]
   return {
     '/v1/adapters': {
-      get: [(_req, res) => void res.json({ object: 'list', data: adapters.list().map(shown) })],
+      get: [(req, res) => void res.json({ object: 'list', data: adapters.list(tenantOf(req)).map(shown) })],
       post: [
         open,
         (req, res, next) => (mediaType(req) === 'application/octet-stream' ? next() : small(req, res, next)),
@@ -35,27 +36,27 @@ export function adapterRoutes(gateway: Gateway): Routes {
       ],
     },
     '/v1/adapters/:id': {
-      get: [(req, res) => void res.json(shown(adapters.get(pathParam(req, 'id'))))],
+      get: [(req, res) => void res.json(shown(adapters.get(...asked(req))))],
       patch: [
         open,
         small,
         async (req, res) => {
           const to = readAdapterChange(json(req, limits.jsonDepthLevels), limits)
-          res.json(shown(await adapters.change(pathParam(req, 'id'), to)))
+          res.json(shown(await adapters.change(...asked(req), to)))
         },
       ],
       delete: [
         open,
         async (req, res) => {
-          const { id } = await adapters.remove(pathParam(req, 'id'))
+          const { id } = await adapters.remove(...asked(req))
           res.json({ object: 'adapter.deleted', id, deleted: true })
         },
       ],
     },
-    '/v1/adapters/:id/load': { post: change((id) => adapters.load(id)) },
-    '/v1/adapters/:id/unload': { post: change((id) => adapters.unload(id)) },
-    '/v1/adapters/:id/promote': { post: change((id, body) => adapters.promote(id, readAdapterPromotion(body))) },
-    '/v1/adapters/:id/rollback': { post: change((id) => adapters.rollback(id)) },
+    '/v1/adapters/:id/load': { post: change((one) => adapters.load(...one)) },
+    '/v1/adapters/:id/unload': { post: change((one) => adapters.unload(...one)) },
+    '/v1/adapters/:id/promote': { post: change((one, body) => adapters.promote(...one, readAdapterPromotion(body))) },
+    '/v1/adapters/:id/rollback': { post: change((one) => adapters.rollback(...one)) },
   }
 
   /** The engine loads what is registered, so that a file that it refuses is refused now; nothing is kept of it. */
@@ -69,9 +70,9 @@ export function adapterRoutes(gateway: Gateway): Routes {
 
   async function loaded(into: Adapters, adapter: Adapter): Promise<Adapter> {
     try {
-      return await into.load(adapter.id)
+      return await into.load(adapter.id, adapter.tenant)
     } catch (error) {
-      await into.remove(adapter.id)
+      await into.remove(adapter.id, adapter.tenant)
       throw error
     }
   }

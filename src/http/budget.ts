@@ -3,7 +3,7 @@ import type { Gateway } from '../gateway.ts'
 import type { Sampling } from '../request.ts'
 import type { Trace } from '../trace.ts'
 import { tellRates } from './auth.ts'
-import { exchangeOf } from './exchange.ts'
+import { exchangeOf, guarded } from './exchange.ts'
 
 /** What is about to be asked of the model. */
 export interface Asked {
@@ -43,7 +43,8 @@ export function setAside(res: Response, gateway: Gateway, least: number, most: n
   if (key === undefined || gateway.access === undefined) return most
   try {
     const { tokens, settle } = gateway.access.budgets.reserve(key, least, most)
-    res.once('close', () => settle(used()))
+    const end = () => settle(used())
+    res.once('close', guarded(gateway, 'settling a budget', end))
     return tokens
   } finally {
     tellRates(res, gateway, key)

@@ -24,7 +24,7 @@ export function calledBy<Asked extends { readonly caller?: Caller }>(
   return { ...request, caller }
 }
 
-/** What a request may name now. */
+/** What a request may name now; adapters by its tenant. */
 export function servedBy({
   engine,
   models,
@@ -35,6 +35,6 @@ export function servedBy({
     model: engine.model.name,
     templates: templates.names(),
     ...(models && { others: models.names() }),
-    ...(adapters && { adapters: adapters.list().map(({ id }) => id) }),
+    ...(adapters && { adapters: (tenant: string) => adapters.list(tenant).map(({ id }) => id) }),
   }
 }

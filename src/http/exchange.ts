@@ -49,6 +49,21 @@ export interface Completed extends Exchange {
 
 export type Observer = (completed: Completed) => void
 
+/** A listener that throws ends the process, since nobody stands above it to catch. What this one throws goes to the log, or nowhere. */
+export function guarded<Args extends unknown[]>({ log }: Pick<Gateway, 'log'>, doing: string, work: (...args: Args) => void) {
+  return (...args: Args): void => {
+    try {
+      work(...args)
+    } catch (err) {
+      try {
+        log.error({ err }, `${doing} failed`)
+      } catch {
+        // The log itself is what fails.
+      }
+    }
+  }
+}
+
 const exchanges = new WeakMap<Response, Exchange>()
 
 export function exchangeOf(res: Response): Exchange {
@@ -58,7 +73,9 @@ export function exchangeOf(res: Response): Exchange {
 }
 
 /** Gives the request its id (the client's `x-request-id` where it is sane) and its response the times it took; tells the observers of its end. */
-export function beginExchange({ limits, now }: Gateway, observers: readonly Observer[]): RequestHandler {
+export function beginExchange(gateway: Gateway, observers: readonly Observer[]): RequestHandler {
+  const { limits, now } = gateway
+  const watching = observers.map((observe) => guarded(gateway, 'an observer of requests', observe))
   const sane = new RegExp(`^[A-Za-z0-9._:-]{1,${limits.requestIdChars}}$`)
   return (req, res, next) => {
     const sent = req.get('x-request-id') ?? ''
@@ -67,10 +84,11 @@ export function beginExchange({ limits, now }: Gateway, observers: readonly Obse
     exchanges.set(res, exchange)
     res.set('x-request-id', exchange.id)
     timeBeforeHeaders(res, exchange, now)
-    res.once('close', () => {
+    const end = () => {
       const completed = over(req, res, exchange, now() - startedMs)
-      for (const observe of observers) observe(completed)
-    })
+      for (const observe of watching) observe(completed)
+    }
+    res.once('close', guarded(gateway, 'the end of a request', end))
     next()
   }
 }

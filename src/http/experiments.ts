@@ -55,7 +55,7 @@ export function experimentRoutes(gateway: Gateway): Routes {
     const sent = body(req)
     const { tenant: named } = check(z.looseObject({ tenant: tenant.optional() }), sent)
     const owner = oneTenant(named, tenantHeader(req), 'tenant')
-    const served = { ...servedNow(gateway), source: 'http' }
+    const served = { ...servedNow(gateway, owner), source: 'http' }
     const experiment = rollout ? readRollout(sent, limits, owner, served) : readExperiment(sent, limits, owner, served)
     registry.declare(experiment)
     return shown(experiment)
@@ -106,7 +106,7 @@ export function experimentRoutes(gateway: Gateway): Routes {
     const experiment = found(req, false)
     const { prompts = [], logged = false, judge } = check(replayBody, body(req))
     const uploaded = prompts.map((prompt) => (typeof prompt === 'string' ? [{ role: 'user' as const, content: prompt }] : prompt))
-    if (judge !== undefined && judge !== true && !servedNow(gateway).models.includes(judge))
+    if (judge !== undefined && judge !== true && !servedNow(gateway, experiment.tenant).models.includes(judge))
       throw new PalimpsestError('model_not_found', `The model \`${judge.slice(0, 64)}\` is not served here.`, { param: 'judge' })
     const judging = judge === true ? gateway.engine.model.name : judge
     const held = logged ? registry.ledger.prompts(keyOf(experiment)) : []
@@ -175,11 +175,15 @@ export function experimentRoutes(gateway: Gateway): Routes {
   }
 }
 
-export function servedNow({ templates, engine, otherEngines, models, adapters, now }: Gateway): Omit<ServedNow, 'source'> {
+/** What an experiment of the tenant may refer to. */
+export function servedNow(
+  { templates, engine, otherEngines, models, adapters, now }: Gateway,
+  tenant: string,
+): Omit<ServedNow, 'source'> {
   return {
     templates: templates.names(),
     models: [engine.model.name, ...(otherEngines?.keys() ?? []), ...(models?.names() ?? [])],
-    adapters: adapters?.list().map(({ id }) => id) ?? [],
+    adapters: adapters?.list(tenant).map(({ id }) => id) ?? [],
     now: now(),
   }
 }

@@ -6,7 +6,7 @@ import { readAdvice, readHandoff, readImport, readPromotion, readResumption } fr
 import { wireAdapter } from '../openai/adapters.ts'
 import { oneTenant } from '../openai/selection.ts'
 import { bytes, json, optionalJson } from './body.ts'
-import { goneSignal, refuseWhenClosing, tenantHeader } from './exchange.ts'
+import { goneSignal, guarded, refuseWhenClosing, tenantHeader } from './exchange.ts'
 import { pathParam, tenantOf } from './query.ts'
 import type { Routes } from './routes.ts'
 
@@ -58,7 +58,8 @@ export function handoffRoutes(gateway: Gateway, handoffs: Handoffs | undefined):
           const request = readImport(json(req, limits.jsonDepthLevels), limits)
           const tenant = oneTenant(request.tenant, tenantHeader(req), 'tenant')
           // On a busy machine the reading takes minutes, and Node's fetch gives up where nothing comes for five.
-          const alive = setInterval(() => res.writeProcessing(), STILL_READING_MS)
+          const keepAlive = guarded(gateway, 'keeping a client waiting', () => res.writeProcessing())
+          const alive = setInterval(keepAlive, STILL_READING_MS)
           const adapter = await handoffs.import(tenant, request, goneSignal(res)).finally(() => clearInterval(alive))
           res.status(201).json(shown(adapter))
         },

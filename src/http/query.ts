@@ -19,6 +19,11 @@ export function tenantOf(req: Request): string {
   return oneTenant(query(req, tenantOnly).tenant, tenantHeader(req), 'tenant')
 }
 
+/** Tenant of a request that names one in its header only. */
+export function tenantOfHeader(req: Request): string {
+  return oneTenant(undefined, tenantHeader(req), 'tenant')
+}
+
 export const flag = z
   .enum(['true', 'false', '1', '0', ''], { error: "'true' or 'false'" })
   .transform((value) => value !== 'false' && value !== '0')

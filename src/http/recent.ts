@@ -1,9 +1,7 @@
 import { z } from 'zod'
 import type { Gateway } from '../gateway.ts'
-import { oneTenant } from '../openai/selection.ts'
 import type { Completed, Observer } from './exchange.ts'
-import { tenantHeader } from './exchange.ts'
-import { query } from './query.ts'
+import { query, tenantOfHeader } from './query.ts'
 import type { Routes } from './routes.ts'
 
 /** A request that asked a model and is over. Without its words, unless prompts may be logged. */
@@ -41,7 +39,7 @@ export function openRecent({ limits, logPrompts = false, now }: Gateway): Recent
         get: [
           (req, res) => {
             const { after = 0 } = query(req, listQuery)
-            const tenant = oneTenant(undefined, tenantHeader(req), 'tenant')
+            const tenant = tenantOfHeader(req)
             const data = kept.filter((one) => one.seq > after && one.tenant === tenant).map((one) => one.wire)
             res.json({ object: 'list', data, latest: seq, prompts_kept: logPrompts })
           },

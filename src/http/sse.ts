@@ -63,7 +63,7 @@ export class EventStream {
   }
 
   #beat(): void {
-    if (this.#silent && !this.#res.writableNeedDrain) void this.#write(': waiting\n\n')
+    if (this.#silent && !this.#res.writableNeedDrain) this.#write(': waiting\n\n').catch(() => this.#res.destroy())
     this.#silent = true
   }
 

@@ -4,14 +4,18 @@ import type { Gateway } from '../gateway.ts'
 import { wireModelAsked, wireModels } from '../openai/models.ts'
 import { servedBy } from './caller.ts'
 import { keyOf } from './exchange.ts'
+import { tenantOfHeader } from './query.ts'
 import type { Routes } from './routes.ts'
 
 /** `GET /v1/models`, `GET /v1/models/NAME`, `GET /health`, and `GET /health/live`, which says no more than that somebody is there. */
 export function statusRoutes(gateway: Gateway): Routes {
   const { embedder, startedAt } = gateway
-  const list = () => ({ object: 'list', data: wireModels(servedBy(gateway), embedder, startedAt) })
+  const list = (req: Request) => ({
+    object: 'list',
+    data: wireModels(servedBy(gateway), tenantOfHeader(req), embedder, startedAt),
+  })
   return {
-    '/v1/models': { get: [(_req, res) => void res.json(list())] },
+    '/v1/models': { get: [(req, res) => void res.json(list(req))] },
     // A name may hold slashes ("owner/model"), written plainly or as %2F.
     '/v1/models/*name': { get: [(req, res) => void res.json(model(req, gateway))] },
     '/health': { get: [(req, res) => health(req, res, gateway)] },
@@ -22,7 +26,7 @@ export function statusRoutes(gateway: Gateway): Routes {
 function model(req: Request, gateway: Gateway) {
   const { embedder, startedAt } = gateway
   const asked = [req.params.name].flat().join('/')
-  return wireModelAsked(asked, servedBy(gateway), embedder, startedAt)
+  return wireModelAsked(asked, servedBy(gateway), tenantOfHeader(req), embedder, startedAt)
 }
 
 /** Counts only: names of tenants are nobody else's business, and what is wrong with files and servers is the admin's. */

@@ -3,6 +3,7 @@ import { detokenized, tokenized, tokenizerInfo } from '../openai/tokenizing.ts'
 import { bytes, json } from './body.ts'
 import { servedBy } from './caller.ts'
 import { refuseWhenClosing } from './exchange.ts'
+import { tenantOfHeader } from './query.ts'
 import type { Routes } from './routes.ts'
 
 /**
@@ -20,11 +21,15 @@ export function tokenizingRoutes(gateway: Gateway): Routes {
     '/tokenize': {
       post: [
         ...guards,
-        (req, res) => void res.json(tokenized(json(req, limits.jsonDepthLevels), text, served(), model.contextTokens)),
+        (req, res) =>
+          void res.json(tokenized(json(req, limits.jsonDepthLevels), text, served(), tenantOfHeader(req), model.contextTokens)),
       ],
     },
     '/detokenize': {
-      post: [...guards, (req, res) => void res.json(detokenized(json(req, limits.jsonDepthLevels), text, served()))],
+      post: [
+        ...guards,
+        (req, res) => void res.json(detokenized(json(req, limits.jsonDepthLevels), text, served(), tenantOfHeader(req))),
+      ],
     },
     '/tokenizer_info': { get: [(_req, res) => void res.json(tokenizerInfo(text, model.contextTokens))] },
   }

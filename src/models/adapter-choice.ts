@@ -18,7 +18,7 @@ export function answering(request: ChatRequest, adapters: Adapters | undefined, 
         throw new PalimpsestError('adapter_not_found', `\`${served}\` takes no adapters: serve it from its own file.`, {
           param: 'model',
         })
-      return adapters.get(adapter ?? '', 'model')
+      return adapters.get(adapter ?? '', tenant, 'model')
     case 'edited': {
       if (model !== served || edits.kind !== 'on' || asOf !== undefined || tags.length > 0) return undefined
       const promoted = adapters?.promoted(tenant)

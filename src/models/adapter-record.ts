@@ -29,7 +29,8 @@ export const ADAPTER_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
 
 const record = z.object({
   id: z.string().regex(ADAPTER_ID),
-  tenant: z.string(),
+  // Records from before adapters had tenants are the default tenant's.
+  tenant: z.string().default('default'),
   base_sha256: z.string(),
   architecture: z.string(),
   method: z.string(),

@@ -1,7 +1,7 @@
 import { createHash, randomUUID } from 'node:crypto'
 import { createReadStream, createWriteStream, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
-import { rename, rm, stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { realpath, rename, rm, stat } from 'node:fs/promises'
+import { join, relative, sep } from 'node:path'
 import { type Readable, Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { PalimpsestError } from '../errors.ts'
@@ -44,14 +44,21 @@ export interface AdaptersOptions {
   readonly editNow: (tenant: string, id: string) => EditNow | undefined
   /** Milliseconds since the epoch. */
   readonly now: () => number
-  readonly limits: { readonly adapters: number; readonly adapterBytes: number }
+  readonly limits: { readonly adapters: number; readonly tenantAdapters: number; readonly adapterBytes: number }
+  /** Whether tenants are kept apart now, which is while keys are asked for. Else everybody sees every adapter. */
+  readonly apart: () => boolean
   readonly warn: (message: string) => void
 }
 
 const FILE = 'adapter.gguf'
 const RECORD = 'adapter.json'
+/** Folders of the data folder whose files are tenants': nobody registers from them what is another tenant's. */
+const TENANTS_FOLDERS = ['adapters', 'handoffs']
 
-/** The adapters of a data folder. What is promoted is a field of an adapter's record, written whole or not at all. */
+/**
+ * The adapters of a data folder. An adapter is its tenant's: where tenants are kept apart, it does not exist for any other, so every question
+ * names the tenant that asks. What is promoted is a field of an adapter's record, written whole or not at all.
+ */
 export class Adapters {
   readonly #options: AdaptersOptions
   readonly #held = new Map<string, Adapter>()
@@ -78,16 +85,34 @@ export class Adapters {
     }
   }
 
-  list(): readonly Adapter[] {
-    return [...this.#held.values()]
+  /** Those that the tenant may ask for. */
+  list(tenant: string): readonly Adapter[] {
+    return [...this.#held.values()].filter((adapter) => this.#isFor(tenant, adapter))
   }
 
-  /** Throws `adapter_not_found`. */
-  get(id: string, param = 'id'): Adapter {
+  /** Whether the id is taken, by whatever tenant. */
+  has(id: string): boolean {
+    return this.#held.has(id)
+  }
+
+  /** Throws `adapter_not_found`, also for another tenant's. */
+  get(id: string, tenant: string, param = 'id'): Adapter {
     const adapter = this.#held.get(id)
-    if (adapter !== undefined) return adapter
-    const known = [...this.#held.keys()].slice(0, 10).join(', ') || 'none'
-    throw new PalimpsestError('adapter_not_found', `There is no adapter '${id.slice(0, 64)}'. Registered: ${known}.`, { param })
+    if (adapter !== undefined && this.#isFor(tenant, adapter)) return adapter
+    throw this.#unknown(id, tenant, param)
+  }
+
+  #isFor(tenant: string, adapter: Adapter): boolean {
+    return adapter.tenant === tenant || !this.#options.apart()
+  }
+
+  #unknown(id: string, tenant: string, param: string): PalimpsestError {
+    const known =
+      this.list(tenant)
+        .map((one) => one.id)
+        .slice(0, 10)
+        .join(', ') || 'none'
+    return new PalimpsestError('adapter_not_found', `There is no adapter '${id.slice(0, 64)}'. Registered: ${known}.`, { param })
   }
 
   /** Done before each promotion that nothing speaks against, whoever asks for it; a throw refuses it. */
@@ -141,12 +166,14 @@ export class Adapters {
     }
   }
 
-  /** Takes in a file that lies in the data folder; its path is relative to that. It is copied. */
+  /** Takes in a file that lies in the data folder; its path is relative to that. It is copied. Throws `adapter_not_found` for another tenant's. */
   async registerFile(path: string, made: AdapterMade): Promise<Adapter> {
     const { dataDir } = this.#options
     const file = join(dataDir, path)
+    const within = file.startsWith(join(dataDir, '/'))
+    if (within && !(await this.#mayCopy(file, made.tenant))) throw this.#unknown(path, made.tenant, 'path')
     if (
-      !file.startsWith(join(dataDir, '/')) ||
+      !within ||
       !(await stat(file).then(
         (s) => s.isFile(),
         () => false,
@@ -157,29 +184,47 @@ export class Adapters {
         `Expected \`path\` to name a file in the data folder, got '${path.slice(0, 200)}'.`,
         { param: 'path' },
       )
-    return this.register(createReadStream(file), made)
+    return this.register(createReadStream(file), made, (sha256) => {
+      const ofOthers = [...this.#held.values()].some((one) => one.sha256 === sha256 && !this.#isFor(made.tenant, one))
+      if (ofOthers) throw this.#unknown(path, made.tenant, 'path')
+    })
   }
 
-  /** Takes in a file as it comes. Throws `adapter_mismatch`, `adapter_conflict`, `request_too_large`; nothing is kept then. */
-  async register(file: Readable, made: AdapterMade): Promise<Adapter> {
+  /** By where the file really lies, not by how its path is spelt. */
+  async #mayCopy(file: string, tenant: string): Promise<boolean> {
+    const { apart, dataDir } = this.#options
+    if (!apart()) return true
+    const [root, real] = await Promise.all([realpath(dataDir), realpath(file)]).catch(() => [dataDir, file] as const)
+    const [folder = '', id = '', name, ...deeper] = relative(root, real).split(sep)
+    if (!TENANTS_FOLDERS.includes(folder)) return true
+    const adapter = this.#held.get(id)
+    return folder === 'adapters' && name === FILE && deeper.length === 0 && adapter?.tenant === tenant
+  }
+
+  /**
+   * Takes in a file as it comes; for another base, nothing of it is read. `check` may refuse it by its sha256. Throws `adapter_mismatch`,
+   * `adapter_conflict`, `request_too_large`; nothing is kept then.
+   */
+  async register(file: Readable, made: AdapterMade, check: (sha256: string) => void = () => {}): Promise<Adapter> {
     const { dir, base } = this.#options
-    this.#refuseNew(made.id)
+    this.#refuseNew(made)
+    const expected = await base.baseSha256()
+    if (made.baseSha256 !== expected)
+      throw new PalimpsestError(
+        'adapter_mismatch',
+        `The adapter is for another model file: expected base_sha256 ${expected}, got ${made.baseSha256}. Make it from the very file that is served.`,
+        { param: 'base_sha256' },
+      )
     const folder = join(dir, `.${randomUUID()}`)
     mkdirSync(folder)
     try {
       const sha256 = await this.#receive(file, join(folder, FILE))
-      const expected = await base.baseSha256()
-      if (made.baseSha256 !== expected)
-        throw new PalimpsestError(
-          'adapter_mismatch',
-          `The adapter is for another model file: expected base_sha256 ${expected}, got ${made.baseSha256}. Make it from the very file that is served.`,
-          { param: 'base_sha256' },
-        )
+      check(sha256)
       const header = await base.check(join(folder, FILE))
       const adapter: Adapter = { ...made, ...header, sha256, promotedAt: null, gated: false }
       await writeDurably(join(folder, RECORD), recordText(adapter))
       return await this.#change(async () => {
-        this.#refuseNew(made.id)
+        this.#refuseNew(made)
         await rename(folder, join(dir, made.id))
         this.#keep(adapter)
         return adapter
@@ -191,32 +236,32 @@ export class Adapters {
   }
 
   /** Throws `adapter_mismatch` where the engine refuses it. */
-  async load(id: string): Promise<Adapter> {
-    const adapter = this.get(id)
+  async load(id: string, tenant: string): Promise<Adapter> {
+    const adapter = this.get(id, tenant)
     await this.#options.base.load(this.lora(adapter))
     return adapter
   }
 
   /** Frees its memory, once the answers through it have ended; the next request for it loads it again. */
-  async unload(id: string): Promise<Adapter> {
-    const adapter = this.get(id)
+  async unload(id: string, tenant: string): Promise<Adapter> {
+    const adapter = this.get(id, tenant)
     await this.#options.base.unload(adapter)
     return adapter
   }
 
   /** Which edits it holds can't be changed while it is promoted: requests rely on it. */
-  change(id: string, to: Partial<Pick<Adapter, 'scale' | 'edits'>>): Promise<Adapter> {
+  change(id: string, tenant: string, to: Partial<Pick<Adapter, 'scale' | 'edits'>>): Promise<Adapter> {
     return this.#change(async () => {
-      const adapter = this.get(id)
+      const adapter = this.get(id, tenant)
       if (to.edits !== undefined && adapter.promotedAt !== null)
         throw conflict(`Adapter '${id}' is promoted, so the edits it holds can't be changed: roll it back first.`)
       return this.#write({ ...adapter, ...to })
     })
   }
 
-  async remove(id: string): Promise<Adapter> {
+  async remove(id: string, tenant: string): Promise<Adapter> {
     const removed = await this.#change(async () => {
-      const adapter = this.get(id)
+      const adapter = this.get(id, tenant)
       if (adapter.promotedAt !== null) throw conflict(`Adapter '${id}' is promoted: roll it back before you delete it.`)
       this.#held.delete(id)
       return adapter
@@ -231,10 +276,10 @@ export class Adapters {
    * the gate selects one of those edits, so that every other request is answered by the base, untouched (the default where it names any).
    * Throws `adapter_conflict` where one of those edits has been superseded, withdrawn or revised since it was made.
    */
-  async promote(id: string, gated?: boolean): Promise<Adapter> {
-    await this.load(id)
+  async promote(id: string, tenant: string, gated?: boolean): Promise<Adapter> {
+    await this.load(id, tenant)
     return this.#change(async () => {
-      const adapter = this.get(id)
+      const adapter = this.get(id, tenant)
       const since = this.disagreements(adapter)
       if (since.length > 0)
         throw conflict(
@@ -259,9 +304,9 @@ export class Adapters {
   }
 
   /** The prompt edits return. */
-  rollback(id: string): Promise<Adapter> {
+  rollback(id: string, tenant: string): Promise<Adapter> {
     return this.#change(async () => {
-      const adapter = this.get(id)
+      const adapter = this.get(id, tenant)
       return adapter.promotedAt === null ? adapter : this.#write({ ...adapter, promotedAt: null })
     })
   }
@@ -274,11 +319,20 @@ export class Adapters {
     return join(this.#options.dir, id, FILE)
   }
 
-  #refuseNew(id: string): void {
-    const { limits } = this.#options
-    if (this.#held.has(id)) throw conflict(`There is an adapter '${id}' already: delete it, or choose another id.`)
+  #refuseNew({ id, tenant }: Pick<AdapterMade, 'id' | 'tenant'>): void {
+    const { limits, apart } = this.#options
+    const held = this.#held.get(id)
+    if (held !== undefined)
+      throw conflict(
+        this.#isFor(tenant, held)
+          ? `There is an adapter '${id}' already: delete it, or choose another id.`
+          : `The id '${id}' is taken: choose another.`,
+      )
     if (this.#held.size >= limits.adapters)
       throw conflict(`There are ${this.#held.size} adapters, which is the limit: delete one.`)
+    const own = this.list(tenant).length
+    if (apart() && own >= limits.tenantAdapters)
+      throw conflict(`There are ${own} adapters of this tenant, which is its limit: delete one.`)
   }
 
   /** Bytes to the disk; returns their sha256. */

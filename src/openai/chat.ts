@@ -50,9 +50,10 @@ export function chatReader(limits: Limits): ChatReader {
     const { palimpsest = {}, stream = false } = fields
     checkStreamOptions(fields)
     const tools = toTools(fields)
+    const selection = toSelection(palimpsest, tenantHeader, served.templates, 'palimpsest.')
     const request: ChatRequest = {
-      ...toSelection(palimpsest, tenantHeader, served.templates, 'palimpsest.'),
-      ...modelAsked(fields.model, served),
+      ...selection,
+      ...modelAsked(fields.model, served, selection.tenant),
       messages: toMessages(fields.messages),
       explain: palimpsest.explain ?? false,
       sampling: sampling(fields, limits),

@@ -41,9 +41,10 @@ export function explainReader(limits: Limits): ExplainReader {
         { param: 'question' },
       )
     const sampling = { temperature: limits.defaultTemperature, topP: 1, stop: [] }
+    const selection = toSelection(fields, tenantHeader, served.templates, '')
     return {
-      ...toSelection(fields, tenantHeader, served.templates, ''),
-      ...modelAsked(model ?? served.model, served),
+      ...selection,
+      ...modelAsked(model ?? served.model, served, selection.tenant),
       messages: asked,
       explain: true,
       sampling,

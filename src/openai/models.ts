@@ -18,8 +18,8 @@ export interface ServedModels {
   readonly model: string
   /** Further ones, loaded when asked for. */
   readonly others?: readonly string[]
-  /** Ids of adapters over it. */
-  readonly adapters?: readonly string[]
+  /** Ids of the adapters over it that a tenant may ask for. */
+  readonly adapters?: (tenant: string) => readonly string[]
 }
 
 const ADAPTER = '@adapter:'
@@ -30,12 +30,14 @@ const ADAPTER = '@adapter:'
  */
 export function modelAsked(
   asked: string,
-  { model: served, others = [], adapters = [] }: ServedModels,
+  { model: served, others = [], adapters: of = () => [] }: ServedModels,
+  tenant: string,
 ): Pick<ChatRequest, 'model' | 'arm' | 'adapter'> {
   for (const model of [served, ...others]) {
     if (asked === model || asked === `${model}@edited`) return { model, arm: 'edited' }
     if (asked === `${model}@base`) return { model, arm: 'base' }
   }
+  const adapters = of(tenant)
   const adapter = asked.startsWith(`${served}${ADAPTER}`) ? asked.slice(served.length + ADAPTER.length) : undefined
   if (adapter !== undefined && adapters.includes(adapter)) return { model: served, arm: 'adapter', adapter }
   const clipped = asked.length > 64 ? `${asked.slice(0, 64)}…` : asked
@@ -62,7 +64,8 @@ export interface ServedEmbedder {
 }
 
 export function wireModels(
-  { model: served, others = [], adapters = [] }: ServedModels,
+  { model: served, others = [], adapters = () => [] }: ServedModels,
+  tenant: string,
   embedder: ServedEmbedder | undefined,
   startedAt: number,
 ): WireModel[] {
@@ -73,7 +76,7 @@ export function wireModels(
       wireModel(other, { arm: 'edited' }, startedAt),
       wireModel(`${other}@base`, { arm: 'base' }, startedAt),
     ]),
-    ...adapters.map((adapter) => wireModel(`${served}${ADAPTER}${adapter}`, { arm: 'adapter', adapter }, startedAt)),
+    ...adapters(tenant).map((adapter) => wireModel(`${served}${ADAPTER}${adapter}`, { arm: 'adapter', adapter }, startedAt)),
     ...(embedder ? [embeddingModel(embedder, startedAt)] : []),
   ]
 }
@@ -82,11 +85,12 @@ export function wireModels(
 export function wireModelAsked(
   asked: string,
   served: ServedModels,
+  tenant: string,
   embedder: ServedEmbedder | undefined,
   startedAt: number,
 ): WireModel {
   if (embedder !== undefined && asked === embedder.name) return embeddingModel(embedder, startedAt)
-  const { model: _, ...arm } = modelAsked(asked, served)
+  const { model: _, ...arm } = modelAsked(asked, served, tenant)
   return wireModel(asked, arm, startedAt)
 }
 

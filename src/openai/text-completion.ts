@@ -33,9 +33,10 @@ export function textReader(limits: Limits): TextReader {
     if (bestOf < n) throw wrong(`\`best_of\` is ${bestOf}, but \`n\` asks for ${n} answers: write at least as many.`, 'best_of')
     if (stream && bestOf > n) throw wrong('`best_of` cannot be streamed: the best is only known at the end.', 'best_of')
     const sampling = toSampling(fields, limits, fields.max_tokens ?? DEFAULT_TOKENS)
+    const selection = toSelection(palimpsest, tenantHeader, served.templates, 'palimpsest.')
     const common = {
-      ...toSelection(palimpsest, tenantHeader, served.templates, 'palimpsest.'),
-      ...modelAsked(fields.model, served),
+      ...selection,
+      ...modelAsked(fields.model, served, selection.tenant),
       ...{ echo, explain: palimpsest.explain ?? false },
       sampling: logprobs === undefined ? sampling : { ...sampling, logprobs },
     }

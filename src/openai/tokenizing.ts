@@ -15,18 +15,18 @@ const tokenizeBody = z.strictObject({
 const detokenizeBody = z.strictObject({ model: z.string().optional(), tokens: z.array(z.int().min(0)) })
 
 /** `POST /tokenize` as vLLM has it (entrypoints/serve/tokenize/protocol.py, TokenizeCompletionRequest and TokenizeResponse). */
-export function tokenized(body: unknown, engine: TextEngine, served: ServedModels, contextTokens: number) {
+export function tokenized(body: unknown, engine: TextEngine, served: ServedModels, tenant: string, contextTokens: number) {
   const { prompt, add_special_tokens: marked = true, ...asked } = check(tokenizeBody, body)
-  if (asked.model !== undefined) modelAsked(asked.model, served)
+  if (asked.model !== undefined) modelAsked(asked.model, served, tenant)
   const { bos, opens } = engine.marks
   const tokens = engine.tokenize(marked && opens ? `${bos ?? ''}${prompt}` : prompt)
   return { count: tokens.length, max_model_len: contextTokens, tokens, token_strs: null }
 }
 
 /** `POST /detokenize`, same source. Throws `invalid_value` where an id is no token. */
-export function detokenized(body: unknown, engine: TextEngine, served: ServedModels) {
+export function detokenized(body: unknown, engine: TextEngine, served: ServedModels, tenant: string) {
   const asked = check(detokenizeBody, body)
-  if (asked.model !== undefined) modelAsked(asked.model, served)
+  if (asked.model !== undefined) modelAsked(asked.model, served, tenant)
   try {
     return { prompt: engine.detokenize(asked.tokens) }
   } catch (error) {

@@ -1,4 +1,6 @@
+import { once } from 'node:events'
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { type IncomingMessage, request } from 'node:http'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { openAdapters } from '../../src/cli/adapters.ts'
@@ -126,6 +128,20 @@ describe('an adapter', () => {
     await expect(call('POST', '/v1/chat/completions', { model: `${MODEL}@adapter:one`, messages: [] })).rejects.toThrow()
     await expect(call('GET', '/v1/adapters/one')).rejects.toMatchObject(refusal('adapter_not_found', /Registered: none/))
     expect(readdirSync(join(dataDir, 'adapters'))).toEqual([])
+  })
+
+  test('is refused for another model before a byte of it is read', async () => {
+    const { base, dataDir } = await start()
+    const upload = request(`${base}/v1/adapters?id=one&base_sha256=${'b'.repeat(64)}`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/octet-stream', 'content-length': '60' },
+    })
+    upload.on('error', () => {})
+    upload.flushHeaders()
+    const [answer] = (await once(upload, 'response')) as [IncomingMessage]
+    expect(answer.statusCode).toBe(400)
+    expect(readdirSync(join(dataDir, 'adapters'))).toEqual([])
+    upload.destroy()
   })
 
   test('is unloaded, loaded and deleted', async () => {
@@ -276,7 +292,7 @@ describe('promotion', () => {
     const log = { ...gateway.log, warn: (_: object, message: string) => void warnings.push(message) }
     const again = openAdapters({ ...gateway, dataDir, log })
     expect(again?.promoted('default')?.id).toBe('one')
-    expect(again?.list().map(({ id }) => id)).toEqual(['one', 'two'])
+    expect(again?.list('default').map(({ id }) => id)).toEqual(['one', 'two'])
     expect(warnings).toEqual([expect.stringMatching(/^adapters\/broken is not served/)])
     expect(existsSync(join(dataDir, 'adapters', '.half'))).toBe(false)
   })

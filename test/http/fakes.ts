@@ -76,6 +76,7 @@ export async function serve({
     limits: allLimits,
     now,
     log: { info: note, warn: note, error: note },
+    ...(more?.access && { access: more.access }),
   })
   const gateway: Gateway = {
     engine: served,

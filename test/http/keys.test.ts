@@ -2,9 +2,11 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import Database from 'better-sqlite3'
 import OpenAI from 'openai'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { accessBy } from '../../src/access/access.ts'
+import type { Budgets } from '../../src/access/budgets.ts'
 import { newToken } from '../../src/access/key.ts'
 import type { KeyStore, NewKey } from '../../src/access/key-store.ts'
 import { createApp } from '../../src/app.ts'
@@ -24,6 +26,8 @@ afterEach(async () => {
 
 interface Keyed extends Served {
   readonly store: KeyStore
+  /** Of the keys. */
+  readonly file: string
   /** Milliseconds since the epoch, as the budgets see them. */
   readonly clock: { now: number }
   /** The token of a new key. */
@@ -35,7 +39,7 @@ const NOON = Date.parse('2026-11-24T12:00:00Z')
 async function start(options: ServeOptions = {}): Promise<Keyed> {
   const dir = mkdtempSync(join(tmpdir(), 'palimpsest-keys-'))
   close.push(() => rmSync(dir, { recursive: true, force: true }))
-  const [store, command] = [openKeys(dir), openKeys(dir)]
+  const [store, command] = [openKeys(dir, 50), openKeys(dir)]
   close.push(() => [store, command].map((one) => one.close()))
   const clock = { now: NOON }
   const access = accessBy(store, 'auto', true, () => clock.now)
@@ -45,7 +49,7 @@ async function start(options: ServeOptions = {}): Promise<Keyed> {
     const scopes = fields.scopes ?? ['inference']
     return command.create({ name: 'a key', tenant: scopes.includes('admin') ? null : 'default', ...fields, scopes }, NOON).token
   }
-  return { ...served, store: command, clock, make }
+  return { ...served, store: command, file: join(dir, 'keys.db'), clock, make }
 }
 
 const bearer = (token: string) => ({ authorization: `Bearer ${token}` })
@@ -429,6 +433,29 @@ describe('a budget', () => {
     const { usage } = await bodyOf(response)
     expect([response.status, usage.total_tokens > 0]).toEqual([200, true])
     await vi.waitFor(() => expect(used(served, token)).toBe(usage.total_tokens))
+  })
+
+  test('that can’t be settled, since its file is locked, ends no process and counts all the same', async () => {
+    const served = await start({ script })
+    const token = served.make({ tokensPerDay: 10_000 })
+    const { access } = served.gateway
+    let locked: Database.Database | undefined
+    const reserve = access?.budgets.reserve.bind(access.budgets)
+    const spied = vi.spyOn(access?.budgets as Budgets, 'reserve').mockImplementation((...asked) => {
+      const reserved = (reserve as Budgets['reserve'])(...asked)
+      locked = new Database(served.file)
+      locked.exec('BEGIN IMMEDIATE')
+      return reserved
+    })
+    const answer = await post(served, CHAT, chat('Hello'), bearer(token))
+    expect(answer.status).toBe(200)
+    await answer.json()
+    await vi.waitFor(() => expect(served.logged.some((line) => 'operation' in line)).toBe(true))
+    spied.mockRestore()
+    locked?.exec('ROLLBACK')
+    locked?.close()
+    await vi.waitFor(() => expect(used(served, token)).toBeLessThan(100), { timeout: 10_000 })
+    expect((await post(served, CHAT, chat('Hello'), bearer(token))).status).toBe(200)
   })
 
   test('counts both answers of a comparison', async () => {

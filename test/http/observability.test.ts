@@ -33,6 +33,21 @@ async function series(served: Served): Promise<string[]> {
   return lines.filter((line) => line.startsWith('palimpsest_')).map((line) => line.replace(/ \S+$/, ''))
 }
 
+describe('an observer that throws', () => {
+  test('ends neither the process nor the other observers’ work', async () => {
+    const broken = () => {
+      throw new Error('the log is gone')
+    }
+    const served = await start({ gateway: { log: { info: broken, warn: broken, error: broken } } })
+    for (let i = 0; i < 2; i++) expect((await post(served, '/v1/chat/completions', chat('Hello'))).status).toBe(200)
+    await vi.waitFor(async () =>
+      expect(await metrics(served)).toContain(
+        'palimpsest_request_duration_seconds_count{route="/v1/chat/completions",method="POST",status="200"} 2',
+      ),
+    )
+  })
+})
+
 describe('Server-Timing', () => {
   test('is on every response, of whatever kind', async () => {
     const served = await start()

@@ -196,6 +196,22 @@ describe('a fleet of servers', { timeout: 60_000 }, () => {
     expect(state()).toMatchObject({ state: 'closed', faults: 0 })
   })
 
+  it('tells nobody else what a server said to one', async () => {
+    const server = createServer((_, response) =>
+      response.writeHead(500).end(JSON.stringify({ error: { message: 'can’t parse "my secret prompt"' } })),
+    )
+    open.push(server)
+    await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening))
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+    const engine = await openUpstream({ servers: [{ url, model: 'm' }], breaker: LIMITS, healthMs: 0 })
+    engines.push(engine)
+    for (let i = 0; i < LIMITS.faults; i++) await expect(ask(engine)).rejects.toThrow(/my secret prompt/)
+    const other = (await ask(engine).catch((thrown: unknown) => thrown)) as Error
+    expect(other).toMatchObject({ code: 'engine_unavailable', message: expect.stringMatching(/127\.0\.0\.1:\d+: open\)/) })
+    expect(other.message).not.toContain('secret')
+    expect(engine.backends?.()).toMatchObject([{ lastFault: 'answered with status 500' }])
+  })
+
   it('waits as long as a busy server asked for, and tells the client when all are', async () => {
     const [first, second] = [await standIn('429'), await standIn('429')]
     const engine = await engineOf([first, second])

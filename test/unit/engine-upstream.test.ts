@@ -5,6 +5,7 @@ import { afterEach, describe, expect, it } from 'vitest'
 import type { Finish, Piece } from '../../src/engine/engine.ts'
 import { eventData } from '../../src/engine/event-stream.ts'
 import { openUpstream, type UpstreamOptions } from '../../src/engine/upstream.ts'
+import { Gathering } from '../../src/openai/completion.ts'
 import type { Sampling } from '../../src/request.ts'
 import { Trace } from '../../src/trace.ts'
 
@@ -120,6 +121,21 @@ describe('the upstream engine', () => {
     expect(end).toEqual({ reason: 'stop', promptTokens: 3, completionTokens: 2, cachedTokens: 0 })
   })
 
+  it.each(['-5', '0.5', '1e999', '"7"', '9007199254740993', 'null', '{}'])(
+    'takes a usage of %s for none, and one that is cached for 0',
+    async (value) => {
+      const said = (prompt: string, completion: string, cached: string) =>
+        `data: {"choices":[],"usage":{"prompt_tokens":${prompt},"completion_tokens":${completion},"prompt_tokens_details":{"cached_tokens":${cached}}}}\n\n`
+      for (const usage of [said(value, '5', '0'), said('31', value, '0')]) {
+        const { finish: end } = await ask(speaks(delta('12345678'), finish('stop'), usage, DONE))
+        expect(end).toEqual({ reason: 'stop', promptTokens: 3, completionTokens: 2, cachedTokens: 0 })
+        server?.close()
+      }
+      const { finish: end } = await ask(speaks(delta('x'), finish('stop'), said('31', '5', value), DONE))
+      expect(end).toMatchObject({ promptTokens: 31, completionTokens: 5, cachedTokens: 0 })
+    },
+  )
+
   it.each<[string, Handler, object]>([
     [
       '429 with its Retry-After',
@@ -213,6 +229,119 @@ describe('the upstream engine', () => {
       expect(engine.load().busy).toBe(0)
     }
     expect(closed).toBe(2)
+  })
+})
+
+describe('an answer of a server that means us no good', () => {
+  const part = (fields: string) => `data: {"choices":[{"index":0,"delta":{"tool_calls":[${fields}]}}]}\n\n`
+  const called = (index: string, n: number) =>
+    `{${index === '' ? '' : `"index":${index},`}"id":"c${n}","function":{"name":"f${n}","arguments":"{\\"n\\":${n}}"}}`
+
+  async function calls(...chunks: string[]) {
+    const engine = await openUpstream({
+      servers: [{ url: await standIn(speaks(...chunks, finish('tool_calls'), DONE)), model: 'm' }],
+    })
+    const gathering = new Gathering('a')
+    const stream = engine.generate(PROMPT, SAMPLING, new Trace('t', () => 0), never)
+    for (;;) {
+      const { value, done } = await stream.next()
+      if (done) return gathering.answer(value, false).calls
+      gathering.add(value)
+    }
+  }
+
+  it.each(['1e6', '2e8', '1e999', '-1', '0.5', '"__proto__"', 'null', '{}', ''])(
+    'loses no call whose index is %s',
+    async (index) => {
+      const made = await calls(part(called('0', 0)), part(called(index, 1)), part('{"function":{"arguments":" "}}'))
+      expect(made.map(({ id, name }) => [id, name])).toEqual([
+        ['c0', 'f0'],
+        ['c1', 'f1'],
+      ])
+      expect(made[1]?.arguments).toBe('{"n":1} ')
+      expect(JSON.stringify(made).length).toBeLessThan(200)
+    },
+  )
+
+  it('keeps calls apart that it counts as one, and together that come in turns', async () => {
+    expect((await calls(part(called('0', 0)), part(called('0', 1)))).map(({ id }) => id)).toEqual(['c0', 'c1'])
+    const more = (index: number, text: string) => `{"index":${index},"function":{"arguments":"${text}"}}`
+    const turns = await calls(part(`${called('7', 0)},${called('3', 1)}`), part(`${more(3, 'b')},${more(7, 'a')}`))
+    expect(turns.map((call) => call.arguments)).toEqual(['{"n":0}a', '{"n":1}b'])
+  })
+
+  it('is ended at too many calls, and at too many characters', async () => {
+    const many = Array.from({ length: 200 }, (_, i) => part(called(String(i), i)))
+    await expect(calls(...many)).rejects.toMatchObject({ code: 'upstream_failed', message: /more than 128 calls/ })
+    const endless: Handler = (_, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' })
+      const long = delta('x'.repeat(500_000))
+      const on = () => {
+        while (!response.destroyed && response.write(long)) {}
+      }
+      response.on('drain', on)
+      on()
+    }
+    await expect(ask(endless)).rejects.toMatchObject({
+      code: 'upstream_failed',
+      message: /answer of more than 16777216 characters/,
+    })
+  })
+
+  it('is ended where it says nothing for ever, and where one event has no end', async () => {
+    const pings: Handler = (_, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' })
+      const timer = setInterval(() => response.write(': ping\n\n'), 10)
+      response.on('close', () => clearInterval(timer))
+    }
+    await expect(ask(pings, { patience: { answerMs: 200 } })).rejects.toMatchObject({
+      code: 'upstream_failed',
+      message: /did not end its answer within 0.2 s/,
+    })
+    const line = `data: ${'x'.repeat(100_000)}\n`
+    await expect(ask(speaks(...Array(60).fill(line)))).rejects.toMatchObject({ message: /an event of more than \d+ characters/ })
+  })
+
+  it.each([
+    ['an error', { error: { message: 'no such model' } }, /answered with an error: no such model/],
+    ['an error of vLLM’s', { object: 'error', message: 'no such model' }, /answered with an error: no such model/],
+    ['a whole answer', { object: 'chat.completion', choices: [] }, /did not stream its answer/],
+  ])('is a fault where it is 200 with %s', async (_, body, message) => {
+    const error = await ask(refuses(200, body, { 'content-type': 'application/json' })).catch((thrown: unknown) => thrown)
+    expect(error).toMatchObject({ code: 'upstream_failed', message: expect.stringMatching(message) })
+  })
+
+  it.each(['99999999999', '9'.repeat(400), 'Fri, 31 Dec 9999 23:59:59 GMT'])(
+    'holds nobody off for Retry-After: %s',
+    async (after) => {
+      for (const status of [429, 503])
+        await expect(ask(refuses(status, {}, { 'retry-after': after }))).rejects.toMatchObject({ retryAfterSeconds: 600 })
+    },
+  )
+
+  const KEY = 'sk-up/stream+secret-0123456789'
+  it.each<[string, Handler]>([
+    ['401', refuses(401, { error: { message: `Incorrect API key provided: ${KEY}` } })],
+    ['403 of a proxy', refuses(403, `you sent Bearer ${KEY}`)],
+    ['400', refuses(400, { error: { message: `bad header ${KEY}` } })],
+    ['429', refuses(429, { error: { message: `slow down, ${KEY}` } })],
+    ['500', refuses(500, `headers: {"authorization":"Bearer ${KEY}"}`)],
+    ['500 that escapes it', refuses(500, `{"error":"${KEY.replace('/', '\\/').replace('+', '\\u002B')}"}`)],
+    ['200 with an error', refuses(200, { error: { message: KEY } }, { 'content-type': 'application/json' })],
+    ['an error in mid-stream', speaks(delta('a'), `data: {"error":{"message":"${KEY}"}}\n\n`)],
+    ['a piece that is not JSON', speaks(`data: ${KEY}\n\n`)],
+  ])('does not tell our key: %s', async (_, handle) => {
+    const url = await standIn(handle)
+    const engine = await openUpstream({ servers: [{ url, model: 'm', apiKey: KEY }], healthMs: 0 })
+    const trace = new Trace('t', () => 0)
+    const error = (await collect(engine.generate(PROMPT, SAMPLING, trace, never)).catch((thrown: unknown) => thrown)) as Error
+    for (const told of [error.message, JSON.stringify(trace.route), JSON.stringify(engine.backends?.())])
+      expect(told).not.toMatch(/sk-up|secret/)
+  })
+
+  it('does not tell our key in what it writes', async () => {
+    const { pieces } = await ask(speaks(delta(`it is ${KEY}.`), finish('stop'), DONE), { apiKey: KEY })
+    expect(pieces.join('')).toBe('it is [key].')
   })
 })
 

@@ -1,6 +1,7 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import Database from 'better-sqlite3'
 import { Command } from 'commander'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { accessBy, accessByOne, isLoopback } from '../../src/access/access.ts'
@@ -209,6 +210,104 @@ describe('budgets', () => {
     const after = new Budgets(open(), () => clock.now)
     expect(after.rates(key)).toMatchObject({ requests: { remaining: 0 }, tokens: { remaining: 50 } })
     expect(store.list(dayOf(NOON))[0]?.tokensUsed).toBe(50)
+  })
+
+  describe('whose store fails', () => {
+    beforeEach(() => {
+      vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
+    })
+    afterEach(() => {
+      vi.useRealTimers()
+    })
+    const failing = () => {
+      const { store, key } = begin({ tokensPerDay: 100, requestsPerMinute: 60 })
+      const state = { broken: false, tried: 0 }
+      const warned: string[] = []
+      const fails = {
+        usage: (id: string) => store.usage(id),
+        saveUsage: (...saved: Parameters<KeyStore['saveUsage']>) => {
+          state.tried++
+          if (state.broken) throw new PalimpsestError('storage_full', 'the disk is full')
+          store.saveUsage(...saved)
+        },
+      }
+      return {
+        store,
+        key,
+        state,
+        warned,
+        budgets: new Budgets(
+          fails,
+          () => NOON,
+          (message) => void warned.push(message),
+        ),
+      }
+    }
+    const kept = (store: KeyStore, { id }: Key) => store.usage(id)?.tokens
+
+    test('count what was used in memory meanwhile, and write it later', () => {
+      const { store, key, state, warned, budgets } = failing()
+      const under = budgets.reserve(key, 1, 60)
+      state.broken = true
+      expect(() => under.settle(20)).not.toThrow()
+      expect(budgets.rates(key).tokens?.remaining).toBe(80)
+      expect(kept(store, key)).toBe(60)
+      vi.advanceTimersByTime(5_000)
+      expect([kept(store, key), warned.length > 0]).toEqual([60, true])
+      state.broken = false
+      vi.advanceTimersByTime(1_000)
+      expect(kept(store, key)).toBe(20)
+      const { tried } = state
+      vi.advanceTimersByTime(60_000)
+      expect(state.tried).toBe(tried)
+    })
+
+    test('refuse a request that they can’t write, set nothing aside for it, and leave the store alone for a while', () => {
+      const { key, state, budgets } = failing()
+      state.broken = true
+      for (let i = 0; i < 50; i++) {
+        expect(codeOf(() => budgets.request(key))).toBe('storage_full')
+        expect(codeOf(() => budgets.reserve(key, 1, 100))).toBe('storage_full')
+      }
+      expect(state.tried).toBe(1)
+      expect(budgets.rates(key)).toMatchObject({ requests: { remaining: 60 }, tokens: { remaining: 100 } })
+      state.broken = false
+      vi.advanceTimersByTime(300)
+      expect(budgets.reserve(key, 1, 100).tokens).toBe(100)
+    })
+
+    test('count all that was set aside where what was used is no number of tokens', () => {
+      const { store, key, budgets } = failing()
+      for (const [used, left] of [
+        [Number.NaN, 90],
+        [-5, 80],
+        [0.5, 70],
+        [Number.POSITIVE_INFINITY, 60],
+      ] as const) {
+        budgets.reserve(key, 1, 10).settle(used)
+        expect(budgets.rates(key).tokens?.remaining).toBe(left)
+      }
+      budgets.reserve(key, 1, 10).settle(Number.MAX_SAFE_INTEGER)
+      expect(kept(store, key)).toBe(Number.MAX_SAFE_INTEGER)
+    })
+  })
+
+  test('wait for a locked file for no time that anybody notices, and settle when it is free', async () => {
+    const { access, close } = openAccess(
+      { auth: 'keys', dataDir: dir },
+      { host: '127.0.0.1', now: () => NOON, log: { info: () => {}, warn: () => {}, error: () => {} } },
+    )
+    const { key } = open().create({ ...FIELDS, tokensPerDay: 100 }, NOON)
+    const under = access.budgets.reserve(key, 1, 60)
+    const other = new Database(join(dir, 'keys.db'))
+    other.exec('BEGIN IMMEDIATE')
+    const began = performance.now()
+    under.settle(20)
+    expect(performance.now() - began).toBeLessThan(1_000)
+    other.exec('ROLLBACK')
+    other.close()
+    await vi.waitFor(() => expect(open().usage(key.id)?.tokens).toBe(20), { timeout: 5_000 })
+    close()
   })
 
   test('are none for a key without limits, which writes nothing', () => {
