@@ -97,7 +97,14 @@ async function liveEdits(client: Client, typed: string | undefined): Promise<Edi
     } while (cursor !== undefined)
     wire.reverse()
   }
-  return wire.map(editOf)
+  return wire.filter(namesSubject).map(editOf)
+}
+
+type Fact = WireEdit & Required<Pick<WireEdit, 'subject' | 'prompt' | 'target_new'>>
+
+/** Parameter editing takes facts about a subject only. */
+function namesSubject(edit: WireEdit): edit is Fact {
+  return edit.subject !== undefined && edit.prompt !== undefined && edit.target_new !== undefined
 }
 
 /** Of an edit's fields on the wire, those that a request needs. */
@@ -111,7 +118,7 @@ function editOf({
   paraphrases,
   tags,
   tenant,
-}: WireEdit): Edit {
+}: Fact): Edit {
   return { id, subject, aliases, prompt, targetNew, paraphrases, tags, tenant, ...(targetTrue !== undefined && { targetTrue }) }
 }
 

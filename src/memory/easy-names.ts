@@ -52,6 +52,7 @@ const DENSE = /[\p{sc=Han}\p{sc=Hira}\p{sc=Kana}\p{sc=Hangul}]/u
 /** Why the name is easily found where it is not meant; undefined when it is not. */
 export function easyName(name: string): 'common' | 'short' | undefined {
   const parts = words(name)
+  if (name === '') return undefined // it names none
   const letters = parts.join('')
   if (letters.length <= (DENSE.test(letters) ? 1 : SHORT_CHARS)) return 'short'
   const everyday = (part: string) => COMMON.has(part) || COMMON.has(part.replace(/s$/, '')) || /^\p{N}+$/u.test(part)

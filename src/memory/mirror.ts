@@ -67,8 +67,9 @@ const IS = new RegExp(`^${SUBJECT} (?:is|was) (?:the )?(?!an? )(.+) of$`)
 const DONE_BY = new RegExp(`^${SUBJECT} (?:is|was) (\\S+) by$`)
 const DOES = new RegExp(`^${SUBJECT} (\\S+)$`)
 
-/** How the edit's relation reads from the other side; undefined where no rule tells. */
+/** How the edit's relation reads from the other side; undefined where no rule tells, or it has none. */
 export function mirrorOf(edit: Edit): Mirror | undefined {
+  if (edit.kind !== undefined || edit.subject === '') return undefined
   const said = canonicalRelation(edit.prompt, edit)
   const [has, is] = [HAS.exec(said)?.[1], IS.exec(said)?.[1]]
   const mutual = MUTUAL.get(has ?? is ?? said.replace(`${SUBJECT} `, ''))
