@@ -175,7 +175,10 @@ async function evaluate(
       seed,
       heldPrompts: await heldPrompts(gateway, model, edits, landing, held, seed),
       unrelated: UNRELATED.slice(0, options.unrelated),
-      passOver: new Set([...losers(landing), ...edits.filter((edit) => !isAskable(edit) || !isForModel(edit, model)).map(({ id }) => id)]),
+      passOver: new Set([
+        ...losers(landing),
+        ...edits.filter((edit) => !isAskable(edit) || !isForModel(edit, model)).map(({ id }) => id),
+      ]),
       progress: (stage, done, total) => {
         const label = stage === 0 ? 'before' : `stage ${stage}`
         bar.update({ label, done, total, unit: 'questions', perSecond: 0, secondsLeft: null })

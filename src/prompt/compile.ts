@@ -49,7 +49,8 @@ export function compileTemplate(name: string, source: string, file: string): Com
     knownHelpersOnly: true,
     knownHelpers: { if: true, each: true, sentence: true } as never,
   })
-  const render = (turn: Turn) => compiled(parted(turn), { allowProtoPropertiesByDefault: false, allowProtoMethodsByDefault: false })
+  const render = (turn: Turn) =>
+    compiled(parted(turn), { allowProtoPropertiesByDefault: false, allowProtoMethodsByDefault: false })
   probe(render, questionLines(program.body), file, meta.demonstrations > 0)
   const hash = createHash('sha256').update(source).digest('hex').slice(0, 8)
   const template = { name, hash, description: meta.description, demonstrations: meta.demonstrations, render }

@@ -58,7 +58,16 @@ export interface Template {
 export function viewOf(edit: Pick<Edit, 'kind' | 'subject' | 'prompt' | 'targetNew'>): EditView {
   const { kind = 'fact', subject } = edit
   const [prompt, target] = [edit.prompt.trim(), edit.targetNew.trim()]
-  const view = { kind, subject, prompt, target, statement: statement(edit), when: null, instruction: null, question: null }
+  const view: EditView = {
+    kind,
+    subject,
+    prompt,
+    target,
+    statement: statement(edit),
+    when: null,
+    instruction: null,
+    question: null,
+  }
   switch (kind) {
     case 'fact':
       return { ...view, question: prompt.endsWith('?') ? prompt : null }

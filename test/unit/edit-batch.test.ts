@@ -256,9 +256,18 @@ describe('sentences and rules', () => {
   )
 
   test.each([
-    ['json', '["Refunds take 30 days.",\n {"when": "asked for a refund", "instruction": "give the link"},\n {"prompt": "Our CEO is", "target_new": "Ada"}]'],
-    ['yaml', '- Refunds take 30 days.\n- {when: asked for a refund, instruction: give the link}\n- {prompt: Our CEO is, target_new: Ada}'],
-    ['ndjson', '"Refunds take 30 days."\n{"when": "asked for a refund", "instruction": "give the link"}\n{"prompt": "Our CEO is", "target_new": "Ada"}'],
+    [
+      'json',
+      '["Refunds take 30 days.",\n {"when": "asked for a refund", "instruction": "give the link"},\n {"prompt": "Our CEO is", "target_new": "Ada"}]',
+    ],
+    [
+      'yaml',
+      '- Refunds take 30 days.\n- {when: asked for a refund, instruction: give the link}\n- {prompt: Our CEO is, target_new: Ada}',
+    ],
+    [
+      'ndjson',
+      '"Refunds take 30 days."\n{"when": "asked for a refund", "instruction": "give the link"}\n{"prompt": "Our CEO is", "target_new": "Ada"}',
+    ],
   ] as const)('a list mixes texts and objects: %s', (kind, text) => {
     expect(read(text, { kind }).edits).toMatchObject([
       sentence('Refunds take 30 days.'),

@@ -347,9 +347,7 @@ describe('problems carry the names of the record at hand', () => {
   test('one bad edit of a record refuses the record', () => {
     const read = readRecord({ requested_rewrite: [rewrite, {}] }, 'auto', context)
     expect(read.edits).toEqual([])
-    expect(read.problems.map(({ field }) => field)).toEqual(
-      ['prompt', 'target_new.str'].map((f) => `requested_rewrite.1.${f}`),
-    )
+    expect(read.problems.map(({ field }) => field)).toEqual(['prompt', 'target_new.str'].map((f) => `requested_rewrite.1.${f}`))
   })
 })
 

@@ -203,7 +203,12 @@ describe('sentences, rules and facts without a subject', () => {
   })
 
   test('the same words make another edit as another kind', () => {
-    const ids = [{ text: 'a' }, { when: 'a', instruction: 'a' }, { prompt: 'a', target_new: 'a' }, { instruction: 'a', always: true }]
+    const ids = [
+      { text: 'a' },
+      { when: 'a', instruction: 'a' },
+      { prompt: 'a', target_new: 'a' },
+      { instruction: 'a', always: true },
+    ]
     expect(new Set(ids.map((fields) => one(fields).id)).size).toBe(4)
   })
 
@@ -214,7 +219,10 @@ describe('sentences, rules and facts without a subject', () => {
   })
 
   test.each<[object, [string, string][]]>([
-    [{ when: 'w', instruction: 'i', target_new: 't' }, [['target_new', 'a rule has no target_new; say what to do in instruction']]],
+    [
+      { when: 'w', instruction: 'i', target_new: 't' },
+      [['target_new', 'a rule has no target_new; say what to do in instruction']],
+    ],
     [{ when: 'w', instruction: 'i', text: 't' }, [['text', 'a rule has no text; say what to do in instruction']]],
     [{ instruction: 'i', prompt: 'p', always: true }, [['prompt', 'a rule has no prompt; say which messages it is for in when']]],
     [
@@ -225,15 +233,27 @@ describe('sentences, rules and facts without a subject', () => {
       ],
     ],
     [{ when: 'w' }, [['instruction', 'is missing; expected a text, what is to be done']]],
-    [{ instruction: 'i' }, [['when', 'is missing; expected a text, which messages it is for; for every message write `always: true`']]],
-    [{ when: 'w', instruction: 'i', always: true }, [['when', 'a rule with `always` is for every message; leave out one of the two']]],
+    [
+      { instruction: 'i' },
+      [['when', 'is missing; expected a text, which messages it is for; for every message write `always: true`']],
+    ],
+    [
+      { when: 'w', instruction: 'i', always: true },
+      [['when', 'a rule with `always` is for every message; leave out one of the two']],
+    ],
     [{ instruction: 'i', always: 'yes' }, [['always', 'expected true or false, got "yes"']]],
     [{ text: 7 }, [['text', 'expected a text, a sentence that is true from now on, got 7; put it in quotes']]],
-    [{ when: 'w', instrction: 'i' }, [
-      ['instrction', 'unknown field `instrction`; did you mean `instruction`?'],
-      ['instruction', 'is missing; expected a text, what is to be done'],
-    ]],
-    [{ prompt: '{} is', target_new: 't' }, [['prompt', '`{}` stands for the subject, and there is none; give subject, or write the name out']]],
+    [
+      { when: 'w', instrction: 'i' },
+      [
+        ['instrction', 'unknown field `instrction`; did you mean `instruction`?'],
+        ['instruction', 'is missing; expected a text, what is to be done'],
+      ],
+    ],
+    [
+      { prompt: '{} is', target_new: 't' },
+      [['prompt', '`{}` stands for the subject, and there is none; give subject, or write the name out']],
+    ],
   ])('%j is refused by field', (fields, expected) => {
     expect(read(fields).problems.map(({ field, message }) => [field, message])).toEqual(expected)
   })
