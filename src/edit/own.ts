@@ -97,11 +97,17 @@ export function readFields(
   return problems.length > 0 ? { edits: [], problems } : { edits: [edit], problems: [] }
 }
 
-/** By the fields that say something; a record that says what no kind does is taken for a fact. */
+/** By the fields that say something, else by those that are there; a record with none is taken for a fact. */
 function kindOf(fields: unknown): Kind {
-  const says = (field: OwnField) => !isSilent(field, (fields as Partial<Record<OwnField, unknown>> | null)?.[field])
-  if (says('when') || says('instruction') || says('always')) return 'rule'
-  return says('text') ? 'sentence' : 'fact'
+  const record = typeof fields === 'object' && fields !== null ? (fields as Partial<Record<OwnField, unknown>>) : {}
+  const says = (field: OwnField) => Object.hasOwn(record, field) && !isSilent(field, record[field])
+  const has = (field: OwnField) => Object.hasOwn(record, field)
+  for (const test of [says, has]) {
+    if (test('when') || test('instruction') || test('always')) return 'rule'
+    if (test('text')) return 'sentence'
+    if (test('prompt') || test('target_new')) return 'fact'
+  }
+  return 'fact'
 }
 
 /** The record without fields of other kinds that say nothing: a table has columns for all kinds. */

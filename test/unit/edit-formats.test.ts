@@ -320,6 +320,7 @@ describe('problems carry the names of the record at hand', () => {
     ],
     ['ConvSent without its sentiment', { ent: 'a', pos: ['b'], neg: ['c'] }, 'auto', 'sentiment', 'positive or negative'],
     ['ConvSent', { ent: 'a', sentiment: 'mixed' }, 'auto', 'sentiment', 'positive or negative'],
+    ['ConvSent of nothing', { topic: ' ', sentiment: 'positive' }, 'auto', 'topic', 'expected what the opinion is of'],
     ['ConvSent', { ent: 7.5, sentiment: 'positive' }, 'auto', 'ent', 'got 7.5'],
     [
       'PersonalityEdit without its target',

@@ -242,6 +242,7 @@ describe('sentences, rules and facts without a subject', () => {
       [['when', 'a rule with `always` is for every message; leave out one of the two']],
     ],
     [{ instruction: 'i', always: 'yes' }, [['always', 'expected true or false, got "yes"']]],
+    [{ text: ' ' }, [['text', 'must not be empty']]],
     [{ text: 7 }, [['text', 'expected a text, a sentence that is true from now on, got 7; put it in quotes']]],
     [
       { when: 'w', instrction: 'i' },

@@ -24,11 +24,15 @@ export const convsent: Reader = {
 
 /** A rule about what is thought of something. */
 export function opinion(topic: Taken, instruction: Taken): Draft {
-  return {
-    subject: topic,
-    when: typeof topic.value === 'string' ? { ...topic, value: `someone asks what you think of ${topic.value.trim()}` } : topic,
-    instruction,
-  }
+  return { subject: topic, when: occasion(topic), instruction }
+}
+
+function occasion(topic: Taken): Taken {
+  const { path, value } = topic
+  if (typeof value === 'string' && value.trim() !== '') return { path, value: `someone asks what you think of ${value.trim()}` }
+  // Any other value is the subject's own fault.
+  const isMissing = value === undefined || typeof value === 'string'
+  return { path, value: undefined, ...(isMissing && { fault: 'is missing; expected what the opinion is of' }) }
 }
 
 function instruction(topic: Taken, sentiment: Taken): Taken {
