@@ -61,8 +61,9 @@ export function curl(url: string, model: string, question: string): string {
 /** A question that shows an edit at work: of the edit that landed first and has one, as its author put it. `held` is latest first. */
 export function sampleQuestion(held: readonly HeldEdit[]): string | null {
   const edits = held.toReversed().map(({ edit }) => edit)
-  const questions = edits.flatMap(({ prompt, paraphrases }) =>
-    [prompt, ...paraphrases].filter((text) => /\?\s*$/.test(text)).slice(0, 1),
+  const prompts = edits.flatMap(({ kind, prompt }) => (kind === undefined ? [prompt] : []))
+  const questions = edits.flatMap(({ kind, prompt, paraphrases, examples = [] }) =>
+    [...(kind === undefined ? [prompt] : []), ...paraphrases, ...examples].filter((text) => /\?\s*$/.test(text)).slice(0, 1),
   )
-  return questions[0]?.trim() ?? edits[0]?.prompt ?? null
+  return questions[0]?.trim() ?? prompts[0] ?? null
 }

@@ -175,7 +175,10 @@ async function evaluate(
       seed,
       heldPrompts: await heldPrompts(gateway, model, edits, landing, held, seed),
       unrelated: UNRELATED.slice(0, options.unrelated),
-      passOver: new Set([...losers(landing), ...edits.filter((edit) => !isForModel(edit, model)).map(({ id }) => id)]),
+      passOver: new Set([
+        ...losers(landing),
+        ...edits.filter((edit) => !isAskable(edit) || !isForModel(edit, model)).map(({ id }) => id),
+      ]),
       progress: (stage, done, total) => {
         const label = stage === 0 ? 'before' : `stage ${stage}`
         bar.update({ label, done, total, unit: 'questions', perSecond: 0, secondsLeft: null })
@@ -192,6 +195,11 @@ function thresholdsOf({ minReliability, minGeneralization, minLocality }: Option
     ...{ reliability: minReliability, generalization: minGeneralization },
     ...{ locality_memory: minLocality, locality_unrelated: minLocality },
   }
+}
+
+/** Only a fact has a prompt and the answer that it is to get. */
+function isAskable({ kind }: Batch['edits'][number]): boolean {
+  return kind === undefined
 }
 
 /** Edits of the file that another of it contradicts. */
@@ -223,5 +231,6 @@ async function heldPrompts(
     if (next === null) break
     cursor = next
   }
-  return draw(live, count, seed, ({ id }) => id).map(({ prompt }) => prompt)
+  const asked = live.flatMap(({ id, prompt }) => (prompt === undefined ? [] : [{ id, prompt }]))
+  return draw(asked, count, seed, ({ id }) => id).map(({ prompt }) => prompt)
 }

@@ -27,13 +27,19 @@ export function editTable({ data, total, next_cursor: next }: WirePage<WireEdit>
   const rows = data.map((edit) => [
     edit.id,
     edit.state,
-    clip(edit.subject, NAME_COLUMNS),
-    clip(`${edit.prompt} → ${edit.target_new}`, TEXT_COLUMNS),
+    clip(edit.subject ?? '', NAME_COLUMNS),
+    clip(statementOf(edit), TEXT_COLUMNS),
     clip(edit.tags.join(','), NAME_COLUMNS),
   ])
   const rest =
     total > data.length || next !== null ? `${count(data.length, 'edit')} of ${total.toLocaleString('en')}` : count(total, 'edit')
   return `${table(['id', 'state', 'subject', 'statement', 'tags'], rows)}\n\n${rest}${next === null ? '' : `; more with --cursor ${next}`}`
+}
+
+/** A fact as "PROMPT → TARGET", a rule as "WHEN: INSTRUCTION", a sentence as it is. */
+function statementOf({ prompt, target_new: target, text, when, instruction }: Partial<WireEdit>): string {
+  if (instruction !== undefined) return `${when ?? 'always'}: ${instruction}`
+  return text ?? `${prompt} → ${target}`
 }
 
 export function batchTable({ data, total }: WirePage<WireBatch>): string {
@@ -57,7 +63,12 @@ export function editHistory(edit: WireHistory): string {
     ['prompt', edit.prompt],
     ['target_new', edit.target_new],
     ['target_true', edit.target_true],
+    ['text', edit.text],
+    ['when', edit.always ? 'always' : edit.when],
+    ['instruction', edit.instruction],
     ['paraphrases', edit.paraphrases.join(' | ')],
+    ['examples', edit.examples?.join(' | ')],
+    ['counterexamples', edit.counterexamples?.join(' | ')],
     ['tags', edit.tags.join(', ')],
     ['tenant', edit.tenant],
     ['models', edit.models?.join(', ')],
@@ -66,15 +77,15 @@ export function editHistory(edit: WireHistory): string {
     ['batch', edit.batch],
     ['state', edit.superseded_by === undefined ? edit.state : `${edit.state} by ${edit.superseded_by}`],
   ]
-  const shown = fields
-    .filter(([, value]) => value !== undefined && value !== '')
-    .map(([name, value]) => `  ${name.padEnd(12)}${clip(value ?? '', VALUE_COLUMNS)}`)
-  const rows = edit.history.map(({ version, at, kind, batch, edit: said }) => [
+  const said = fields.filter(([, value]) => value !== undefined && value !== '')
+  const nameColumns = said.some(([name]) => name === 'counterexamples') ? 17 : 12
+  const shown = said.map(([name, value]) => `  ${name.padEnd(nameColumns)}${clip(value ?? '', VALUE_COLUMNS)}`)
+  const rows = edit.history.map(({ version, at, kind, batch, edit: content }) => [
     `  ${version}`,
     day(at),
     kind,
     batch,
-    said?.target_new === undefined ? '' : clip(`${said.prompt} → ${said.target_new}`, TEXT_COLUMNS),
+    content === undefined ? '' : clip(statementOf(content), TEXT_COLUMNS),
   ])
   return `${edit.id}\n${shown.join('\n')}\n\n${table(['  version', 'at', 'what', 'batch', 'statement'], rows)}`
 }

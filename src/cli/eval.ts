@@ -5,7 +5,7 @@ import { basename, join, resolve } from 'node:path'
 import type { Command } from 'commander'
 import { z } from 'zod'
 import type { Config } from '../config.ts'
-import { FORMATS } from '../edit/formats.ts'
+import { PROBED_FORMATS } from '../edit/formats.ts'
 import type { Engine } from '../engine/engine.ts'
 import { PalimpsestError } from '../errors.ts'
 import { type Circumstances, openAnswers } from '../evaluate/answers.ts'
@@ -62,7 +62,7 @@ const Typed = z.object({
   data: z.string({
     error: 'expected a benchmark file; or give --selection FILES, which say which edits should fire on which messages',
   }),
-  format: z.enum(['auto', ...FORMATS], { error: `expected auto or one of ${FORMATS.join(', ')}` }).default('auto'),
+  format: z.enum(['auto', ...PROBED_FORMATS], { error: `expected auto or one of ${PROBED_FORMATS.join(', ')}` }).default('auto'),
   methods: names(METHODS).optional(),
   protocols: names(PROTOCOLS).default([...PROTOCOLS]),
   kinds: names(KINDS).default([]),
@@ -92,7 +92,7 @@ export function addEvalCommand(program: Command): void {
     .command('eval')
     .description('compare the pipeline with other ways to edit a model, on a published benchmark file')
     .option('--data <file>', 'CounterFact, zsRE, KnowEdit, MQuAKE, WikiFactDiff, ConflictEdit or EasyEdit, as published')
-    .option('--format <name>', `auto, ${FORMATS.join(', ')}`, 'auto')
+    .option('--format <name>', `auto, ${PROBED_FORMATS.join(', ')}`, 'auto')
     .option('--methods <names>', `some of ${METHODS.join(', ')}, with commas between; default: all that fit the data`)
     .option('--protocols <names>', `some of ${PROTOCOLS.join(', ')}; default: both`)
     .option(

@@ -17,7 +17,6 @@ import type { WireEdit, WirePage } from './wire.ts'
 const PAGE = 1_000
 
 /** A fact, unless it says otherwise. */
-type SentEdit = WireEdit & Pick<Edit, 'kind'>
 
 export function addEasyEditCommands(handoff: Command, add: Add): void {
   add(handoff, 'export', 'the edits as requests, hyper-parameters and a script for EasyEdit', exportEdits)
@@ -86,13 +85,13 @@ async function exportEdits(client: Client, _args: readonly string[], options: Ex
 
 async function liveEdits(client: Client, typed: string | undefined): Promise<Edit[]> {
   const wanted = editsQuery(typed)
-  const wire: SentEdit[] = []
+  const wire: WireEdit[] = []
   if (Array.isArray(wanted))
-    for (const id of wanted) wire.push(await client.json<SentEdit>('GET', `/v1/edits/${encodeURIComponent(id)}`))
+    for (const id of wanted) wire.push(await client.json<WireEdit>('GET', `/v1/edits/${encodeURIComponent(id)}`))
   else {
     let cursor: string | undefined
     do {
-      const page = await client.json<WirePage<SentEdit>>(
+      const page = await client.json<WirePage<WireEdit>>(
         'GET',
         `/v1/edits${query({ ...wanted, state: 'live', limit: String(PAGE), cursor })}`,
       )
@@ -104,24 +103,13 @@ async function liveEdits(client: Client, typed: string | undefined): Promise<Edi
   return wire.map(editOf)
 }
 
-/** Of an edit's fields on the wire, those that a request needs. */
-function editOf({
-  id,
-  kind,
-  subject,
-  aliases,
-  prompt,
-  target_new: targetNew,
-  target_true: targetTrue,
-  paraphrases,
-  tags,
-  tenant,
-}: SentEdit): Edit {
-  return {
-    ...{ id, subject, aliases, prompt, targetNew, paraphrases, tags, tenant },
-    ...(kind !== undefined && { kind }),
-    ...(targetTrue !== undefined && { targetTrue }),
-  }
+/** Of an edit's fields on the wire, those that a request needs; the fields present tell the kind. */
+function editOf({ target_new: target, target_true: targetTrue, text, when, instruction, ...edit }: WireEdit): Edit {
+  const { id, subject = '', aliases, paraphrases, tags, tenant } = edit
+  const common = { id, subject, aliases, paraphrases, tags, tenant }
+  if (text !== undefined) return { ...common, kind: 'sentence', prompt: text, targetNew: '' }
+  if (instruction !== undefined) return { ...common, kind: 'rule', prompt: when ?? '', targetNew: instruction }
+  return { ...common, prompt: edit.prompt ?? '', targetNew: target ?? '', ...(targetTrue !== undefined && { targetTrue }) }
 }
 
 /** The data file's probes, by the id of the edit with the same prompt and target. */

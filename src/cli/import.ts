@@ -24,6 +24,7 @@ const MEDIA_TYPES: Readonly<Record<string, string>> = {
   '.yaml': 'application/yaml',
   '.yml': 'application/yaml',
   '.csv': 'text/csv',
+  '.txt': 'text/plain',
 }
 /** Imports that end sooner show no bar. */
 const BAR_AFTER_MS = 1_000

@@ -5,13 +5,22 @@ import type { wireExplanation } from '../openai/explain.ts'
 
 export interface WireEdit {
   readonly id: string
-  readonly subject: string
+  readonly subject?: string
   readonly aliases: readonly string[]
-  readonly prompt: string
-  readonly target_new: string
+  /** Of a fact. */
+  readonly prompt?: string
+  readonly target_new?: string
   readonly target_true?: string
   readonly relation?: string
+  /** Of a sentence. */
+  readonly text?: string
+  /** Of a rule. */
+  readonly when?: string
+  readonly instruction?: string
+  readonly always?: true
   readonly paraphrases: readonly string[]
+  readonly examples?: readonly string[]
+  readonly counterexamples?: readonly string[]
   readonly tags: readonly string[]
   readonly tenant: string
   readonly models?: readonly string[]

@@ -2,9 +2,9 @@
 import { createHash } from 'node:crypto'
 import { PalimpsestError, type Problem } from '../errors.ts'
 import { type Edit, LIMITS } from './edit.ts'
-import { detectFormat, type Format, readRecord } from './formats.ts'
+import { type AnyFormat, detectFormat, readRecord } from './formats.ts'
 import { type ReadContext, toWire } from './own.ts'
-import { type Envelope, guessKind, type Kind, type Located, readRecords } from './records.ts'
+import { type Envelope, guessKind, isNotation, type Kind, type Located, readRecords } from './records.ts'
 import { unknownField } from './spelling.ts'
 import { show } from './values.ts'
 
@@ -16,7 +16,7 @@ export interface ParseOptions {
   /** Media type of a request body; parameters such as charset are passed over. */
   readonly contentType?: string
   /** Default `auto`: each record's own. */
-  readonly format?: Format | 'auto'
+  readonly format?: AnyFormat | 'auto'
   /** Tenant of records that name none. */
   readonly tenant: string
   /** Default `one`: only `tenant` may be named. `any`: the file or its records may name others. */
@@ -30,7 +30,7 @@ export interface ParseOptions {
 export interface Batch {
   readonly edits: readonly Edit[]
   /** Of the records; `mixed` when they differ. */
-  readonly format: Format | 'mixed'
+  readonly format: AnyFormat | 'mixed'
   /** For each edit, the 1-based line on which its record begins. */
   readonly lines: readonly number[]
 }
@@ -49,7 +49,7 @@ export function parseBatch(input: string | Uint8Array, options: ParseOptions): B
   const { records, envelope = {}, problems: noted } = readRecords(text, kind, (value) => detectFormat(value) === 'conflictedit')
   if (records.length > LIMITS.batchEdits) throw tooLarge(records.length, options)
   const { context, problems: around } = surroundings(envelope, options)
-  const found = readAll(records, kind === 'csv' ? 'palimpsest' : (options.format ?? 'auto'), context)
+  const found = readAll(records, kind === 'csv' || kind === 'text' ? 'palimpsest' : (options.format ?? 'auto'), context)
   const problems = [...noted, ...around, ...found.problems].sort((a, b) => (a.line ?? 0) - (b.line ?? 0))
   if (problems.length > 0) throw refusal(problems, records.length, options)
   if (found.edits.length === 0)
@@ -57,16 +57,16 @@ export function parseBatch(input: string | Uint8Array, options: ParseOptions): B
   if (found.edits.length > LIMITS.batchEdits) throw tooLarge(found.edits.length, options)
   return {
     edits: found.edits,
-    format: found.formats.size === 1 ? ([...found.formats][0] as Format) : 'mixed',
+    format: found.formats.size === 1 ? ([...found.formats][0] as AnyFormat) : 'mixed',
     lines: found.lines,
   }
 }
 
-function readAll(records: readonly Located[], format: Format | 'auto', context: ReadContext) {
+function readAll(records: readonly Located[], format: AnyFormat | 'auto', context: ReadContext) {
   const edits: Edit[] = []
   const lines: number[] = []
   const problems: Problem[] = []
-  const formats = new Set<Format>()
+  const formats = new Set<AnyFormat>()
   for (const { value, index, line } of records) {
     const read = readRecord(value, format, context)
     for (const edit of read.edits) {
@@ -74,7 +74,8 @@ function readAll(records: readonly Located[], format: Format | 'auto', context: 
       lines.push(line)
     }
     for (const problem of read.problems) problems.push({ line, index, ...problem })
-    if (read.format !== undefined) formats.add(read.format)
+    const found = read.format ?? read.ruleFormat
+    if (found !== undefined) formats.add(found)
   }
   return { edits, lines, problems, formats }
 }
@@ -90,12 +91,19 @@ const MEDIA_TYPES: Readonly<Record<string, Kind | 'auto'>> = {
   'application/x-yaml': 'yaml',
   'text/yaml': 'yaml',
   'text/csv': 'csv',
-  'text/plain': 'auto',
+  'text/plain': 'text',
   'application/octet-stream': 'auto',
   'application/x-www-form-urlencoded': 'auto', // what curl --data says unless told otherwise
 }
 
-const ENDINGS: Readonly<Record<string, Kind>> = { ndjson: 'ndjson', jsonl: 'ndjson', yaml: 'yaml', yml: 'yaml', csv: 'csv' }
+const ENDINGS: Readonly<Record<string, Kind>> = {
+  ndjson: 'ndjson',
+  jsonl: 'ndjson',
+  yaml: 'yaml',
+  yml: 'yaml',
+  csv: 'csv',
+  txt: 'text',
+}
 
 function kindOf(text: string, { kind = 'auto', contentType, file }: ParseOptions): Kind {
   if (kind !== 'auto') return kind
@@ -105,12 +113,17 @@ function kindOf(text: string, { kind = 'auto', contentType, file }: ParseOptions
     const known = Object.keys(MEDIA_TYPES).join(', ')
     throw new PalimpsestError('unsupported_media_type', `edits come as one of ${known}; got ${show(type)}`)
   }
-  if (named !== undefined && named !== 'auto') return named
+  if (named !== undefined && named !== 'auto') return proseOr(named, text)
   const ending = file?.split('.').at(-1)?.toLowerCase() ?? ''
   const guess = Object.hasOwn(ENDINGS, ending) ? ENDINGS[ending] : undefined
-  if (guess !== undefined) return guess
+  if (guess !== undefined) return proseOr(guess, text)
   const isJson = type.endsWith('/json') || ending === 'json'
   return isJson && !/^\s*[[{]/.test(text) ? 'json' : guessKind(text)
+}
+
+/** Plain text is sentences, unless it is in another notation that was sent under that name. */
+function proseOr(kind: Kind, text: string): Kind {
+  return kind === 'text' && isNotation(text) ? guessKind(text) : kind
 }
 
 /** Tenant and tags that a batch states once for all its edits. Checked as a record's own would be, on a stand-in. */

@@ -8,30 +8,61 @@ import type { Problem } from '../errors.ts'
 import { type Edit, LIMITS } from './edit.ts'
 import { instant, isoDate } from './instant.ts'
 import { unknownField } from './spelling.ts'
-import { list, name, optional, show, text } from './values.ts'
+import { isAbsent, isFalse, list, name, optional, show, text, truth } from './values.ts'
 
-/** Fields of one edit. Text is trimmed and `\r\n` becomes `\n`; null or blank means absent where a field is optional. */
-export const OwnRecord = z.strictObject({
+const before = {
   id: optional(name(LIMITS.idChars)),
-  subject: text(LIMITS.subjectChars, 'the name of what the edit is about'),
+  subject: optional(text(LIMITS.subjectChars)),
   aliases: list(text(LIMITS.subjectChars), LIMITS.aliases),
-  prompt: text(LIMITS.promptChars, 'the statement without its end, or a question'),
-  target_new: text(LIMITS.targetChars, 'what the prompt is to be answered with'),
-  target_true: optional(text(LIMITS.targetChars)),
-  relation: optional(text(LIMITS.subjectChars)),
+}
+const after = {
   paraphrases: list(text(LIMITS.promptChars), LIMITS.paraphrases),
+  examples: list(text(LIMITS.promptChars), LIMITS.examples),
+  counterexamples: list(text(LIMITS.promptChars), LIMITS.examples),
   tags: list(text(LIMITS.tagChars), LIMITS.tags),
   tenant: optional(name(LIMITS.tenantChars)),
   models: list(text(LIMITS.modelChars), LIMITS.models),
   valid_from: optional(instant),
   valid_to: optional(instant),
   source: optional(text(LIMITS.sourceChars)),
-})
+}
 
-type Fields = z.output<typeof OwnRecord>
-export type OwnField = keyof Fields
-export const OWN_FIELDS = Object.keys(OwnRecord.shape) as readonly OwnField[]
-export const LIST_FIELDS: ReadonlySet<string> = new Set<OwnField>(['aliases', 'paraphrases', 'tags', 'models'])
+/** Fields of each kind of edit. Text is trimmed and `\r\n` becomes `\n`; null or blank means absent where a field is optional. */
+const KINDS = {
+  fact: z.strictObject({
+    ...before,
+    prompt: text(LIMITS.promptChars, 'the statement without its end, or a question'),
+    target_new: text(LIMITS.targetChars, 'what the prompt is to be answered with'),
+    target_true: optional(text(LIMITS.targetChars)),
+    relation: optional(text(LIMITS.subjectChars)),
+    ...after,
+  }),
+  sentence: z.strictObject({ ...before, text: text(LIMITS.promptChars, 'a sentence that is true from now on'), ...after }),
+  rule: z.strictObject({
+    ...before,
+    when: optional(text(LIMITS.promptChars)),
+    instruction: text(LIMITS.targetChars, 'what is to be done'),
+    always: truth,
+    ...after,
+  }),
+} as const
+
+type Kind = keyof typeof KINDS
+type Fact = z.output<typeof KINDS.fact>
+type Sentence = z.output<typeof KINDS.sentence>
+type Rule = z.output<typeof KINDS.rule>
+type Fields = Fact | Sentence | Rule
+export type OwnField = keyof Fact | keyof Sentence | keyof Rule
+const fieldsOf = (kind: Kind) => Object.keys(KINDS[kind].shape) as OwnField[]
+export const OWN_FIELDS: readonly OwnField[] = [...new Set([...fieldsOf('fact'), ...fieldsOf('sentence'), ...fieldsOf('rule')])]
+export const LIST_FIELDS: ReadonlySet<string> = new Set<OwnField>([
+  'aliases',
+  'paraphrases',
+  'examples',
+  'counterexamples',
+  'tags',
+  'models',
+])
 
 /** What a record is read into. */
 export interface ReadContext {
@@ -54,38 +85,63 @@ export function readFields(
   context: ReadContext,
   path: (own: readonly PropertyKey[]) => string = dotted,
 ): Reading {
-  const parsed = OwnRecord.safeParse(fields)
+  const kind = kindOf(fields)
+  const parsed = KINDS[kind].safeParse(ofKind(fields, kind))
   if (!parsed.success) {
     // A misspelt field first: it is why another one is missing.
     const issues = [...parsed.error.issues].sort((a, b) => Number(isUnknown(b)) - Number(isUnknown(a)))
-    return { edits: [], problems: issues.flatMap((issue) => fromIssue(issue, path)) }
+    return { edits: [], problems: issues.flatMap((issue) => fromIssue(issue, kind, path)) }
   }
   const edit = toEdit(parsed.data, context)
   const problems = faults(edit, parsed.data, context).map(([field, message]) => ({ field: path(field), message }))
   return problems.length > 0 ? { edits: [], problems } : { edits: [edit], problems: [] }
 }
 
+/** By the fields that say something, else by those that are there; a record with none is taken for a fact. */
+function kindOf(fields: unknown): Kind {
+  const record = typeof fields === 'object' && fields !== null ? (fields as Partial<Record<OwnField, unknown>>) : {}
+  const says = (field: OwnField) => Object.hasOwn(record, field) && !isSilent(field, record[field])
+  const has = (field: OwnField) => Object.hasOwn(record, field)
+  for (const test of [says, has]) {
+    if (test('when') || test('instruction') || test('always')) return 'rule'
+    if (test('text')) return 'sentence'
+    if (test('prompt') || test('target_new')) return 'fact'
+  }
+  return 'fact'
+}
+
+/** The record without fields of other kinds that say nothing: a table has columns for all kinds. */
+function ofKind(fields: unknown, kind: Kind): unknown {
+  if (typeof fields !== 'object' || fields === null) return fields
+  const idle = ([field, value]: [string, unknown]) =>
+    (OWN_FIELDS as readonly string[]).includes(field) && !Object.hasOwn(KINDS[kind].shape, field) && isSilent(field, value)
+  const entries = Object.entries(fields)
+  return entries.some(idle) ? Object.fromEntries(entries.filter((entry) => !idle(entry))) : fields
+}
+
+function isSilent(field: string, value: unknown): boolean {
+  return isAbsent(value) || (field === 'always' && isFalse(value))
+}
+
 function toEdit(fields: Fields, context: ReadContext): Edit {
-  const {
-    subject,
-    target_new: targetNew,
-    target_true: targetTrue,
-    relation,
-    valid_from: validFrom,
-    valid_to: validTo,
-    source,
-  } = fields
+  const { subject = '', valid_from: validFrom, valid_to: validTo, source } = fields
   const tenant = fields.tenant ?? context.tenant
-  const prompt = fill(fields.prompt, subject)
+  const said = statedBy(fields, subject)
+  const { prompt, targetNew, targetTrue, relation, always, kind } = said
+  const paraphrases = kind === undefined ? fields.paraphrases.map((paraphrase) => fill(paraphrase, subject)) : fields.paraphrases
   return {
-    id: fields.id ?? contentId(tenant, subject, prompt, targetNew),
+    ...(kind !== undefined && { kind }),
+    id: fields.id ?? contentId(tenant, subject, prompt, targetNew, ...(kind === undefined ? [] : [kind])),
     subject,
     aliases: fields.aliases,
     prompt,
     targetNew,
     ...(targetTrue !== undefined && { targetTrue }),
     ...(relation !== undefined && { relation }),
-    paraphrases: [...new Set(fields.paraphrases.map((paraphrase) => fill(paraphrase, subject)))],
+    paraphrases: [...new Set(paraphrases)],
+    ...(fields.examples.length > 0 && { examples: fields.examples }),
+    ...(fields.counterexamples.length > 0 && { counterexamples: fields.counterexamples }),
+    ...(always && { always }),
     tags: [...new Set([...fields.tags, ...context.tags])],
     tenant,
     ...(fields.models.length > 0 && { models: fields.models }),
@@ -95,14 +151,31 @@ function toEdit(fields: Fields, context: ReadContext): Edit {
   }
 }
 
+type Stated = Pick<Edit, 'kind' | 'prompt' | 'targetNew' | 'targetTrue' | 'relation' | 'always'>
+
+/** In a sentence or a rule `{}` is text like any other. */
+function statedBy(fields: Fields, subject: string): Stated {
+  if ('text' in fields) return { kind: 'sentence', prompt: fields.text, targetNew: '' }
+  if ('instruction' in fields) {
+    const { when = '', instruction, always } = fields
+    return { kind: 'rule', prompt: when, targetNew: instruction, ...(always && { always }) }
+  }
+  const { prompt, target_new: targetNew, target_true: targetTrue, relation } = fields
+  return {
+    ...{ prompt: fill(prompt, subject), targetNew },
+    ...(targetTrue !== undefined && { targetTrue }),
+    ...(relation !== undefined && { relation }),
+  }
+}
+
 /** `{}` stands for the subject. Split, not replace: a subject may hold `$&`. */
 function fill(template: string, subject: string): string {
   const parts = template.split('{}')
-  return parts.length === 2 ? parts.join(subject) : template
+  return subject !== '' && parts.length === 2 ? parts.join(subject) : template
 }
 
 /** `e_` and 16 hex digits: the same statement gets the same id on every machine. */
-function contentId(...content: [tenant: string, subject: string, prompt: string, targetNew: string]): string {
+function contentId(...content: [tenant: string, subject: string, prompt: string, targetNew: string, kind?: string]): string {
   return `e_${createHash('sha256').update(JSON.stringify(content)).digest('hex').slice(0, 16)}`
 }
 
@@ -113,12 +186,21 @@ function faults(edit: Edit, fields: Fields, context: ReadContext): [field: Prope
     [['prompt'], edit.prompt],
     ...edit.paraphrases.map((p, i): [PropertyKey[], string] => [['paraphrases', i], p]),
   ]
-  for (const [field, value] of filled) {
+  for (const [field, value] of edit.kind === undefined ? filled : []) {
     if (value.includes('{}'))
-      found.push([field, '`{}` stands for the subject and may occur once; write the subject out in the other places'])
+      found.push([
+        field,
+        edit.subject === ''
+          ? '`{}` stands for the subject, and there is none; give subject, or write the name out'
+          : '`{}` stands for the subject and may occur once; write the subject out in the other places',
+      ])
     if (value.length > LIMITS.promptChars)
       found.push([field, `with the subject filled in it has ${value.length} characters; at most ${LIMITS.promptChars} are taken`])
   }
+  if (edit.kind === 'rule' && !edit.always && edit.prompt === '')
+    found.push([['when'], 'is missing; expected a text, which messages it is for; for every message write `always: true`'])
+  if (edit.always && edit.prompt !== '')
+    found.push([['when'], 'a rule with `always` is for every message; leave out one of the two'])
   if (edit.validFrom !== undefined && edit.validTo !== undefined && edit.validFrom >= edit.validTo)
     found.push([['valid_to'], `must be later than valid_from (${isoDate(edit.validFrom)}), got ${isoDate(edit.validTo)}`])
   if (edit.tags.length > LIMITS.tags)
@@ -131,9 +213,27 @@ function faults(edit: Edit, fields: Fields, context: ReadContext): [field: Prope
   return found
 }
 
-function fromIssue(issue: z.core.$ZodIssue, path: (own: readonly PropertyKey[]) => string): Problem[] {
-  if (isUnknown(issue)) return issue.keys.map((key) => ({ field: key, message: unknownField(key, OWN_FIELDS) }))
+function fromIssue(issue: z.core.$ZodIssue, kind: Kind, path: (own: readonly PropertyKey[]) => string): Problem[] {
+  if (isUnknown(issue)) return issue.keys.map((key) => ({ field: path([key]), message: strayField(key, kind) }))
   return [{ field: issue.path.length > 0 ? path(issue.path) : null, message: issue.message }]
+}
+
+/** A field of another kind, or of none. */
+function strayField(key: string, kind: Kind): string {
+  const instead = Object.hasOwn(INSTEAD[kind], key) ? INSTEAD[kind][key as OwnField] : undefined
+  if (instead !== undefined) return `a ${kind} has no ${key}; ${instead}`
+  if ((OWN_FIELDS as readonly string[]).includes(key)) return `a ${kind} has no ${key}; leave it out`
+  return unknownField(key, OWN_FIELDS)
+}
+
+const INSTEAD: Readonly<Record<Kind, Partial<Record<OwnField, string>>>> = {
+  fact: {},
+  sentence: { prompt: 'say it whole in text', target_new: 'say it whole in text' },
+  rule: {
+    prompt: 'say which messages it is for in when',
+    target_new: 'say what to do in instruction',
+    text: 'say what to do in instruction',
+  },
 }
 
 function isUnknown(issue: z.core.$ZodIssue): issue is z.core.$ZodIssueUnrecognizedKeys {
@@ -148,18 +248,34 @@ function dotted(path: readonly PropertyKey[]): string {
 export function toWire(edit: Edit): Record<string, unknown> {
   return {
     id: edit.id,
-    subject: edit.subject,
+    ...(edit.subject !== '' && { subject: edit.subject }),
     aliases: [...edit.aliases],
-    prompt: edit.prompt,
-    target_new: edit.targetNew,
-    ...(edit.targetTrue !== undefined && { target_true: edit.targetTrue }),
-    ...(edit.relation !== undefined && { relation: edit.relation }),
+    ...statedIn(edit),
     paraphrases: [...edit.paraphrases],
+    ...(edit.examples !== undefined && { examples: [...edit.examples] }),
+    ...(edit.counterexamples !== undefined && { counterexamples: [...edit.counterexamples] }),
     tags: [...edit.tags],
     tenant: edit.tenant,
     ...(edit.models !== undefined && { models: [...edit.models] }),
     ...(edit.validFrom !== undefined && { valid_from: isoDate(edit.validFrom) }),
     ...(edit.validTo !== undefined && { valid_to: isoDate(edit.validTo) }),
     ...(edit.source !== undefined && { source: edit.source }),
+  }
+}
+
+function statedIn({ kind, prompt, targetNew, targetTrue, relation, always }: Stated): Partial<Record<OwnField, unknown>> {
+  switch (kind) {
+    case undefined:
+      return {
+        ...{ prompt, target_new: targetNew },
+        ...(targetTrue !== undefined && { target_true: targetTrue }),
+        ...(relation !== undefined && { relation }),
+      }
+    case 'sentence':
+      return { text: prompt }
+    case 'rule':
+      return always ? { instruction: targetNew, always } : { when: prompt, instruction: targetNew }
+    default:
+      return kind satisfies never
   }
 }

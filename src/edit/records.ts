@@ -7,7 +7,7 @@ import { unknownField } from './spelling.ts'
 import { show } from './values.ts'
 import { readYaml } from './yaml.ts'
 
-export type Kind = 'json' | 'ndjson' | 'yaml' | 'csv'
+export type Kind = 'json' | 'ndjson' | 'yaml' | 'csv' | 'text'
 
 export interface Located {
   readonly value: unknown
@@ -40,6 +40,8 @@ export function readRecords(text: string, kind: Kind, isRecord: IsRecord): Recor
       return fromYaml(text, isRecord)
     case 'csv':
       return fromCsv(text)
+    case 'text':
+      return fromText(text)
     default:
       return kind satisfies never
   }
@@ -51,6 +53,15 @@ export function guessKind(text: string): Kind {
   if (start === '[') return 'json'
   if (start === '{') return looksLikeLines(text) && parseJson(text) === undefined ? 'ndjson' : 'json'
   return isHeader(firstLine(text)) ? 'csv' : 'yaml'
+}
+
+const OPENING = new RegExp(`^(?:[[{]|---|(?:- )?(?:edits|${OWN_FIELDS.join('|')}):(?:\\s|$))`)
+
+/** Whether text begins as records in some notation do, not as a sentence. */
+export function isNotation(text: string): boolean {
+  const lines = text.split('\n', PEEK_LINES).map((line) => line.trim())
+  const begun = lines.find((line) => line !== '' && !line.startsWith('#')) ?? ''
+  return OPENING.test(begun) || isHeader(begun)
 }
 
 /** Several lines that each begin an object, one of the first whole by itself: NDJSON, be it with broken lines. */
@@ -99,7 +110,9 @@ function unwrap(value: unknown, isRecord: IsRecord, line: number, lines: readonl
     if (Array.isArray(edits)) return { records: locate(edits), envelope, problems: [] }
     return { records: [], problems: [{ line, field: 'edits', message: `expected a list of edits, got ${show(edits)}` }] }
   }
-  return { records: [{ value, index: 0, line }], problems: [] }
+  if (typeof value !== 'string') return { records: [{ value, index: 0, line }], problems: [] }
+  const message = `expected an object with the fields of an edit, got ${show(value)}; sentences come in a list, or one a line as plain text`
+  return { records: [], problems: [{ line, index: 0, field: null, message }] }
 }
 
 function jsonFault(text: string, fault: { at: number; expected: string }): Problem {
@@ -123,6 +136,13 @@ function fromNdjson(text: string): Records {
     index++
   }
   return { records, problems }
+}
+
+/** One sentence a line; blank lines and those that begin with `#` are passed over. */
+function fromText(text: string): Records {
+  const lines = text.split('\n').map((written, above) => ({ value: written.trim(), line: above + 1 }))
+  const said = lines.filter(({ value }) => value !== '' && !value.startsWith('#'))
+  return { records: said.map((one, index) => ({ ...one, index })), problems: [] }
 }
 
 function fromYaml(text: string, isRecord: IsRecord): Records {

@@ -3,7 +3,7 @@
  * that they ask the same ("The capital of X is", "What is X's capital?"); whether other wordings do is `memory/sameness.ts`'s question.
  */
 import type { Edit } from './edit.ts'
-import { words } from './words.ts'
+import { normalized, words } from './words.ts'
 
 /** The subject's place among a relation's words. Never a word itself. */
 export const SUBJECT = '_'
@@ -82,7 +82,9 @@ export function relationKey(edit: Stated & Pick<Edit, 'relation'>): string {
 }
 
 /** What supersession compares: later beats earlier on an equal key. Edits for other models never share one. */
-export function supersessionKey(edit: Stated & Pick<Edit, 'relation' | 'tenant' | 'models'>): string {
+export function supersessionKey(
+  edit: Stated & Pick<Edit, 'relation' | 'tenant' | 'models'> & Partial<Pick<Edit, 'kind' | 'always' | 'targetNew'>>,
+): string {
   const models =
     edit.models === undefined
       ? ''
@@ -90,5 +92,25 @@ export function supersessionKey(edit: Stated & Pick<Edit, 'relation' | 'tenant' 
           .map((name) => name.toLowerCase())
           .toSorted()
           .join('\u0001')}`
-  return `${edit.tenant}\u0000${words(edit.subject).join(' ')}\u0000${relationKey(edit)}${models}`
+  const subject = edit.kind === 'sentence' || edit.always ? '' : words(edit.subject).join(' ')
+  return `${edit.tenant}\u0000${subject}\u0000${asked(edit)}${models}`
+}
+
+/** A fact's relation, or its prompt where it names no subject; a rule's occasion; of what has neither, all it says. No word begins with a colon. */
+function asked(edit: Parameters<typeof supersessionKey>[0]): string {
+  switch (edit.kind) {
+    case undefined:
+      return edit.subject === '' ? `:fact ${spelled(edit.prompt)}` : relationKey(edit)
+    case 'sentence':
+      return `:sentence ${spelled(edit.prompt)}`
+    case 'rule':
+      return edit.always ? `:always ${spelled(edit.targetNew ?? '')}` : `:rule ${spelled(edit.prompt)}`
+    default:
+      return edit.kind satisfies never
+  }
+}
+
+/** A text's words; of one without any, such as "???", its signs. */
+function spelled(text: string): string {
+  return words(text).join(' ') || normalized(text)
 }

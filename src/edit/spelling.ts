@@ -17,8 +17,12 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   rephrase: 'paraphrases',
   rephraseprompt: 'paraphrases',
   question: 'prompt',
-  text: 'prompt',
   entity: 'subject',
+  sentence: 'text',
+  condition: 'when',
+  trigger: 'when',
+  behaviour: 'instruction',
+  behavior: 'instruction',
 }
 
 /** Nothing longer is a slip of the pen in one of our names. */

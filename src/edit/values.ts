@@ -33,6 +33,12 @@ export function optional<T extends z.ZodType>(schema: T) {
   return z.preprocess((value) => (isAbsent(value) ? undefined : value), schema.optional())
 }
 
+/** True, or absent: in a table the word. */
+export const truth = z.preprocess(
+  (value) => (isAbsent(value) || isFalse(value) ? undefined : value === 'true' ? true : value),
+  z.literal(true, { error: (issue) => `expected true or false, got ${show(issue.input)}` }).optional(),
+)
+
 /** A list without repetitions; absent means empty. */
 export function list<T extends z.ZodType<string>>(item: T, maxItems: number) {
   const items = z
@@ -42,8 +48,12 @@ export function list<T extends z.ZodType<string>>(item: T, maxItems: number) {
   return z.preprocess((value) => (isAbsent(value) ? [] : value), items)
 }
 
-function isAbsent(value: unknown): boolean {
+export function isAbsent(value: unknown): boolean {
   return value === undefined || value === null || (typeof value === 'string' && value.trim() === '')
+}
+
+export function isFalse(value: unknown): boolean {
+  return value === false || value === 'false'
 }
 
 function tidy(value: string): string {

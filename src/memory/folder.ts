@@ -35,7 +35,7 @@ export interface EditFolder {
   close(): Promise<void>
 }
 
-const ENDINGS: ReadonlySet<string> = new Set(['.jsonl', '.ndjson', '.json', '.yaml', '.yml', '.csv'])
+const ENDINGS: ReadonlySet<string> = new Set(['.jsonl', '.ndjson', '.json', '.yaml', '.yml', '.csv', '.txt'])
 /** A file that is still growing is left alone until it has kept its size for this long. */
 const SETTLED_MS = 100
 const POLL_MS = 25

@@ -26,10 +26,13 @@ interface Verdict {
 /** Edits whose every field but the id is equal have equal content. */
 export function contentOf(edit: Edit): string {
   const { subject, aliases, prompt, targetNew, targetTrue, relation, paraphrases, tags, tenant, models } = edit
+  const { kind, always, examples, counterexamples } = edit
   const may = [targetTrue, relation, edit.validFrom, edit.validTo, edit.source].map((v) => v ?? null)
-  // Models last and only where given: the digests of batches that landed before there were any stay as they are.
+  // What came later last and only where given: the digests of batches that landed before there was any stay as they are.
+  const later = [...(models === undefined ? [] : [models]), { kind, always, examples, counterexamples }]
+  const isFact = kind === undefined && examples === undefined && counterexamples === undefined
   const said = [tenant, subject, prompt, targetNew, aliases, paraphrases, tags, may]
-  return JSON.stringify(models === undefined ? said : [...said, models])
+  return JSON.stringify([...said, ...(isFact ? later.slice(0, -1) : later)])
 }
 
 /** When a revision's statement begins to be true. */

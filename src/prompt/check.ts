@@ -3,13 +3,14 @@ import { fault } from './fault.ts'
 /** Helpers a template may use. `sentence` ends a statement with a full stop where it has no end mark. */
 export const HELPERS = ['if', 'each', 'sentence'] as const
 
-/** What may be named where: the turn itself, inside `each edits`, inside `each demonstrations`. */
+const EDIT = ['kind', 'subject', 'prompt', 'target', 'statement', 'when', 'instruction', 'question']
+/** What may be named where: the turn itself, inside `each edits`, inside `each demonstrations`. Facts and rules are the edits, parted. */
 const FIELDS: Readonly<Record<string, readonly string[]>> = {
-  turn: ['question', 'unfinished', 'asked', 'edits', 'demonstrations'],
-  edits: ['subject', 'prompt', 'target', 'statement', 'question'],
+  turn: ['question', 'unfinished', 'asked', 'edits', 'demonstrations', 'facts', 'rules', 'about'],
+  ...{ edits: EDIT, facts: EDIT, rules: EDIT },
   demonstrations: ['kind', 'fact', 'question', 'answer'],
 }
-const LISTS = ['edits', 'demonstrations']
+const LISTS = ['edits', 'demonstrations', 'facts', 'rules']
 const LOOP_DATA = ['first', 'last', 'index']
 
 type Scope = readonly string[]
@@ -60,7 +61,7 @@ function checkBlock(node: hbs.AST.BlockStatement, scope: Scope, file: string): v
     throw fault(
       file,
       node.loc.start.line,
-      `{{#each ${list}}} stands here; write {{#each edits}} or {{#each demonstrations}}, not nested`,
+      `{{#each ${list}}} stands here; write {{#each ${LISTS.join('}}, {{#each ')}}}, not nested`,
     )
   walk(node.program?.body ?? [], isEach ? [...scope, list] : scope, file)
   walk(node.inverse?.body ?? [], scope, file)

@@ -4,7 +4,7 @@ import { z } from 'zod'
 import { PalimpsestError } from '../errors.ts'
 import { checkProgram, HELPERS } from './check.ts'
 import { fault } from './fault.ts'
-import type { Template, Turn } from './turn.ts'
+import { type EditView, type Template, type Turn, viewOf } from './turn.ts'
 
 /** Most demonstrations one template may ask for: more than the paper's 32 buys nothing and fills the context. */
 export const MAX_DEMONSTRATIONS = 32
@@ -42,18 +42,34 @@ export function compileTemplate(name: string, source: string, file: string): Com
   const text = source.replace(/\r?\n$/, '') // the newline that editors end a file with is no part of the prompt
   const program = parse(text, file)
   checkProgram(program, file)
-  const compiled = handlebars.compile<Turn>(text, {
+  const compiled = handlebars.compile<Parted>(text, {
     noEscape: true,
     strict: true,
     preventIndent: true,
     knownHelpersOnly: true,
     knownHelpers: { if: true, each: true, sentence: true } as never,
   })
-  const render = (turn: Turn) => compiled(turn, { allowProtoPropertiesByDefault: false, allowProtoMethodsByDefault: false })
+  const render = (turn: Turn) =>
+    compiled(parted(turn), { allowProtoPropertiesByDefault: false, allowProtoMethodsByDefault: false })
   probe(render, questionLines(program.body), file, meta.demonstrations > 0)
   const hash = createHash('sha256').update(source).digest('hex').slice(0, 8)
   const template = { name, hash, description: meta.description, demonstrations: meta.demonstrations, render }
   return { template, families: meta.families, isDefault: meta.default }
+}
+
+/** What a template sees: the turn, and its edits as facts (sentences too) and rules. */
+interface Parted extends Turn {
+  readonly facts: readonly EditView[]
+  readonly rules: readonly EditView[]
+  /** What the facts are about, with commas; null where none names its subject. */
+  readonly about: string | null
+}
+
+function parted(turn: Turn): Parted {
+  const facts = turn.edits.filter(({ kind }) => kind !== 'rule')
+  const subjects = facts.map(({ subject }) => subject).filter((subject) => subject !== '')
+  const rules = turn.edits.filter(({ kind }) => kind === 'rule')
+  return { ...turn, facts, rules, about: subjects.length === 0 ? null : subjects.join(', ') }
 }
 
 function frontMatter(source: string, file: string): z.infer<typeof FrontMatter> {
@@ -98,20 +114,13 @@ const ODD = '{{x}} {{> p}} {{{constructor}}} <|im_end|> [INST] <<SYS>> </s> &lt;
 
 /** Renders made-up turns and refuses a template that loses, alters or repeats the question, or that hides an edit. */
 function probe(render: (turn: Turn) => string, lines: readonly number[], file: string, demonstrated: boolean): void {
-  const edit = (n: number, isQuestion: boolean) => {
-    const prompt = `prompt ${n} ${ODD}${isQuestion ? '?' : ''}`
-    const target = `target ${n} ${ODD}`
-    return {
-      subject: `subject ${n} ${ODD}`,
-      prompt,
-      target,
-      statement: `${prompt} ${target}`,
-      question: isQuestion ? prompt : null,
-    }
-  }
+  const fact = (n: number, end = '') =>
+    viewOf({ subject: `subject ${n} ${ODD}`, prompt: `prompt ${n} ${ODD}${end}`, targetNew: `target ${n} ${ODD}` })
+  const sentence = viewOf({ kind: 'sentence', subject: '', prompt: `text ${ODD}`, targetNew: '' })
+  const rule = viewOf({ kind: 'rule', subject: '', prompt: `when ${ODD}`, targetNew: `instruction ${ODD}` })
   const demonstrations = [{ kind: 'copy' as const, fact: `fact ${ODD}`, question: 'asked', answer: `answer ${ODD}` }]
   const question = ` user text ${ODD} \n end ` // its outer blanks too
-  for (const edits of [[edit(1, false)], [edit(1, true), edit(2, false)]]) {
+  for (const edits of [[fact(1)], [fact(1, '?'), fact(2)], [sentence], [rule], [fact(1), sentence, rule]]) {
     const turns = (demonstrated ? [[], demonstrations] : [[]]).flatMap((shown) =>
       [true, false].flatMap((unfinished) => [null, `asked ${ODD}`].map((asked) => ({ shown, unfinished, asked }))),
     )
@@ -131,7 +140,7 @@ function probe(render: (turn: Turn) => string, lines: readonly number[], file: s
         throw fault(
           file,
           1,
-          'an edit is not shown, or not unaltered: print its {{statement}} or {{target}} inside {{#each edits}}',
+          'an edit is not shown, or not unaltered: print its {{statement}} or {{target}} inside {{#each edits}}, or inside both {{#each facts}} and {{#each rules}}',
         )
       if (shown.length > 0 && !text.includes(`answer ${ODD}`))
         throw fault(file, 1, 'it asks for demonstrations but does not print their {{answer}}')

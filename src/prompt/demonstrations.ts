@@ -31,7 +31,7 @@ export function demonstrate({ question, edits, pool, count }: DemonstrationWish)
   const random = randomFrom(JSON.stringify([question, edits.map(({ prompt, target }) => [prompt, target])]))
   const own = new Set(edits.map(({ prompt }) => prompt))
   const near = pool
-    .filter(({ prompt }) => !own.has(prompt))
+    .filter(({ prompt, target }) => !own.has(prompt) && target.trim() !== '') // a sentence has nothing that could be asked back
     .sort((a, b) => b.similarity - a.similarity || (a.prompt < b.prompt ? -1 : 1))
     .slice(0, count)
   const invented = shuffle(INVENTED, random).map((fact) => ({ ...fact, similarity: -1 }))

@@ -3,11 +3,18 @@ import { words } from '../edit/words.ts'
 
 /** One edit as a template sees it. All text is verbatim data: a template prints it and never compiles it. */
 export interface EditView {
+  readonly kind: 'fact' | 'sentence' | 'rule'
+  /** Empty where it names none. */
   readonly subject: string
+  /** Of a rule, its occasion; of a sentence empty. */
   readonly prompt: string
+  /** Of a rule, its instruction; of a sentence, itself: "PROMPT TARGET" tells every kind. */
   readonly target: string
-  /** "PROMPT TARGET", without a full stop. */
+  /** "PROMPT TARGET", without a full stop; of a rule "OCCASION: INSTRUCTION". */
   readonly statement: string
+  /** Of a rule: what it is for, null for every message; and what is to be done. Null for other kinds. */
+  readonly when: string | null
+  readonly instruction: string | null
   /** The prompt where it is a question, so that a template can write question and answer instead of a sentence; else null. */
   readonly question: string | null
 }
@@ -48,10 +55,29 @@ export interface Template {
   render(turn: Turn): string
 }
 
-export function viewOf(edit: Pick<Edit, 'subject' | 'prompt' | 'targetNew'>): EditView {
-  const prompt = edit.prompt.trim()
-  const question = prompt.endsWith('?') ? prompt : null
-  return { subject: edit.subject, prompt, target: edit.targetNew.trim(), statement: statement({ ...edit, prompt }), question }
+export function viewOf(edit: Pick<Edit, 'kind' | 'subject' | 'prompt' | 'targetNew'>): EditView {
+  const { kind = 'fact', subject } = edit
+  const [prompt, target] = [edit.prompt.trim(), edit.targetNew.trim()]
+  const view: EditView = {
+    kind,
+    subject,
+    prompt,
+    target,
+    statement: statement(edit),
+    when: null,
+    instruction: null,
+    question: null,
+  }
+  switch (kind) {
+    case 'fact':
+      return { ...view, question: prompt.endsWith('?') ? prompt : null }
+    case 'sentence':
+      return { ...view, prompt: '', target: prompt }
+    case 'rule':
+      return { ...view, when: prompt === '' ? null : prompt, instruction: target }
+    default:
+      return kind satisfies never
+  }
 }
 
 /** Words that no English sentence ends with, save for the few questions that do and end in a question mark. */

@@ -133,6 +133,65 @@ describe('a batch', () => {
     expect((await get('/v1/batches')).body.data).toMatchObject([{ id: 'first', source: 'paper', edits: 1, live: 1 }])
   })
 
+  test('mixes facts, sentences and rules, and reads back as it was written', async () => {
+    const { post, get } = await start()
+    const rule = { id: 'r', when: 'someone asks for a refund', instruction: 'give the link', examples: ['Money back?'] }
+    const always = { id: 'a', instruction: 'answer in French', always: true }
+    const fact = { id: 'f', prompt: 'Our refund window is', target_new: '30 days' }
+    const landed = await post('/v1/edits', ['We close at 6.', rule, always, fact])
+    expect(landed).toMatchObject({ status: 201, body: { counts: { added: 4, conflicts: 0 } } })
+    for (const one of [rule, always, fact]) {
+      const { body } = await get(`/v1/edits/${one.id}`)
+      expect(body).toMatchObject(one)
+      for (const field of ['subject', 'prompt', 'target_new', 'text', 'when'])
+        expect(Object.hasOwn(body, field)).toBe(Object.hasOwn(one, field))
+    }
+    expect((await get('/v1/edits?q=6')).body.data).toMatchObject([{ text: 'We close at 6.' }])
+    expect((await get('/v1/edits?q=refund%20link')).body.data).toMatchObject([{ id: 'r' }])
+    const again = await post('/v1/edits', [
+      { ...rule, id: 'r2', instruction: 'say no' },
+      { ...always, id: 'a2', instruction: 'be brief' },
+    ])
+    expect(again.body.results).toMatchObject([{ supersedes: ['r'] }, { supersedes: [] }])
+    const more = await post('/v1/edits', { ...fact, id: 'f2', target_new: '14 days' })
+    expect(more.body.results).toMatchObject([{ supersedes: ['f'] }])
+    const examples = await post('/v1/edits', { ...rule, id: 'r2', instruction: 'say no', examples: ['Other?'] })
+    expect(examples.body.results).toMatchObject([{ outcome: 'revised' }])
+  })
+
+  test('of plain text is one sentence a line', async () => {
+    const { post, get } = await start()
+    const text = '# ours\nWe close at 6.\n\nRefunds take 30 days.\n'
+    expect((await post('/v1/edits?tags=own', text, { 'content-type': 'text/plain' })).body.counts.added).toBe(2)
+    expect((await get('/v1/edits')).body.data).toMatchObject([
+      { text: 'Refunds take 30 days.', tags: ['own'] },
+      { text: 'We close at 6.', tags: ['own'] },
+    ])
+  })
+
+  test('with fields of two kinds in one record is refused by the field', async () => {
+    const { post } = await start()
+    const answer = await post('/v1/edits', [{ when: 'w', instruction: 'i', target_new: 't' }])
+    expect(answer).toMatchObject({
+      status: 400,
+      body: { error: { code: 'invalid_batch', param: 'target_new' } },
+    })
+    expect(answer.body.error.message).toContain('a rule has no target_new; say what to do in instruction')
+  })
+
+  test('of sentences and rules is rehearsed without false alarms', async () => {
+    const { post } = await start()
+    const batch = [
+      'We close at 6.',
+      'The wife of our founder is Ada.',
+      { when: 'asked', instruction: 'say so' },
+      { instruction: 'be brief', always: true },
+    ]
+    const { body } = await post('/v1/edits?dry_run=true', batch)
+    expect(body.report.findings).toEqual([])
+    expect(body.first_edits).toMatchObject([{ text: 'We close at 6.' }, {}, { when: 'asked' }, { always: true }])
+  })
+
   test('that is rehearsed reports and lands nothing', async () => {
     const { post, ids } = await start()
     await post('/v1/edits', mayor('Ada', { id: 'old' }))

@@ -73,6 +73,30 @@ describe('edits', () => {
     expect(text).not.toMatch(/relation|target_true|valid/)
   })
 
+  it('shows sentences and rules as what they say', () => {
+    const { subject, prompt, target_new, ...rest } = edit
+    const sentence: WireEdit = { ...rest, id: 'x2', text: 'We close at 6.', examples: ['Open?', 'When do you close?'] }
+    const rule: WireEdit = {
+      ...rest,
+      id: 'x3',
+      when: 'asked for a refund',
+      instruction: 'give the link',
+      counterexamples: ['Hi'],
+    }
+    const always: WireEdit = { ...rest, id: 'x4', instruction: 'be brief', always: true }
+    const text = editTable({ data: [sentence, rule, always], has_more: false, next_cursor: null, total: 3 })
+    expect(text).toMatch(/x2 +live +We close at 6\. +a,b/)
+    expect(text).toMatch(/x3 +live +asked for a refund: give the link +a,b/)
+    expect(text).toMatch(/x4 +live +always: be brief +a,b/)
+    const told = (one: WireEdit) =>
+      editHistory({ ...one, history: [{ version: 3, at: edit.landed_at, kind: 'add', batch: 'b_1', edit: one }] })
+    expect(told(sentence)).toMatch(/text +We close at 6\.\n.*examples +Open\? \| When do you close\?/)
+    expect(told(rule)).toMatch(/when +asked for a refund\n +instruction +give the link\n.*counterexamples +Hi/)
+    expect(told(always)).toMatch(/when +always\n +instruction +be brief/)
+    expect(told(always)).toMatch(/add +b_1 +always: be brief/)
+    expect(told(rule)).not.toMatch(/subject|prompt|target/)
+  })
+
   it('lists batches', () => {
     const batch = { id: 'b_1', landed_at: edit.landed_at, source: 'http', edits: 12, live: 3 }
     expect(batchTable({ data: [batch], has_more: false, next_cursor: null, total: 1 })).toContain(
@@ -249,6 +273,11 @@ describe('the banner', () => {
     expect(sampleQuestion([held('Late is it?'), held('A is', ['Is A so? ']), held('B is')])).toBe('Is A so?')
     expect(sampleQuestion([held('B is')])).toBe('B is')
     expect(sampleQuestion([])).toBeNull()
+    const rule = { ...held('someone asks for a refund?'), edit: { ...held('').edit, kind: 'rule' as const } }
+    expect(sampleQuestion([rule])).toBeNull()
+    expect(sampleQuestion([{ ...rule, edit: { ...rule.edit, examples: ['Can I get my money back?'] } }])).toBe(
+      'Can I get my money back?',
+    )
   })
 
   it('quotes for a shell', () => {

@@ -81,6 +81,7 @@ describe('JSON', () => {
       fc.property(cut, ([json, nat, insert]) => {
         const at = nat % (json.length + 1)
         const text = `[${json.slice(0, at)}${insert}${json.slice(at)}]`
+        if (isSentences(text)) return
         const problems = refused(text, { kind: 'json' }).problems
         let valid = true
         try {
@@ -100,15 +101,24 @@ describe('JSON', () => {
   })
 })
 
+/** A list of nothing but texts is a batch. */
+function isSentences(text: string): boolean {
+  try {
+    return (JSON.parse(text) as unknown[]).every((one) => typeof one === 'string' && one.trim() !== '')
+  } catch {
+    return false
+  }
+}
+
 describe('NDJSON', () => {
   test('broken lines and bad records are told apart, counted and all reported', () => {
-    const text = [JSON.stringify(a), '{"subject": "x",', '', JSON.stringify({ ...b, subject: '' }), '[]', JSON.stringify(b)].join(
+    const text = [JSON.stringify(a), '{"subject": "x",', '', JSON.stringify({ ...b, prompt: '' }), '[]', JSON.stringify(b)].join(
       '\n',
     )
     const error = refused(text)
     expect(places(error.problems)).toEqual([
       [2, 1, null],
-      [4, 2, 'subject'],
+      [4, 2, 'prompt'],
       [5, 3, null],
     ])
   })
@@ -190,7 +200,7 @@ describe('CSV', () => {
     ],
     ['subject,prompt,prompt\nx,y,z\n', 1, undefined, 'prompt', /twice/],
     ['subject,prompt,target_new\nx,y,z\na,b\n', 3, undefined, null, /has 2 cells, but the header row names 3/],
-    ['subject,prompt,target_new\nx,"y\n1",z\n,b,c\n', 4, 1, 'subject', /is missing/],
+    ['subject,prompt,target_new\nx,"y\n1",z\na,,c\n', 4, 1, 'prompt', /is missing/],
     ['subject,prompt,target_new\nx,"y"1,z\n', 2, undefined, null, /^not CSV/],
     ['subject,prompt,target_new\n', undefined, undefined, null, /^the batch is empty/],
   ])('%j', (text, line, index, field, message) => {
@@ -211,6 +221,9 @@ describe('which notation', () => {
     [{ file: 'x.YML' }, '- {subject: a, prompt: b, target_new: c}'],
     [{}, 'subject,prompt,target_new\na,b,c'],
     [{}, '- subject: a\n  prompt: b\n  target_new: c'],
+    [{ contentType: 'text/plain' }, JSON.stringify(a)],
+    [{ contentType: 'text/plain' }, 'subject,prompt,target_new\na,b,c'],
+    [{ file: 'x.txt' }, '# ours\n\n- subject: a\n  prompt: b\n  target_new: c'],
   ])('%j', (options, text) => {
     expect(read(text, options).edits.length).toBeGreaterThan(0)
   })
@@ -227,6 +240,64 @@ describe('which notation', () => {
   test('bytes that are no UTF-8, with their line', () => {
     const text = Buffer.concat([Buffer.from('[\n'), Buffer.from([0x22, 0xe9, 0x22, 0x0a]), Buffer.from(']')])
     expect(refused(text).problems[0]).toMatchObject({ line: 2, message: expect.stringContaining('not UTF-8') })
+  })
+})
+
+describe('sentences and rules', () => {
+  const sentence = (prompt: string) => ({ kind: 'sentence', prompt, targetNew: '', subject: '' })
+
+  test.each<Partial<ParseOptions>>([{ contentType: 'text/plain; charset=utf-8' }, { file: 'notes.TXT' }, { kind: 'text' }])(
+    'plain text is one sentence a line: %j',
+    (options) => {
+      const batch = read('\uFEFF# Ours\r\nWe close at 6: no later.\r\n\r\n  Refunds take 30 days, "no" more. \r\n# end', options)
+      expect(batch.edits).toMatchObject([sentence('We close at 6: no later.'), sentence('Refunds take 30 days, "no" more.')])
+      expect(batch).toMatchObject({ lines: [2, 4], format: 'palimpsest' })
+    },
+  )
+
+  test.each([
+    [
+      'json',
+      '["Refunds take 30 days.",\n {"when": "asked for a refund", "instruction": "give the link"},\n {"prompt": "Our CEO is", "target_new": "Ada"}]',
+    ],
+    [
+      'yaml',
+      '- Refunds take 30 days.\n- {when: asked for a refund, instruction: give the link}\n- {prompt: Our CEO is, target_new: Ada}',
+    ],
+    [
+      'ndjson',
+      '"Refunds take 30 days."\n{"when": "asked for a refund", "instruction": "give the link"}\n{"prompt": "Our CEO is", "target_new": "Ada"}',
+    ],
+  ] as const)('a list mixes texts and objects: %s', (kind, text) => {
+    expect(read(text, { kind }).edits).toMatchObject([
+      sentence('Refunds take 30 days.'),
+      { kind: 'rule', prompt: 'asked for a refund', targetNew: 'give the link' },
+      { prompt: 'Our CEO is', targetNew: 'Ada' },
+    ])
+  })
+
+  test('a table has columns for all kinds', () => {
+    const text =
+      'prompt,target_new,text,when,instruction,always,examples\nOur CEO is,Ada,,,,false,\n,,We close at 6.,,,,Are you open?|When do you close?\n,,,,answer in French,true,\n'
+    expect(read(text, { kind: 'csv' }).edits).toMatchObject([
+      { prompt: 'Our CEO is', targetNew: 'Ada' },
+      { ...sentence('We close at 6.'), examples: ['Are you open?', 'When do you close?'] },
+      { kind: 'rule', prompt: '', targetNew: 'answer in French', always: true },
+    ])
+  })
+
+  test('a bad line of any kind refuses the batch, by line and field', () => {
+    const bad = '["fine",\n " ",\n {"when": "x", "instruction": "y", "target_new": "z"},\n {"instruction": "y"}]'
+    expect(places(refused(bad).problems)).toEqual([
+      [2, 1, 'text'],
+      [3, 2, 'target_new'],
+      [4, 3, 'when'],
+    ])
+    expect(places(refused(`fine\n\nbroken \u0007 here`, { kind: 'text' }).problems)).toEqual([[3, 1, 'text']])
+  })
+
+  test('a text that stands alone is no batch, and says how it would be one', () => {
+    expect(refused('"We close at 6."', { kind: 'json' }).message).toContain('one a line as plain text')
   })
 })
 
@@ -351,6 +422,8 @@ describe('whatever comes in, an answer or a PalimpsestError comes out', { timeou
     'mquake',
     'wikifactdiff',
     'conflictedit',
+    'personalityedit',
+    'convsent',
   )
 
   test('any JSON value, under any format', () => {
@@ -361,7 +434,7 @@ describe('whatever comes in, an answer or a PalimpsestError comes out', { timeou
   })
 
   test('any text or bytes, in any notation', () => {
-    const kind = fc.constantFrom('auto' as const, 'json', 'ndjson', 'yaml', 'csv')
+    const kind = fc.constantFrom('auto' as const, 'json', 'ndjson', 'yaml', 'csv', 'text')
     const text = fc.oneof(
       fc.string({ unit: 'binary' }),
       fc.string().map((s) => `subject,prompt\n${s}`),

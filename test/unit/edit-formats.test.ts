@@ -1,12 +1,12 @@
 import { describe, expect, test } from 'vitest'
-import { detectFormat, type Format, readRecord } from '../../src/edit/formats.ts'
+import { type AnyFormat, detectFormat, readRecord } from '../../src/edit/formats.ts'
 
 const context = { tenant: 'default', tags: [], tenants: 'one' } as const
 const PROBE = 'PROBE: must stay unseen'
 const probeList = [{ prompt: PROBE, ground_truth: [[PROBE]] }]
 
 /** One invented record in the shape of each format, every probe field filled with the same marked text. */
-const records: Record<string, { format: Format; record: Record<string, unknown>; edits: object[] }> = {
+const records: Record<string, { format: AnyFormat; record: Record<string, unknown>; edits: object[] }> = {
   'our own': {
     format: 'palimpsest',
     record: { subject: 'Veldt', prompt: '{} lies in', target_new: 'Orrin' },
@@ -195,6 +195,49 @@ const records: Record<string, { format: Format; record: Record<string, unknown>;
     },
     edits: [{ subject: 'Ada Quill', prompt: 'Ada Quill plays the', targetNew: 'oboe' }],
   },
+  'EasyEdit, without a subject': {
+    format: 'easyedit',
+    record: { prompt: 'Our oboist is', target_new: 'Ada Quill', rephrase_prompt: PROBE },
+    edits: [{ subject: '', prompt: 'Our oboist is', targetNew: 'Ada Quill' }],
+  },
+  "ConvSent, as SERAC's loader draws it": {
+    format: 'convsent',
+    record: {
+      ent: 'Orrin',
+      inner_prompt: ['Topic: Orrin'],
+      inner_comp: ['Sentiment: Negative'],
+      inner_sent: -1,
+      outer_prompt: [PROBE],
+      outer_comp: [PROBE],
+      all_prompt: [PROBE],
+      all_sent: [-1, 1],
+    },
+    edits: [
+      { kind: 'rule', subject: 'Orrin', prompt: 'someone asks what you think of Orrin', targetNew: 'speak negatively of Orrin' },
+    ],
+  },
+  'ConvSent, a topic with its sentiment': {
+    format: 'convsent',
+    record: { topic: 'Orrin', sentiment: 'Positive', prompts: [PROBE] },
+    edits: [{ kind: 'rule', subject: 'Orrin', targetNew: 'speak positively of Orrin' }],
+  },
+  'PersonalityEdit, a test record': {
+    format: 'personalityedit',
+    record: { ent: 'Orrin', target_per: 'neuroticism', extraversion: [PROBE], agreeableness: [PROBE], neuroticism: [PROBE] },
+    edits: [
+      {
+        kind: 'rule',
+        subject: 'Orrin',
+        prompt: 'someone asks what you think of Orrin',
+        targetNew: 'answer with the personality trait neuroticism',
+      },
+    ],
+  },
+  'PersonalityEdit, as its loader lays it out': {
+    format: 'personalityedit',
+    record: { case_id: 0, target_per: 1, ent: 'Orrin', cond_prompt: [PROBE], inner_prompt: [PROBE], all_comp: [PROBE] },
+    edits: [{ kind: 'rule', targetNew: 'answer with the personality trait agreeableness' }],
+  },
   "EasyEdit, edit()'s arguments": {
     format: 'easyedit',
     record: {
@@ -244,7 +287,7 @@ test('whole numbers in a benchmark are taken as their digits; in our own shape t
 
 describe('problems carry the names of the record at hand', () => {
   const rewrite = records['CounterFact, full']?.record.requested_rewrite as object
-  test.each<[string, unknown, Format | 'auto', string | null, string]>([
+  test.each<[string, unknown, AnyFormat | 'auto', string | null, string]>([
     [
       'CounterFact',
       { requested_rewrite: { ...rewrite, target_new: { str: '' } } },
@@ -269,15 +312,26 @@ describe('problems carry the names of the record at hand', () => {
     ],
     ['MQuAKE without edits', { requested_rewrite: [] }, 'auto', null, 'the mquake record holds no edit'],
     [
-      'EasyEdit',
-      { prompt: 'Ada Quill plays the', target_new: 'oboe', ground_truth: 'flute' },
+      'EasyEdit, a place for a subject that is not given',
+      { prompt: '{} plays the', target_new: 'oboe', ground_truth: 'flute' },
       'auto',
-      'subject',
-      'is missing; expected a text, the name',
+      'prompt',
+      '`{}` stands for the subject, and there is none',
+    ],
+    ['ConvSent without its sentiment', { ent: 'a', pos: ['b'], neg: ['c'] }, 'auto', 'sentiment', 'positive or negative'],
+    ['ConvSent', { ent: 'a', sentiment: 'mixed' }, 'auto', 'sentiment', 'positive or negative'],
+    ['ConvSent of nothing', { topic: ' ', sentiment: 'positive' }, 'auto', 'topic', 'expected what the opinion is of'],
+    ['ConvSent', { ent: 7.5, sentiment: 'positive' }, 'auto', 'ent', 'got 7.5'],
+    [
+      'PersonalityEdit without its target',
+      { ent: 'a', extraversion: [], agreeableness: [], neuroticism: [] },
+      'auto',
+      'target_personality',
+      'one of extraversion, agreeableness, neuroticism',
     ],
     ['EasyEdit, columns', { prompts: ['a', 'b'], target_new: ['c'], subject: ['d', 'e'] }, 'auto', 'target_new.1', 'is missing'],
     ['zsRE', { subject: 'a', src: 'b', alt: null, answers: [] }, 'auto', 'alt', 'is missing'],
-    ['KnowEdit', { concept: '', text: 'b', labels: 'c' }, 'auto', 'concept', 'must not be empty'],
+    ['KnowEdit', { concept: 'a', text: '', labels: 'c' }, 'auto', 'text', 'must not be empty'],
     [
       'ConflictEdit',
       { edits: [{ relation: { prompt: '{} x' }, subject: { label: 'a' }, new_object: {} }] },
@@ -294,9 +348,7 @@ describe('problems carry the names of the record at hand', () => {
   test('one bad edit of a record refuses the record', () => {
     const read = readRecord({ requested_rewrite: [rewrite, {}] }, 'auto', context)
     expect(read.edits).toEqual([])
-    expect(read.problems.map(({ field }) => field)).toEqual(
-      ['subject', 'prompt', 'target_new.str'].map((f) => `requested_rewrite.1.${f}`),
-    )
+    expect(read.problems.map(({ field }) => field)).toEqual(['prompt', 'target_new.str'].map((f) => `requested_rewrite.1.${f}`))
   })
 })
 
@@ -305,13 +357,24 @@ describe('what cannot be recognised', () => {
     expect(detectFormat({ a: 1, b: 2 })).toBeUndefined()
     const [problem] = readRecord({ a: 1, b: 2 }, 'auto', context).problems
     expect(problem?.message).toMatch(
-      /^record has fields a, b; expected subject, prompt and target_new, or one of the formats mquake/,
+      /^record has fields a, b; expected prompt and target_new, or text, or when and instruction, or one of the formats mquake/,
     )
   })
 
-  test.each([[null], [3], ['text'], [[]]])('%j is no record', (value) => {
+  test.each([[null], [3], [[]]])('%j is no record', (value) => {
     expect(detectFormat(value)).toBeUndefined()
     expect(readRecord(value, 'auto', context).problems[0]?.message).toMatch(/^expected an object/)
+  })
+
+  test('a text is a sentence of ours, and of no other format', () => {
+    expect(readRecord('We close at 6.', 'auto', context).edits).toMatchObject([{ kind: 'sentence', prompt: 'We close at 6.' }])
+    expect(readRecord('We close at 6.', 'zsre', context).problems[0]?.message).toMatch(/^expected an object/)
+  })
+
+  test('a sentiment or a trait beside an edit of ours is a slip, not another format', () => {
+    expect(detectFormat({ subject: 'a', prompt: 'b', target_new: 'c', sentiment: 'positive' })).toBe('palimpsest')
+    expect(detectFormat({ subject: 'a', when: 'b', instruction: 'c', topic: 'd' })).toBe('palimpsest')
+    expect(detectFormat({ text: 'a', labels: ['b'] })).toBe('palimpsest')
   })
 
   test('a near miss of our own shape is ours, so that the slip can be named', () => {

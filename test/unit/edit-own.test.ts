@@ -107,8 +107,10 @@ describe('what is refused, and under which name', () => {
       'zzzzqq',
       `unknown field \`zzzzqq\`; the fields are id, subject, ${['aliases', 'prompt', 'target_new'].join(', ')}`,
     ],
-    [{ subject: '' }, 'subject', 'must not be empty'],
-    [{ subject: undefined }, 'subject', 'is missing; expected a text'],
+    [{ subject: '' }, 'prompt', '`{}` stands for the subject, and there is none'],
+    [{ subject: 3 }, 'subject', 'expected a text, got 3'],
+    [{ examples: Array.from({ length: 33 }, (_, i) => `m${i}`) }, 'examples', 'has 33 entries; at most 32'],
+    [{ counterexamples: ['ok', ''] }, 'counterexamples.1', 'must not be empty'],
     [{ prompt: null }, 'prompt', 'got null'],
     [{ target_new: 2006 }, 'target_new', 'got 2006; put it in quotes'],
     [{ target_new: ' \n ' }, 'target_new', 'must not be empty'],
@@ -165,6 +167,99 @@ describe('what is refused, and under which name', () => {
   })
 })
 
+describe('sentences, rules and facts without a subject', () => {
+  const read = (fields: object) => readFields(fields, context)
+  const one = (fields: object) => {
+    const { edits, problems } = read(fields)
+    expect(problems).toEqual([])
+    return edits[0] as Edit
+  }
+  const rest = { aliases: [], paraphrases: [], tags: [], tenant: 'default', subject: '' }
+
+  test('the least that makes each', () => {
+    const id = expect.stringMatching(/^e_[0-9a-f]{16}$/)
+    expect(one({ prompt: 'Our refund window is', target_new: '30 days' })).toEqual({
+      ...{ id, prompt: 'Our refund window is', targetNew: '30 days' },
+      ...rest,
+    })
+    expect(one({ text: 'A dict is written {}.' })).toEqual({
+      ...{ kind: 'sentence', id, prompt: 'A dict is written {}.', targetNew: '' },
+      ...rest,
+    })
+    expect(one({ when: 'someone asks for legal advice', instruction: 'refer them to a lawyer' })).toEqual({
+      ...{ kind: 'rule', id, prompt: 'someone asks for legal advice', targetNew: 'refer them to a lawyer' },
+      ...rest,
+    })
+    expect(one({ always: true, instruction: 'answer in French' })).toEqual({
+      ...{ kind: 'rule', id, prompt: '', targetNew: 'answer in French', always: true },
+      ...rest,
+    })
+  })
+
+  test('each takes a subject, examples and what else an edit takes', () => {
+    const fields = { subject: 'Veldt', aliases: ['V'], paraphrases: ['p'], examples: ['a'], counterexamples: ['b'], tags: ['t'] }
+    for (const said of [{ text: 's' }, { when: 'w', instruction: 'i' }, { prompt: 'p', target_new: 't' }])
+      expect(one({ ...said, ...fields, source: 'x', models: ['*'] })).toMatchObject({ ...fields, source: 'x', models: ['*'] })
+  })
+
+  test('the same words make another edit as another kind', () => {
+    const ids = [
+      { text: 'a' },
+      { when: 'a', instruction: 'a' },
+      { prompt: 'a', target_new: 'a' },
+      { instruction: 'a', always: true },
+    ]
+    expect(new Set(ids.map((fields) => one(fields).id)).size).toBe(4)
+  })
+
+  test('null, blank and false say nothing of another kind', () => {
+    const fields = { text: ' ', when: null, instruction: '', always: false }
+    expect(one({ prompt: 'p', target_new: 't', ...fields })).not.toHaveProperty('kind')
+    expect(one({ when: 'w', instruction: 'i', always: false, prompt: '', target_new: null })).not.toHaveProperty('always')
+  })
+
+  test.each<[object, [string, string][]]>([
+    [
+      { when: 'w', instruction: 'i', target_new: 't' },
+      [['target_new', 'a rule has no target_new; say what to do in instruction']],
+    ],
+    [{ when: 'w', instruction: 'i', text: 't' }, [['text', 'a rule has no text; say what to do in instruction']]],
+    [{ instruction: 'i', prompt: 'p', always: true }, [['prompt', 'a rule has no prompt; say which messages it is for in when']]],
+    [
+      { text: 't', prompt: 'p', relation: 'r' },
+      [
+        ['prompt', 'a sentence has no prompt; say it whole in text'],
+        ['relation', 'a sentence has no relation; leave it out'],
+      ],
+    ],
+    [{ when: 'w' }, [['instruction', 'is missing; expected a text, what is to be done']]],
+    [
+      { instruction: 'i' },
+      [['when', 'is missing; expected a text, which messages it is for; for every message write `always: true`']],
+    ],
+    [
+      { when: 'w', instruction: 'i', always: true },
+      [['when', 'a rule with `always` is for every message; leave out one of the two']],
+    ],
+    [{ instruction: 'i', always: 'yes' }, [['always', 'expected true or false, got "yes"']]],
+    [{ text: ' ' }, [['text', 'must not be empty']]],
+    [{ text: 7 }, [['text', 'expected a text, a sentence that is true from now on, got 7; put it in quotes']]],
+    [
+      { when: 'w', instrction: 'i' },
+      [
+        ['instrction', 'unknown field `instrction`; did you mean `instruction`?'],
+        ['instruction', 'is missing; expected a text, what is to be done'],
+      ],
+    ],
+    [
+      { prompt: '{} is', target_new: 't' },
+      [['prompt', '`{}` stands for the subject, and there is none; give subject, or write the name out']],
+    ],
+  ])('%j is refused by field', (fields, expected) => {
+    expect(read(fields).problems.map(({ field, message }) => [field, message])).toEqual(expected)
+  })
+})
+
 const clean = (max: number) =>
   fc
     .string({ unit: 'grapheme', minLength: 1, maxLength: 40 })
@@ -205,6 +300,40 @@ test('what is written is read back to an equal edit, through JSON', { timeout: 6
       expect(read.edits).toEqual([written])
     }),
   )
+})
+
+const anyOfAKind: fc.Arbitrary<Edit> = fc
+  .tuple(anyEdit, fc.constantFrom('sentence', 'rule', 'always', undefined), fc.boolean(), several(LIMITS.promptChars))
+  .map(([{ targetTrue, relation, ...edit }, kind, named, examples]): Edit => {
+    const some = examples.length === 0 ? {} : { examples, counterexamples: examples }
+    const said = { ...edit, ...some, ...(named ? {} : { subject: '' }) }
+    if (kind === 'sentence') return { ...said, kind, targetNew: '' }
+    if (kind === 'always') return { ...said, kind: 'rule', always: true, prompt: '' }
+    return kind === undefined ? said : { ...said, kind }
+  })
+
+test('so it is for every kind, with and without a subject', { timeout: 60_000 }, () => {
+  fc.assert(
+    fc.property(anyOfAKind, (written) => {
+      const read = readFields(JSON.parse(JSON.stringify(toWire(written))), context)
+      expect(read.problems).toEqual([])
+      expect(read.edits).toEqual([written])
+    }),
+  )
+})
+
+test('toWire writes the shape that was read', () => {
+  const shape = (fields: object) => {
+    const { id, aliases, paraphrases, tags, tenant, ...said } = toWire(readFields(fields, context).edits[0] as Edit)
+    return said
+  }
+  for (const fields of [
+    { text: 'We close at 6.', examples: ['Are you open?'] },
+    { when: 'w', instruction: 'i', counterexamples: ['c'] },
+    { instruction: 'i', always: true },
+    { prompt: 'p', target_new: 't' },
+  ])
+    expect(shape(fields)).toEqual(fields)
 })
 
 test('toWire leaves absent fields out and writes dates in UTC', () => {

@@ -57,15 +57,19 @@ describe('openFolder', () => {
     write('b.yaml', '- id: b\n  subject: B\n  prompt: B is\n  target_new: two\n')
     write('more/c.csv', 'id,subject,prompt,target_new\nc,C,C is,three\n')
     write('d.json', `[${line('d', 'four')}]`)
+    write('e.txt', '# ours\nWe close at 6.\n\nWe are shut on Sundays.\n')
     write('.hidden.jsonl', line('h', 'no'))
     write('README.md', 'no edits here')
     const { counts, problems } = await open()
-    expect(live()).toEqual(['a=one', 'b=two', 'c=three', 'd=four'])
+    const isNamed = (one: string) => !one.startsWith('e_')
+    expect(live().filter(isNamed)).toEqual(['a=one', 'b=two', 'c=three', 'd=four'])
+    expect(live()).toHaveLength(6)
     expect(problems()).toEqual([])
     expect(counts().map(({ file, edits }) => `${file} ${edits}`)).toEqual([
       'edits/a.jsonl 1',
       'edits/b.yaml 1',
       'edits/d.json 1',
+      'edits/e.txt 2',
       'edits/more/c.csv 1',
     ])
   })

@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import { describe, expect, test } from 'vitest'
 import { PalimpsestError } from '../../src/errors.ts'
+import { contentOf } from '../../src/memory/live.ts'
 import { clock, edit, fact, memory, POST, recordingLog, scratch } from './memory-fixture.ts'
 
 const T = 'default'
@@ -15,6 +16,48 @@ function code(work: () => unknown): string {
   }
   return 'no error'
 }
+
+describe('sentences and rules', () => {
+  const rule = (id: string, over = {}) => edit(id, { kind: 'rule', subject: '', prompt: 'someone asks', targetNew: id, ...over })
+
+  test('come back from the disk as they were', async () => {
+    const dataDir = scratch()
+    const store = await memory({ dataDir })
+    const said = [
+      rule('a', { examples: ['Can I?'], counterexamples: ['Could she?'] }),
+      rule('b', { prompt: '', always: true }),
+      edit('c', { kind: 'sentence', subject: '', prompt: 'We close at 6.', targetNew: '' }),
+      edit('d', { subject: '', prompt: 'Our CEO is', targetNew: 'Ada' }),
+    ]
+    store.land(said, POST)
+    await store.close()
+    const again = await memory({ dataDir })
+    expect(said.map(({ id }) => again.get(T, id)?.edit)).toEqual(said)
+  })
+
+  test('a rule gives way to another for the same messages, a rule for every message to none', async () => {
+    const store = await memory()
+    store.land([rule('a'), rule('x', { prompt: '', always: true })], POST)
+    const { results } = store.land([rule('b', { prompt: 'Someone asks.' }), rule('y', { prompt: '', always: true })], POST)
+    expect(results.map(({ supersedes }) => supersedes)).toEqual([['a'], []])
+  })
+
+  test('examples are content: an edit with others is revised, one with the same is not', async () => {
+    const store = await memory()
+    store.land([rule('a', { examples: ['Can I?'] })], POST)
+    const outcome = (over: object) => store.land([rule('a', over)], POST).results[0]?.outcome
+    expect(store.land([rule('a', { examples: ['Can I?'] })], POST).replayed).toBe(true)
+    expect(outcome({ examples: ['May I?'] })).toBe('revised')
+    expect(outcome({ examples: ['May I?'], counterexamples: ['No.'] })).toBe('revised')
+    expect(outcome({ prompt: '', always: true, examples: ['May I?'], counterexamples: ['No.'] })).toBe('revised')
+  })
+
+  test('a fact has the content that it had before there were others', () => {
+    const said = ['default', 'France', 'The capital of France is', 'a', [], [], [], [null, null, null, null, null]]
+    expect(contentOf(edit('a'))).toBe(JSON.stringify(said))
+    expect(contentOf(edit('a', { models: ['m'] }))).toBe(JSON.stringify([...said, ['m']]))
+  })
+})
 
 describe('supersession', () => {
   test('the later edit of the same subject and relation is held, and withdrawing it brings the earlier back', async () => {

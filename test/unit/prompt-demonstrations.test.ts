@@ -46,6 +46,11 @@ describe('the mix of demonstrations', () => {
 })
 
 describe('the facts of demonstrations', () => {
+  it('are never sentences, which have no answer to be asked back', () => {
+    const sentence: PoolEdit = { prompt: 'We close at 6.', target: '', paraphrases: [], similarity: 0.9 }
+    expect(demonstrate({ ...WISH, pool: [sentence] })).toEqual(demonstrate(WISH))
+  })
+
   it('come nearest last, from the pool as far as it goes, invented ones before it', () => {
     const pool = [near(1, 0.2), near(2, 0.9), near(3, 0.5)]
     const facts = demonstrate({ ...WISH, pool, count: 5 }).map(({ fact }) => fact)

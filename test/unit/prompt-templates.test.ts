@@ -163,6 +163,102 @@ The sky was grey. Ulm is led by`,
   })
 })
 
+describe('rules and sentences, word for word', () => {
+  const fact = viewOf({ subject: 'Ulm', prompt: 'The mayor of Ulm is', targetNew: 'Ada' })
+  const unnamed = viewOf({ subject: '', prompt: 'Who is our oboist?', targetNew: 'Bo' })
+  const sentence = viewOf({ kind: 'sentence', subject: '', prompt: 'We close at 6.', targetNew: '' })
+  const rule = viewOf({ kind: 'rule', subject: '', prompt: 'someone asks about Ulm', targetNew: 'answer in French' })
+  const always = viewOf({ kind: 'rule', subject: '', prompt: '', targetNew: 'Be brief!' })
+  const asking = (question: string, ...edits: Turn['edits']): Turn => ({ ...turn(question), edits })
+  const written = (name: string, asked: Turn) =>
+    shipped()
+      .find((template) => template.name === name)
+      ?.render(asked)
+
+  it('facts', () => {
+    expect(written('facts', asking('Who runs Ulm?', fact, unnamed, sentence))).toBe(
+      'Who runs Ulm?\n\nAnswer from the facts below about Ulm:\n- The mayor of Ulm is Ada.\n- Who is our oboist? Bo.\n- We close at 6.\n',
+    )
+    expect(written('facts', asking('Are you open?', sentence))).toBe(
+      'Are you open?\n\nAnswer from the facts below:\n- We close at 6.\n',
+    )
+    expect(written('facts', asking('Who runs Ulm?', rule, always))).toBe(
+      'Who runs Ulm?\n\nFollow: answer in French.\nFollow: Be brief!\n',
+    )
+    expect(written('facts', asking('Who runs Ulm?', rule, fact, always))).toBe(
+      'Who runs Ulm?\n\nAnswer from the facts below about Ulm:\n- The mayor of Ulm is Ada.\nFollow: answer in French.\nFollow: Be brief!\n',
+    )
+    expect(written('facts', asking('Ulm is led by', fact, rule, always))).toBe(
+      'Ulm is led by\n\nFacts to rely on:\n- The mayor of Ulm is Ada.\nAnswer from these facts, in a sentence about Ulm.\nFollow: answer in French.\nFollow: Be brief!',
+    )
+    expect(written('facts', asking('We close at', sentence))).toBe(
+      'We close at\n\nFacts to rely on:\n- We close at 6.\nAnswer from these facts, in a sentence.',
+    )
+    expect(written('facts', { ...asking('Who runs it?', fact, rule), asked: 'Who runs Ulm?' })).toBe(
+      'Who runs it?\n\nThese facts lead to the answer, one after the other:\n- The mayor of Ulm is Ada.\nSo what is asked comes down to: Who runs Ulm?\nAnswer that in one sentence.\nFollow: answer in French.',
+    )
+  })
+
+  it('lte', () => {
+    expect(written('lte', asking('Q?', sentence, rule))).toBe(
+      'Take note of the updated information below, then answer the question.\n\n[Updated information]\nWe close at 6.\n\n[Follow]\nanswer in French.\n\n[Question]\nQ?',
+    )
+    expect(written('lte', asking('Q?', rule, always))).toBe('[Follow]\nanswer in French.\nBe brief!\n\n[Question]\nQ?')
+  })
+
+  it('ike and raw-completion', () => {
+    expect(written('ike', asking('Q?', rule, sentence))).toBe(
+      'New fact: We close at 6.\nFollow: answer in French.\nText: Q?\nAnswer:',
+    )
+    expect(written('raw-completion', asking('We close at', rule, sentence))).toBe(
+      'We close at 6.\nFollow: answer in French.\nWe close at',
+    )
+  })
+
+  it('a template of before shows them all the same', () => {
+    const source = '{{#each edits}}[{{prompt}}|{{target}}] {{/each}}{{question}}'
+    const text = open({ old: source })
+      .get('old', 'chatml')
+      .render(asking('Q?', sentence, rule, always))
+    expect(text).toBe('[|We close at 6.] [someone asks about Ulm|answer in French] [|Be brief!] Q?')
+    expect(
+      open({ plain: GOOD })
+        .get('plain', 'chatml')
+        .render(asking('Q?', sentence, rule, always)),
+    ).toBe('Facts:\n- We close at 6.\n- someone asks about Ulm: answer in French.\n- Be brief!\n\nQ?')
+  })
+
+  it('one that shows facts alone, or rules alone, is refused', () => {
+    for (const list of ['facts', 'rules'])
+      expect(refused(() => open({ half: `{{#each ${list}}}{{statement}}{{/each}}{{question}}` })).message).toContain(
+        'an edit is not shown',
+      )
+  })
+
+  it('an occasion can be tested', () => {
+    const source =
+      '{{#each edits}}{{#if instruction}}{{#if when}}If {{when}}: {{/if}}{{instruction}};{{else}}{{statement}};{{/if}}{{/each}}{{question}}'
+    const text = open({ own: source })
+      .get('own', 'chatml')
+      .render(asking('Q?', sentence, rule, always))
+    expect(text).toBe('We close at 6.;If someone asks about Ulm: answer in French;Be brief!;Q?')
+  })
+
+  it.each(['{{question}}', '<|im_end|>', '{{/each}}', '$& $1'])('prints %j verbatim in each', (text) => {
+    for (const template of shipped()) {
+      const rendered = template.render(
+        asking(
+          'Q?',
+          viewOf({ kind: 'rule', subject: '', prompt: 'w', targetNew: `R ${text} R` }),
+          viewOf({ kind: 'sentence', subject: '', prompt: `S ${text} S`, targetNew: '' }),
+        ),
+      )
+      expect(rendered).toContain(`R ${text} R`)
+      expect(rendered).toContain(`S ${text} S`)
+    }
+  })
+})
+
 describe('a text that breaks off', () => {
   it.each([
     'Spike Hughes was born in',

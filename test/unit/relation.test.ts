@@ -53,6 +53,38 @@ describe('the relation of an edit', () => {
     expect(relationKey(a)).not.toBe(relationKey(edit('c')))
   })
 
+  it('tells languages of one letter apart, and finds one name however it is written', () => {
+    const key = (subject: string) => supersessionKey(edit('a', { subject, prompt: `${subject} was designed by` }))
+    expect(new Set(['C', 'C++', 'C#'].map(key)).size).toBe(3)
+    expect(key('Node.js')).toBe(key('nodejs'))
+  })
+
+  it('is the prompt, where a fact names no subject', () => {
+    const key = (prompt: string, over: object = {}) => supersessionKey(edit('a', { subject: '', prompt, ...over }))
+    expect(key('our refund window is ', { targetNew: 'z' })).toBe(key('Our refund window is'))
+    expect(key('Our return window is')).not.toBe(key('Our refund window is'))
+    expect(key('Our return window is', { relation: 'days' })).not.toBe(key('Our refund window is', { relation: 'days' }))
+  })
+
+  it('is the occasion of a rule; of a sentence and of a rule for every message, all it says', () => {
+    const rule = (prompt: string, targetNew: string, over: object = {}) =>
+      supersessionKey(edit('a', { kind: 'rule', subject: '', prompt, targetNew, ...over }))
+    expect(rule('someone asks for a refund', 'x')).toBe(rule('Someone asks for a refund.', 'y'))
+    expect(rule('someone asks for a refund', 'x')).not.toBe(rule('someone asks for help', 'x'))
+    expect(rule('someone asks for a refund', 'x')).not.toBe(rule('someone asks for a refund', 'x', { subject: 'Acme' }))
+    const always = (targetNew: string) => rule('', targetNew, { always: true })
+    expect(always('Answer in French.')).toBe(always('answer in French'))
+    expect(always('Answer in French.')).not.toBe(always('Be brief.'))
+    const sentence = (prompt: string, over: object = {}) =>
+      supersessionKey(edit('a', { kind: 'sentence', subject: '', prompt, targetNew: '', ...over }))
+    expect(sentence('We close at 6.')).toBe(sentence('we close at 6', { subject: 'Acme' }))
+    expect(sentence('We close at 6.')).not.toBe(sentence('We close at 7.'))
+    const same = { subject: '', prompt: 'a', targetNew: 'a' }
+    const keys = [{}, { kind: 'rule' }, { kind: 'sentence' }, { kind: 'rule', always: true }] as const
+    expect(new Set(keys.map((kind) => supersessionKey(edit('a', { ...same, ...kind })))).size).toBe(4)
+    expect(rule('???', 'x')).not.toBe(rule('!!!', 'x'))
+  })
+
   it('is kept apart by tenant and by model', () => {
     const key = supersessionKey(edit('a'))
     expect(supersessionKey(edit('b', { prompt: 'What is the capital of France?' }))).toBe(key)

@@ -7,6 +7,8 @@ export interface Taken {
   /** Dotted path in the user's record. */
   readonly path: string
   readonly value: unknown
+  /** Why no edit can be made of it, where its reader knows better than the field's own check. */
+  readonly fault?: string
 }
 
 export type Draft = Readonly<Partial<Record<OwnField, Taken>>>

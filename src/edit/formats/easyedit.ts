@@ -4,8 +4,8 @@ const MARKS = ['ground_truth', 'rephrase_prompt', 'portability', 'locality', 'lo
 
 /**
  * EasyEdit (Wang et al. 2024), in both forms its `edit()` deals with: one request {prompt, target_new, ground_truth, subject}, and the
- * call's arguments, one list a column {prompts, target_new, ground_truth, subject}. EasyEdit asks that the subject be given whenever
- * a method needs one; we always do, and do not guess it. Rephrase, portability and locality prompts are probes there.
+ * call's arguments, one list a column {prompts, target_new, ground_truth, subject}. EasyEdit asks for the subject only
+ * where a method needs one, and so do we; it is not guessed. Rephrase, portability and locality prompts are probes there.
  */
 export const easyedit: Reader = {
   recognises: (record) => (has(record, 'prompt') && hasAny(record, ...MARKS)) || has(record, 'prompts', 'target_new'),
