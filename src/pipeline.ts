@@ -179,12 +179,9 @@ function write(
   const pools = new Map(
     [...scope.nearby].map(([turn, near]) => [
       turn,
-      near.map(({ edit, similarity }) => ({
-        prompt: edit.prompt,
-        target: edit.targetNew,
-        paraphrases: edit.paraphrases,
-        similarity: similarity ?? 0,
-      })),
+      near
+        .filter(({ edit }) => edit.kind === undefined)
+        .map(({ edit: { prompt, targetNew: target, paraphrases }, similarity }) => ({ prompt, target, paraphrases, similarity: similarity ?? 0 })),
     ]),
   )
   const { messages, applied } = render(request.messages, scope.edits, template, budget, pools)

@@ -54,6 +54,11 @@ const KEPT_CANDIDATES = 24
 /** Least cosine, by embedder, at which an edit whose subject is not named is read. */
 const PLAUSIBLE: Readonly<Record<string, number>> = { 'multilingual-e5-small': 0.8, 'all-minilm-l6-v2': 0.3 }
 const USUALLY_PLAUSIBLE = 0.8
+/** What is said of every answer sounds like these; an edit that does is read with every message, whether or not it is marked `always`. */
+const WIDE = ['Always answer in a formal tone.', 'End every answer with a greeting.', 'Never use emojis in your answers.'].map(normalized)
+/** Least cosine at which an edit sounds so, and how many are looked at. */
+const WIDE_COSINE = 0.87
+const WIDE_EDITS = 4
 /** Cosine to a counterexample from which on a rule for every message stands back. */
 const COUNTERED = 0.93
 /** What a name adds to a cosine, for the order of reading. */
@@ -70,6 +75,7 @@ export class Retriever {
   readonly #reader: PairReader
   readonly #now: () => number
   readonly #plausible: number
+  #wide: Promise<Float32Array[]> | undefined
   readonly #names = new Map<string, NameIndex>()
   /** Ids of rules that hold for every message. */
   readonly #always = new Map<string, Set<string>>()
@@ -162,9 +168,19 @@ export class Retriever {
       for (const { editId, similarity } of near) offer(editId, { similarity, read })
     }
     for (const id of this.#always.get(query.tenant) ?? []) offer(id, { read: whole })
+    const wide = new Set<string>()
+    for (const vector of await this.#wideVectors()) {
+      for (const { editId, similarity } of this.#source.search(query.tenant, vector, WIDE_EDITS, query.asOf)) {
+        if (similarity < WIDE_COSINE) break
+        wide.add(editId)
+        offer(editId, { read: whole })
+      }
+    }
     const promise = (c: Candidate) => promiseOf(c, this.#plausible)
     const ranked = [...found.values()].sort((a, b) => promise(b) - promise(a))
-    const plausible = ranked.filter((c) => !c.edit.always && promise(c) >= this.#plausible).slice(0, READ_CANDIDATES)
+    const unread = ranked.filter((c) => !c.edit.always)
+    const asked = unread.filter((c) => promise(c) >= this.#plausible).slice(0, READ_CANDIDATES)
+    const plausible = [...asked, ...unread.filter((c) => wide.has(c.edit.id) && !asked.includes(c)).slice(0, WIDE_EDITS)]
     const logits =
       plausible.length === 0
         ? []
@@ -181,6 +197,15 @@ export class Retriever {
       ...(read.get(c.edit.id) ?? c),
       counter: counters.has(c.edit.id),
     }))
+  }
+
+  #wideVectors(): Promise<Float32Array[]> {
+    this.#wide ??= this.#embedder.embed(WIDE, 'query')
+    // What failed is tried again.
+    this.#wide.catch(() => {
+      this.#wide = undefined
+    })
+    return this.#wide
   }
 
   /** The words of the key by which each was found. */
