@@ -1,5 +1,5 @@
-import { hasTarget } from './experiment/outcome.ts'
 import type { Engine, Finish } from './engine/engine.ts'
+import { hasTarget } from './experiment/outcome.ts'
 import type { Answered, Answerer } from './experiment/replay.ts'
 import type { Gateway } from './gateway.ts'
 import { answer, explain } from './pipeline.ts'

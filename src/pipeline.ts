@@ -181,7 +181,12 @@ function write(
       turn,
       near
         .filter(({ edit }) => edit.kind === undefined)
-        .map(({ edit: { prompt, targetNew: target, paraphrases }, similarity }) => ({ prompt, target, paraphrases, similarity: similarity ?? 0 })),
+        .map(({ edit: { prompt, targetNew: target, paraphrases }, similarity }) => ({
+          prompt,
+          target,
+          paraphrases,
+          similarity: similarity ?? 0,
+        })),
     ]),
   )
   const { messages, applied } = render(request.messages, scope.edits, template, budget, pools)

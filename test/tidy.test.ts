@@ -19,6 +19,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ['pipeline.ts'],
   ['gateway.ts', 'config.ts'],
   ['config-values.ts'],
+  ['selection'],
   ['memory', 'prompt', 'engine', 'experiment', 'models', 'access'],
   ['edit'],
   ['trace.ts'],

@@ -123,8 +123,7 @@ export function reportText({ findings, counts, pairs_left: left, fault }: WireRe
     )
     return [`  ${kind}: ${counts[kind].toLocaleString('en')}`, ...rows, ...more]
   })
-  const unsure =
-    left === 0 ? [] : [`  ${count(left, 'edit')} not read${fault === null ? ': too many' : `: ${fault}`}`]
+  const unsure = left === 0 ? [] : [`  ${count(left, 'edit')} not read${fault === null ? ': too many' : `: ${fault}`}`]
   return [...kinds, ...unsure].map(printable).join('\n')
 }
 

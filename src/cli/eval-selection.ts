@@ -73,7 +73,14 @@ export async function firing(options: Record<string, unknown>, config: Config<Li
     closing.push(() => weights.close())
     const embedder = cachedEmbedder(await weights.embedder(), EMBED_CACHE_BYTES)
     const place = { dataDir: join(scratch, 'data'), editsDir: join(scratch, 'edits') }
-    const parts = await openParts({ config: { ...config, ...place }, embedder, reader: weights.reader(), log, watch: false, closing: stop.signal })
+    const parts = await openParts({
+      config: { ...config, ...place },
+      embedder,
+      reader: weights.reader(),
+      log,
+      watch: false,
+      closing: stop.signal,
+    })
     closing.push(() => parts.close())
     const tick = ticker(bar)
     const tenants = landCases(parts.memory, cases, fill)

@@ -164,7 +164,14 @@ async function evaluate(typed: Typed, config: Config<Limits>): Promise<string> {
     closing.push(() => weights.close())
     const embedder = cachedEmbedder(await weights.embedder(), EMBED_CACHE_BYTES)
     const place = { dataDir: join(scratch, 'data'), editsDir: join(scratch, 'edits') }
-    const parts = await openParts({ config: { ...config, ...place }, embedder, reader: weights.reader(), log, watch: false, closing: stop.signal })
+    const parts = await openParts({
+      config: { ...config, ...place },
+      embedder,
+      reader: weights.reader(),
+      log,
+      watch: false,
+      closing: stop.signal,
+    })
     closing.push(() => parts.close())
     const { leftOut } = landAll(parts.memory, dataset, distractors)
     const tick = ticker(bar)

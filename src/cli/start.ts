@@ -52,7 +52,16 @@ export async function startGateway({ config, log, model, host, port, watch, clos
     opened.push(closeTelemetry)
     const weights = openWeights(config, choice, log, closing)
     opened.push(() => weights.close())
-    const parts = await openParts({ config, embedder: await weights.embedder(), reader: weights.reader(), log, watch, closing, telemetry, access })
+    const parts = await openParts({
+      config,
+      embedder: await weights.embedder(),
+      reader: weights.reader(),
+      log,
+      watch,
+      closing,
+      telemetry,
+      access,
+    })
     opened.push(() => parts.close())
     const engine = choice === null ? withoutModel() : await weights.engine()
     const models = choice === null ? undefined : await weights.models(engine)

@@ -60,7 +60,11 @@ export function openWeights(config: Config<Limits>, choice: Choice | null, log: 
   const runtime = once(() => startRuntime(config, log))
   const loadEmbedder = once(async () => {
     const modelPath = isFile ? resolve(wanted) : fileOf(await files(), names, wanted).path
-    return (await runtime()).openEmbedder({ modelPath, name: isFile ? basename(wanted) : wanted, prefix: EMBED_PREFIX[wanted] ?? '' })
+    return (await runtime()).openEmbedder({
+      modelPath,
+      name: isFile ? basename(wanted) : wanted,
+      prefix: EMBED_PREFIX[wanted] ?? '',
+    })
   })
   const loadReader = once(async () =>
     (await runtime()).openReader({ modelPath: fileOf(await files(), names, READER_MODEL).path, name: READER_MODEL }),

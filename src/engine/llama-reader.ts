@@ -83,7 +83,14 @@ interface Private {
 
 async function openRanking(model: LlamaModel, contextSize: number, flashAttention: boolean, threads: number): Promise<Ranking> {
   const hidden = { _embeddings: true, _ranking: true }
-  const context = await model.createContext({ contextSize, batchSize: contextSize, sequences: 1, flashAttention, threads, ...hidden })
+  const context = await model.createContext({
+    contextSize,
+    batchSize: contextSize,
+    sequences: 1,
+    flashAttention,
+    threads,
+    ...hidden,
+  })
   const sequence: LlamaContextSequence = context.getSequence()
   const { _ctx: computed } = context as unknown as Private
   if (typeof computed?.getEmbedding !== 'function') throw new Error('node-llama-cpp no longer ranks as llama-reader.ts expects')
@@ -96,4 +103,3 @@ async function openRanking(model: LlamaModel, contextSize: number, flashAttentio
     },
   }
 }
-

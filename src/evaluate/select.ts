@@ -1,7 +1,7 @@
 import type { Edit } from '../edit/edit.ts'
 import type { Gateway } from '../gateway.ts'
-import { select as selectTurns } from '../selection/select.ts'
 import type { ChatRequest } from '../request.ts'
+import { select as selectTurns } from '../selection/select.ts'
 import { type Considered, Trace } from '../trace.ts'
 import { TENANT } from './dataset.ts'
 import type { Probe } from './probe.ts'

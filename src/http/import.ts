@@ -91,7 +91,9 @@ async function verify(gateway: Gateway, tenant: string, batch: Batch, gone: Abor
   const landing = gateway.memory.land(batch.edits, { source: 'http', tenant, dryRun: true })
   const { findings, fault } = await report(gateway, { tenant, batch, landing, gone })
   if (fault !== null)
-    throw new PalimpsestError('engine_failed', `The batch could not be verified, and nothing landed: ${fault}`, { param: 'verify' })
+    throw new PalimpsestError('engine_failed', `The batch could not be verified, and nothing landed: ${fault}`, {
+      param: 'verify',
+    })
   const wrong = findings.filter(({ kind }) => REFUSED.has(kind))
   if (wrong.length === 0) return
   const problems = wrong.slice(0, PROBLEMS_SHOWN).map(({ kind, edit: { index }, message }) => {

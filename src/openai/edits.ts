@@ -1,6 +1,6 @@
 import { type Batch, toWire } from '../edit/batch.ts'
-import type { Finding, LandingReport, Side } from '../selection/landing-check.ts'
 import type { BatchSummary, HeldEdit, Landing, LandingResult, LogRecord, Page } from '../memory/memory.ts'
+import type { Finding, LandingReport, Side } from '../selection/landing-check.ts'
 
 /** The wire form of what the memory holds. Objects carry `object` as OpenAI's do; times are ISO 8601. */
 export function wireHeld({ edit, state, batchId, seq, landedAt, supersededBy }: HeldEdit) {

@@ -48,8 +48,20 @@ export async function follow(read: string, applying: readonly Link[], hops: Hops
     for (let last: Link | undefined = root; last !== undefined && known.length < CHAIN_HOPS; ) {
       const { edit } = last
       const named = edit.kind === 'sentence' ? edit.prompt : edit.targetNew
-      const next = edit.kind === 'rule' ? [] : hops.source.about(hops.query, named).filter(({ id, kind }) => !used.has(id) && kind !== 'rule')
-      const step = await drawnIn(withKnown(read, known.map((link) => link.edit)), next, last, hops, signal)
+      const next =
+        edit.kind === 'rule'
+          ? []
+          : hops.source.about(hops.query, named).filter(({ id, kind }) => !used.has(id) && kind !== 'rule')
+      const step = await drawnIn(
+        withKnown(
+          read,
+          known.map((link) => link.edit),
+        ),
+        next,
+        last,
+        hops,
+        signal,
+      )
       considered.push(...step.considered)
       last = step.link
       if (last === undefined) break
@@ -82,7 +94,10 @@ async function drawnIn(
   signal?: AbortSignal,
 ): Promise<{ link: Link | undefined; considered: Considered[] }> {
   const some = next.slice(0, NEXT_EDITS)
-  const logits = await source.read(some.map((edit) => [read, editText(edit)]), signal)
+  const logits = await source.read(
+    some.map((edit) => [read, editText(edit)]),
+    signal,
+  )
   const candidates = some.map((edit, i): Candidate => ({ ...UNNAMED, edit, read, logit: logits[i] ?? null }))
   const threshold = Math.max(DRAWN_IN, calibration.threshold)
   const [best, ...others] = gate(candidates, { ...calibration, threshold })

@@ -13,7 +13,9 @@ export type Evidence = Readonly<Record<(typeof EVIDENCE)[number], number>>
 /** The fitted gate: `calibration/gate.json`, written by `npm run fit-gate` and reviewed like code. */
 const schema = z.strictObject({
   bias: z.number(),
-  weights: z.strictObject(Object.fromEntries(EVIDENCE.map((name) => [name, z.number()])) as Record<(typeof EVIDENCE)[number], z.ZodNumber>),
+  weights: z.strictObject(
+    Object.fromEntries(EVIDENCE.map((name) => [name, z.number()])) as Record<(typeof EVIDENCE)[number], z.ZodNumber>,
+  ),
   /** Least probability at which an edit applies: the operating point. */
   threshold: z.number().gt(0).lt(1),
 })

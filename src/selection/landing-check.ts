@@ -3,9 +3,9 @@
  * words or fire on others'. For dry runs and `verify`: it reads, and takes its time.
  */
 import { type Edit, statement } from '../edit/edit.ts'
+import { show } from '../edit/values.ts'
 import { normalized } from '../edit/words.ts'
 import type { TextPair } from '../engine/engine.ts'
-import { show } from '../edit/values.ts'
 import { overlap } from '../memory/landing.ts'
 import type { HeldEdit, LandingResult, VectorHit } from '../memory/memory.ts'
 import { EVERYDAY } from './everyday.ts'
@@ -152,7 +152,9 @@ function ofResult(
       .map((other) => finding('conflict', one, other, `${said(edit)} contradicts ${said(edits[other.index])}; the later wins`)),
     ...supersedes
       .filter((other) => !lastIndex.has(other))
-      .map((other) => finding('supersedes', one, { index: null, id: other }, `${said(edit)} takes the place of an edit in memory`)),
+      .map((other) =>
+        finding('supersedes', one, { index: null, id: other }, `${said(edit)} takes the place of an edit in memory`),
+      ),
   ]
 }
 
@@ -177,7 +179,14 @@ async function ofOwnWords(one: Entry, { read, calibration }: ReportInput): Promi
   return texts.flatMap((text, i) =>
     applies(logits[i], calibration)
       ? []
-      : [finding(i === 0 ? 'misses_own_prompt' : 'misses_paraphrase', one, null, `${said(edit)} does not apply to ${show(text)}`)],
+      : [
+          finding(
+            i === 0 ? 'misses_own_prompt' : 'misses_paraphrase',
+            one,
+            null,
+            `${said(edit)} does not apply to ${show(text)}`,
+          ),
+        ],
   )
 }
 
@@ -228,7 +237,12 @@ async function ofOthers(one: Entry, near: readonly Near[], { read, calibration }
   })
 }
 
-async function ofEveryday(one: Entry, vector: Float32Array, everyday: readonly Float32Array[], input: ReportInput): Promise<Finding[]> {
+async function ofEveryday(
+  one: Entry,
+  vector: Float32Array,
+  everyday: readonly Float32Array[],
+  input: ReportInput,
+): Promise<Finding[]> {
   if (one.edit.always) return []
   const asked = EVERYDAY.filter((_, i) => dot(vector, everyday[i]) >= PLAUSIBLE_EVERYDAY)
   const logits = await input.read(asked.map((text): TextPair => [normalized(text), editText(one.edit)]))

@@ -48,16 +48,22 @@ export interface Candidate {
 /** Nearest vectors looked at, for each part of a message. */
 const NEAREST = 12
 /** Candidates that the reader reads: each costs some milliseconds. */
-const READ_CANDIDATES = 6
+const READ_CANDIDATES = 8
 /** Candidates kept for `explain` and as raw material of demonstrations. */
 const KEPT_CANDIDATES = 24
 /** Least cosine, by embedder, at which an edit whose subject is not named is read. */
-const PLAUSIBLE: Readonly<Record<string, number>> = { 'multilingual-e5-small': 0.8, 'all-minilm-l6-v2': 0.3 }
+const PLAUSIBLE: Readonly<Record<string, number>> = { 'multilingual-e5-small': 0.79, 'all-minilm-l6-v2': 0.3 }
 const USUALLY_PLAUSIBLE = 0.8
 /** What is said of every answer sounds like these; an edit that does is read with every message, whether or not it is marked `always`. */
-const WIDE = ['Always answer in a formal tone.', 'End every answer with a greeting.', 'Never use emojis in your answers.'].map(normalized)
+const WIDE = [
+  'Always answer in a formal tone.',
+  'End every answer with a greeting.',
+  'Never use emojis in your answers.',
+  'Keep every answer short.',
+  'Answer in German.',
+].map(normalized)
 /** Least cosine at which an edit sounds so, and how many are looked at. */
-const WIDE_COSINE = 0.87
+const WIDE_COSINE = 0.84
 const WIDE_EDITS = 4
 /** Cosine to a counterexample from which on a rule for every message stands back. */
 const COUNTERED = 0.93
@@ -138,7 +144,16 @@ export class Retriever {
     const offer = (id: string, by: Partial<Candidate> & { read: string }) => {
       const edit = found.get(id)?.edit ?? eligible(id)
       if (edit === undefined) return
-      const had = found.get(id) ?? { edit, similarity: null, name: null, earlier: false, logit: null, key: null, counter: false, read: by.read }
+      const had = found.get(id) ?? {
+        edit,
+        similarity: null,
+        name: null,
+        earlier: false,
+        logit: null,
+        key: null,
+        counter: false,
+        read: by.read,
+      }
       const nearer = by.similarity != null && by.similarity > (had.similarity ?? -1)
       found.set(id, {
         ...had,
@@ -226,7 +241,9 @@ export class Retriever {
     for (const { edit, similarity } of candidates) {
       const counter = (edit.counterexamples ?? []).map(normalized)
       if (counter.length === 0) continue
-      const nearest = Math.max(...(await this.#embedder.embed(counter, 'query')).flatMap((key) => vectors.map((vector) => dot(vector, key))))
+      const nearest = Math.max(
+        ...(await this.#embedder.embed(counter, 'query')).flatMap((key) => vectors.map((vector) => dot(vector, key))),
+      )
       if (nearest > (similarity ?? COUNTERED)) out.add(edit.id)
     }
     return out

@@ -1,6 +1,6 @@
 import { type Edit, statement } from '../edit/edit.ts'
-import type { TextPair } from '../engine/engine.ts'
 import { normalized, words } from '../edit/words.ts'
+import type { TextPair } from '../engine/engine.ts'
 import { editText } from './text.ts'
 
 /** Log-odds from which on what one edit answers is what another answers, read in both directions: 80 %, for a pair taken for the same hides one. */

@@ -1,9 +1,10 @@
 import { isForModel, statement } from '../edit/edit.ts'
+import type { Bridges } from '../engine/bridge.ts'
 import { PalimpsestError } from '../errors.ts'
-import type { Gateway } from '../gateway.ts'
+import type { MemoryStore } from '../memory/memory-store.ts'
 import { withholding } from '../memory/withhold.ts'
 import type { ScopedEdit } from '../prompt/render.ts'
-import type { ChatRequest } from '../request.ts'
+import type { ChatRequest, MultiHop } from '../request.ts'
 import type { Considered, Trace, TurnTrace } from '../trace.ts'
 import { bridge, type Chain, follow } from './chain.ts'
 import { type Calibration, gate, score, shown } from './gate.ts'
@@ -19,8 +20,17 @@ export interface Scope {
 
 export const NOTHING: Scope = { edits: new Map(), nearby: new Map() }
 
+/** What selection touches of a gateway. */
+export interface Selecting {
+  readonly memory: MemoryStore
+  readonly retriever: Retriever
+  readonly calibration: Calibration
+  readonly multiHop?: { readonly mode: MultiHop; readonly bridges: Pick<Bridges, 'name'> }
+  readonly now: () => number
+}
+
 /** Which edits apply to each user turn. A turn's edits depend on the conversation up to it and on the memory alone, never on what follows. */
-export async function select(request: ChatRequest, gateway: Gateway, trace: Trace, signal: AbortSignal): Promise<Scope> {
+export async function select(request: ChatRequest, gateway: Selecting, trace: Trace, signal: AbortSignal): Promise<Scope> {
   const { memory } = gateway
   trace.arm = request.arm
   trace.memoryVersion = memory.version
@@ -46,7 +56,13 @@ interface Decided {
   readonly trace: TurnTrace
 }
 
-async function selectTurn(request: ChatRequest, turn: number, gateway: Gateway, trace: Trace, signal: AbortSignal): Promise<Decided> {
+async function selectTurn(
+  request: ChatRequest,
+  turn: number,
+  gateway: Selecting,
+  trace: Trace,
+  signal: AbortSignal,
+): Promise<Decided> {
   const { retriever, memory } = gateway
   const calibration = { ...gateway.calibration, threshold: request.threshold ?? gateway.calibration.threshold }
   const { without, isWithheld } = withholding(request, memory)
@@ -61,7 +77,11 @@ async function selectTurn(request: ChatRequest, turn: number, gateway: Gateway, 
   return {
     edits: [...applying, ...links],
     nearby: current.filter(({ edit, similarity }) => similarity !== null && !scores.has(edit.id)),
-    trace: { turn, considered: [...considered.filter(({ id }) => !hops.considered.some((c) => c.id === id)), ...hops.considered], cached },
+    trace: {
+      turn,
+      considered: [...considered.filter(({ id }) => !hops.considered.some((c) => c.id === id)), ...hops.considered],
+      cached,
+    },
   }
 }
 
@@ -78,9 +98,14 @@ async function latest(
 ): Promise<{ current: readonly Candidate[]; outdated: readonly Considered[] }> {
   const read = candidates.filter(({ logit }) => logit !== null)
   const needed = read.filter((c) => score(c, calibration) >= calibration.threshold)
-  const pairs = needed.flatMap((one) => read.filter((other) => rivals(one.edit, other.edit)).map((other) => [one, other] as const))
+  const pairs = needed.flatMap((one) =>
+    read.filter((other) => rivals(one.edit, other.edit)).map((other) => [one, other] as const),
+  )
   if (pairs.length === 0) return { current: candidates, outdated: [] }
-  const logits = await retriever.read(pairs.flatMap(([one, other]) => samenessPairs(one.edit, other.edit)), signal)
+  const logits = await retriever.read(
+    pairs.flatMap(([one, other]) => samenessPairs(one.edit, other.edit)),
+    signal,
+  )
   const laterOf = new Map<string, Candidate>()
   for (const [i, pair] of pairs.entries()) {
     if (!asksSame([logits[2 * i] ?? 0, logits[2 * i + 1] ?? 0])) continue
@@ -88,12 +113,16 @@ async function latest(
     if (earlier !== undefined && later !== undefined) laterOf.set(earlier.edit.id, later)
   }
   const lost = candidates.filter(({ edit }) => laterOf.has(edit.id))
-  const current = candidates.filter(({ edit }) => !laterOf.has(edit.id)).map((heir) => {
-    const left = lost.filter(({ edit }) => laterOf.get(edit.id)?.edit.id === heir.edit.id)
-    const best = [heir, ...left].reduce((a, b) => (score(b, calibration) > score(a, calibration) ? b : a))
-    return { ...best, edit: heir.edit }
-  })
-  const outdated = lost.map((c): Considered => ({ ...shown(c), score: 0, reason: 'outdated', outdatedBy: laterOf.get(c.edit.id)?.edit.id ?? '' }))
+  const current = candidates
+    .filter(({ edit }) => !laterOf.has(edit.id))
+    .map((heir) => {
+      const left = lost.filter(({ edit }) => laterOf.get(edit.id)?.edit.id === heir.edit.id)
+      const best = [heir, ...left].reduce((a, b) => (score(b, calibration) > score(a, calibration) ? b : a))
+      return { ...best, edit: heir.edit }
+    })
+  const outdated = lost.map(
+    (c): Considered => ({ ...shown(c), score: 0, reason: 'outdated', outdatedBy: laterOf.get(c.edit.id)?.edit.id ?? '' }),
+  )
   return { current, outdated }
 }
 
@@ -103,7 +132,7 @@ async function beyond(
   turn: number,
   candidates: readonly Candidate[],
   applying: readonly ScopedEdit[],
-  { retriever, multiHop }: Gateway,
+  { retriever, multiHop }: Selecting,
   calibration: Calibration,
   trace: Trace,
   signal: AbortSignal,
@@ -121,7 +150,15 @@ async function beyond(
   const hops = { query: request, source: retriever, calibration, ask }
   const read = candidates.find(({ edit }) => applying.some((a) => a.edit.id === edit.id))?.read ?? candidates[0]?.read ?? ''
   const asked = applying.filter(({ edit }) => edit.kind !== 'rule')
-  if (asked.length > 0) return trace.time('retrieve', () => follow(read, asked.map((one) => ({ ...one, hop: 1 })), hops, signal))
+  if (asked.length > 0)
+    return trace.time('retrieve', () =>
+      follow(
+        read,
+        asked.map((one) => ({ ...one, hop: 1 })),
+        hops,
+        signal,
+      ),
+    )
   // The model is asked only where some edit that the question does not name might answer it.
   const might = candidates.some(({ logit, name, edit }) => logit !== null && name === null && edit.subject !== '')
   if (mode !== 'model' || !might) return { links: [], considered: [] }
@@ -129,7 +166,7 @@ async function beyond(
 }
 
 /** The edits a request names by id go to its last user turn, whatever the gate would say. */
-function named(request: ChatRequest, ids: readonly string[], { memory, now }: Gateway, trace: Trace): Scope {
+function named(request: ChatRequest, ids: readonly string[], { memory, now }: Selecting, trace: Trace): Scope {
   const turn = request.messages.findLastIndex((m) => m.role === 'user')
   if (turn === -1)
     throw new PalimpsestError(
@@ -175,4 +212,3 @@ function named(request: ChatRequest, ids: readonly string[], { memory, now }: Ga
   trace.turns = [{ turn, considered, cached: false }]
   return edits.length === 0 ? NOTHING : { ...NOTHING, edits: new Map([[turn, edits]]) }
 }
-

@@ -83,11 +83,19 @@ const SHARED = join(ROOT, '../shared/data')
 const benchmark = () => {
   const read = (name: string) => readFileSync(join(SHARED, name), 'utf8')
   const lines = ['trial/trial-dev.jsonl', 'hallueditbench/dev-8-topics.jsonl', 'dune/new-info-dev-100.jsonl'].flatMap((name) =>
-    read(name).trim().split('\n').map((line) => JSON.parse(line) as Entry),
+    read(name)
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Entry),
   )
   return new Set(
     lines.flatMap(({ in_scope, near_miss }) =>
-      [...in_scope, ...near_miss].map(({ messages }) => (messages.at(-1)?.content ?? '').toLowerCase().replace(/[^\p{L}\p{N}]+/gu, ' ').trim()),
+      [...in_scope, ...near_miss].map(({ messages }) =>
+        (messages.at(-1)?.content ?? '')
+          .toLowerCase()
+          .replace(/[^\p{L}\p{N}]+/gu, ' ')
+          .trim(),
+      ),
     ),
   )
 }
@@ -97,6 +105,14 @@ test.skipIf(!readdirSync(join(ROOT, '..')).includes('shared'))('nothing of the c
   const own = entries.flatMap(({ in_scope, near_miss }) =>
     [...in_scope, ...near_miss].flatMap(({ messages }) => messages.filter((m) => m.role === 'user').map((m) => m.content)),
   )
-  const same = own.filter((said) => known.has(said.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, ' ').trim()) && said.length > 25)
+  const same = own.filter(
+    (said) =>
+      known.has(
+        said
+          .toLowerCase()
+          .replace(/[^\p{L}\p{N}]+/gu, ' ')
+          .trim(),
+      ) && said.length > 25,
+  )
   expect(same).toEqual([])
 })
