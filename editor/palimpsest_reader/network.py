@@ -1,5 +1,7 @@
 """The network: BERT's encoder as llama.cpp computes it (post-norm, exact GELU), and one logit from the first token."""
 
+import contextlib
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -35,7 +37,7 @@ class Reader(nn.Module):
 
     def __init__(self, body: Body, kept: list[int], dropout: float = 0.1):
         super().__init__()
-        self.kept = kept
+        self.kept, self.dropout, self.frozen = kept, dropout, 0
         self.register_buffer("words", torch.from_numpy(body.tensors["emb.word"]).bfloat16(), persistent=False)
         self.positions = nn.Parameter(torch.from_numpy(body.tensors["emb.pos"].reshape(-1, body.width)), requires_grad=False)
         self.token_type = nn.Parameter(torch.from_numpy(body.tensors["emb.type"].reshape(-1, body.width)[0]), requires_grad=False)
@@ -56,14 +58,23 @@ class Reader(nn.Module):
                     load[name] = body.tensors[f"l{theirs}.{part}.{kind}"]
         self.load_state_dict({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in load.items()}, strict=False)
 
+    def freeze(self, layers: int) -> None:
+        """The first so many layers, and what comes before them, are taught no more."""
+        self.frozen = layers
+        for part in [self.norm, *self.layers[:layers]] if layers > 0 else []:
+            part.requires_grad_(False)
+
     def hidden(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """`ids` (batch, length), padded at the end; the last hidden states (batch, length, width)."""
         length = ids.shape[1]
         x = self.words[ids].float() + self.positions[:length] + self.token_type
-        x = F.dropout(self.norm(x), 0.1, self.training)
+        x = F.dropout(self.norm(x), self.dropout, self.training)
         mask = (torch.arange(length, device=ids.device)[None] < lengths[:, None])[:, None, None, :]
         with torch.autocast(ids.device.type, torch.bfloat16):
-            for layer in self.layers:
+            with torch.set_grad_enabled(False) if self.frozen > 0 else contextlib.nullcontext():
+                for layer in self.layers[: self.frozen]:
+                    x = layer(x, mask)
+            for layer in self.layers[self.frozen :]:
                 x = layer(x, mask)
         return x
 

@@ -146,6 +146,8 @@ def main() -> None:
     parser.add_argument("--layers", default="0,1,2,3,4,5,6,7,8,9,10,11")
     parser.add_argument("--smooth", type=float, default=0.02)
     parser.add_argument("--public-share", type=float, default=1.0)
+    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--freeze", type=int, default=0, help="so many of the first layers are taught no more")
     parser.add_argument("--keep-all", action="store_true", help="teach the held-out teams too")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
@@ -173,7 +175,8 @@ def main() -> None:
     for _ in range(options.repeat):
         for pool, orders in zip(taught, near, strict=False):
             pairs += pairs_of(pool, orders, rng)
-    reader = Reader(body, [int(i) for i in options.layers.split(",")]).to(device).train()
+    reader = Reader(body, [int(i) for i in options.layers.split(",")], options.dropout).to(device).train()
+    reader.freeze(options.freeze)
     if options.start:
         reader.load_state_dict(torch.load(options.start, map_location=device)["reader"], strict=False)
     steps = batches(pairs, encode, body, rng)
