@@ -2,7 +2,6 @@ import { readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'nod
 import { join } from 'node:path'
 import { describe, expect, test, vi } from 'vitest'
 import { embedKeys } from '../../src/memory/embed-keys.ts'
-import { statedTexts } from '../../src/memory/relation-reader.ts'
 import { indexFile } from '../../src/memory/saved-index.ts'
 import { Arena, GRAPH_OPTIONS, Graph } from '../../src/memory/vector-index.ts'
 import { clock, edit, fact, fakeEmbedder, memory, POST, random, recordingLog, scratch, unit, vectorOf } from './memory-fixture.ts'
@@ -248,39 +247,6 @@ describe('the saved index', () => {
       ['warn', 'corrupt'],
       ['warn', 'missing'],
     ])
-  })
-})
-
-describe('what first questions need of the edits', () => {
-  const settled = (asked: readonly string[]) =>
-    vi.waitFor(() => expect(asked).toContain('The mayor of Town 2 is Mayor 2'), { timeout: 20_000 })
-
-  test('is embedded in advance once all is indexed and quiet, kept, and not looked at again', async () => {
-    const dataDir = scratch()
-    const embedder = fakeEmbedder()
-    const store = await memory({ dataDir, embedder })
-    store.land(facts(0, 3), POST)
-    await store.indexed()
-    expect(embedder.asked).toHaveLength(3)
-    let quiet = false
-    store.prepare(() => quiet)
-    await new Promise((resolve) => setTimeout(resolve, 20))
-    expect(embedder.asked).toHaveLength(3)
-    quiet = true
-    await settled(embedder.asked)
-    const all = embedder.asked.length
-    expect(new Set(embedder.asked).size).toBe(all)
-    const texts = new Set(statedTexts(fact(1)))
-    expect([...(await store.embedKept(texts, 'query')).keys()].sort()).toEqual([...texts].sort())
-    expect(embedder.asked).toHaveLength(all)
-    await store.close()
-
-    const later = fakeEmbedder()
-    const again = await memory({ dataDir, embedder: later })
-    again.prepare(() => true)
-    again.land([fact(3)], POST)
-    await vi.waitFor(() => expect(later.asked).toContain('The mayor of Town 3 is Mayor 3'))
-    expect(later.asked.filter((text) => !text.includes('3'))).toEqual([])
   })
 })
 

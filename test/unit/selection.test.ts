@@ -106,9 +106,14 @@ describe('names in a text', () => {
 
   it('push out none when they are not eligible', () => {
     const index = new NameIndex()
-    for (const name of ['Maria Weber', 'Mario Weber']) index.add(named(name))
-    const found = index.find('Where is Maria Weber?', (id) => id !== 'Maria Weber')
-    expect(found).toMatchObject([{ editId: 'Mario Weber', kind: 'misspelt' }])
+    for (const name of ['New York Times', 'New York']) index.add(named(name))
+    const found = index.find('The New York Times wrote', (id) => id !== 'New York Times')
+    expect(found[0]).toMatchObject({ editId: 'New York', kind: 'exact' })
+  })
+
+  it('are not found by one letter of theirs, in any script', () => {
+    expect(find('서쪽은 어디?', '서울')).toEqual([])
+    expect(find('京都の人口', '東京')).toEqual([])
   })
 
   it('give way to a longer one that they are inside of, in every script', () => {
