@@ -1,6 +1,7 @@
 /** Makes the reader's GGUF of its weights and of the body, and writes down its length and checksum: `npm run seal:reader`, after each training. */
-import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+
 import { createHash } from 'node:crypto'
+import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { convertReader, READER_WEIGHTS } from '../src/models/e5.ts'
 

@@ -66,7 +66,9 @@ const ARABIC_PREFIX = /^(?:[وف]?[بك]?ال|[وف]?لل)(?=..)/u
 
 function keyOf(written: string): string {
   const lower = written.normalize('NFKD').replace(DROPPED, '').toLowerCase()
-  const plain = NOT_ASCII.test(lower) ? lower.replace(/[łøđðþħıßæœŧأإآةى]/g, (letter) => PLAIN.get(letter) ?? letter).normalize('NFC') : lower
+  const plain = NOT_ASCII.test(lower)
+    ? lower.replace(/[łøđðþħıßæœŧأإآةى]/g, (letter) => PLAIN.get(letter) ?? letter).normalize('NFC')
+    : lower
   if (ARABIC.test(plain)) return plain.replace(ARABIC_PREFIX, '')
   // "Node.js" is "nodejs", "U.S" is "us"; "3.5" stays, and so does a leading dot.
   return plain.replace(/(?<=\p{L})[.-](?=[\p{L}\p{N}])|(?<=\p{N})[.-](?=\p{L})/gu, '')

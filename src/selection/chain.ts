@@ -52,7 +52,16 @@ export async function follow(read: string, applying: readonly Link[], hops: Hops
       const { edit } = last
       const named = edit.kind === 'sentence' ? edit.prompt : edit.targetNew
       const next = edit.kind === 'rule' ? [] : statedAbout(named, hops).filter(({ id }) => !used.has(id))
-      const step = await drawnIn(withKnown(read, known.map((link) => link.edit)), next, last, hops, signal)
+      const step = await drawnIn(
+        withKnown(
+          read,
+          known.map((link) => link.edit),
+        ),
+        next,
+        last,
+        hops,
+        signal,
+      )
       considered.push(...step.considered)
       last = step.link
       if (last === undefined) break
@@ -89,7 +98,10 @@ async function drawnIn(
   signal?: AbortSignal,
 ): Promise<{ link: Link | undefined; considered: Considered[] }> {
   const some = next.slice(0, NEXT_EDITS)
-  const logits = await source.read(some.map((edit) => [read, editText(edit)]), signal)
+  const logits = await source.read(
+    some.map((edit) => [read, editText(edit)]),
+    signal,
+  )
   const candidates = some.map((edit, i): Candidate => ({ ...UNNAMED, edit, read, logit: logits[i] ?? null }))
   const sure = { ...calibration, threshold: Math.max(DRAWN_IN, calibration.threshold) }
   const { current, outdated } = await latest(query, candidates, sure, source, signal)

@@ -138,7 +138,16 @@ export class Retriever {
     const offer = (id: string, by: Partial<Candidate> & { read: string }) => {
       const edit = found.get(id)?.edit ?? eligible(id)
       if (edit === undefined) return
-      const had = found.get(id) ?? { edit, similarity: null, name: null, earlier: false, logit: null, key: null, counter: false, read: by.read }
+      const had = found.get(id) ?? {
+        edit,
+        similarity: null,
+        name: null,
+        earlier: false,
+        logit: null,
+        key: null,
+        counter: false,
+        read: by.read,
+      }
       const nearer = by.similarity != null && by.similarity > (had.similarity ?? -1)
       found.set(id, {
         ...had,
@@ -207,7 +216,9 @@ export class Retriever {
     for (const { edit, similarity } of candidates) {
       const counter = (edit.counterexamples ?? []).map(normalized)
       if (counter.length === 0) continue
-      const nearest = Math.max(...(await this.#embedder.embed(counter, 'query')).flatMap((key) => vectors.map((vector) => dot(vector, key))))
+      const nearest = Math.max(
+        ...(await this.#embedder.embed(counter, 'query')).flatMap((key) => vectors.map((vector) => dot(vector, key))),
+      )
       if (nearest > (similarity ?? COUNTERED)) out.add(edit.id)
     }
     return out

@@ -60,16 +60,22 @@ export async function latest(
 ): Promise<{ current: readonly Candidate[]; outdated: readonly Considered[] }> {
   const read = candidates.filter(({ logit }) => logit !== null)
   const needed = read.filter((c) => score(c, calibration) >= calibration.threshold)
-  const pairs = needed.flatMap((one) => read.filter((other) => rivals(one.edit, other.edit)).map((other) => [one, other] as const))
+  const pairs = needed.flatMap((one) =>
+    read.filter((other) => rivals(one.edit, other.edit)).map((other) => [one, other] as const),
+  )
   if (pairs.length === 0) return { current: candidates, outdated: [] }
-  const logits = await source.read(pairs.flatMap(([one, other]) => samenessPairs(one.edit, other.edit)), signal)
+  const logits = await source.read(
+    pairs.flatMap(([one, other]) => samenessPairs(one.edit, other.edit)),
+    signal,
+  )
   const landed = ({ edit }: Candidate) => source.landed(query, edit.id)
   const laterOf = new Map<string, Candidate>()
   for (const [i, pair] of pairs.entries()) {
     if (!asksSame([logits[2 * i] ?? 0, logits[2 * i + 1] ?? 0])) continue
     const [earlier, later] = pair.toSorted((a, b) => landed(a) - landed(b)) as [Candidate, Candidate]
     const known = laterOf.get(earlier.edit.id)
-    if (landed(earlier) < landed(later) && (known === undefined || landed(known) < landed(later))) laterOf.set(earlier.edit.id, later)
+    if (landed(earlier) < landed(later) && (known === undefined || landed(known) < landed(later)))
+      laterOf.set(earlier.edit.id, later)
   }
   /** The last of those that follow. */
   const heirOf = ({ edit }: Candidate): Candidate | undefined => {

@@ -46,7 +46,13 @@ interface Decided {
   readonly trace: TurnTrace
 }
 
-async function selectTurn(request: ChatRequest, turn: number, gateway: Gateway, trace: Trace, signal: AbortSignal): Promise<Decided> {
+async function selectTurn(
+  request: ChatRequest,
+  turn: number,
+  gateway: Gateway,
+  trace: Trace,
+  signal: AbortSignal,
+): Promise<Decided> {
   const { retriever, memory } = gateway
   const calibration = { ...gateway.calibration, threshold: request.threshold ?? gateway.calibration.threshold }
   const { without, isWithheld } = withholding(request, memory)
@@ -61,7 +67,11 @@ async function selectTurn(request: ChatRequest, turn: number, gateway: Gateway, 
   return {
     edits: [...applying, ...links],
     nearby: current.filter(({ edit, similarity }) => similarity !== null && !scores.has(edit.id)),
-    trace: { turn, considered: [...considered.filter(({ id }) => !hops.considered.some((c) => c.id === id)), ...hops.considered], cached },
+    trace: {
+      turn,
+      considered: [...considered.filter(({ id }) => !hops.considered.some((c) => c.id === id)), ...hops.considered],
+      cached,
+    },
   }
 }
 
@@ -88,11 +98,21 @@ async function beyond(
     return name
   }
   // Read anew with what is known, an edit may be needed that was not before; but not one that gave way or is not for such messages.
-  const refused = new Set(considered.flatMap(({ id, reason }) => (reason === 'outdated' || reason === 'counterexample' ? [id] : [])))
+  const refused = new Set(
+    considered.flatMap(({ id, reason }) => (reason === 'outdated' || reason === 'counterexample' ? [id] : [])),
+  )
   const hops = { query: request, source: retriever, calibration, refused, ask }
   const read = candidates.find(({ edit }) => applying.some((a) => a.edit.id === edit.id))?.read ?? candidates[0]?.read ?? ''
   const asked = applying.filter(({ edit }) => edit.kind !== 'rule')
-  if (asked.length > 0) return trace.time('retrieve', () => follow(read, asked.map((one) => ({ ...one, hop: 1 })), hops, signal))
+  if (asked.length > 0)
+    return trace.time('retrieve', () =>
+      follow(
+        read,
+        asked.map((one) => ({ ...one, hop: 1 })),
+        hops,
+        signal,
+      ),
+    )
   // The model is asked only where some edit that the question does not name might answer it.
   const might = candidates.some(({ logit, name, edit }) => logit !== null && name === null && edit.subject !== '')
   if (mode !== 'model' || !might) return { links: [], considered: [] }
@@ -146,4 +166,3 @@ function named(request: ChatRequest, ids: readonly string[], { memory, now }: Ga
   trace.turns = [{ turn, considered, cached: false }]
   return edits.length === 0 ? NOTHING : { ...NOTHING, edits: new Map([[turn, edits]]) }
 }
-

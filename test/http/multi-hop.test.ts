@@ -17,7 +17,12 @@ interface Reply {
     readonly edits: readonly { readonly id: string; readonly turn: number }[]
     readonly trace: {
       readonly turns: readonly {
-        readonly considered: readonly { readonly id: string; readonly reason: string; readonly hop: number; readonly via: string | null }[]
+        readonly considered: readonly {
+          readonly id: string
+          readonly reason: string
+          readonly hop: number
+          readonly via: string | null
+        }[]
       }[]
       readonly stages_ms: Readonly<Record<string, number>>
       readonly decomposition: { readonly calls: number; readonly prompt_tokens: number; readonly completion_tokens: number }
@@ -39,7 +44,10 @@ async function start(names: Readonly<Record<string, string>> = {}) {
   }
   served = await serve({
     // All that is no poem is near to each other.
-    embedder: fakeEmbedder({ dimensions: 2, vector: (said) => (/poem/.test(said) ? Float32Array.of(0, 1) : Float32Array.of(1, 0)) }),
+    embedder: fakeEmbedder({
+      dimensions: 2,
+      vector: (said) => (/poem/.test(said) ? Float32Array.of(0, 1) : Float32Array.of(1, 0)),
+    }),
     reader: lexicalReader(),
     script: { reply },
     gateway: { calibration: READ_CALIBRATION },

@@ -71,7 +71,11 @@ describe('a later edit in other words', () => {
 
   test('leaves siblings that say other things alone, and acts no more once it is withdrawn', async () => {
     const { call, selected } = await start()
-    await call('POST', '/v1/edits', [ada('a', 'Ada Quist works for'), ada('l', 'Ada Quist lives in'), ada('b', 'Who pays Ada Quist?')])
+    await call('POST', '/v1/edits', [
+      ada('a', 'Ada Quist works for'),
+      ada('l', 'Ada Quist lives in'),
+      ada('b', 'Who pays Ada Quist?'),
+    ])
     expect((await selected('Ada Quist?')).toSorted()).toEqual(['b', 'l'])
     expect(await selected('Where does Ada Quist live?')).toEqual(['l'])
     await call('POST', '/v1/edits/withdraw', { ids: ['b', 'l'] })

@@ -6,8 +6,8 @@ import { batchTable, editHistory, editTable, explanationText, landingText, probl
 import { lines } from '../../src/cli/lines.ts'
 import { clip, count, printable, table, width } from '../../src/cli/table.ts'
 import type { WireEdit, WireExplanation, WireLanding, WireReport } from '../../src/cli/wire.ts'
-import { FINDING_KINDS } from '../../src/selection/landing-check.ts'
 import type { HeldEdit } from '../../src/memory/memory.ts'
+import { FINDING_KINDS } from '../../src/selection/landing-check.ts'
 
 const edit: WireEdit = {
   id: 'x1',

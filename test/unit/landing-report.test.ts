@@ -18,7 +18,15 @@ async function report(batch: readonly Edit[], held: readonly Edit[] = [], read =
   const { results } = store.land(batch, { ...POST, dryRun: true })
   const live = held.map(({ id }) => ({ editId: id, similarity: 1 }))
   const search = () => live.filter(({ editId }) => store.heldAt('default', editId, 1_000))
-  return landingReport({ edits: batch, results, calibration: READ_CALIBRATION, read, embed, search, held: (id) => store.get('default', id) })
+  return landingReport({
+    edits: batch,
+    results,
+    calibration: READ_CALIBRATION,
+    read,
+    embed,
+    search,
+    held: (id) => store.get('default', id),
+  })
 }
 
 /** `kind edit / other` of each finding. */
@@ -39,7 +47,10 @@ describe('an edit in its own words', () => {
   it('is missed by its prompt, a paraphrase or an example', async () => {
     const never = async (pairs: readonly TextPair[]) => new Float32Array(pairs.length).fill(-5)
     expect(told(await report([ada('a', 'Ada Quist works for')], [], never))).toEqual(['misses_own_prompt a'])
-    const odd = ada('a', 'Ada Quist works for', 'a', { paraphrases: ['Where is her home?'], examples: ['Her boss?', 'Who pays her?'] })
+    const odd = ada('a', 'Ada Quist works for', 'a', {
+      paraphrases: ['Where is her home?'],
+      examples: ['Her boss?', 'Who pays her?'],
+    })
     const found = await report([odd])
     expect(told(found)).toEqual(['misses_paraphrase a', 'misses_paraphrase a'])
     expect(found.findings[0]?.message).toContain('Where is her home?')
@@ -49,7 +60,9 @@ describe('an edit in its own words', () => {
     expect(told(await report([ada('a', 'The employer is')]))).toEqual(['subject_not_in_prompt a'])
     expect(told(await report([ada('a', 'AQ works for', 'a', { aliases: ['AQ'] })]))).toEqual([])
     const sentence = ada('a', 'The employer is Firm A.', '', { kind: 'sentence' })
-    expect(told(await report([sentence, edit('b', { subject: '', prompt: 'The refund takes', targetNew: '5 days' })]))).toEqual([])
+    expect(told(await report([sentence, edit('b', { subject: '', prompt: 'The refund takes', targetNew: '5 days' })]))).toEqual(
+      [],
+    )
   })
 
   it('does not apply to what has nothing to do with it', async () => {

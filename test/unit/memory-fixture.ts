@@ -54,12 +54,21 @@ export function indifferentReader(): PairReader {
 }
 
 /** Takes every edit whose subject the message names, whatever the reader says. */
-export const NAMED_CALIBRATION: Calibration = { bias: -5, weights: { reader: 0, named: 10, loosely: 10, earlier: 0 }, threshold: 0.5 }
+export const NAMED_CALIBRATION: Calibration = {
+  bias: -5,
+  weights: { reader: 0, named: 10, loosely: 10, earlier: 0 },
+  threshold: 0.5,
+}
 
 /** Takes every edit of which the reader says that it is needed. */
 export const READ_CALIBRATION: Calibration = { bias: 0, weights: { reader: 1, named: 0, loosely: 0, earlier: 0 }, threshold: 0.5 }
 
-const stems = (text: string) => new Set(words(text).filter((word) => word.length > 3).map((word) => word.slice(0, 5)))
+const stems = (text: string) =>
+  new Set(
+    words(text)
+      .filter((word) => word.length > 3)
+      .map((word) => word.slice(0, 5)),
+  )
 
 /** A stand-in that goes by shared words: an edit is needed where at least `share` of its longer words, cut to five letters, are in the text. */
 export function lexicalReader(share = 0.4): PairReader {

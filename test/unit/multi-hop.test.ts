@@ -51,7 +51,9 @@ describe('a chain of edits', () => {
       { id: 'language', hop: 2, via: 'born', reason: 'below_threshold' },
       { id: 'mayor', hop: 3, via: 'capital', reason: 'below_threshold' },
     ])
-    expect(pairs[0]?.[0]).toBe('What is the capital of the country where Ann Lee was born? [Ann Lee was born in the country of Arden]')
+    expect(pairs[0]?.[0]).toBe(
+      'What is the capital of the country where Ann Lee was born? [Ann Lee was born in the country of Arden]',
+    )
   })
 
   it('reaches over four edits and no further', async () => {
@@ -119,7 +121,10 @@ describe('where no edit states the first hop', () => {
   }
 
   it('goes on from what the model names, along the edits', async () => {
-    expect(await ask('Who is the mayor of the capital of the country where Bo Voss plays?', 'Arden')).toEqual(['capital 2', 'mayor 3'])
+    expect(await ask('Who is the mayor of the capital of the country where Bo Voss plays?', 'Arden')).toEqual([
+      'capital 2',
+      'mayor 3',
+    ])
   })
 
   it('adds nothing where the model names nothing, or something without an edit, or an edit that was refused', async () => {

@@ -48,7 +48,11 @@ describe('what the reader is asked about', () => {
   })
 
   it('is what the message means, with no name in it, by any key of the edit', async () => {
-    const refund = edit('refund', { subject: 'Lumora', prompt: 'Lumora refunds within', paraphrases: ['until when can money be claimed back'] })
+    const refund = edit('refund', {
+      subject: 'Lumora',
+      prompt: 'Lumora refunds within',
+      paraphrases: ['until when can money be claimed back'],
+    })
     const { read, offered } = await start([refund, edit('other', { subject: 'Velt', prompt: 'Velt opens early' })])
     expect(await read('Until when can money be claimed back?')).toEqual(['refund'])
     const { candidates } = await offered('Until when can money be claimed back?')
@@ -70,8 +74,13 @@ describe('what the reader is asked about', () => {
 
   it('stands somewhere in a long message, and that part is read', async () => {
     const { asked, read } = await start([lumora('fee', 'The fee of Lumora is')])
-    const filler = Array.from({ length: 12 }, (_, i) => `On day ${i} we walked along the shore and had a meal that nobody of us liked.`)
-    const text = [...filler.slice(0, 6), 'Somebody mentioned Lumora there.', ...filler.slice(6), 'So what would it cost?'].join(' ')
+    const filler = Array.from(
+      { length: 12 },
+      (_, i) => `On day ${i} we walked along the shore and had a meal that nobody of us liked.`,
+    )
+    const text = [...filler.slice(0, 6), 'Somebody mentioned Lumora there.', ...filler.slice(6), 'So what would it cost?'].join(
+      ' ',
+    )
     expect(text.length).toBeGreaterThan(900)
     expect(await read(text)).toEqual(['fee'])
     expect(asked[0]?.[0]).toContain('mentioned Lumora')
@@ -108,7 +117,10 @@ describe('what is offered', () => {
 
   it('holds at the time, also where that time begins or ends between two requests', async () => {
     const now = clock(1_000)
-    const { read } = await start([lumora('past', 'The fee of Lumora is', { validTo: 2_000 }), lumora('next', 'The seat of Lumora is', { validFrom: 3_000 })], now)
+    const { read } = await start(
+      [lumora('past', 'The fee of Lumora is', { validTo: 2_000 }), lumora('next', 'The seat of Lumora is', { validFrom: 3_000 })],
+      now,
+    )
     expect(await read('Lumora?')).toEqual(['past'])
     now.at = 2_500
     expect(await read('Lumora?')).toEqual([])
@@ -146,7 +158,10 @@ describe('what is offered', () => {
   })
 
   it('about a name is what names it in full, and nothing else', async () => {
-    const { retriever } = await start([lumora('fee', 'The fee of Lumora is'), edit('b', { subject: 'Lumora North', prompt: 'p' })])
+    const { retriever } = await start([
+      lumora('fee', 'The fee of Lumora is'),
+      edit('b', { subject: 'Lumora North', prompt: 'p' }),
+    ])
     const query: SelectionQuery = { model: 'm', messages: [], tenant: 'default', edits: { kind: 'on' }, tags: [] }
     expect(retriever.about(query, 'Lumora').map((e) => e.id)).toEqual(['fee'])
     expect(retriever.about(query, 'Lumora North').map((e) => e.id)).toEqual(['b'])
@@ -167,8 +182,29 @@ describe('a reader that remembers', () => {
       close: async () => {},
     }
     const reader = cachedReader(plain, 1 << 16)
-    expect([...(await reader.read([['a', 'x'], ['bbb', 'x'], ['a', 'x']], 'query'))]).toEqual([1, 3, 1])
-    expect([...(await reader.read([['bbb', 'x'], ['cc', 'x']], 'query'))]).toEqual([3, 2])
-    expect(asked).toEqual([['a', 'x'], ['bbb', 'x'], ['cc', 'x']])
+    expect([
+      ...(await reader.read(
+        [
+          ['a', 'x'],
+          ['bbb', 'x'],
+          ['a', 'x'],
+        ],
+        'query',
+      )),
+    ]).toEqual([1, 3, 1])
+    expect([
+      ...(await reader.read(
+        [
+          ['bbb', 'x'],
+          ['cc', 'x'],
+        ],
+        'query',
+      )),
+    ]).toEqual([3, 2])
+    expect(asked).toEqual([
+      ['a', 'x'],
+      ['bbb', 'x'],
+      ['cc', 'x'],
+    ])
   })
 })

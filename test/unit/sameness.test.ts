@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import type { Edit } from '../../src/edit/edit.ts'
 import type { TextPair } from '../../src/engine/engine.ts'
 import type { Candidate } from '../../src/selection/retriever.ts'
-import { asksSame, latest, namesOf, rivals, sameSubject, sameTarget, samenessPairs } from '../../src/selection/sameness.ts'
+import { asksSame, latest, namesOf, rivals, samenessPairs, sameSubject, sameTarget } from '../../src/selection/sameness.ts'
 import { edit } from './memory-data.ts'
 
 const ada = (id: string, prompt: string, over: Partial<Edit> = {}) =>
@@ -49,7 +49,11 @@ describe('edits that may contradict each other', () => {
 })
 
 describe('of edits that say the same in other words', () => {
-  const [first, second, third] = [ada('1', 'Ada Quist is paid by'), ada('2', 'Who employs Ada Quist?'), ada('3', 'Ada Quist works at')]
+  const [first, second, third] = [
+    ada('1', 'Ada Quist is paid by'),
+    ada('2', 'Who employs Ada Quist?'),
+    ada('3', 'Ada Quist works at'),
+  ]
   const calibration = { bias: 0, weights: { reader: 1, named: 0, loosely: 0, earlier: 0 }, threshold: 0.5 }
   const candidate = (of: Edit, logit: number | null, over: Partial<Candidate> = {}): Candidate => ({
     ...{ edit: of, similarity: 0.5, name: null, earlier: false, logit, read: 'q', key: null, counter: false },

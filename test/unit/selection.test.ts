@@ -181,14 +181,19 @@ describe('what is read', () => {
     expect(editText(fact)).toBe('Lumora: The fee is 5 (= LMR)')
     expect(editText({ ...fact, prompt: 'The fee of LUMORA is', aliases: [] })).toBe('The fee of LUMORA is 5')
     expect(editText({ ...fact, kind: 'sentence', prompt: 'Lumora is free.', targetNew: '' })).toBe('Lumora is free.')
-    expect(editText({ ...fact, kind: 'rule', prompt: 'asked for a refund', targetNew: 'Say no.' })).toBe('asked for a refund → Say no.')
+    expect(editText({ ...fact, kind: 'rule', prompt: 'asked for a refund', targetNew: 'Say no.' })).toBe(
+      'asked for a refund → Say no.',
+    )
     expect(editText({ ...fact, kind: 'rule', prompt: '', targetNew: 'Be kind.', always: true })).toBe('always → Be kind.')
     expect(withKnown('Who?', [fact])).toBe('Who? [The fee is 5]')
   })
 
   it('of a long message: the whole and its parts, each with the end, first and last ones where there are many', () => {
     expect(partsOf(['before'], 'Short?')).toEqual([{ searched: 'Short?', read: 'before || Short?' }])
-    const sentences = Array.from({ length: 60 }, (_, i) => `Sentence number ${i} tells of a thing that nobody wanted to know about at all.`)
+    const sentences = Array.from(
+      { length: 60 },
+      (_, i) => `Sentence number ${i} tells of a thing that nobody wanted to know about at all.`,
+    )
     const parts = partsOf([], `${sentences.join(' ')} How much is it?`)
     expect(parts.length).toBeLessThanOrEqual(13)
     expect(parts[1]?.searched).toMatch(/^Sentence number 0 /)
