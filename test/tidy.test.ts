@@ -19,6 +19,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ['pipeline.ts'],
   ['gateway.ts', 'config.ts'],
   ['config-values.ts'],
+  ['selection'],
   ['memory', 'prompt', 'engine', 'experiment', 'models', 'access'],
   ['edit'],
   ['trace.ts'],
@@ -69,6 +70,7 @@ function layer(file: string): number {
 /** Upward or sideways edges that are allowed, each for a stated reason; types only. */
 const ALLOWED_TYPES: readonly string[] = [
   'memory -> engine', // the Embedder interface
+  'selection -> gateway.ts', // the gateway holds the retriever, and a turn is selected for with all that it holds
 ]
 
 describe('the tree', () => {
