@@ -50,8 +50,8 @@ describe.each(Object.entries(WORK))('%s', (_name, work) => {
 
 it('looks a word of 15,000 letters and 90 kB of one letter up at once', () => {
   index.add(edit('long', { subject: 'x'.repeat(15_000) }))
-  expect(time(() => index.find(`Is ${'x'.repeat(15_000)} a name?`))).toBeLessThan(200)
-  expect(index.find(`Is ${'x'.repeat(15_000)} a name?`)).toMatchObject([{ editId: 'long', kind: 'exact' }])
+  expect(time(() => index.find(`Is ${'x'.repeat(15_000)} there?`))).toBeLessThan(200)
+  expect(index.find(`Is ${'x'.repeat(15_000)} there?`)).toMatchObject([{ editId: 'long', kind: 'exact' }])
   expect(time(() => words('x'.repeat(90_000)))).toBeLessThan(200)
   expect(tokens('x'.repeat(90_000))).toHaveLength(1)
 })
