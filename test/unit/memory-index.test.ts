@@ -16,12 +16,25 @@ const facts = (from: number, to: number) => Array.from({ length: to - from }, (_
 const query = (n: number) => vectorOf(`The mayor of Town ${n} is`, DIMENSIONS)
 
 describe('keys', () => {
-  test('are the prompt, the paraphrases and up to four prompts with an alias, never the target', () => {
+  test('are the prompt, the statement, paraphrases and examples, and up to two prompts with an alias; each once', () => {
     const aliases = ['Gaul', 'Hexagone', 'République', 'FR', 'Francia', 'Frankreich']
-    const keys = embedKeys(edit('Lyon', { aliases, paraphrases: ['Name the capital of France', 'The capital of France is'] }))
-    expect(keys.slice(0, 3)).toEqual(['The capital of France is', 'Name the capital of France', 'The capital of Gaul is'])
-    expect(keys).toHaveLength(6)
-    expect(keys.join()).not.toContain('Lyon')
+    const paraphrases = ['Name the capital of France', 'The capital  of France is']
+    expect(embedKeys(edit('Lyon', { aliases, paraphrases, examples: ['Which city rules the French?'] }))).toEqual([
+      'The capital of France is',
+      'The capital of France is Lyon',
+      'Name the capital of France',
+      'Which city rules the French?',
+      'The capital of Gaul is',
+      'The capital of Hexagone is',
+    ])
+  })
+
+  test('of a sentence are itself, of a rule its occasion too, and none of a rule for every message', () => {
+    const sentence = edit('s', { kind: 'sentence', subject: '', prompt: 'Shops close at six.', targetNew: '' })
+    expect(embedKeys(sentence)).toEqual(['Shops close at six.'])
+    const rule = edit('r', { kind: 'rule', subject: '', prompt: 'asked for a refund', targetNew: 'Say no.' })
+    expect(embedKeys(rule)).toEqual(['asked for a refund', 'asked for a refund: Say no.'])
+    expect(embedKeys({ ...rule, prompt: '', always: true })).toEqual([])
   })
 })
 
@@ -206,7 +219,7 @@ describe('the saved index', () => {
   test('of another embedder: embedded anew', async () => {
     const { dataDir } = await saved()
     const again = await reopen(dataDir, fakeEmbedder({ name: 'other' }))
-    expect(again).toMatchObject({ reasons: [['warn', 'other_embedder']], embedded: 200 })
+    expect(again).toMatchObject({ reasons: [['warn', 'other_embedder']], embedded: 400 })
   })
 
   test('of another log: not used', async () => {
@@ -242,7 +255,7 @@ describe('the saved index', () => {
     for (const suffix of ['', '.json']) rmSync(`${file}${suffix}`)
     writeFileSync(join(dataDir, 'index', 'vectors.db'), 'no database at all, but long enough to be looked at as one'.repeat(100))
     const again = await reopen(dataDir)
-    expect(again.embedded).toBe(200)
+    expect(again.embedded).toBe(400)
     expect(again.reasons).toEqual([
       ['warn', 'corrupt'],
       ['warn', 'missing'],
