@@ -1,6 +1,6 @@
 /**
  * Do edits change a real model's answers, and only where they should? Base and edited side by side, greedy, through the same pipeline as
- * a served request: `npm run bench:answers -- --data FOLDER --model FILE --embedder FILE [--edits 500] [--probed 100] [--out FILE]`.
+ * a served request: `npm run bench:answers -- --data FOLDER --model FILE --embedder FILE --reader FILE [--edits 500] [--probed 100] [--out FILE]`.
  * CounterFact edits are all in memory; the first `probed` records give prompt, paraphrases and neighbours; NQ-open, GSM8K and MT-Bench
  * give traffic that no edit should touch.
  */
@@ -13,20 +13,21 @@ import type { Edit } from '../src/edit/edit.ts'
 import { words } from '../src/edit/words.ts'
 import { openRuntime } from '../src/engine/llama.ts'
 import { DEFAULT_LIMITS, type Gateway } from '../src/gateway.ts'
-import { readCalibration } from '../src/memory/calibration.ts'
-import { cachedEmbedder } from '../src/memory/embed-cache.ts'
-import { Retriever } from '../src/memory/retrieve.ts'
 import { openMemory } from '../src/memory/store.ts'
 import { answer } from '../src/pipeline.ts'
 import { openTemplates } from '../src/prompt/templates.ts'
 import type { Arm, ChatRequest } from '../src/request.ts'
+import { readCalibration } from '../src/selection/gate.ts'
+import { Retriever } from '../src/selection/retriever.ts'
 import { Trace } from '../src/trace.ts'
+import { selectionModels } from './selection-models.ts'
 
 const { values: flags } = parseArgs({
   options: {
     data: { type: 'string', default: '../shared/data' },
     model: { type: 'string', default: '' },
     embedder: { type: 'string', default: '' },
+    reader: { type: 'string', default: '' },
     edits: { type: 'string', default: '500' },
     probed: { type: 'string', default: '100' },
     neighbours: { type: 'string', default: '2' },
@@ -89,7 +90,7 @@ function probes(): Probe[] {
 const quiet = { info: () => undefined, warn: console.error, error: console.error, debug: () => undefined }
 const runtime = await openRuntime({ threads: Number(flags.threads), gpu: 'auto', log: () => undefined })
 const engine = await runtime.openChat({ modelPath: flags.model, name: 'm', slots: 2, contextTokens: 2048 })
-const embedder = cachedEmbedder(await runtime.openEmbedder({ modelPath: flags.embedder, name: 'all-minilm-l6-v2' }), 64 << 20)
+const { embedder, reader } = await selectionModels(runtime, flags)
 const dataDir = mkdtempSync(join(tmpdir(), 'palimpsest-bench-'))
 const memory = await openMemory({ dataDir, embedder, now: Date.now, log: quiet as never })
 memory.land(edits, { source: 'bench', tenant: 'default', dryRun: false })
@@ -100,8 +101,8 @@ const gateway: Gateway = {
   templates: openTemplates({ dir: 'templates', watch: false, log: quiet }),
   limits: DEFAULT_LIMITS,
   now: Date.now,
-  retriever: new Retriever(memory, embedder, { now: Date.now, cacheBytes: 8 << 20 }),
-  calibration: readCalibration('calibration/gate.json'),
+  retriever: new Retriever(memory, embedder, reader, { now: Date.now, cacheBytes: 8 << 20 }),
+  calibration: readCalibration(),
   log: quiet,
   version: 'bench',
   startedAt: Date.now(),

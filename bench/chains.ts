@@ -1,21 +1,25 @@
 /**
- * Selection along chains of two to four edits, in wordings of our own, without a chat model: `npm run bench:chains -- --embedder FILE`.
+ * Selection along chains of two to four edits, in wordings of our own, without a chat model: `npm run bench:chains -- --embedder FILE --reader FILE`.
  * A made-up world of edits, each as one unfinished sentence and nothing else; questions that describe what they ask about; and plain
  * questions about the same subjects, whose targets have edits too, none of which may be drawn in.
  */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import type { Edit } from '../src/edit/edit.ts'
-import { readCalibration } from '../src/memory/calibration.ts'
-import { chains } from '../src/memory/chain.ts'
-import { gate } from '../src/memory/gate.ts'
-import type { HeldEdit } from '../src/memory/memory.ts'
-import { Retriever, type Source } from '../src/memory/retrieve.ts'
-import { diskEmbedder } from './gate-rows.ts'
+import type { PairReader } from '../src/engine/engine.ts'
+import { openRuntime } from '../src/engine/llama.ts'
+import { openMemory } from '../src/memory/store.ts'
+import { follow } from '../src/selection/chain.ts'
+import { gate, readCalibration } from '../src/selection/gate.ts'
+import { Retriever } from '../src/selection/retriever.ts'
+import { selectionModels } from './selection-models.ts'
 
 const { values: flags } = parseArgs({
   options: {
     embedder: { type: 'string', default: '' },
-    cache: { type: 'string', default: '/tmp/palimpsest-embeddings.bin' },
+    reader: { type: 'string', default: '' },
     chains: { type: 'string', default: '120' },
     show: { type: 'boolean', default: false },
   },
@@ -266,30 +270,25 @@ function probe(n: number, hops: number): Probe | null {
   return null
 }
 
-const held = edits.map((edit, seq): HeldEdit => ({ edit, batchId: 'b', seq, landedAt: 0, state: 'live' }))
-const byId = new Map(held.map((h) => [h.edit.id, h]))
-const source: Source = {
-  ...{ version: 1, tenants: () => ['default'], all: () => held, get: (_t: string, id: string) => byId.get(id) },
-  ...{ heldAt: () => true, search: () => [], onChange: () => undefined },
-}
-const disk = await diskEmbedder(flags.embedder, flags.cache)
-let embedded = 0
-const embedder = {
-  ...{ name: 'disk', dimensions: 384, maxTokens: 512, close: async () => undefined },
-  embed: async (texts: readonly string[]) => {
-    embedded += texts.length
-    return Promise.all(texts.map((t) => disk.embed(t)))
-  },
-}
-const retriever = new Retriever(source, embedder, { now: () => 0, cacheBytes: 1 << 20 })
-const calibration = readCalibration('calibration/gate.json')
+const quiet = { info: () => undefined, warn: console.error, error: console.error }
+const runtime = await openRuntime({ threads: 1, gpu: false, log: () => undefined })
+const { embedder, reader } = await selectionModels(runtime, flags)
+const dataDir = mkdtempSync(join(tmpdir(), 'palimpsest-bench-'))
+const memory = await openMemory({ dataDir, embedder, now: Date.now, log: quiet })
+memory.land(edits, { source: 'bench', tenant: 'default', dryRun: false })
+await memory.indexed()
+let pairs = 0
+const counted: PairReader = { ...reader, read: (all, ...rest) => reader.read(all, ...rest).finally(() => (pairs += all.length)) }
+const retriever = new Retriever(memory, embedder, counted, { now: Date.now, cacheBytes: 1 })
+const calibration = readCalibration()
+const promptOf = (id: string) => memory.get('default', id)?.edit.prompt
 console.log(`${edits.length} edits`)
-console.log('| hops | questions | first edit | all edits | not needed: by the gate | by a chain | texts embedded |')
+console.log('| hops | questions | first edit | all edits | not needed: by the gate | by a chain | pairs read |')
 console.log('|---|---|---|---|---|---|---|')
 for (const hops of [1, 2, 3, 4]) {
   const all = Array.from({ length: Number(flags.chains) }, (_, n) => probe(n, hops)).filter((p) => p !== null)
   let [first, complete, gated, chained] = [0, 0, 0, 0]
-  embedded = 0
+  pairs = 0
   for (const { question, wants } of all) {
     const query = {
       messages: [{ role: 'user', content: question }],
@@ -299,22 +298,26 @@ for (const hops of [1, 2, 3, 4]) {
       tags: [],
     } as const
     const { candidates } = await retriever.candidates(query, 0)
-    const considered = gate(candidates, calibration)
-    const taken = considered.filter((c) => c.reason === 'selected')
-    const { links, asked } = await chains(question, candidates, considered, { query, source: retriever, calibration })
+    const taken = gate(candidates, calibration).filter((c) => c.reason === 'selected')
+    const applying = candidates.flatMap(({ edit }) => {
+      const score = taken.find(({ id }) => id === edit.id)?.score
+      return score === undefined ? [] : [{ edit, score, hop: 1 }]
+    })
+    const hops = { query, source: retriever, calibration, refused: new Set<string>() }
+    const { links } = await follow(candidates[0]?.read ?? question, applying, hops)
     const ids = [...taken.map((c) => c.id), ...links.map((l) => l.edit.id)]
     if (ids.includes(wants[0] ?? '')) first++
     if (wants.every((id) => ids.includes(id))) complete++
     if (taken.some(({ id }) => !wants.includes(id))) gated++
     if (links.some(({ edit }) => !wants.includes(edit.id))) chained++
     if (flags.show && (!wants.every((id) => ids.includes(id)) || ids.length > wants.length))
-      console.log(
-        `  ${question} | ${asked} | ${ids.map((id) => byId.get(id)?.edit.prompt).join('; ')} | wanted ${wants.map((id) => byId.get(id)?.edit.prompt).join('; ')}`,
-      )
+      console.log(`  ${question} | ${ids.map(promptOf).join('; ')} | wanted ${wants.map(promptOf).join('; ')}`)
   }
   const share = (n: number) => `${((100 * n) / all.length).toFixed(1)} %`
   console.log(
-    `| ${hops} | ${all.length} | ${share(first)} | ${share(complete)} | ${share(gated)} | ${share(chained)} | ${Math.round(embedded / all.length)} a question |`,
+    `| ${hops} | ${all.length} | ${share(first)} | ${share(complete)} | ${share(gated)} | ${share(chained)} | ${Math.round(pairs / all.length)} a question |`,
   )
 }
-await disk.close()
+await memory.close()
+await runtime.dispose()
+rmSync(dataDir, { recursive: true })

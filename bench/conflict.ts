@@ -1,5 +1,5 @@
 /**
- * Does the later of two contradictory edits win? `npm run bench:conflict -- DATA_FOLDER EMBEDDER_FILE`. ConflictEdit (coverage) edits one
+ * Does the later of two contradictory edits win? `npm run bench:conflict -- DATA_FOLDER EMBEDDER_FILE READER_FILE`. ConflictEdit (coverage) edits one
  * (subject, relation) twice: as published; without relation ids; and with the later edit worded as a question, so that only its meaning tells.
  * zsRE and WikiFactDiff give wordings that differ more: the earlier edit in the file's first wording, with the old answer; the later in its
  * rephrase, with the new. All in one memory, asked in both wordings, through the whole pipeline with the embedder and the gate that ship;
@@ -13,15 +13,15 @@ import type { Edit } from '../src/edit/edit.ts'
 import { openRuntime } from '../src/engine/llama.ts'
 import { openScripted } from '../src/engine/scripted.ts'
 import { DEFAULT_LIMITS, type Gateway } from '../src/gateway.ts'
-import { readCalibration } from '../src/memory/calibration.ts'
-import { cachedEmbedder } from '../src/memory/embed-cache.ts'
-import { Retriever } from '../src/memory/retrieve.ts'
 import { openMemory } from '../src/memory/store.ts'
 import { explain } from '../src/pipeline.ts'
 import { openTemplates } from '../src/prompt/templates.ts'
+import { readCalibration } from '../src/selection/gate.ts'
+import { Retriever } from '../src/selection/retriever.ts'
 import { Trace } from '../src/trace.ts'
+import { selectionModels } from './selection-models.ts'
 
-const [folder = '../shared/data', embedderPath = ''] = process.argv.slice(2)
+const [folder = '../shared/data', embedderPath = '', readerPath = ''] = process.argv.slice(2)
 // biome-ignore lint/suspicious/noExplicitAny: foreign files, read loosely in a bench
 type Foreign = any
 const json = (file: string): Foreign[] => JSON.parse(readFileSync(join(folder, file), 'utf8'))
@@ -37,7 +37,7 @@ interface Case {
 
 const quiet = { info: () => undefined, warn: () => undefined, error: console.error }
 const runtime = await openRuntime({ threads: 1, gpu: false, log: () => undefined })
-const embedder = cachedEmbedder(await runtime.openEmbedder({ modelPath: embedderPath, name: 'all-minilm-l6-v2' }), 64 << 20)
+const { embedder, reader } = await selectionModels(runtime, { embedder: embedderPath, reader: readerPath })
 
 async function inMemory(cases: readonly Case[]): Promise<{ gateway: Gateway; close: () => Promise<void> }> {
   const dataDir = mkdtempSync(join(tmpdir(), 'palimpsest-bench-'))
@@ -50,8 +50,8 @@ async function inMemory(cases: readonly Case[]): Promise<{ gateway: Gateway; clo
   const gateway: Gateway = {
     engine: openScripted({ name: 'none', reply: () => '' }),
     memory,
-    retriever: new Retriever(memory, embedder, { now: Date.now, cacheBytes: 8 << 20 }),
-    calibration: readCalibration('calibration/gate.json'),
+    retriever: new Retriever(memory, embedder, reader, { now: Date.now, cacheBytes: 8 << 20 }),
+    calibration: readCalibration(),
     templates: openTemplates({ dir: 'templates', watch: false, log: quiet }),
     limits: DEFAULT_LIMITS,
     now: Date.now,

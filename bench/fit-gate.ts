@@ -1,275 +1,164 @@
 /**
- * Fits the gate and prints its precision–recall curve: `npm run fit-gate -- DATA_FOLDER [CACHE_FILE]`. Every number printed is out of
- * fold: five folds by relation, so that a relation is scored by weights that never saw it. Writes calibration/gate.json.
+ * Fits the gate's few weights: `npm run fit-gate -- --embedder FILE --reader FILE [--threshold 0.5] [MORE.jsonl …]`. Teams of corpus/*.jsonl
+ * that the reader was not taught (editor/palimpsest_reader/data.py), and all teams of further files in the same shape, each in a memory of its
+ * own; the candidates that the reader was asked about give the rows. Writes calibration/gate.json. Trial files are refused: they measure.
  */
-import { writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { basename, join } from 'node:path'
+import { parseArgs } from 'node:util'
 import type { Edit } from '../src/edit/edit.ts'
-import { EVIDENCE, type Evidence, type EvidenceName } from '../src/memory/evidence.ts'
-import type { HeldEdit } from '../src/memory/memory.ts'
-import { Retriever, type Source } from '../src/memory/retrieve.ts'
-import { Arena } from '../src/memory/vector-index.ts'
-import { development } from './gate-data.ts'
-import { diskEmbedder } from './gate-rows.ts'
+import { openRuntime } from '../src/engine/llama.ts'
+import { openMemory } from '../src/memory/store.ts'
+import type { Message } from '../src/request.ts'
+import { CALIBRATION_FILE, EVIDENCE, evidenceOf } from '../src/selection/gate.ts'
+import { Retriever } from '../src/selection/retriever.ts'
+import { selectionModels } from './selection-models.ts'
 
-const [folder = '../shared/data', embedderPath = '', cachePath = '/tmp/palimpsest-embeddings.bin', dumpPath] =
-  process.argv.slice(2)
-const FOLDS = 5
-const THRESHOLD = 0.4
-const PRODUCTS: readonly [EvidenceName, EvidenceName][] = [
-  ['exact', 'relation'],
-  ['exact', 'whole_statement'],
-  ['inside_longer', 'relation'],
-  ['inside_longer', 'whole_statement'],
-  ['extended_right', 'relation'],
-  ['extended_right', 'whole_statement'],
-  ['realm', 'relation'],
-  ['lone_word', 'relation'],
-  ['lone_word', 'decoy'],
-  ['partial', 'relation'],
-  ['partial', 'whole_statement'],
-  ['misspelt', 'relation'],
-  ['misspelt', 'whole_statement'],
-  ['alike', 'relation'],
-  ['alike', 'whole_statement'],
-  ['alike', 'whole'],
-  ['head_same', 'relation'],
-  ['head_differs', 'relation'],
-  ['wrong_kind', 'relation'],
-  ['wrong_kind', 'relation_words'],
-  ['wrong_kind', 'profile'],
-  ['specific', 'relation'],
-  ['specific', 'whole'],
-  ['specific', 'whole_statement'],
-  ['specific', 'decoy'],
-  ['specific', 'gap'],
-  ['specific', 'profile'],
-  ['specific', 'head_cosine'],
-]
-/** Evidence that can only speak against an edit: where the data make it speak for one, that is chance, and it is left out. */
-const AGAINST: readonly EvidenceName[] = [
-  'inside_longer',
-  'extended_right',
-  'told',
-  'asks_number',
-  'case_mismatch',
-  'extended_left',
-  'realm',
-  'contrast',
-  'head_contrast',
-  'wrong_kind',
-  'bare',
-]
-/** Kinds of probe count alike although their files do not have the same length; statements repeated word for word teach little. */
-const WEIGHTS: Readonly<Record<string, number>> = {
-  'cf.prompt': 0.3,
-  'ke.prompt': 0.2,
-  'wfd.prompt': 0.2,
-  'zsre.prompt': 0.2,
-  'cf.paraphrase': 4,
-  'cf.portability': 3,
-  'zsre.portability': 2,
-  'traffic.nq': 3,
-  'traffic.gsm8k': 2,
-  'traffic.mmlu': 2,
-  'traffic.mt': 2,
-  'ke.alias': 0.5,
-  'own.asks': 4,
-  'own.not': 4,
+const { values: flags, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    ...{ embedder: { type: 'string', default: '' }, reader: { type: 'string', default: '' } },
+    ...{ corpus: { type: 'string', default: 'corpus' }, threshold: { type: 'string', default: '0.5' } },
+    ...{ threads: { type: 'string', default: '1' }, out: { type: 'string', default: CALIBRATION_FILE } },
+  },
+})
+const RIDGE = 0.3
+const ROUNDS = 30
+
+interface Item {
+  readonly messages: readonly Message[]
+  readonly also?: readonly string[]
+  readonly is?: readonly string[]
 }
 
-/** Given, not fitted: what is opposed, reversed or narrowed is refused by meaning, and public data hold too few of these to learn it from. */
-const GIVEN: Readonly<Partial<Record<EvidenceName, number>>> = { opposed: -6, reversed: -6, qualified: -4 }
+interface Taught {
+  readonly id: string
+  readonly team: string
+  readonly always?: boolean
+  readonly edit: Readonly<Partial<Record<'subject' | 'prompt' | 'target_new' | 'text' | 'when' | 'instruction', string>>> & {
+    readonly aliases?: readonly string[]
+  }
+  readonly in_scope: readonly Item[]
+  readonly near_miss: readonly Item[]
+}
+
+/** As `held_out` in editor/palimpsest_reader/data.py: a tenth of the teams, by name. */
+function heldOut(team: string): boolean {
+  const bytes = Buffer.from(team.replace(/[^\p{L}\p{N}_]/gu, '').toLowerCase())
+  return bytes.reduce((number, byte) => (number * 256 + byte) % 1_000_003, 0) % 1_000 < 100
+}
+
+function editOf({ id, edit, always }: Taught): Edit {
+  const base = { id, subject: edit.subject ?? '', aliases: edit.aliases ?? [], paraphrases: [], tags: [], tenant: 'default' }
+  if (edit.text !== undefined) return { ...base, kind: 'sentence', prompt: edit.text, targetNew: '' }
+  if (edit.instruction === undefined) return { ...base, prompt: edit.prompt ?? '', targetNew: edit.target_new ?? '' }
+  return { ...base, kind: 'rule', prompt: edit.when ?? '', targetNew: edit.instruction, ...(always && { always: true }) }
+}
+
+function read(file: string): Taught[] {
+  if (/trial/i.test(basename(file))) throw new Error(`${file}: the trial measures selection; nothing is fitted to it.`)
+  return readFileSync(file, 'utf8')
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => JSON.parse(line) as Taught)
+}
+
+const own = readdirSync(flags.corpus)
+  .filter((name) => name.endsWith('.jsonl'))
+  .flatMap((name) => read(join(flags.corpus, name)))
+const records = [...own.filter(({ team }) => heldOut(team)), ...positionals.flatMap(read)]
+const teams = new Map<string, Taught[]>()
+for (const record of records) teams.set(record.team, [...(teams.get(record.team) ?? []), record])
 
 interface Row {
-  readonly x: Float64Array
-  /** What the given weights add. */
-  readonly offset: number
-  readonly y: number
-  readonly fold: number
-  readonly weight: number
-  readonly probe: number
-  readonly edit: string
+  /** 1 for the bias, then the evidence. */
+  readonly x: readonly number[]
+  readonly y: 0 | 1
 }
 
-function features(e: Evidence): Float64Array {
-  return Float64Array.from([1, ...EVIDENCE.map((n) => (n in GIVEN ? 0 : e[n])), ...PRODUCTS.map(([a, b]) => e[a] * e[b])])
-}
+const quiet = { info: () => undefined, warn: console.error, error: console.error }
+const runtime = await openRuntime({ threads: Number(flags.threads), gpu: false, log: () => undefined })
+const { embedder, reader } = await selectionModels(runtime, { embedder: flags.embedder, reader: flags.reader })
 
-function memoryOf(edits: readonly Edit[], vectors: readonly Float32Array[]): Source {
-  const held = edits.map((edit, seq): HeldEdit => ({ edit, batchId: 'b', seq, landedAt: 0, state: 'live' }))
-  const byId = new Map(held.map((h) => [h.edit.id, h]))
-  const index = new Arena(384)
-  for (const [seq, vector] of vectors.entries()) index.add({ seq, vector })
-  return {
-    version: 1,
-    tenants: () => ['default'],
-    all: () => held,
-    get: (_t, id) => byId.get(id),
-    heldAt: () => true,
-    search: (_t, query, k) =>
-      index.nearest(query, k).map(({ seq, similarity }) => ({ editId: edits[seq]?.id ?? '', similarity })),
-    onChange: () => undefined,
+/** Each message of a team against the edits that the reader was asked about. A near miss tells of its own edit and of those it `is` for only. */
+async function rowsOf(team: readonly Taught[]): Promise<Row[]> {
+  const dataDir = mkdtempSync(join(tmpdir(), 'palimpsest-fit-'))
+  const memory = await openMemory({ dataDir, embedder, now: Date.now, log: quiet })
+  memory.land(team.map(editOf), { source: 'fit', tenant: 'default', dryRun: false })
+  await memory.indexed()
+  const retriever = new Retriever(memory, embedder, reader, { now: Date.now, cacheBytes: 1 })
+  const rows: Row[] = []
+  const ask = async (messages: readonly Message[], right: ReadonlySet<string>, told: (id: string) => boolean) => {
+    const query = { model: 'any', messages, tenant: 'default', edits: { kind: 'on' }, tags: [] } as const
+    for (const candidate of (await retriever.candidates(query, messages.length - 1)).candidates) {
+      const { edit, logit } = candidate
+      if (logit === null || edit.always || !told(edit.id)) continue
+      const evidence = evidenceOf(candidate)
+      rows.push({ x: [1, ...EVIDENCE.map((name) => evidence[name])], y: right.has(edit.id) ? 1 : 0 })
+    }
   }
+  for (const { id, in_scope: inScope, near_miss: nearMiss } of team) {
+    for (const { messages, also = [] } of inScope) await ask(messages, new Set([id, ...also]), () => true)
+    for (const { messages, is = [] } of nearMiss) await ask(messages, new Set(is), (other) => other === id || is.includes(other))
+  }
+  await memory.close()
+  rmSync(dataDir, { recursive: true })
+  return rows
 }
 
-function fold(group: string): number {
-  let hash = 0
-  for (const c of group) hash = (hash * 31 + c.charCodeAt(0)) >>> 0
-  return hash % FOLDS
-}
+const probability = (weights: readonly number[], x: readonly number[]) =>
+  1 / (1 + Math.exp(-x.reduce((sum, value, i) => sum + value * (weights[i] ?? 0), 0)))
 
-/** L2-regularised logistic regression by Newton's method (iteratively reweighted least squares). */
-function regress(rows: readonly Row[], ridge = 0.3): Float64Array {
-  const n = rows[0]?.x.length ?? 0
-  const beta = new Float64Array(n)
-  for (let round = 0; round < 15; round++) {
-    const h = Array.from({ length: n }, (_, i) =>
-      Float64Array.from({ length: n }, (_, j) => (i === j ? (i === 0 ? 1e-6 : ridge) : 0)),
-    )
-    const g = Float64Array.from(beta, (b, i) => (i === 0 ? 0 : -ridge * b))
-    for (const { x, y, weight, offset } of rows) {
-      const p = probability(beta, x, offset)
-      const s = weight * Math.max(1e-6, p * (1 - p))
-      for (let i = 0; i < n; i++) {
-        const xi = x[i] ?? 0
-        if (xi === 0) continue
-        ;(g as Float64Array)[i] = (g[i] ?? 0) + weight * (y - p) * xi
-        const hi = h[i] as Float64Array
-        for (let j = 0; j < n; j++) hi[j] = (hi[j] ?? 0) + s * xi * (x[j] ?? 0)
+/** L2-regularised logistic regression by Newton's method; the bias is free. */
+function regress(rows: readonly Row[]): number[] {
+  const n = EVIDENCE.length + 1
+  let weights = Array.from({ length: n }, () => 0)
+  for (let round = 0; round < ROUNDS; round++) {
+    const slope = weights.map((w, i) => (i === 0 ? 0 : -RIDGE * w))
+    const curve = weights.map((_, i) => weights.map((_, j) => (i === j ? (i === 0 ? 1e-6 : RIDGE) : 0)))
+    for (const { x, y } of rows) {
+      const p = probability(weights, x)
+      for (const [i, xi] of x.entries()) {
+        slope[i] = (slope[i] ?? 0) + (y - p) * xi
+        for (const [j, xj] of x.entries()) (curve[i] as number[])[j] = (curve[i]?.[j] ?? 0) + p * (1 - p) * xi * xj
       }
     }
-    const step = solve(h, g)
-    for (let i = 0; i < n; i++) beta[i] = (beta[i] ?? 0) + (step[i] ?? 0)
-    if (Math.max(...step.map(Math.abs)) < 1e-6) break
+    const step = solve(curve, slope)
+    weights = weights.map((w, i) => w + (step[i] ?? 0))
   }
-  return beta
+  return weights
 }
 
-/** Gaussian elimination with partial pivoting; the matrix is positive definite. */
-function solve(matrix: readonly Float64Array[], vector: Float64Array): Float64Array {
-  const n = vector.length
+/** Gauss–Jordan elimination; the matrix is positive definite. */
+function solve(matrix: readonly (readonly number[])[], vector: readonly number[]): number[] {
   const a = matrix.map((row, i) => [...row, vector[i] ?? 0])
-  for (let c = 0; c < n; c++) {
-    let pivot = c
-    for (let r = c + 1; r < n; r++) if (Math.abs(a[r]?.[c] ?? 0) > Math.abs(a[pivot]?.[c] ?? 0)) pivot = r
-    ;[a[c], a[pivot]] = [a[pivot] as number[], a[c] as number[]]
-    const top = a[c] as number[]
-    for (let r = 0; r < n; r++) {
-      const row = a[r] as number[]
-      const f = r === c ? 0 : (row[c] ?? 0) / (top[c] ?? 1)
-      if (f !== 0) for (let k = c; k <= n; k++) row[k] = (row[k] ?? 0) - f * (top[k] ?? 0)
+  for (const [c, top] of a.entries()) {
+    for (const [r, row] of a.entries()) {
+      const factor = r === c ? 0 : (row[c] ?? 0) / (top[c] ?? 1)
+      if (factor !== 0) for (const [k, value] of top.entries()) row[k] = (row[k] ?? 0) - factor * value
     }
   }
-  return Float64Array.from(a, (row, i) => (row[n] ?? 0) / (row[i] ?? 1))
+  return a.map((row, i) => (row.at(-1) ?? 0) / (row[i] ?? 1))
 }
 
-function probability(beta: Float64Array, x: Float64Array, offset: number): number {
-  let sum = offset
-  for (let i = 0; i < x.length; i++) sum += (beta[i] ?? 0) * (x[i] ?? 0)
-  return 1 / (1 + Math.exp(-sum))
-}
-
-const { edits, probes } = development(folder)
-const disk = await diskEmbedder(embedderPath, cachePath)
-const embedder = {
-  name: 'disk',
-  dimensions: 384,
-  maxTokens: 512,
-  close: async () => undefined,
-  embed: async (texts: readonly string[]) => Promise.all(texts.map((t) => disk.embed(t))),
-}
-const retriever = new Retriever(memoryOf(edits, await embedder.embed(edits.map((e) => e.prompt))), embedder, {
-  now: () => 0,
-  cacheBytes: 1 << 20,
-})
 const rows: Row[] = []
-const silent = new Set<Row>()
-for (const [i, probe] of probes.entries()) {
-  const query = {
-    model: 'any',
-    messages: [{ role: 'user', content: probe.text }],
-    tenant: 'default',
-    edits: { kind: 'on' },
-    tags: [],
-  } as const
-  const { candidates } = await retriever.candidates(query, 0)
-  for (const { edit, evidence } of candidates) {
-    if (evidence === null) continue
-    const row = {
-      ...{
-        x: features(evidence),
-        offset: EVIDENCE.reduce((sum, n) => sum + (GIVEN[n] ?? 0) * evidence[n], 0),
-        y: probe.wants.includes(edit.id) ? 1 : 0,
-        fold: fold(probe.group),
-      },
-      ...{ weight: WEIGHTS[probe.kind] ?? 1, probe: i, edit: edit.id },
-    }
-    rows.push(row)
-    if (probe.also.includes(edit.id)) silent.add(row)
+for (const [name, team] of teams) {
+  rows.push(...(await rowsOf(team)))
+  console.error(`${name}: ${rows.length} rows`)
+}
+await runtime.dispose()
+if (!rows.some(({ y }) => y === 1) || !rows.some(({ y }) => y === 0))
+  throw new Error('Expected rows that need their edit and rows that do not.')
+const weights = regress(rows)
+console.log('| threshold | needed edits taken | others taken |\n|---|---|---|')
+for (const threshold of [0.1, 0.3, 0.5, 0.7, 0.9]) {
+  const share = (y: 0 | 1) => {
+    const of = rows.filter((row) => row.y === y)
+    return `${((100 * of.filter(({ x }) => probability(weights, x) >= threshold).length) / of.length).toFixed(1)} %`
   }
-  if (i % 1000 === 0) console.error(`${i} of ${probes.length} probes`)
+  console.log(`| ${threshold} | ${share(1)} | ${share(0)} |`)
 }
-await disk.close()
-const clean = rows.filter((r) => !silent.has(r))
-
-/** Fits, leaving out (for good) what the data give the wrong sign. */
-function fitted(train: readonly Row[]): Float64Array {
-  const left = new Set<number>()
-  for (;;) {
-    const beta = regress(left.size === 0 ? train : train.map((r) => ({ ...r, x: r.x.map((v, i) => (left.has(i) ? 0 : v)) })))
-    const wrong = AGAINST.map((name) => EVIDENCE.indexOf(name) + 1).filter((i) => (beta[i] ?? 0) > 0)
-    if (wrong.length === 0) return beta
-    for (const i of wrong) left.add(i)
-  }
-}
-
-const scores = new Map<Row, number>()
-for (let f = 0; f < FOLDS; f++) {
-  const beta = fitted(clean.filter((r) => r.fold !== f))
-  for (const row of rows) if (row.fold === f) scores.set(row, probability(beta, row.x, row.offset))
-}
-
-const THRESHOLDS = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9]
-const kinds = [...new Set(probes.map((p) => p.kind))]
-console.log(
-  `${edits.length} edits in memory, ${probes.length} probes, ${rows.length} candidates; ${FOLDS} folds by relation, all figures out of fold`,
-)
-console.log('| probe | n | measure |', THRESHOLDS.map((t) => `≥ ${t}`).join(' | '), '|')
-console.log(`|---|---|---|${THRESHOLDS.map(() => '---').join('|')}|`)
-for (const kind of kinds) {
-  const ids = new Set(probes.flatMap((p, i) => (p.kind === kind ? [i] : [])))
-  const line = (measure: string, wanted: 0 | 1) => {
-    const cells = THRESHOLDS.map((t) => {
-      const fired = new Set<number>()
-      for (const [row, s] of scores)
-        if (s >= t && ids.has(row.probe) && !silent.has(row) && row.y === wanted) fired.add(row.probe)
-      return `${((100 * fired.size) / ids.size).toFixed(1)} %`
-    })
-    console.log(`| ${kind} | ${ids.size} | ${measure} | ${cells.join(' | ')} |`)
-  }
-  if ([...ids].some((i) => (probes[i]?.wants.length ?? 0) > 0 && !/neighbour|loc|other|traffic|not/.test(kind)))
-    line('right edit', 1)
-  line('false alarm', 0)
-}
-console.log('\n| score | candidates | of them right |\n|---|---|---|')
-for (let low = 0; low < 0.95; low += 0.1) {
-  const inside = clean.filter((r) => (scores.get(r) ?? 0) >= low && (scores.get(r) ?? 0) < low + 0.1)
-  console.log(
-    `| ${low.toFixed(1)}–${(low + 0.1).toFixed(1)} | ${inside.length} | ${((100 * inside.filter((r) => r.y === 1).length) / inside.length).toFixed(1)} % |`,
-  )
-}
-if (dumpPath !== undefined)
-  writeFileSync(
-    dumpPath,
-    [...scores]
-      .map(([r, s]) => JSON.stringify([probes[r.probe]?.kind, s, r.y, silent.has(r), probes[r.probe]?.text, r.edit, [...r.x]]))
-      .join('\n'),
-  )
-const beta = fitted(clean)
-const round = (x: number | undefined) => Math.round((x ?? 0) * 1000) / 1000
-const weights = Object.fromEntries(EVIDENCE.map((name, i) => [name, GIVEN[name] ?? round(beta[i + 1])]))
-const products = Object.fromEntries(PRODUCTS.map(([a, b], i) => [`${a}*${b}`, round(beta[EVIDENCE.length + 1 + i])]))
-writeFileSync(
-  'calibration/gate.json',
-  `${JSON.stringify({ bias: round(beta[0]), weights, products, threshold: THRESHOLD }, null, 2)}\n`,
-)
+const [bias = 0, ...fitted] = weights.map((w) => Number(w.toFixed(3)))
+const named = Object.fromEntries(EVIDENCE.map((name, i) => [name, fitted[i]]))
+writeFileSync(flags.out, `${JSON.stringify({ bias, weights: named, threshold: Number(flags.threshold) }, null, 2)}\n`)

@@ -13,13 +13,13 @@ import type { Embedder } from '../src/engine/engine.ts'
 import { openRuntime } from '../src/engine/llama.ts'
 import { openScripted } from '../src/engine/scripted.ts'
 import { DEFAULT_LIMITS, type Gateway } from '../src/gateway.ts'
-import { readCalibration } from '../src/memory/calibration.ts'
 import { cachedEmbedder } from '../src/memory/embed-cache.ts'
-import type { MemoryStore } from '../src/memory/memory-store.ts'
-import { statedTexts } from '../src/memory/relation-reader.ts'
-import { Retriever } from '../src/memory/retrieve.ts'
 import { openMemory } from '../src/memory/store.ts'
+import { EMBED_PREFIX, EMBEDDER_MODEL, READER_MODEL } from '../src/models/catalog.ts'
 import { openTemplates } from '../src/prompt/templates.ts'
+import { readCalibration } from '../src/selection/gate.ts'
+import { cachedReader } from '../src/selection/reader-cache.ts'
+import { Retriever } from '../src/selection/retriever.ts'
 import { Trace } from '../src/trace.ts'
 import { edit, recipeEmbedder } from './scale-vectors.ts'
 
@@ -29,18 +29,15 @@ export type ServerName = (typeof SERVERS)[number]
 export interface Setup {
   readonly server: ServerName
   readonly embedderPath: string
+  readonly readerPath: string
   /** Kept between runs. */
   readonly dataDir: string
   readonly vectors: string
   readonly edits: number
 }
 
-/** `start` begins a measurement, `stop` ends it, `embed` times the embedder alone, `prepare` embeds what the gateway embeds of edits in quiet minutes. */
-export type Order =
-  | Setup
-  | { readonly order: 'start' | 'stop' | 'end' }
-  | { readonly order: 'embed'; readonly texts: string[] }
-  | { readonly order: 'prepare'; readonly edits: number[] }
+/** `start` begins a measurement, `stop` ends it, `embed` times the embedder alone. */
+export type Order = Setup | { readonly order: 'start' | 'stop' | 'end' } | { readonly order: 'embed'; readonly texts: string[] }
 
 export interface Ready {
   readonly port: number
@@ -99,12 +96,15 @@ function inExpress(): RequestListener {
 }
 
 let embedder: Embedder | undefined
-let prepared: MemoryStore | undefined
 
-async function inGateway({ embedderPath, dataDir, vectors, edits }: Setup): Promise<RequestListener> {
+async function inGateway({ embedderPath, readerPath, dataDir, vectors, edits }: Setup): Promise<RequestListener> {
   const log = openLog('warn')
   const runtime = await openRuntime({ threads: 1, gpu: false, log: () => undefined })
-  const real = await runtime.openEmbedder({ modelPath: embedderPath, name: 'all-minilm-l6-v2' })
+  const real = await runtime.openEmbedder({
+    modelPath: embedderPath,
+    name: EMBEDDER_MODEL,
+    prefix: EMBED_PREFIX[EMBEDDER_MODEL] ?? '',
+  })
   embedder = real
   const recipe = await recipeEmbedder(async () => real, vectors)
   // Edits are made up, and so are their vectors (scale-vectors.ts); what is asked is embedded for real.
@@ -117,11 +117,10 @@ async function inGateway({ embedderPath, dataDir, vectors, edits }: Setup): Prom
     memory.land(batch, { source: 'bench', tenant: 'default', dryRun: false })
   }
   await memory.indexed()
-  prepared = memory
-  const retriever = new Retriever(memory, cached, { now: Date.now, cacheBytes: 32 << 20 })
-  await retriever.warm()
+  const reader = cachedReader(await runtime.openReader({ modelPath: readerPath, name: READER_MODEL }), 32 << 20)
+  const retriever = new Retriever(memory, cached, reader, { now: Date.now, cacheBytes: 32 << 20 })
   const gateway: Gateway = {
-    ...{ engine, memory, retriever, log, limits: DEFAULT_LIMITS, calibration: readCalibration('calibration/gate.json') },
+    ...{ engine, memory, retriever, log, limits: DEFAULT_LIMITS, calibration: readCalibration() },
     templates: openTemplates({ dir: 'templates', watch: false, log }),
     multiHop: { mode: 'chain', bridges: new Bridges(engine) },
     now: () => performance.timeOrigin + performance.now(),
@@ -175,8 +174,6 @@ async function obey(order: Order): Promise<unknown> {
       return stop()
     case 'embed':
       return embedTimes(order.texts)
-    case 'prepare':
-      return prepared?.embedKept(new Set(order.edits.flatMap((i) => statedTexts(edit(i)))), 'query').then(({ size }) => size)
     case 'end':
       return process.exit()
     default:

@@ -98,7 +98,7 @@ async function land(url: string, count: number): Promise<void> {
     return memory.pending
   }
   while ((await pending()) > 0) await sleep(100)
-  // What the gateway embeds of new edits in quiet minutes (src/memory/preparation.ts); the questions are still new to it.
+  // What the gateway reads of an edit when it first meets it; the questions are still new to it.
   for (const { subject } of edits) {
     const body = JSON.stringify({ messages: [{ role: 'user', content: `Tell me of ${subject}.` }] })
     await fetch(`${url}/v1/edits/explain`, { method: 'POST', headers: { 'content-type': 'application/json' }, body })

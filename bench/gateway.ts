@@ -9,6 +9,7 @@ import { cpus, homedir, loadavg, tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { serverPath } from '../src/engine/build.ts'
+import { EMBEDDER_MODEL, READER_MODEL } from '../src/models/catalog.ts'
 import { type Order, type Ready, SERVERS, type ServerName, type Setup, type Usage } from './gateway-contender.ts'
 import { type First, firstTokens } from './gateway-first.ts'
 import type { Done, Load } from './gateway-load.ts'
@@ -30,7 +31,8 @@ const { values: flags } = parseArgs({
     'soak-minutes': { type: 'string', default: '1' },
     threads: { type: 'string', default: '2' },
     model: { type: 'string', default: join(models, 'qwen2.5-coder-0.5b-instruct-q4_k_m.gguf') },
-    embedder: { type: 'string', default: join(models, 'all-minilm-l6-v2-f16.gguf') },
+    embedder: { type: 'string', default: join(models, `${EMBEDDER_MODEL}-q4_0.gguf`) },
+    reader: { type: 'string', default: join(models, `${READER_MODEL}-q8_0.gguf`) },
     home: { type: 'string', default: join(homedir(), '.cache/palimpsest') },
     data: { type: 'string' },
     vectors: { type: 'string', default: join(tmpdir(), 'palimpsest-scale-vectors.json') },
@@ -73,7 +75,7 @@ interface Server {
 
 async function startServer(server: ServerName): Promise<Server> {
   const child = start('gateway-contender.js')
-  const setup: Setup = { server, embedderPath: flags.embedder, dataDir, vectors: flags.vectors, edits }
+  const setup: Setup = { server, embedderPath: flags.embedder, readerPath: flags.reader, dataDir, vectors: flags.vectors, edits }
   const { port } = await told<Ready>(child, setup)
   say(`${server} listens`)
   return { child, port }
@@ -131,7 +133,6 @@ async function retrieval(load: ChildProcess, gateway: Server): Promise<{ added: 
     for (const outside of [false, true]) {
       const numbers = Array.from({ length: count }, (_, i) => from(round, outside) + i)
       const questions = numbers.map(asked)
-      if (!outside) await told<number>(gateway.child, { order: 'prepare', edits: numbers })
       const on = questions.map((question) => ask(question, 'on'))
       const off = questions.map((question) => ask(question, 'off'))
       const where = outside ? 'of no edit' : 'of an edit'

@@ -1,5 +1,5 @@
 /**
- * Multi-hop questions over many edits at once: `npm run bench:mquake -- --data FILE --model FILE --embedder FILE [--cases 60]
+ * Multi-hop questions over many edits at once: `npm run bench:mquake -- --data FILE --model FILE --embedder FILE --reader FILE [--cases 60]
  * [--multi-hop chain]`. FILE is one of MQuAKE's as published. The edits of all its records are in memory together; selection is scored on
  * every record, answers on `cases` of them, evenly spread (0: none, the model is not loaded). A case counts as right when one of its
  * questions is (Zhong et al. 2023, section 4). `E-` stands for a chain whose first hop was edited and whose second the model must know.
@@ -16,21 +16,21 @@ import type { Engine } from '../src/engine/engine.ts'
 import { openRuntime } from '../src/engine/llama.ts'
 import { openScripted } from '../src/engine/scripted.ts'
 import { DEFAULT_LIMITS, type Gateway } from '../src/gateway.ts'
-import { readCalibration } from '../src/memory/calibration.ts'
-import { Retriever } from '../src/memory/retrieve.ts'
 import { openMemory } from '../src/memory/store.ts'
 import { answer, explain } from '../src/pipeline.ts'
 import { openTemplates } from '../src/prompt/templates.ts'
 import type { ChatRequest, MultiHop } from '../src/request.ts'
+import { readCalibration } from '../src/selection/gate.ts'
+import { Retriever } from '../src/selection/retriever.ts'
 import { Trace } from '../src/trace.ts'
-import { diskEmbedder } from './gate-rows.ts'
+import { selectionModels } from './selection-models.ts'
 
 const { values: flags } = parseArgs({
   options: {
     data: { type: 'string', default: '../shared/data/mquake/mquake-2002-dev-400.json' },
     model: { type: 'string', default: '' },
     embedder: { type: 'string', default: '' },
-    cache: { type: 'string', default: '/tmp/palimpsest-embeddings.bin' },
+    reader: { type: 'string', default: '' },
     cases: { type: 'string', default: '60' },
     patterns: { type: 'string' },
     templates: { type: 'string', default: 'templates' },
@@ -59,7 +59,6 @@ interface Asked {
   readonly targets: readonly string[]
   readonly needed: readonly string[]
   readonly selected: readonly string[]
-  readonly asked: string | null
   answer: string | null
 }
 
@@ -69,25 +68,21 @@ const bySubject = new Map<string, Edit[]>()
 for (const edit of edits) bySubject.set(edit.subject, [...(bySubject.get(edit.subject) ?? []), edit])
 
 const quiet = { info: () => undefined, warn: console.error, error: console.error, debug: () => undefined }
-const disk = await diskEmbedder(flags.embedder, flags.cache)
-const embedder = {
-  ...{ name: 'all-minilm-l6-v2', dimensions: 384, maxTokens: 512, close: async () => undefined },
-  embed: async (texts: readonly string[]) => Promise.all(texts.map((t) => disk.embed(t))),
-}
+const runtime = await openRuntime({ threads: Number(flags.threads), gpu: 'auto', log: () => undefined })
+const { embedder, reader } = await selectionModels(runtime, flags)
 const dataDir = mkdtempSync(join(tmpdir(), 'palimpsest-bench-'))
 const memory = await openMemory({ dataDir, embedder, now: Date.now, log: quiet as never })
 memory.land(edits, { source: 'bench', tenant: 'default', dryRun: false })
 await memory.indexed()
-const runtime =
-  flags.model === '' ? null : await openRuntime({ threads: Number(flags.threads), gpu: 'auto', log: () => undefined })
 const engine: Engine =
-  (await runtime?.openChat({ modelPath: flags.model, name: 'm', slots: 2, contextTokens: 2048 })) ??
-  openScripted({ name: 'none', reply: () => '' })
+  flags.model === ''
+    ? openScripted({ name: 'none', reply: () => '' })
+    : await runtime.openChat({ modelPath: flags.model, name: 'm', slots: 2, contextTokens: 2048 })
 const gateway: Gateway = {
   ...{ engine, memory, limits: DEFAULT_LIMITS, now: Date.now, log: quiet, version: 'bench', startedAt: Date.now() },
   templates: openTemplates({ dir: flags.templates, watch: false, log: quiet }),
-  retriever: new Retriever(memory, embedder, { now: Date.now, cacheBytes: 8 << 20 }),
-  calibration: readCalibration('calibration/gate.json'),
+  retriever: new Retriever(memory, embedder, reader, { now: Date.now, cacheBytes: 8 << 20 }),
+  calibration: readCalibration(),
   multiHop: { mode: flags['multi-hop'] as MultiHop, bridges: new Bridges(engine) },
 }
 
@@ -137,7 +132,7 @@ for (const [i, record] of records.entries()) {
     cost.ms += trace.stagesMs.decompose ?? 0
     const selected = trace.turns.flatMap((t) => t.considered.filter((c) => c.reason === 'selected').map((c) => c.id))
     const targets = [record.new_answer, ...record.new_answer_alias]
-    asked.push({ pattern, question, targets, needed, selected, asked: trace.turns[0]?.asked ?? null, answer: text })
+    asked.push({ pattern, question, targets, needed, selected, answer: text })
   }
   if (asked.length > 0) all.push(asked)
   if (generate) console.error(`${all.length} of ${records.length}`)
@@ -151,7 +146,7 @@ const share = <T>(list: readonly T[], test: (one: T) => boolean) =>
 console.log(
   `${records.length} records, ${edits.length} edits in memory, ${flags.model.split('/').at(-1)}, greedy, ${flags.tokens} tokens`,
 )
-console.log('selection | cases | all needed, some question | questions | all needed | one needed | not needed | read as another')
+console.log('selection | cases | all needed, some question | questions | all needed | one needed | not needed')
 console.log('answers | cases | right, some question | questions | right | right where all needed were selected')
 for (const pattern of ['E-', '-E', 'EE', ...new Set(all.map(([a]) => a?.pattern ?? '')), 'all'].filter(
   (p, i, l) => l.indexOf(p) === i,
@@ -160,7 +155,7 @@ for (const pattern of ['E-', '-E', 'EE', ...new Set(all.map(([a]) => a?.pattern 
   const asked = cases.flat()
   if (asked.length === 0) continue
   console.log(
-    `| ${pattern} | ${cases.length} | ${share(cases, (c) => c.some(complete))} | ${asked.length} | ${share(asked, complete)} | ${share(asked, (a) => a.needed.some((id) => a.selected.includes(id)))} | ${share(asked, (a) => a.selected.some((id) => !a.needed.includes(id)))} | ${share(asked, (a) => a.asked !== null)} |`,
+    `| ${pattern} | ${cases.length} | ${share(cases, (c) => c.some(complete))} | ${asked.length} | ${share(asked, complete)} | ${share(asked, (a) => a.needed.some((id) => a.selected.includes(id)))} | ${share(asked, (a) => a.selected.some((id) => !a.needed.includes(id)))} |`,
   )
   const told = cases.filter((c) => c[0]?.answer !== null)
   if (told.length > 0)
@@ -182,6 +177,5 @@ if (flags.out !== undefined)
     ),
   )
 await memory.close()
-await disk.close()
-await runtime?.dispose()
+await runtime.dispose()
 rmSync(dataDir, { recursive: true })

@@ -1,8 +1,8 @@
 /**
  * How the memory holds up with 10k, 100k and 1M edits:
- * `npm run bench:scale -- --embedder FILE [--edits 10000,100000] [--queries 500] [--graph 24/200/128] [--keep FOLDER]`.
+ * `npm run bench:scale -- --embedder FILE --reader FILE [--edits 10000,100000] [--queries 500] [--graph 24/200/128] [--keep FOLDER]`.
  * Log, live view, indexes, retriever and gate are the real ones; subjects are made up, and their vectors mixed from some of the embedder's
- * (scale-vectors.ts). Times of selection are without embedding. Of each time there are two: by the clock, and of the processor where the
+ * (scale-vectors.ts). Times of selection are with the reader's and without embedding. Of each time there are two: by the clock, and of the processor where the
  * machine has other work. With `--keep`, a folder filled by an earlier run is opened instead of made.
  */
 import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
@@ -10,12 +10,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { openRuntime } from '../src/engine/llama.ts'
-import { readCalibration } from '../src/memory/calibration.ts'
 import { embedKeys } from '../src/memory/embed-keys.ts'
-import { gate } from '../src/memory/gate.ts'
-import { Retriever } from '../src/memory/retrieve.ts'
 import { openMemory } from '../src/memory/store.ts'
 import { Arena, GRAPH_OPTIONS, type Neighbour } from '../src/memory/vector-index.ts'
+import { READER_MODEL } from '../src/models/catalog.ts'
+import { gate, readCalibration } from '../src/selection/gate.ts'
+import { Retriever } from '../src/selection/retriever.ts'
+import { latest } from '../src/selection/sameness.ts'
 import { asked, edit, random, recipeEmbedder } from './scale-vectors.ts'
 
 const { values: flags } = parseArgs({
@@ -23,6 +24,7 @@ const { values: flags } = parseArgs({
     edits: { type: 'string', default: '10000,100000' },
     queries: { type: 'string', default: '500' },
     embedder: { type: 'string', default: '' },
+    reader: { type: 'string', default: '' },
     vectors: { type: 'string', default: join(tmpdir(), 'palimpsest-scale-vectors.json') },
     graph: { type: 'string' },
     keep: { type: 'string' },
@@ -40,6 +42,8 @@ const embedder = await recipeEmbedder(async () => {
   const runtime = await openRuntime({ threads: 1, gpu: false, log: () => undefined })
   return runtime.openEmbedder({ modelPath: flags.embedder, name: 'minilm' })
 }, flags.vectors)
+const readerRuntime = await openRuntime({ threads: 1, gpu: false, log: () => undefined })
+const reader = await readerRuntime.openReader({ modelPath: flags.reader, name: READER_MODEL })
 const [neighbours, buildBreadth, searchBreadth] = (flags.graph ?? '').split('/').map(Number)
 const graph = flags.graph === undefined ? GRAPH_OPTIONS : ({ neighbours, buildBreadth, searchBreadth } as typeof GRAPH_OPTIONS)
 const log = { info: () => undefined, warn: console.error, error: console.error }
@@ -107,8 +111,7 @@ async function measure(count: number): Promise<void> {
   await memory.indexed()
   report('opened, s', took(opening))
   const naming = now()
-  const retriever = new Retriever(memory, embedder, { now: Date.now, cacheBytes: 1 })
-  await retriever.warm()
+  const retriever = new Retriever(memory, embedder, reader, { now: Date.now, cacheBytes: 1 })
   report('names indexed, s', took(naming))
   report('resident, MB', (process.memoryUsage.rss() / 1e6).toFixed(0))
   await ask(count, memory, retriever, report)
@@ -122,7 +125,7 @@ async function ask(
   retriever: Retriever,
   report: (what: string, value: string) => void,
 ): Promise<void> {
-  const calibration = readCalibration('calibration/gate.json')
+  const calibration = readCalibration()
   const draw = random(42)
   const drawn = Array.from({ length: Number(flags.queries) }, () => Math.floor(draw() * count))
   const vectors = await embedder.embed(drawn.map(asked), 'query')
@@ -152,8 +155,8 @@ async function ask(
       const messages = [{ role: 'user', content: asked(i) }] as const
       const query = { model: 'm', messages, tenant: 'default', edits: { kind: 'on' }, tags: [] } as const
       const { candidates } = await retriever.candidates(query, 0)
-      await retriever.outdated(query, candidates)
-      const considered = gate(candidates, calibration)
+      const { current } = await latest(query, candidates, calibration, retriever)
+      const considered = gate(current, calibration)
       const embedding = embedder.spentMs() - spent
       clock.push(performance.now() - start[0] - embedding)
       processor.push(Math.max(0, processorMs() - start[1] - embedding))

@@ -16,23 +16,33 @@ export interface Token {
 /** Characters that nobody sees: soft hyphen, zero-width ones, marks of direction, byte order mark. */
 const UNSEEN = '\\u00ad\\u200b-\\u200f\\u2060\\ufeff'
 const ALONE = '[\\p{sc=Han}\\p{sc=Hira}\\p{sc=Kana}ー\\p{sc=Thai}\\p{sc=Hangul}]'
+const CHAR = `(?:(?!${ALONE})[\\p{L}\\p{M}\\p{N}${UNSEEN}])`
 const LETTER = `(?:(?!${ALONE})[\\p{L}\\p{M}${UNSEEN}])`
-const PIECE = `(?:(?!${ALONE})[\\p{L}\\p{M}\\p{N}${UNSEEN}])+`
+const PIECE = `${CHAR}+`
+const FOLDER = '[\\p{L}\\p{N}_{}.-]+'
+/** Where a chain of pieces begins: inside one, the whole of it would be looked through at every piece. */
+const begins = (joint: string) => `(?<!${CHAR}|${CHAR}${joint})`
 
 /** Tried in this order at each place. */
 const TOKEN = new RegExp(
   [
     'https?:\\/\\/[^\\s<>"]+',
-    `${PIECE}(?:[._%+-]${PIECE})*@${PIECE}(?:[.-]${PIECE})+`,
-    `(?<![\\p{L}\\p{N}])(?:\\/[\\p{L}\\p{N}_{}.-]+){2,}`,
-    `${PIECE}(?:_${PIECE})+`,
-    `${PIECE}(?:\\.${PIECE}|-${PIECE}(?=[\\p{L}\\p{N}-]*\\.\\p{L}))*\\.${PIECE}`,
+    `${begins('[._%+-]')}${PIECE}(?:[._%+-]${PIECE})*@${PIECE}(?:[.-]${PIECE})+`,
+    `(?<![\\p{L}\\p{N}.])(?:(?:\\/${FOLDER}){2,}|(?:~|\\.\\.?)(?:\\/${FOLDER})+|[A-Za-z]:(?:\\\\${FOLDER})+)`,
+    '(?<![\\p{L}\\p{N}_/.-])[\\p{L}\\p{N}_-]+(?:\\/[\\p{L}\\p{N}_{}-]+)+(?:\\.\\p{L}[\\p{L}\\p{N}]*)+',
+    `(?<!${CHAR})${PIECE}(?:_${PIECE})+`,
+    // "GPT4.5" is "GPT 4.5"; what goes on in letters is a host or a file.
+    `${LETTER}+(?=\\p{N}+(?:\\.\\p{N}+)+(?!\\.?[\\p{L}\\p{N}]))`,
+    `${begins('[.-]')}${PIECE}(?:[.-]${PIECE})*\\.(?=\\p{L})${PIECE}`,
+    `(?<!${CHAR})${PIECE}(?:\\.${PIECE})+`,
+    '\\p{N}+(?:\\.\\p{N}+)+',
     `(?<![\\p{L}\\p{N}])\\.${LETTER}+`,
     `${LETTER}+(?:\\+\\+|#)`,
     `${LETTER}+&${LETTER}+`,
     ALONE,
     `${LETTER}+`,
     '\\p{N}+',
+    '\\p{RI}\\p{RI}',
     '\\p{Extended_Pictographic}',
     '([\\p{P}\\p{S}])\\1{2,}',
   ].join('|'),
@@ -57,7 +67,9 @@ const ARABIC_PREFIX = /^(?:[وف]?[بك]?ال|[وف]?لل)(?=..)/u
 
 function keyOf(written: string): string {
   const lower = written.normalize('NFKD').replace(DROPPED, '').toLowerCase()
-  const plain = NOT_ASCII.test(lower) ? lower.replace(/[łøđðþħıßæœŧأإآةى]/g, (letter) => PLAIN.get(letter) ?? letter) : lower
+  const plain = NOT_ASCII.test(lower)
+    ? lower.replace(/[łøđðþħıßæœŧأإآةى]/g, (letter) => PLAIN.get(letter) ?? letter).normalize('NFC')
+    : lower
   if (ARABIC.test(plain)) return plain.replace(ARABIC_PREFIX, '')
   // "Node.js" is "nodejs", "U.S" is "us"; "3.5" stays, and so does a leading dot.
   return plain.replace(/(?<=\p{L})[.-](?=[\p{L}\p{N}])|(?<=\p{N})[.-](?=\p{L})/gu, '')

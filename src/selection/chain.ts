@@ -4,6 +4,7 @@ import type { SelectionQuery } from '../request.ts'
 import type { Considered } from '../trace.ts'
 import { type Calibration, gate } from './gate.ts'
 import type { Candidate, Retriever } from './retriever.ts'
+import { latest } from './sameness.ts'
 import { editText, withKnown } from './text.ts'
 
 /** Edits that one question leads through, at most. */
@@ -29,8 +30,10 @@ export interface Chain {
 export interface Hops {
   /** Its scope counts, not its messages. */
   readonly query: SelectionQuery
-  readonly source: Pick<Retriever, 'about' | 'read'>
+  readonly source: Pick<Retriever, 'about' | 'read' | 'landed'>
   readonly calibration: Calibration
+  /** Ids of edits that gave way to a later one or are not for such messages: these are not drawn in. */
+  readonly refused: ReadonlySet<string>
   /** What a question describes without naming it, by the served model; null where it names nothing. Absent: the model is not asked. */
   readonly ask?: (question: string) => Promise<string | null>
 }
@@ -48,10 +51,7 @@ export async function follow(read: string, applying: readonly Link[], hops: Hops
     for (let last: Link | undefined = root; last !== undefined && known.length < CHAIN_HOPS; ) {
       const { edit } = last
       const named = edit.kind === 'sentence' ? edit.prompt : edit.targetNew
-      const next =
-        edit.kind === 'rule'
-          ? []
-          : hops.source.about(hops.query, named).filter(({ id, kind }) => !used.has(id) && kind !== 'rule')
+      const next = edit.kind === 'rule' ? [] : statedAbout(named, hops).filter(({ id }) => !used.has(id))
       const step = await drawnIn(
         withKnown(
           read,
@@ -76,7 +76,7 @@ export async function follow(read: string, applying: readonly Link[], hops: Hops
 /** Where no edit states the first hop: what the question describes is asked of the served model, and read as known. */
 export async function bridge(question: string, read: string, hops: Hops, signal?: AbortSignal): Promise<Chain> {
   const name = (await hops.ask?.(question)) ?? null
-  const next = name === null ? [] : hops.source.about(hops.query, name)
+  const next = name === null ? [] : statedAbout(name, hops)
   if (name === null || next.length === 0) return { links: [], considered: [] }
   const known = `${read} [${normalized(name)}]`
   const step = await drawnIn(known, next, { edit: null, score: 1, hop: 1 }, hops, signal)
@@ -85,12 +85,16 @@ export async function bridge(question: string, read: string, hops: Hops, signal?
   return { links: [step.link, ...rest.links], considered: [...step.considered, ...rest.considered] }
 }
 
+function statedAbout(text: string, { query, source, refused }: Hops): readonly Edit[] {
+  return source.about(query, text).filter(({ id, kind }) => kind !== 'rule' && !refused.has(id))
+}
+
 /** The one edit of `next` that the question, read with what is known, asks for most clearly. */
 async function drawnIn(
   read: string,
   next: readonly Edit[],
   last: { readonly edit: Edit | null; readonly score: number; readonly hop: number },
-  { source, calibration }: Hops,
+  { query, source, calibration }: Hops,
   signal?: AbortSignal,
 ): Promise<{ link: Link | undefined; considered: Considered[] }> {
   const some = next.slice(0, NEXT_EDITS)
@@ -99,8 +103,9 @@ async function drawnIn(
     signal,
   )
   const candidates = some.map((edit, i): Candidate => ({ ...UNNAMED, edit, read, logit: logits[i] ?? null }))
-  const threshold = Math.max(DRAWN_IN, calibration.threshold)
-  const [best, ...others] = gate(candidates, { ...calibration, threshold })
+  const sure = { ...calibration, threshold: Math.max(DRAWN_IN, calibration.threshold) }
+  const { current, outdated } = await latest(query, candidates, sure, source, signal)
+  const [best, ...others] = [...gate(current, sure), ...outdated]
   if (best === undefined) return { link: undefined, considered: [] }
   const hop = last.hop + 1
   const told = [best, ...others.map((c): Considered => (c.reason === 'selected' ? { ...c, reason: 'over_limit' } : c))]

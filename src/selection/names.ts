@@ -82,7 +82,8 @@ export class NameIndex {
   #name(text: string, kind: Name['kind']): Name | undefined {
     const own = tokens(text).slice(0, NAME_WORDS)
     if (own.length === 0) return undefined
-    const capitals = own.length === 1 && own[0]?.upper === true && own[0].word.length <= 3
+    // Signs tell a name as well as capitals do: "c++" is found.
+    const capitals = own.length === 1 && own[0]?.upper === true && /^\p{L}{1,3}$/u.test(own[0].word)
     const words = own.map(({ word }) => word)
     const key = `${kind}${capitals ? '^' : ''}:${words.join(' ')}`
     const known = this.#names.get(key)
@@ -147,8 +148,10 @@ export class NameIndex {
   /** Names of which the text has only some words, or has them with a slip of the pen. */
   #loose(text: readonly Token[], whole: readonly NameMatch[], eligible: (editId: string) => boolean): NameMatch[] {
     const found = new Map<Name, { first: number; last: number; hits: Map<string, boolean> }>()
+    let passed = 0
     for (const [i, { word: written, start, end }] of text.entries()) {
-      if (written.length < LOOSE_WORD_CHARS || whole.some((m) => m.start < end && start < m.end)) continue
+      while ((whole[passed]?.end ?? end) <= start) passed++
+      if (written.length < LOOSE_WORD_CHARS || (whole[passed]?.start ?? end) < end) continue
       for (const [word, same] of this.#wordsLike(written)) {
         for (const name of this.#byWord.get(word) ?? []) {
           if (name.edits.size === 0 || name.capitals) continue

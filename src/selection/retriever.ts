@@ -85,6 +85,8 @@ export class Retriever {
   readonly #names = new Map<string, NameIndex>()
   /** Ids of rules that hold for every message. */
   readonly #always = new Map<string, Set<string>>()
+  /** Times at which edits that were not yet valid when they came become so. */
+  readonly #begins = new Map<string, number[]>()
   readonly #turns: LRUCache<string, readonly Candidate[]>
 
   constructor(source: Source, embedder: Embedder, reader: PairReader, options: { now: () => number; cacheBytes: number }) {
@@ -101,10 +103,13 @@ export class Retriever {
   #add(tenant: string, held: Iterable<HeldEdit>): void {
     const index = this.#names.get(tenant) ?? new NameIndex()
     const always = this.#always.get(tenant) ?? new Set()
+    const begins = this.#begins.get(tenant) ?? []
+    this.#begins.set(tenant, begins)
     this.#names.set(tenant, index)
     this.#always.set(tenant, always)
     for (const { edit } of held) {
       index.add(edit)
+      if (edit.validFrom !== undefined && edit.validFrom > this.#now()) begins.push(edit.validFrom)
       if (edit.always) always.add(edit.id)
       else always.delete(edit.id)
     }
@@ -117,17 +122,18 @@ export class Retriever {
     signal?: AbortSignal,
   ): Promise<{ candidates: readonly Candidate[]; cached: boolean }> {
     const at = query.asOf ?? this.#now()
-    const key = this.#key(query, turn)
+    const key = this.#key(query, turn, at)
     const had = this.#turns.get(key)
-    // Validity can begin or end between two requests without any change in memory: a cached candidate is still asked for.
+    // Validity can end between two requests without any change in memory: a cached candidate is still asked for. What begins is in the key.
     if (had?.every((c) => this.#source.heldAt(query.tenant, c.edit.id, at))) return { candidates: had, cached: true }
     const found = await this.#find(query, turn, at, signal)
     this.#turns.set(key, found)
     return { candidates: found, cached: false }
   }
 
-  #key({ tenant, model, tags, asOf, messages }: SelectionQuery, turn: number): string {
-    const asked = [tenant, model, tags, asOf ?? null, this.#source.version, messages.slice(0, turn + 1)]
+  #key({ tenant, model, tags, asOf, messages }: SelectionQuery, turn: number, at: number): string {
+    const begun = this.#begins.get(tenant)?.filter((time) => time <= at).length ?? 0
+    const asked = [tenant, model, tags, asOf ?? null, begun, this.#source.version, messages.slice(0, turn + 1)]
     return createHash('sha256').update(JSON.stringify(asked)).digest('base64')
   }
 

@@ -1,6 +1,10 @@
 import { type Edit, statement } from '../edit/edit.ts'
 import { normalized, words } from '../edit/words.ts'
 import type { TextPair } from '../engine/engine.ts'
+import type { SelectionQuery } from '../request.ts'
+import type { Considered } from '../trace.ts'
+import { type Calibration, score, shown } from './gate.ts'
+import type { Candidate, Retriever } from './retriever.ts'
 import { editText } from './text.ts'
 
 /** Log-odds from which on what one edit answers is what another answers, read in both directions: 80 %, for a pair taken for the same hides one. */
@@ -41,4 +45,53 @@ export function samenessPairs(a: Edit, b: Edit): [TextPair, TextPair] {
 /** Whether both ask the same, by the reader's log-odds of `samenessPairs`. */
 export function asksSame([one, other]: readonly [number, number]): boolean {
   return Math.min(one, other) >= SURE
+}
+
+/**
+ * The candidates without those that a later one contradicts in other words. What speaks for one of these speaks for the later: they answer the
+ * same question. Most turns have no two such and cost nothing.
+ */
+export async function latest(
+  query: SelectionQuery,
+  candidates: readonly Candidate[],
+  calibration: Calibration,
+  source: Pick<Retriever, 'read' | 'landed'>,
+  signal?: AbortSignal,
+): Promise<{ current: readonly Candidate[]; outdated: readonly Considered[] }> {
+  const read = candidates.filter(({ logit }) => logit !== null)
+  const needed = read.filter((c) => score(c, calibration) >= calibration.threshold)
+  const pairs = needed.flatMap((one) =>
+    read.filter((other) => rivals(one.edit, other.edit)).map((other) => [one, other] as const),
+  )
+  if (pairs.length === 0) return { current: candidates, outdated: [] }
+  const logits = await source.read(
+    pairs.flatMap(([one, other]) => samenessPairs(one.edit, other.edit)),
+    signal,
+  )
+  const landed = ({ edit }: Candidate) => source.landed(query, edit.id)
+  const laterOf = new Map<string, Candidate>()
+  for (const [i, pair] of pairs.entries()) {
+    if (!asksSame([logits[2 * i] ?? 0, logits[2 * i + 1] ?? 0])) continue
+    const [earlier, later] = pair.toSorted((a, b) => landed(a) - landed(b)) as [Candidate, Candidate]
+    const known = laterOf.get(earlier.edit.id)
+    if (landed(earlier) < landed(later) && (known === undefined || landed(known) < landed(later)))
+      laterOf.set(earlier.edit.id, later)
+  }
+  /** The last of those that follow. */
+  const heirOf = ({ edit }: Candidate): Candidate | undefined => {
+    const later = laterOf.get(edit.id)
+    return later && (heirOf(later) ?? later)
+  }
+  const heirs = new Map(candidates.flatMap((c) => [[c, heirOf(c)] as const]))
+  const current = candidates
+    .filter((c) => heirs.get(c) === undefined)
+    .map((heir) => {
+      const left = candidates.filter((c) => !c.counter && heirs.get(c)?.edit.id === heir.edit.id)
+      const best = [heir, ...left].reduce((a, b) => (score(b, calibration) > score(a, calibration) ? b : a))
+      return { ...best, edit: heir.edit, counter: heir.counter }
+    })
+  const outdated = [...heirs].flatMap(([c, heir]): Considered[] =>
+    heir === undefined ? [] : [{ ...shown(c), score: 0, reason: 'outdated', outdatedBy: heir.edit.id }],
+  )
+  return { current, outdated }
 }

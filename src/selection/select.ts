@@ -7,9 +7,9 @@ import type { ScopedEdit } from '../prompt/render.ts'
 import type { ChatRequest, MultiHop } from '../request.ts'
 import type { Considered, Trace, TurnTrace } from '../trace.ts'
 import { bridge, type Chain, follow } from './chain.ts'
-import { type Calibration, gate, score, shown } from './gate.ts'
+import { type Calibration, gate } from './gate.ts'
 import type { Candidate, Retriever } from './retriever.ts'
-import { asksSame, rivals, samenessPairs } from './sameness.ts'
+import { latest } from './sameness.ts'
 
 /** What the conversation needs of the memory, by the index in `messages` of each user turn. */
 export interface Scope {
@@ -72,7 +72,7 @@ async function selectTurn(
   const considered = [...gate(current, calibration), ...outdated]
   const scores = new Map(considered.flatMap((c) => (c.reason === 'selected' ? [[c.id, c.score]] : [])))
   const applying = current.flatMap(({ edit }) => (scores.has(edit.id) ? [{ edit, score: scores.get(edit.id) ?? 0 }] : []))
-  const hops = await beyond(request, turn, current, applying, gateway, calibration, trace, signal)
+  const hops = await beyond(request, turn, current, considered, applying, gateway, calibration, trace, signal)
   const links = hops.links.filter(({ edit }) => !isWithheld(edit.id))
   return {
     edits: [...applying, ...links],
@@ -85,52 +85,12 @@ async function selectTurn(
   }
 }
 
-/**
- * The candidates without those that a later one contradicts in other words. What speaks for one of these speaks for the later: they answer the
- * same question. Most turns have no two such and cost nothing.
- */
-async function latest(
-  request: ChatRequest,
-  candidates: readonly Candidate[],
-  calibration: Calibration,
-  retriever: Retriever,
-  signal: AbortSignal,
-): Promise<{ current: readonly Candidate[]; outdated: readonly Considered[] }> {
-  const read = candidates.filter(({ logit }) => logit !== null)
-  const needed = read.filter((c) => score(c, calibration) >= calibration.threshold)
-  const pairs = needed.flatMap((one) =>
-    read.filter((other) => rivals(one.edit, other.edit)).map((other) => [one, other] as const),
-  )
-  if (pairs.length === 0) return { current: candidates, outdated: [] }
-  const logits = await retriever.read(
-    pairs.flatMap(([one, other]) => samenessPairs(one.edit, other.edit)),
-    signal,
-  )
-  const laterOf = new Map<string, Candidate>()
-  for (const [i, pair] of pairs.entries()) {
-    if (!asksSame([logits[2 * i] ?? 0, logits[2 * i + 1] ?? 0])) continue
-    const [earlier, later] = pair.toSorted((a, b) => retriever.landed(request, a.edit.id) - retriever.landed(request, b.edit.id))
-    if (earlier !== undefined && later !== undefined) laterOf.set(earlier.edit.id, later)
-  }
-  const lost = candidates.filter(({ edit }) => laterOf.has(edit.id))
-  const current = candidates
-    .filter(({ edit }) => !laterOf.has(edit.id))
-    .map((heir) => {
-      const left = lost.filter(({ edit }) => laterOf.get(edit.id)?.edit.id === heir.edit.id)
-      const best = [heir, ...left].reduce((a, b) => (score(b, calibration) > score(a, calibration) ? b : a))
-      return { ...best, edit: heir.edit }
-    })
-  const outdated = lost.map(
-    (c): Considered => ({ ...shown(c), score: 0, reason: 'outdated', outdatedBy: laterOf.get(c.edit.id)?.edit.id ?? '' }),
-  )
-  return { current, outdated }
-}
-
 /** Edits that a question needs beyond those that apply to it as it is; nothing for a plain question. */
 async function beyond(
   request: ChatRequest,
   turn: number,
   candidates: readonly Candidate[],
+  considered: readonly Considered[],
   applying: readonly ScopedEdit[],
   { retriever, multiHop }: Selecting,
   calibration: Calibration,
@@ -147,7 +107,11 @@ async function beyond(
     trace.decomposition.completionTokens += cost?.completionTokens ?? 0
     return name
   }
-  const hops = { query: request, source: retriever, calibration, ask }
+  // Read anew with what is known, an edit may be needed that was not before; but not one that gave way or is not for such messages.
+  const refused = new Set(
+    considered.flatMap(({ id, reason }) => (reason === 'outdated' || reason === 'counterexample' ? [id] : [])),
+  )
+  const hops = { query: request, source: retriever, calibration, refused, ask }
   const read = candidates.find(({ edit }) => applying.some((a) => a.edit.id === edit.id))?.read ?? candidates[0]?.read ?? ''
   const asked = applying.filter(({ edit }) => edit.kind !== 'rule')
   if (asked.length > 0)

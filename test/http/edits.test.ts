@@ -380,7 +380,7 @@ describe('explain', () => {
         {
           turn: 0,
           considered: [
-            { id: 'e1', subject: 'Lund', statement: 'The mayor of Lund is Ada', reason: 'selected', evidence: { exact: 1 } },
+            { id: 'e1', subject: 'Lund', statement: 'The mayor of Lund is Ada', reason: 'selected', evidence: { named: 1 } },
           ],
         },
       ],

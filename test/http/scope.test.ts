@@ -2,10 +2,10 @@ import { afterEach, describe, expect, test } from 'vitest'
 import { trialOf } from '../../src/cli/check-trial.ts'
 import { client } from '../../src/cli/client.ts'
 import { parseBatch } from '../../src/edit/batch.ts'
-import { explain } from '../../src/pipeline.ts'
+import type { PairReader } from '../../src/engine/engine.ts'
 import type { SelectionQuery } from '../../src/request.ts'
-import { Trace } from '../../src/trace.ts'
-import { fakeEmbedder } from '../unit/memory-fixture.ts'
+import { latest } from '../../src/selection/sameness.ts'
+import { fakeEmbedder, READ_CALIBRATION } from '../unit/memory-fixture.ts'
 import { MODEL, type Served, serve } from './fakes.ts'
 
 const open: Served[] = []
@@ -13,11 +13,24 @@ afterEach(async () => {
   for (const served of open.splice(0)) await served.close()
 })
 
-/** Any two texts are as close as can be, so that only their words tell them apart. */
+const TOPICS = [/work|pay|employ/, /live/, /sing/, /swim/, /run/, /lead/]
+const topicOf = (text: string) => TOPICS.findIndex((topic) => topic.test(text))
+/** An edit is needed where the text is of its topic, or of none and names Ada Quist. */
+const byTopic: PairReader = {
+  name: 'topics',
+  read: async (pairs) =>
+    Float32Array.from(pairs, ([text, stated]) => {
+      const topic = topicOf(text)
+      return (topic === -1 ? /Quist/.test(text) && /Quist/.test(stated) : topic === topicOf(stated)) ? 5 : -5
+    }),
+  close: async () => {},
+}
+
+/** Any two texts are as close as can be, so that the reader alone tells them apart. */
 const close = () => fakeEmbedder({ dimensions: 2, vector: () => Float32Array.of(1, 0) })
 
 async function start(embedder = close()) {
-  const served = await serve({ embedder })
+  const served = await serve({ embedder, reader: byTopic, gateway: { calibration: READ_CALIBRATION } })
   open.push(served)
   const gateway = client(served.base, {}, null)
   // biome-ignore lint/suspicious/noExplicitAny: what came is what the test asserts
@@ -56,27 +69,18 @@ describe('a later edit in other words', () => {
     expect(await selected('Ada Quist?')).toEqual(['a'])
   })
 
-  test('is found by the earlier wording, too: it is one more of its own', async () => {
-    const { call, gateway } = await start()
-    await call('POST', '/v1/edits', [ada('a', 'Ada Quist earns her living at'), ada('b', 'Who pays Ada Quist?')])
-    // A gate that goes by the words of the prompt alone.
-    const strict = { ...gateway, calibration: { bias: -5, weights: { relation_words: 10 }, products: {}, threshold: 0.5 } }
-    const request = {
-      ...{ model: MODEL, arm: 'edited' as const, tenant: 'default', edits: { kind: 'on' as const }, tags: [], explain: false },
-      messages: [{ role: 'user' as const, content: 'Ada Quist earns her living at' }],
-      sampling: { temperature: 0, topP: 1, stop: [] },
-    }
-    const { turns } = await explain(request, strict, new Trace('t', Date.now), new AbortController().signal)
-    expect(turns[0]?.considered.map(({ id, reason }) => [id, reason])).toEqual([
-      ['b', 'selected'],
-      ['a', 'outdated'],
+  test('leaves siblings that say other things alone, and acts no more once it is withdrawn', async () => {
+    const { call, selected } = await start()
+    await call('POST', '/v1/edits', [
+      ada('a', 'Ada Quist works for'),
+      ada('l', 'Ada Quist lives in'),
+      ada('b', 'Who pays Ada Quist?'),
     ])
-  })
-
-  test('does not stand in where closeness says otherwise', async () => {
-    const { call, selected } = await start(fakeEmbedder())
-    await call('POST', '/v1/edits', [ada('a', 'Ada Quist works for'), ada('b', 'Who pays Ada Quist?')])
-    expect((await selected('Ada Quist?')).toSorted()).toEqual(['a', 'b'])
+    expect((await selected('Ada Quist?')).toSorted()).toEqual(['b', 'l'])
+    expect(await selected('Where does Ada Quist live?')).toEqual(['l'])
+    await call('POST', '/v1/edits/withdraw', { ids: ['b', 'l'] })
+    expect(await selected('Ada Quist?')).toEqual(['a'])
+    expect(await selected('Where does Ada Quist live?')).toEqual([])
   })
 })
 
@@ -87,7 +91,7 @@ describe('a dry run', () => {
     const records = [
       ada('x', 'Ada Quist works for'),
       ada('y', 'What is the employer of Ada Quist?'),
-      { subject: 'US', prompt: 'The leader of US is', target_new: 'Bo Ek', id: 'z' },
+      { subject: 'US', prompt: 'The leader of the country is', target_new: 'Bo Ek', id: 'z' },
     ]
     const body = records.map((record) => JSON.stringify(record)).join('\n\n')
     const headers = { 'Content-Type': 'application/x-ndjson' }
@@ -98,10 +102,10 @@ describe('a dry run', () => {
     expect(sides).toEqual([
       ['conflict_in_other_words', { id: 'y', index: 1, line: 3 }, { id: 'x', index: 0, line: 1 }],
       ['supersedes', { id: 'y', index: 1, line: 3 }, { id: 'held', index: null, line: null }],
-      ['short_name', { id: 'z', index: 2, line: 5 }, null],
+      ['subject_not_in_prompt', { id: 'z', index: 2, line: 5 }, null],
     ])
     expect(report).toMatchObject({
-      counts: { supersedes: 1, conflict_in_other_words: 1, short_name: 1 },
+      counts: { supersedes: 1, conflict_in_other_words: 1, subject_not_in_prompt: 1 },
       pairs_left: 0,
       fault: null,
     })
@@ -146,15 +150,15 @@ describe('edits for certain models', () => {
     const { call, gateway } = await start()
     await call('POST', '/v1/edits', [ada('all', 'Ada Quist works for'), ada('mine', 'Ada Quist works for', { models: [MODEL] })])
     const messages = [{ role: 'user' as const, content: 'Ada Quist?' }]
-    const current = async (model: string) => {
+    const left = async (model: string) => {
       const asked: SelectionQuery = { model, messages, tenant: 'default', edits: { kind: 'on' }, tags: [] }
       const { candidates } = await gateway.retriever.candidates(asked, 0)
-      const late = await gateway.retriever.outdated(asked, candidates)
-      return candidates.map(({ edit }) => edit.id).filter((id) => !late.has(id))
+      const { current } = await latest(asked, candidates, READ_CALIBRATION, gateway.retriever)
+      return current.map(({ edit }) => edit.id)
     }
-    expect(await current(MODEL)).toEqual(['mine'])
-    expect(await current('llama-2')).toEqual(['all'])
-    expect(await current(MODEL)).toEqual(['mine'])
+    expect(await left(MODEL)).toEqual(['mine'])
+    expect(await left('llama-2')).toEqual(['all'])
+    expect(await left(MODEL)).toEqual(['mine'])
   })
 
   test('can be written in every notation', () => {

@@ -14,7 +14,8 @@ import { town } from '../unit/evaluate-fixture.ts'
 const CACHE = join(homedir(), '.cache', 'palimpsest')
 const NAME = 'qwen2.5-coder-0.5b-instruct'
 const THERE =
-  existsSync(join(CACHE, 'models', `${NAME}-q4_k_m.gguf`)) && existsSync(join(CACHE, 'models', 'all-minilm-l6-v2-f16.gguf'))
+  existsSync(join(CACHE, 'models', `${NAME}-q4_k_m.gguf`)) &&
+  ['multilingual-e5-small-q4_0.gguf', 'palimpsest-reader-q8_0.gguf'].every((file) => existsSync(join(CACHE, 'models', file)))
 
 needing(THERE, MODELS)('palimpsest eval', { timeout: 400_000 }, () => {
   const folder = mkdtempSync(join(tmpdir(), 'palimpsest-eval-test-'))

@@ -18,7 +18,8 @@ const NAME = 'qwen2.5-coder-0.5b-instruct'
 const PYTHON = process.env.PALIMPSEST_HANDOFF_PYTHON
 const THREADS = process.env.PALIMPSEST_TEST_THREADS ?? '2'
 const isThere =
-  existsSync(join(CACHE, 'models', `${NAME}-q4_k_m.gguf`)) && existsSync(join(CACHE, 'models', 'all-minilm-l6-v2-f16.gguf'))
+  existsSync(join(CACHE, 'models', `${NAME}-q4_k_m.gguf`)) &&
+  ['multilingual-e5-small-q4_0.gguf', 'palimpsest-reader-q8_0.gguf'].every((file) => existsSync(join(CACHE, 'models', file)))
 const editor = installedEditor(CACHE, PYTHON, process.env)
 const able = isThere && editor !== null
 const HANDOFF = 'no models or no parameter editor; "npm test" without arguments sets both up (or PALIMPSEST_HANDOFF_PYTHON)'

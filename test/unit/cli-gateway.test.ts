@@ -29,7 +29,13 @@ afterEach(async () => {
 })
 
 const configure = (flags: Record<string, unknown> = {}) =>
-  readConfig<Limits>({ flags: { port: '0', ...flags }, env: { PALIMPSEST_HOME: join(cwd, 'home') }, cwd, limits: DEFAULT_LIMITS })
+  readConfig<Limits>({
+    // No model can be fetched.
+    flags: { port: '0', hubEndpoint: `http://${HOST}:1`, python: join(cwd, 'no-python'), ...flags },
+    env: { PALIMPSEST_HOME: join(cwd, 'home') },
+    cwd,
+    limits: DEFAULT_LIMITS,
+  })
 const start = async (flags: Record<string, unknown> = {}, port = 0): Promise<Running> => {
   const closing = new AbortController()
   const running = await startGateway({
@@ -55,7 +61,7 @@ describe('a gateway without a model', () => {
     const running = await start()
     const gateway = client(running.url, {}, null)
     expect(await importFiles(gateway, [file('a.jsonl', GOOD)], { format: 'auto', dryRun: true })).toMatch(
-      /1 edit .* would land: 1 added/,
+      /1 edit .* would land: 1 added.*\n +1 edit not read: ./,
     )
     const empty = await gateway.json<WirePage<{ id: string }>>('GET', '/v1/edits')
     expect(empty.total).toBe(0)

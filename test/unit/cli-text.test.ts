@@ -6,8 +6,8 @@ import { batchTable, editHistory, editTable, explanationText, landingText, probl
 import { lines } from '../../src/cli/lines.ts'
 import { clip, count, printable, table, width } from '../../src/cli/table.ts'
 import type { WireEdit, WireExplanation, WireLanding, WireReport } from '../../src/cli/wire.ts'
-import { FINDING_KINDS } from '../../src/memory/landing-report.ts'
 import type { HeldEdit } from '../../src/memory/memory.ts'
+import { FINDING_KINDS } from '../../src/selection/landing-check.ts'
 
 const edit: WireEdit = {
   id: 'x1',
@@ -130,10 +130,10 @@ describe('edits', () => {
     counts: {
       ...(Object.fromEntries(FINDING_KINDS.map((kind) => [kind, 0])) as WireReport['counts']),
       supersedes: 12,
-      short_name: 1,
+      misses_own_prompt: 1,
     },
     findings: [
-      { kind: 'short_name', message: 'the name "US" is very short', edit: { id: 'x', index: 0, line: 1 }, other: null },
+      { kind: 'misses_own_prompt', message: 'it does not apply', edit: { id: 'x', index: 0, line: 1 }, other: null },
       ...Array.from({ length: 12 }, (_, n) => ({
         kind: 'supersedes' as const,
         message: 'takes its place',
@@ -165,9 +165,9 @@ describe('edits', () => {
     ])
     expect(text.slice(12)).toEqual([
       '    … and 2 more',
-      '  short_name: 1',
-      '    line 1 (record 1) x: the name "US" is very short',
-      '  3 pairs of one subject not compared: too many',
+      '  misses_own_prompt: 1',
+      '    line 1 (record 1) x: it does not apply',
+      '  3 edits not read: too many',
     ])
   })
 
@@ -237,7 +237,6 @@ describe('edits', () => {
         {
           turn: 0,
           cached: false,
-          asked: 'What is T?',
           considered: [
             {
               id: 'x1',
@@ -245,6 +244,7 @@ describe('edits', () => {
               statement: 'S is T',
               score: 0.9876,
               similarity: null,
+              key: null,
               reason: 'selected' as const,
               hop: 2,
               via: 'x0',
@@ -258,7 +258,7 @@ describe('edits', () => {
       base: { text: 'user: hello', tokens: [1] },
     } satisfies WireExplanation
     expect(explanationText(explanation, true)).toMatch(
-      /x1 +0\.988 +selected \(hop 2\) +S is T +c -0\.9, a 0\.1\n\nRead as: What is T\?\n\nPrompt \(template facts, 14 tokens added\):\nuser: hello$/,
+      /x1 +0\.988 +selected \(hop 2\) +S is T +c -0\.9, a 0\.1\n\nPrompt \(template facts, 14 tokens added\):\nuser: hello$/,
     )
     expect(explanationText({ ...explanation, turns: [], template: null }, false)).toMatch(
       /^No edit .*\n\nPrompt \(no edit is rendered; no model is loaded/s,

@@ -8,10 +8,9 @@ import { firingPage } from '../../src/evaluate/firing/page.ts'
 import { landCases, liveIn, settle } from '../../src/evaluate/firing/place.ts'
 import { readCases } from '../../src/evaluate/firing/read.ts'
 import { firingText } from '../../src/evaluate/firing/text.ts'
-import { readCalibration } from '../../src/memory/calibration.ts'
-import { Retriever } from '../../src/memory/retrieve.ts'
+import { Retriever } from '../../src/selection/retriever.ts'
 import { town, towns, trialOn } from './evaluate-fixture.ts'
-import { BAG_DIMENSIONS, bagOfWords, fact, fakeEmbedder, memory } from './memory-fixture.ts'
+import { BAG_DIMENSIONS, bagOfWords, fact, fakeEmbedder, indifferentReader, memory, NAMED_CALIBRATION } from './memory-fixture.ts'
 
 const about = { files: ['x'], memories: 1, edits: 1, messages: 1, threshold: 0.5, notes: ['<note>'] }
 const made = (
@@ -79,8 +78,8 @@ it("asks the gateway's own selection, each group in its own memory, filled witho
     ['Town 1', 'Orrin', 'Velm'],
   ])
   const { gateway: scripted } = await trialOn(towns(town('Tosk', 'Dee', 'Ef')), { reply: () => '' })
-  const retriever = new Retriever(store, embedder, { now: Date.now, cacheBytes: 1_000_000 })
-  const gateway = { ...scripted, memory: store, retriever, calibration: readCalibration(undefined, undefined) }
+  const retriever = new Retriever(store, embedder, indifferentReader(), { now: Date.now, cacheBytes: 1_000_000 })
+  const gateway = { ...scripted, memory: store, retriever, calibration: NAMED_CALIBRATION }
   const settled = await settle(cases, tenants, store, embedder)
   const asking = { gateway, tenants, memories: cases.memories, tick: () => undefined, signal: new AbortController().signal }
   const fired = await askAll(settled.cases, asking)

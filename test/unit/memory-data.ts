@@ -30,7 +30,7 @@ const STOP = new Set(
 )
 
 /** Words that tell what a text is about, cut to five letters. */
-export function telling(text: string): string[] {
+function telling(text: string): string[] {
   return words(text)
     .filter((w) => !STOP.has(w))
     .map((w) => w.slice(0, 5))

@@ -2,7 +2,6 @@ import { readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'nod
 import { join } from 'node:path'
 import { describe, expect, test, vi } from 'vitest'
 import { embedKeys } from '../../src/memory/embed-keys.ts'
-import { statedTexts } from '../../src/memory/relation-reader.ts'
 import { indexFile } from '../../src/memory/saved-index.ts'
 import { Arena, GRAPH_OPTIONS, Graph } from '../../src/memory/vector-index.ts'
 import { clock, edit, fact, fakeEmbedder, memory, POST, random, recordingLog, scratch, unit, vectorOf } from './memory-fixture.ts'
@@ -17,12 +16,25 @@ const facts = (from: number, to: number) => Array.from({ length: to - from }, (_
 const query = (n: number) => vectorOf(`The mayor of Town ${n} is`, DIMENSIONS)
 
 describe('keys', () => {
-  test('are the prompt, the paraphrases and up to four prompts with an alias, never the target', () => {
+  test('are the prompt, the statement, paraphrases and examples, and up to two prompts with an alias; each once', () => {
     const aliases = ['Gaul', 'Hexagone', 'République', 'FR', 'Francia', 'Frankreich']
-    const keys = embedKeys(edit('Lyon', { aliases, paraphrases: ['Name the capital of France', 'The capital of France is'] }))
-    expect(keys.slice(0, 3)).toEqual(['The capital of France is', 'Name the capital of France', 'The capital of Gaul is'])
-    expect(keys).toHaveLength(6)
-    expect(keys.join()).not.toContain('Lyon')
+    const paraphrases = ['Name the capital of France', 'The capital  of France is']
+    expect(embedKeys(edit('Lyon', { aliases, paraphrases, examples: ['Which city rules the French?'] }))).toEqual([
+      'The capital of France is',
+      'The capital of France is Lyon',
+      'Name the capital of France',
+      'Which city rules the French?',
+      'The capital of Gaul is',
+      'The capital of Hexagone is',
+    ])
+  })
+
+  test('of a sentence are itself, of a rule its occasion too, and none of a rule for every message', () => {
+    const sentence = edit('s', { kind: 'sentence', subject: '', prompt: 'Shops close at six.', targetNew: '' })
+    expect(embedKeys(sentence)).toEqual(['Shops close at six.'])
+    const rule = edit('r', { kind: 'rule', subject: '', prompt: 'asked for a refund', targetNew: 'Say no.' })
+    expect(embedKeys(rule)).toEqual(['asked for a refund', 'asked for a refund: Say no.'])
+    expect(embedKeys({ ...rule, prompt: '', always: true })).toEqual([])
   })
 })
 
@@ -207,7 +219,7 @@ describe('the saved index', () => {
   test('of another embedder: embedded anew', async () => {
     const { dataDir } = await saved()
     const again = await reopen(dataDir, fakeEmbedder({ name: 'other' }))
-    expect(again).toMatchObject({ reasons: [['warn', 'other_embedder']], embedded: 200 })
+    expect(again).toMatchObject({ reasons: [['warn', 'other_embedder']], embedded: 400 })
   })
 
   test('of another log: not used', async () => {
@@ -243,44 +255,11 @@ describe('the saved index', () => {
     for (const suffix of ['', '.json']) rmSync(`${file}${suffix}`)
     writeFileSync(join(dataDir, 'index', 'vectors.db'), 'no database at all, but long enough to be looked at as one'.repeat(100))
     const again = await reopen(dataDir)
-    expect(again.embedded).toBe(200)
+    expect(again.embedded).toBe(400)
     expect(again.reasons).toEqual([
       ['warn', 'corrupt'],
       ['warn', 'missing'],
     ])
-  })
-})
-
-describe('what first questions need of the edits', () => {
-  const settled = (asked: readonly string[]) =>
-    vi.waitFor(() => expect(asked).toContain('The mayor of Town 2 is Mayor 2'), { timeout: 20_000 })
-
-  test('is embedded in advance once all is indexed and quiet, kept, and not looked at again', async () => {
-    const dataDir = scratch()
-    const embedder = fakeEmbedder()
-    const store = await memory({ dataDir, embedder })
-    store.land(facts(0, 3), POST)
-    await store.indexed()
-    expect(embedder.asked).toHaveLength(3)
-    let quiet = false
-    store.prepare(() => quiet)
-    await new Promise((resolve) => setTimeout(resolve, 20))
-    expect(embedder.asked).toHaveLength(3)
-    quiet = true
-    await settled(embedder.asked)
-    const all = embedder.asked.length
-    expect(new Set(embedder.asked).size).toBe(all)
-    const texts = new Set(statedTexts(fact(1)))
-    expect([...(await store.embedKept(texts, 'query')).keys()].sort()).toEqual([...texts].sort())
-    expect(embedder.asked).toHaveLength(all)
-    await store.close()
-
-    const later = fakeEmbedder()
-    const again = await memory({ dataDir, embedder: later })
-    again.prepare(() => true)
-    again.land([fact(3)], POST)
-    await vi.waitFor(() => expect(later.asked).toContain('The mayor of Town 3 is Mayor 3'))
-    expect(later.asked.filter((text) => !text.includes('3'))).toEqual([])
   })
 })
 

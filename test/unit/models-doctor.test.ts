@@ -44,7 +44,7 @@ it('names each thing that is missing, and how to mend it', async () => {
   expect(said).toMatch(/^-- {7}Python and pip +\/nowhere\/python3 -m pip does not run/m)
   expect(said).toMatch(/^MISSING {2}Model to serve +There is no model "gpt-9"/m)
   expect(said).toMatch(
-    /^MISSING {2}Model all-minilm-l6-v2 +models\/all-minilm-l6-v2-f16\.gguf is 9 bytes, expected 46,220,384\n +The next start fetches it again/m,
+    /^MISSING {2}Model multilingual-e5-small +models\/multilingual-e5-small-q4_0\.gguf is 9 bytes, expected 73,568,768\n +The next start fetches it again/m,
   )
   expect(said).toMatch(/^MISSING {2}Data folder .* cannot be written/m)
   expect(said).toMatch(/^MISSING {2}Port \d+ on 127\.0\.0\.1 +in use by another program/m)

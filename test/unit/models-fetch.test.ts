@@ -1,6 +1,6 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { afterAll, beforeAll, expect, it } from 'vitest'
@@ -172,7 +172,7 @@ beforeAll(() => {
     '--rootDir',
     join(ROOT, 'src'),
     '--outDir',
-    compiled,
+    join(compiled, 'dist'),
     join(ROOT, 'src/models/shown.ts'),
     join(ROOT, 'src/models/hub.ts'),
   ]
@@ -182,12 +182,13 @@ beforeAll(() => {
   })
   if (status !== 0) throw new Error(stdout)
   writeFileSync(join(compiled, 'package.json'), '{"type":"module"}')
+  cpSync(join(ROOT, 'calibration/reader.json'), join(compiled, 'calibration/reader.json'))
 }, 60_000)
 afterAll(() => rmSync(compiled, { recursive: true, force: true }))
 
 /** A process that fetches the toy model; `said` is what it printed. */
 function fetcher(home: string, endpoint: string) {
-  const from = (name: string) => JSON.stringify(pathToFileURL(join(compiled, 'models', name)).href)
+  const from = (name: string) => JSON.stringify(pathToFileURL(join(compiled, 'dist', 'models', name)).href)
   const script = `
     import { ensureModel } from ${from('fetch.js')}
     import { hubSource } from ${from('hub.js')}

@@ -1,221 +1,136 @@
 import { describe, expect, it } from 'vitest'
 import type { Edit } from '../../src/edit/edit.ts'
-import { CHAIN_HOPS, chains } from '../../src/memory/chain.ts'
-import { BRIDGE_STEPS, decompose } from '../../src/memory/decompose.ts'
-import { descriptions, likelyNames, sentenceAround } from '../../src/memory/descriptions.ts'
-import { EVIDENCE, type Evidence } from '../../src/memory/evidence.ts'
-import { type Calibration, gate } from '../../src/memory/gate.ts'
-import type { HopSource } from '../../src/memory/reading.ts'
-import { bagOfWords, edit, telling } from './memory-data.ts'
+import type { TextPair } from '../../src/engine/engine.ts'
+import { bridge, CHAIN_HOPS, follow } from '../../src/selection/chain.ts'
+import type { Calibration } from '../../src/selection/gate.ts'
+import { edit } from './memory-data.ts'
 
 const fact = (id: string, subject: string, prompt: string, targetNew: string) => edit(id, { subject, prompt, targetNew })
 const BORN = fact('born', 'Ann Lee', 'Ann Lee was born in the country of', 'Arden')
 const CAPITAL = fact('capital', 'Arden', 'The capital of Arden is', 'Brill')
 const LANGUAGE = fact('language', 'Arden', 'The official language of Arden is', 'Ardish')
 const MAYOR = fact('mayor', 'Brill', 'The mayor of Brill is', 'Cy Dorn')
-const SPOUSE = fact('spouse', 'Cy Dorn', 'Cy Dorn is married to', 'Eve Falk')
+const SPOUSE = fact('spouse', 'Cy Dorn', 'The spouse of Cy Dorn is', 'Eve Falk')
 const EMPLOYER = fact('employer', 'Eve Falk', 'The employer of Eve Falk is', 'Gantz')
-const BACK = fact('back', 'Brill', 'Brill is the birthplace of', 'Ann Lee')
-const ALL = [BORN, CAPITAL, LANGUAGE, MAYOR, SPOUSE, EMPLOYER, BACK]
+const ALL = [BORN, CAPITAL, LANGUAGE, MAYOR, SPOUSE, EMPLOYER]
 
-/** A gate that takes what `whole` says, and nothing else. */
-const GATE: Calibration = { bias: -5, weights: { whole: 10 }, products: {}, threshold: 0.5 }
-/** Telling words of a text beyond which the gate of these tests loses sight of what is asked. */
-const CLEAR_WORDS = 8
-const NONE = Object.fromEntries(EVIDENCE.map((n) => [n, 0])) as Evidence
-
-/** Retrieval by plain words: an edit is a candidate where its subject stands, and taken where half of its relation's words do, in a short text. */
-function memoryOf(edits: readonly Edit[]): HopSource & { readonly asked: string[] } {
-  const asked: string[] = []
-  return {
-    asked,
-    candidates: async (query) => {
-      const text = query.messages.at(-1)?.content ?? ''
-      asked.push(text)
-      const has = new Set(telling(text))
-      const candidates = edits
-        .filter((e) => text.includes(e.subject))
-        .map((e) => {
-          const wanted = telling(e.prompt.replace(e.subject, ''))
-          const found = wanted.filter((w) => has.has(w)).length
-          const whole = found * 2 >= wanted.length && has.size <= CLEAR_WORDS ? 1 : 0
-          return { edit: e, similarity: 0.5, evidence: { ...NONE, exact: 1, whole } }
-        })
-      const others = edits.filter((e) => !text.includes(e.subject)).map((e) => ({ edit: e, similarity: 0.1, evidence: null }))
-      return { candidates: [...candidates, ...others] }
-    },
-    about: (_query, name) => edits.filter((e) => e.subject === name),
-    embed: async (texts) => texts.map(bagOfWords),
-  }
-}
-
+const GATE: Calibration = { bias: 0, weights: { reader: 1, named: 0, loosely: 0, earlier: 0 }, threshold: 0.5 }
 const query = { model: 'm', messages: [], tenant: 'default', edits: { kind: 'on' }, tags: [] } as const
 
-async function follow(question: string, edits: readonly Edit[] = ALL, calibration = GATE) {
-  const source = memoryOf(edits)
-  const { candidates } = await source.candidates({ ...query, messages: [{ role: 'user', content: question }] }, 0)
-  const considered = gate(candidates, calibration)
-  const found = await chains(question, candidates, considered, { query, source, calibration })
+/** Needs an edit where the question has the noun that the edit states; `logit` says how surely. */
+function source(edits: readonly Edit[], logit = 4) {
+  const read: TextPair[] = []
   return {
-    ...found,
-    first: considered.filter((c) => c.reason === 'selected').map((c) => c.id),
-    searches: source.asked.length - 1,
+    pairs: read,
+    about: (_: unknown, text: string) => edits.filter(({ subject }) => text.includes(subject)),
+    landed: (_: unknown, id: string) => edits.findIndex((e) => e.id === id),
+    read: async (pairs: readonly TextPair[]) => {
+      read.push(...pairs)
+      return Float32Array.from(pairs, ([text, stated]) => {
+        const noun = /(capital|seat|language|mayor|spouse|employer)/.exec(stated)?.[1] ?? '?'
+        return text.replace(/\[.*\]/, '').includes(noun) ? logit : -4
+      })
+    },
   }
 }
 
-describe('descriptions', () => {
-  const found = (text: string, name: string) => {
-    const start = text.indexOf(name)
-    return descriptions(text, { start, end: start + name.length }).map((d) => text.slice(d.start, d.end))
-  }
-
-  it.each([
-    ['What is the capital of the country where Ann Lee was born?', 'Ann Lee', 'the country where Ann Lee was born'],
-    ["Who leads Ann Lee's home country?", 'Ann Lee', "Ann Lee's home country"],
-    ['Where was the author of "Ann Lee" born?', 'Ann Lee', 'the author of "Ann Lee"'],
-    ['Which country does the sport that Ann Lee plays come from?', 'Ann Lee', 'the sport that Ann Lee plays'],
-  ])('%s', (text, name, description) => expect(found(text, name)).toContain(description))
-
-  it.each([
-    ['Where was Ann Lee born?', 'nothing is described'],
-    ['What is the birthplace of Ann Lee?', 'nothing is asked of what is described'],
-    ['Which city serves as the birthplace of Ann Lee?', 'nor here: serving as it is being it'],
-    ['Is Ann Lee in?', 'too little is said'],
-  ])('%s: %s', (text) => expect(found(text, 'Ann Lee')).toEqual([]))
-
-  it('stays in its sentence and its line', () => {
-    const text = 'Dr. Poe left.\nThe boss of Ann Lee is rich. Who is she?'
-    const start = text.indexOf('Ann Lee')
-    const { start: from, end } = sentenceAround(text, { start, end: start + 7 })
-    expect(text.slice(from, end).trim()).toBe('The boss of Ann Lee is rich.')
-  })
-
-  it('finds names it does not know by their capitals or quotes, the first word of a question not among them', () => {
-    const text = 'Who sang "the sea" with Ann de Lee in the Royal Hall?'
-    expect(likelyNames(text).map((s) => text.slice(s.start, s.end))).toEqual(['the sea', 'Ann', 'Lee', 'Royal Hall'])
-  })
-})
+async function hops(question: string, { edits = ALL, calibration = GATE, refused = [] as string[], logit = 4 } = {}) {
+  const from = source(edits, logit)
+  const work = { query, source: from, calibration, refused: new Set(refused) }
+  const { links, considered } = await follow(question, [{ edit: BORN, score: 0.9, hop: 1 }], work)
+  return { ids: links.map((l) => `${l.edit.id} ${l.hop}`), links, considered, pairs: from.pairs }
+}
 
 describe('a chain of edits', () => {
-  it('follows the target of a selected edit into the edit that the question asks for, and no other of that subject', async () => {
-    const found = await follow('What is the capital of the country where Ann Lee was born?')
-    expect(found.first).toEqual(['born'])
-    expect(found.links.map((l) => [l.edit.id, l.hop])).toEqual([['capital', 2]])
-    expect(found.asked).toBe('What is the capital of Arden?')
-    expect(found.considered.map((c) => [c.id, c.hop, c.via, c.reason])).toEqual([
-      ['capital', 2, 'born', 'selected'],
-      ['language', 2, 'born', 'outranked'],
+  it('leads from an edit to the one that the question asks for about what it names, and to no other', async () => {
+    const { links, considered, pairs } = await hops('What is the capital of the country where Ann Lee was born?')
+    expect(links).toMatchObject([{ edit: { id: 'capital' }, hop: 2 }])
+    expect(links[0]?.score).toBeLessThan(0.9)
+    expect(considered).toMatchObject([
+      { id: 'capital', hop: 2, via: 'born', reason: 'selected' },
+      { id: 'language', hop: 2, via: 'born', reason: 'below_threshold' },
+      { id: 'mayor', hop: 3, via: 'capital', reason: 'below_threshold' },
     ])
+    expect(pairs[0]?.[0]).toBe(
+      'What is the capital of the country where Ann Lee was born? [Ann Lee was born in the country of Arden]',
+    )
   })
 
-  it('reaches over four edits, no further, and never the same edit twice', async () => {
-    const country = 'the country where Ann Lee was born'
-    const deep = await follow(`Who is married to the mayor of the capital of ${country}?`)
-    expect(deep.links.map((l) => [l.edit.id, l.hop])).toEqual([
-      ['capital', 2],
-      ['mayor', 3],
-      ['spouse', 4],
-    ])
-    const tooDeep = await follow(`What is the employer of the one married to the mayor of the capital of ${country}?`)
-    expect(Math.max(...tooDeep.links.map((l) => l.hop))).toBe(CHAIN_HOPS)
-    expect(tooDeep.links.map((l) => l.edit.id)).not.toContain('employer')
-    const round = await follow(`Which capital is the birthplace of the one born in the capital of ${country}?`)
-    expect(new Set(round.links.map((l) => l.edit.id)).size).toBe(round.links.length)
+  it('reaches over four edits and no further', async () => {
+    const { ids } = await hops('Who is the employer of the spouse of the mayor of the capital of where Ann Lee was born?')
+    expect(ids).toEqual(['capital 2', 'mayor 3', 'spouse 4'])
+    expect(ids).toHaveLength(CHAIN_HOPS - 1)
   })
 
-  it.each(['In which country was Ann Lee born?', 'Ann Lee was born in the country of', 'Tell me about the country Arden.'])(
-    'leaves a plain question alone: %s',
-    async (question) => {
-      const found = await follow(question)
-      expect([found.links, found.considered, found.asked]).toEqual([[], [], null])
-      expect(found.searches).toBe(0)
-    },
-  )
-
-  it('adds nothing where the memory does not know the next hop, but says what is asked', async () => {
-    const found = await follow('What is the climate of the country where Ann Lee was born?')
-    expect([found.links, found.asked]).toEqual([[], 'What is the climate of Arden?'])
+  it('takes no edit twice, round and round', async () => {
+    const round = [BORN, CAPITAL, fact('back', 'Brill', 'The mayor of Brill is', 'Arden')]
+    const { ids } = await hops('Who is the mayor of the capital?', { edits: round })
+    expect(ids).toEqual(['capital 2', 'back 3'])
   })
 
-  it('draws no edit in that the gate would take, but hardly', async () => {
+  it('takes the best alone where two edits about one subject would do', async () => {
+    const { ids, considered } = await hops('Which capital and which language has her country?')
+    expect(ids).toEqual(['capital 2'])
+    expect(considered.find(({ id }) => id === 'language')?.reason).toBe('over_limit')
+  })
+
+  it('adds nothing to a plain question', async () => {
+    const { links } = await hops('Where was Ann Lee born?')
+    expect(links).toEqual([])
+  })
+
+  it('has to be surer than the gate, and as sure as the request wants', async () => {
     const question = 'What is the capital of the country where Ann Lee was born?'
-    const hardly = await follow(question, ALL, { ...GATE, weights: { whole: 5.2 } })
-    expect([hardly.first, hardly.links]).toEqual([['born'], []])
-    const surely = await follow(question, ALL, { ...GATE, weights: { whole: 5.6 } })
-    expect(surely.links.map((l) => l.edit.id)).toEqual(['capital'])
+    const hardly = { logit: Math.log(0.55 / 0.45) }
+    expect((await hops(question, hardly)).ids).toEqual([])
+    expect((await hops(question, { ...hardly, calibration: { ...GATE, threshold: 0.2 } })).ids).toEqual([])
+    const surely = { logit: Math.log(0.8 / 0.2) }
+    expect((await hops(question, surely)).ids).toEqual(['capital 2'])
+    expect((await hops(question, { ...surely, calibration: { ...GATE, threshold: 0.9 } })).ids).toEqual([])
   })
 
-  it('leads on from the edit that the description asks for, where the gate takes two of one subject', async () => {
-    const lives = fact('lives', 'Ann Lee', 'Ann Lee lives in the country of', 'Dale')
-    const other = fact('other', 'Dale', 'The capital of Dale is', 'Hull')
-    const found = await follow('What is the capital of the country where Ann Lee was born?', [...ALL, lives, other])
-    expect(found.first).toEqual(['born', 'lives'])
-    expect(found.links.map((l) => l.edit.id)).toEqual(['capital'])
-    expect(found.asked).toBe('What is the capital of Arden?')
+  it('does not revive what the gate refused, and leads to the later of two that contradict each other', async () => {
+    const question = 'What is the capital of the country where Ann Lee was born?'
+    expect((await hops(question, { refused: ['capital'] })).ids).toEqual([])
+    const moved = fact('moved', 'Arden', 'The capital city of Arden is called', 'Fenn')
+    const { ids, considered } = await hops(question, { edits: [BORN, CAPITAL, moved] })
+    expect(ids).toEqual(['moved 2'])
+    expect(considered).toContainEqual(expect.objectContaining({ id: 'capital', reason: 'outdated', outdatedBy: 'moved' }))
   })
 
-  it('starts from an edit that a description asks for where the question as a whole is too long to tell', async () => {
-    const seat = fact('seat', 'Gantz', 'The head office of Gantz stands in the town of', 'Brill')
-    const question = 'Who became the beloved popular reelected longtime mayor of the town where the head office of Gantz stands?'
-    const found = await follow(question, [seat, MAYOR, fact('other', 'Gantz', 'The colour of Gantz is', 'red')])
-    expect(found.first).toEqual([])
-    expect(found.links.map((l) => [l.edit.id, l.hop])).toEqual([
-      ['seat', 1],
-      ['mayor', 2],
-    ])
+  it('leads neither from a rule nor to one', async () => {
+    const rule: Edit = { ...fact('rule', 'Arden', 'asked for the capital of Arden', 'Say nothing.'), kind: 'rule' }
+    expect((await hops('What is the capital of her country?', { edits: [BORN, rule] })).ids).toEqual([])
+    const work = { query, source: source(ALL), calibration: GATE, refused: new Set<string>() }
+    const { links } = await follow('What is the capital?', [{ edit: { ...BORN, kind: 'rule' }, score: 1, hop: 1 }], work)
+    expect(links).toEqual([])
+  })
+
+  it('leads on from what a sentence names', async () => {
+    const sentence: Edit = { ...BORN, kind: 'sentence', prompt: 'Ann Lee was born in Arden.', targetNew: '' }
+    const work = { query, source: source(ALL), calibration: GATE, refused: new Set<string>() }
+    const { links } = await follow('What is the capital of her country?', [{ edit: sentence, score: 1, hop: 1 }], work)
+    expect(links.map((l) => l.edit.id)).toEqual(['capital'])
   })
 })
 
-describe('decomposition by the model', () => {
-  const apart = async (question: string, answers: Readonly<Record<string, string | null>>, edits: readonly Edit[] = ALL) => {
-    const asked: string[] = []
-    const ask = async (description: string) => {
-      asked.push(description)
-      return answers[description] ?? null
-    }
-    return { found: await decompose(question, ask, { query, source: memoryOf(edits), calibration: GATE }), asked }
+describe('where no edit states the first hop', () => {
+  const ask = async (question: string, name: string | null, refused: string[] = []) => {
+    const work = { query, source: source(ALL), calibration: GATE, refused: new Set(refused), ask: async () => name }
+    return (await bridge(question, question, work)).links.map((l) => `${l.edit.id} ${l.hop}`)
   }
 
-  it('asks what the inner part stands for, and looks the rest up', async () => {
-    const { found, asked } = await apart('What is the capital of the country where Bo Voss plays?', {
-      'the country where Bo Voss plays': 'Arden',
-    })
-    expect(asked).toEqual(['the country where Bo Voss plays'])
-    expect(found?.links.map((l) => [l.edit.id, l.hop])).toEqual([['capital', 2]])
-    expect(found?.considered.map((c) => c.via)).toEqual(['model'])
-    expect(found?.asked).toBe('What is the capital of Arden?')
-  })
-
-  it('goes on from what the model named, along the edits', async () => {
-    const { found } = await apart('Who is the mayor of the capital of the country where Bo Voss plays?', {
-      'the country where Bo Voss plays': 'Arden',
-    })
-    expect(found?.links.map((l) => [l.edit.id, l.hop])).toEqual([
-      ['capital', 2],
-      ['mayor', 3],
+  it('goes on from what the model names, along the edits', async () => {
+    expect(await ask('Who is the mayor of the capital of the country where Bo Voss plays?', 'Arden')).toEqual([
+      'capital 2',
+      'mayor 3',
     ])
   })
 
-  it.each([
-    ['a plain question', 'Where was Bo Voss born?'],
-    ['a question that no edit could answer the rest of', 'What is the climate of the island where Bo Voss plays?'],
-    ['a question without a name', 'What is the capital of the country where the best one plays?'],
-    ['a long text', `What is the capital of the country where Bo Voss plays, ${'and so on, '.repeat(40)}?`],
-  ])('does not ask the model about %s', async (_kind, question) =>
-    expect(await apart(question, {})).toEqual({ found: null, asked: [] }),
-  )
-
-  it('leaves the question as it was when the model names nothing, or something without an edit; in a bounded number of steps', async () => {
+  it('adds nothing where the model names nothing, or something without an edit, or an edit that was refused', async () => {
     const question = 'What is the capital of the country where Bo Voss plays?'
-    expect((await apart(question, {})).found).toBeNull()
-    expect((await apart(question, { 'the country where Bo Voss plays': 'Nowhere' })).found).toBeNull()
-    const endless = async () => 'the country of the country of X'
-    let calls = 0
-    const ask = () => {
-      calls++
-      return endless()
-    }
-    await decompose(question, ask, { query, source: memoryOf(ALL), calibration: GATE })
-    expect(calls).toBeLessThanOrEqual(BRIDGE_STEPS)
+    expect(await ask(question, null)).toEqual([])
+    expect(await ask(question, 'Nowhere')).toEqual([])
+    expect(await ask(question, 'Arden', ['capital'])).toEqual([])
   })
 })

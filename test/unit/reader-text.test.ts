@@ -30,11 +30,26 @@ const entries = readdirSync(CORPUS)
   .map((line) => JSON.parse(line) as Entry)
 
 function editOf({ id, edit }: Entry): Edit {
-  const { text, when, instruction, always, subject, aliases, prompt, target_new: target } = edit as Record<string, never>
+  const {
+    text,
+    when,
+    instruction,
+    always,
+    subject,
+    aliases,
+    prompt,
+    target_new: target,
+  } = edit as Record<string, never> & { always?: boolean }
   const common = { id, tenant: 'default', subject: subject ?? '', aliases: aliases ?? [], paraphrases: [], tags: [] }
   if (text !== undefined) return { ...common, kind: 'sentence', prompt: text, targetNew: '' }
   if (instruction !== undefined)
-    return { ...common, kind: 'rule', prompt: when ?? '', targetNew: instruction, ...(always && { always: true as const }) }
+    return {
+      ...common,
+      kind: 'rule',
+      prompt: when ?? '',
+      targetNew: instruction,
+      ...(always === true && { always: true as const }),
+    }
   return { ...common, prompt: prompt ?? '', targetNew: target ?? '' }
 }
 

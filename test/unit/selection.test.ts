@@ -1,75 +1,150 @@
 import { describe, expect, it } from 'vitest'
-import type { Edit } from '../../src/edit/edit.ts'
-import { MASK, maskSubject } from '../../src/edit/edit.ts'
+import { type Edit, maskSubject } from '../../src/edit/edit.ts'
 import { supersessionKey } from '../../src/edit/relation.ts'
-import { words } from '../../src/edit/words.ts'
-import { readCalibration } from '../../src/memory/calibration.ts'
-import {
-  answerAsked,
-  EVIDENCE,
-  type Evidence,
-  head,
-  nameEvidence,
-  opposed,
-  reversed,
-  spelledOut,
-  surroundings,
-  wordEvidence,
-} from '../../src/memory/evidence.ts'
-import { gate, score } from '../../src/memory/gate.ts'
-import { agrees, likeness, mentions } from '../../src/memory/likeness.ts'
-import { SubjectIndex, withinOneEdit } from '../../src/memory/subject-index.ts'
-import { sentences, tokens } from '../../src/memory/tokens.ts'
+import { normalized, tokens, words } from '../../src/edit/words.ts'
+import { type Calibration, gate, readCalibration, score, TURN_EDITS } from '../../src/selection/gate.ts'
+import { NameIndex, withinOneEdit } from '../../src/selection/names.ts'
+import type { Candidate } from '../../src/selection/retriever.ts'
+import { conversationEnd, cut, earlierOf, editText, partsOf, withKnown } from '../../src/selection/text.ts'
+import { edit, random } from './memory-data.ts'
 
-const edit = (id: string, subject: string, prompt: string, aliases: string[] = []): Edit => ({
-  id,
-  subject,
-  prompt,
-  aliases,
-  targetNew: 'T',
-  paraphrases: [],
-  tags: [],
-  tenant: 'default',
-})
+const named = (subject: string, ...aliases: string[]): Edit =>
+  edit(subject, { subject, aliases, prompt: `The fee of ${subject} is`, targetNew: 'T' })
 
-function find(text: string, ...edits: Edit[]) {
-  const index = new SubjectIndex()
-  for (const e of edits) index.add(e)
-  return index.find(tokens(text))
+/** `kind id` of each name found, with the words that name it. */
+function find(text: string, ...edits: (Edit | string)[]): string[] {
+  const index = new NameIndex()
+  for (const e of edits) index.add(typeof e === 'string' ? named(e) : e)
+  return index.find(text).map(({ editId, kind, start, end }) => `${kind} ${editId}: ${text.slice(start, end)}`)
 }
 
-describe('subjects in text', () => {
-  it('compares words without case or accents, and counts a script without spaces by character', () => {
-    expect(words('Kolinda Grabar-Kitarović')).toEqual(['kolinda', 'grabar', 'kitarovic'])
-    expect(words('東京の人口')).toEqual(['東', '京', 'の', '人', '口'])
+describe('words', () => {
+  it.each([
+    ['Kolinda Grabar-Kitarović', ['kolinda', 'grabar', 'kitarovic']],
+    ['Władysław Ørsted', ['wladyslaw', 'orsted']],
+    ['C C++ C# .NET', ['c', 'c++', 'c#', '.net']],
+    ['AT&T and R&D', ['at&t', 'and', 'r&d']],
+    ['GPT-4, GPT4 or GPT 4', ['gpt', '4', 'gpt', '4', 'or', 'gpt', '4']],
+    ['GPT-4.5, GPT4.5', ['gpt', '4.5', 'gpt', '4.5']],
+    ['U.S. trade', ['us', 'trade']],
+    ['東京の人口', ['東', '京', 'の', '人', '口']],
+    ['서울은', ['서', '울', '은']],
+    ['Lumora 🚀 🇩🇪', ['lumora', '🚀', '🇩🇪']],
+    ['والكتاب الكتاب', ['كتاب', 'كتاب']],
+    ['Lum\u00adora Lu\u200bmora', ['lumora', 'lumora']],
+    ['ﬁne Ｌｕｍｏｒａ', ['fine', 'lumora']],
+    ['https://lumora.io/a b@lumora.io src/lumora/x.ts flow_starter', 4],
+    ['/opt/lumora/bin ~/lumora ./lumora C:\\lumora\\bin sub.lumora.co.uk', 5],
+    ['Lumora/Velt and/or 24/7', ['lumora', 'velt', 'and', 'or', '24', '7']],
+  ])('of %j', (text, expected) => {
+    if (typeof expected === 'number') expect(words(text)).toHaveLength(expected)
+    else expect(words(text)).toEqual(expected)
+  })
+
+  it.each(['Node.js', 'nodejs', 'NodeJS', 'node.js.'])('%s is nodejs', (text) => expect(words(text)).toEqual(['nodejs']))
+
+  it('are the same by the short way and by the long one', () => {
+    const next = random(7)
+    const signs = 'ab C9 ,;:?\'"()!-.\n'
+    for (let i = 0; i < 2_000; i++) {
+      const text = Array.from({ length: 12 }, () => signs[Math.floor(next() * signs.length)]).join('')
+      expect({ text, words: words(text) }).toEqual({ text, words: tokens(text).map(({ word }) => word) })
+    }
+  })
+
+  it('have their places in the text as it came', () => {
+    const text = 'Ask Lum\u00adora, not İstanbul.'
+    expect(tokens(text).map(({ start, end }) => text.slice(start, end))).toEqual(['Ask', 'Lum\u00adora', 'not', 'İstanbul'])
+  })
+
+  it('normalizes what looks alike', () => expect(normalized(' ﬁ\u200bne\n\tＡ\u00ad ')).toBe('fine A'))
+})
+
+describe('names in a text', () => {
+  it.each([
+    ['Who leads INTEL now?', 'exact Intel: INTEL'],
+    ["What is Intel's newest plant?", 'exact Intel: Intel'],
+    ['Who leads Chipzilla?', 'alias Intel: Chipzilla'],
+    ['Is In\u00adtel or In\u200btel alive?', 'exact Intel: In\u00adtel'],
+  ])('%s', (text, match) => expect(find(text, named('Intel', 'Chipzilla'))[0]).toBe(match))
+
+  it.each([
+    ['What does C do?', ['exact C: C']],
+    ['Is C++ fast? And c++?', ['exact C++: C++', 'exact C++: c++']],
+    ['C# then', ['exact C#: C#']],
+    ['Does .NET run on Linux?', ['exact .NET: .NET']],
+    ['Is the net big?', []],
+    ["at&t's plan", ['exact AT&T: at&t']],
+    ['Is nodejs fast?', ['exact Node.js: nodejs']],
+    ['GPT4 or gpt-4', ['exact GPT-4: GPT4', 'exact GPT-4: gpt-4']],
+    ['What does 🚀 mean?', ['exact 🚀: 🚀']],
+    ['Who told us about it?', []],
+    ['Does the US pay for IT?', ['exact US: US', 'exact IT: IT']],
+  ])('keep their signs: %s', (text, matches) => {
+    expect(find(text, 'C', 'C++', 'C#', '.NET', 'AT&T', 'Node.js', 'GPT-4', '🚀', 'US', 'IT')).toEqual(matches)
   })
 
   it.each([
-    ['Who leads INTEL now?', 'exact'],
-    ["What is Intel's newest plant?", 'exact'],
-    ['Who leads Chipzilla?', 'alias'],
-  ])('finds %s', (text, kind) => {
-    const [match] = find(text, edit('e', 'Intel', 'Intel is led by', ['Chipzilla']))
-    expect(match).toMatchObject({ editId: 'e', kind, coverage: 1 })
+    'Run flow_starter now',
+    'See lumora.io or https://lumora.io/flow',
+    'Write to a@lumora.io or lumora@example.com',
+    'Open src/lumora/flow.ts, /opt/lumora/flow and C:\\lumora\\flow',
+    'Call lumora.start(flow_id) in lumoraFlow',
+    'Illumorate the overflow',
+  ])('are not found in hosts, addresses, paths, identifiers or other words: %s', (text) =>
+    expect(find(text, 'Lumora', 'flow', 'starter')).toEqual([]),
+  )
+
+  it('push out a fuzzy one on the same words, and only there', () => {
+    expect(find('Where is Maria Weber?', 'Maria Weber', 'Mario Weber')).toEqual(['exact Maria Weber: Maria Weber'])
+    expect(find('Where is Mario Weber? Not Maria Weber.', 'Maria Weber', 'Mario Weber')).toEqual([
+      'exact Mario Weber: Mario Weber',
+      'exact Maria Weber: Maria Weber',
+    ])
+    expect(find('Where is Marla Weber?', 'Maria Weber')).toEqual(['misspelt Maria Weber: Marla Weber'])
   })
 
-  it('finds a misspelt name and a part of one, and says which', () => {
-    expect(find('where was Danielle Darieux born', edit('e', 'Danielle Darrieux', 'p'))[0]).toMatchObject({ kind: 'misspelt' })
-    const [part] = find('Which club does Ancelotti coach?', edit('e', 'Carlo Ancelotti', 'p'))
-    expect(part).toMatchObject({ kind: 'partial', matchedWords: 1 })
+  it('push out none when they are not eligible', () => {
+    const index = new NameIndex()
+    for (const name of ['New York Times', 'New York']) index.add(named(name))
+    const found = index.find('The New York Times wrote', (id) => id !== 'New York Times')
+    expect(found[0]).toMatchObject({ editId: 'New York', kind: 'exact' })
+  })
+
+  it('are not found by one letter of theirs, in any script', () => {
+    expect(find('서쪽은 어디?', '서울')).toEqual([])
+    expect(find('京都の人口', '東京')).toEqual([])
+  })
+
+  it('give way to a longer one that they are inside of, in every script', () => {
+    expect(find('The New York Times wrote', 'New York', 'New York Times')).toEqual(['exact New York Times: New York Times'])
+    expect(find('北京大学的校长是谁？', '北京', '北京大学')).toEqual(['exact 北京大学: 北京大学'])
+    expect(find('北京的市长是谁？', '北京', '北京大学')).toEqual(['exact 北京: 北京'])
+    expect(find('日本の東京の人口は', '東京')).toEqual(['exact 東京: 東京'])
+  })
+
+  it('are found misspelt and in part, which counts for less', () => {
+    expect(find('where was Danielle Darieux born', 'Danielle Darrieux')).toEqual(['misspelt Danielle Darrieux: Danielle Darieux'])
+    const index = new NameIndex()
+    index.add(named('Carlo Ancelotti'))
+    const [part] = index.find('Which club does Ancelotti coach?')
+    expect(part).toMatchObject({ kind: 'partial' })
+    expect(part?.coverage).toBeGreaterThanOrEqual(0.45)
     expect(part?.coverage).toBeLessThan(1)
+    expect(find('He plays chess at noon', 'Noon Chess Club of Paris')).toEqual([])
   })
 
-  it('finds nothing inside other words, and nothing removed', () => {
-    expect(find('Intelligence is rare', edit('e', 'Intel', 'p')).filter((m) => m.kind === 'exact')).toEqual([])
-    const index = new SubjectIndex()
-    index.add(edit('e', 'Intel', 'p'))
-    index.remove('e')
-    expect(index.find(tokens('Intel'))).toEqual([])
+  it('are those of the edit as it was last said', () => {
+    const index = new NameIndex()
+    index.add(named('Intel'))
+    index.add({ ...named('Intel'), subject: 'Ampere' })
+    expect(index.find('Intel?')).toEqual([])
+    expect(index.find('Ampere?')).toMatchObject([{ editId: 'Intel', kind: 'exact' }])
   })
 
-  it('finds a name written in a script without spaces', () => {
-    expect(find('日本の東京の人口は', edit('e', '東京', 'p'))[0]).toMatchObject({ kind: 'exact', start: 3, end: 5 })
+  it('bring all edits of one subject', () => {
+    const siblings = ['a', 'b', 'c'].map((id) => ({ ...named('Intel'), id }))
+    expect(find('Intel?', ...siblings)).toEqual(['exact a: Intel', 'exact b: Intel', 'exact c: Intel'])
   })
 
   it.each([
@@ -82,153 +157,49 @@ describe('subjects in text', () => {
   ])('%s and %s are within one edit: %s', (a, b, near) => expect(withinOneEdit(a, b)).toBe(near))
 })
 
-describe('evidence', () => {
-  const around = (text: string, e: Edit) => {
-    const t = tokens(text)
-    const all = find(text, e)
-    const match = all[0]
-    if (match === undefined) throw new Error('not found')
-    return { name: nameEvidence(text, t, match, e.subject, all), near: surroundings(text, t, match) }
-  }
+describe('what is read', () => {
+  it('keeps beginning and end of what is long', () => {
+    expect(cut('short', 10)).toBe('short')
+    expect(cut('0123456789abcdefghij', 10)).toBe('0123 … efghij')
+    expect(cut('🎉'.repeat(20), 10)).toBe(`${'🎉'.repeat(4)} … ${'🎉'.repeat(6)}`)
+  })
 
-  it('keeps to the sentence that names the subject, whatever stands around it', () => {
-    const { near } = around(
-      'Amateur Athletic Union (AAU). J. R. Smith was born in Rome. Then he left.',
-      edit('e', 'J. R. Smith', 'p'),
+  it('is the last message behind the end of what user and assistant said before', () => {
+    expect(conversationEnd([], ' Who  leads\nit? ')).toBe('Who leads it?')
+    expect(conversationEnd(['a', 'b', 'c', 'd'], 'e')).toBe('b | c | d || e')
+    const messages = [
+      { role: 'system' as const, content: 'Be brief.' },
+      { role: 'user' as const, content: 'Hi' },
+      { role: 'assistant' as const, content: 'Hello' },
+      { role: 'user' as const, content: 'And?' },
+    ]
+    expect(earlierOf(messages, 3)).toEqual(['Hi', 'Hello'])
+  })
+
+  it('of an edit: the statement with its subject and other names, the sentence, or the rule', () => {
+    const fact = edit('e', { subject: 'Lumora', aliases: ['LMR'], prompt: 'The fee is', targetNew: '5' })
+    expect(editText(fact)).toBe('Lumora: The fee is 5 (= LMR)')
+    expect(editText({ ...fact, prompt: 'The fee of LUMORA is', aliases: [] })).toBe('The fee of LUMORA is 5')
+    expect(editText({ ...fact, kind: 'sentence', prompt: 'Lumora is free.', targetNew: '' })).toBe('Lumora is free.')
+    expect(editText({ ...fact, kind: 'rule', prompt: 'asked for a refund', targetNew: 'Say no.' })).toBe(
+      'asked for a refund → Say no.',
     )
-    expect(near.sentence).toBe('J. R. Smith was born in Rome.')
-    expect(near.masked).toBe('someone or something was born in Rome.')
+    expect(editText({ ...fact, kind: 'rule', prompt: '', targetNew: 'Be kind.', always: true })).toBe('always → Be kind.')
+    expect(withKnown('Who?', [fact])).toBe('Who? [The fee is 5]')
   })
 
-  it.each([
-    ['The Duchy of Warsaw was founded in', 'Warsaw', 'extended_left', 0],
-    ['The Duchy of Warsaw was founded in', 'Warsaw', 'realm', 1],
-    ['The mayor of Warsaw is', 'Warsaw', 'realm', 0],
-    ['Tuas Warsaw is in', 'Warsaw', 'extended_left', 1],
-    ['Did Warsaw fall?', 'Warsaw', 'extended_left', 0],
-    ['eTab 7 is made by', 'eTab', 'extended_right', 1],
-    ['Warsaw national team', 'Warsaw', 'extended_right', 1],
-    ['Sweet 16: Part 2 was shown on', 'Sweet 16', 'extended_right', 1],
-    ['Warsaw (city) is in', 'Warsaw', 'extended_right', 0],
-    ['The Grand Warsaw Hotel opened in', 'Warsaw', 'extended_right', 1],
-    ['The Grand Warsaw hotel opened in', 'Warsaw', 'extended_left', 1],
-    ['Where is Warsaw?', 'Warsaw', 'extended_left', 0],
-    ['He read books in Paris', 'Books', 'case_mismatch', 1],
-    ['who wrote books', 'Books', 'case_mismatch', 0],
-  ] as const)('%s: %s has %s = %d', (text, subject, name, value) =>
-    expect(around(text, edit('e', subject, 'p')).name[name]).toBe(value),
-  )
-
-  it.each([
-    ['The father of X is', 'father'],
-    ["Who is X's oldest brother?", 'oldest brother'],
-    ['The name of the alma mater of X is', 'alma mater'],
-    ['The gender of the mother of X is', 'mother'],
-    ['Which league does X play in?', 'league'],
-    ['The date of birth of X is', 'date birth'],
-    ['X was born in', ''],
-  ])('in %j the name belongs to %j', (text, noun) => expect(head(text.replace('X', MASK))).toBe(noun))
-
-  it.each([
-    ['How do I disable X?', 'To enable X, open', true],
-    ['How can I turn off X?', 'To enable X, open', true],
-    ['Where can I turn X on?', 'To enable X, open', false],
-    ['X is followed by', 'X follows', true],
-    ['When does X not open?', 'X opens at', true],
-    ['Where was X born?', 'X was born in', false],
-    ['How do I uninstall X?', 'To install X, run', true],
-  ])('%j against %j is opposed: %s', (asked, prompt, is) => {
-    expect(opposed(asked.replace('X', MASK), prompt.replace('X', MASK))).toBe(is)
+  it('of a long message: the whole and its parts, each with the end, first and last ones where there are many', () => {
+    expect(partsOf(['before'], 'Short?')).toEqual([{ searched: 'Short?', read: 'before || Short?' }])
+    const sentences = Array.from(
+      { length: 60 },
+      (_, i) => `Sentence number ${i} tells of a thing that nobody wanted to know about at all.`,
+    )
+    const parts = partsOf([], `${sentences.join(' ')} How much is it?`)
+    expect(parts.length).toBeLessThanOrEqual(13)
+    expect(parts[1]?.searched).toMatch(/^Sentence number 0 /)
+    expect(parts.at(-1)?.searched).toMatch(/How much is it\?$/)
+    for (const { read } of parts.slice(1)) expect(read).toMatch(/How much is it\?$/)
   })
-
-  it.each([
-    ['Whose father is X?', 'The father of X is', true],
-    ['Who is X the father of?', 'The father of X is', true],
-    ["Who is X's father?", 'The father of X is', false],
-    ['The capital of X is', 'X is the capital of', true],
-    ['The twin city of X is', 'X is a twin city of', false],
-  ])('%j against %j is reversed: %s', (asked, prompt, is) => {
-    expect(reversed(asked.replace('X', MASK), prompt.replace('X', MASK))).toBe(is)
-  })
-
-  it.each([
-    ['X, in', 'X is located in'],
-    ['X is from', 'X comes from'],
-    ['X was born in', 'X was born in'],
-  ])('%j says %j', (text, said) => expect(spelledOut(text.replace('X', MASK))).toBe(said.replace('X', MASK)))
-
-  it.each([
-    ['who stole it', ['person', 'organisation']],
-    ['In what country is it?', ['place']],
-    ['how many are there', ['number']],
-    ['Why is it so?', ['other']],
-    ['What is it?', null],
-  ])('%j asks for %j', (text, kinds) => expect(answerAsked(text)).toEqual(kinds))
-
-  it.each([
-    ['Who was the first X?', 'The current X is', 1],
-    ["Who was X's former coach?", "X's coach is", 1],
-    ['Who was the first X?', 'The first X was', 0],
-    ['In its first season the club was good. Who coaches X?', "X's coach is", 0],
-  ])('%j is narrower than %j: %d', (asked, prompt, is) => {
-    const { near } = around(asked.replace('X', 'Zed'), edit('e', 'Zed', 'p'))
-    expect(wordEvidence(near, prompt.replace('X', MASK), 'target').qualified).toBe(is)
-  })
-
-  it('tells nouns that exclude each other from nouns that do not', () => {
-    const said = (asked: string, prompt: string) => {
-      const near = around(asked.replace('X', 'Zed'), edit('e', 'Zed', 'p')).near
-      return wordEvidence(near, prompt.replace('X', MASK), 'target')
-    }
-    expect(said('The place of birth of X is', 'The date of birth of X is')).toMatchObject({ head_contrast: 1, head_same: 0 })
-    expect(said('The birth date of X is', 'The date of birth of X is')).toMatchObject({ head_contrast: 0, head_same: 1 })
-    expect(said("X's mother is", 'The father of X is')).toMatchObject({ head_contrast: 1, contrast: 1 })
-  })
-
-  it('breaks no sentence at an initial or an abbreviation', () => {
-    const text = 'Dr. A. Weir met Mr. Poe. He left.'
-    expect(sentences(text).map((s) => text.slice(s.start, s.end).trim())).toEqual(['Dr. A. Weir met Mr. Poe.', 'He left.'])
-  })
-})
-
-describe('names alike', () => {
-  it('finds what is written like a name', () => {
-    const text = 'The gender of Frederick of the Rhine was told to Ann B. Lee-Smith'
-    expect(mentions(text, tokens(text)).map((m) => text.slice(m.start, m.end))).toEqual([
-      'The',
-      'Frederick of the Rhine',
-      'Ann B. Lee-Smith',
-    ])
-  })
-
-  it.each([
-    ['C. A. Bushnell', 'Corry A. Bushnell', 0.8, 1],
-    ['Mike Pitts', 'Michael Pitts', 0.9, 1],
-    ['Qinying Yao', 'Qin-Ying Yao', 1, 1],
-    ['Thomas Lamb', 'Thomas Phillipps Lamb', 0.7, 0.9],
-    ['Nokia N80', 'Nokia N85', 0, 0],
-    ['Ida Berg', 'Corry A. Bushnell', 0, 0.2],
-  ])('%s and %s', (a, b, least, most) => {
-    expect(likeness(words(a), b)).toBeGreaterThanOrEqual(least)
-    expect(likeness(words(a), b)).toBeLessThanOrEqual(most)
-  })
-})
-
-describe('forms of one name', () => {
-  it.each([
-    ['T. S. Lodge', 'Thomas Soutter Lodge', 1],
-    ['Charles Frederick Joy', 'Charles Joy', 1],
-    ["Ja'vonte Smart", 'Javonte Smart', 1],
-    ['Robinson J', 'Julia Robinson', 0.5],
-    ['Harbour Lights Ltd.', 'Harbour Lights Limited', 1],
-    ['François Archer', 'Joseph Archer', 0],
-    ['Pius II', 'Pius III', 0],
-  ])('%s and %s: %d', (a, b, is) => {
-    const [mention] = mentions(a, tokens(a))
-    expect(agrees(mention?.words ?? [], b)).toBe(is)
-  })
-
-  it('folds letters that no normal form takes apart', () => expect(words('Władysław Ørsted')).toEqual(['wladyslaw', 'orsted']))
 })
 
 describe('masking and supersession', () => {
@@ -237,7 +208,7 @@ describe('masking and supersession', () => {
   })
 
   it('is the same fact by relation label, or by the same words around the subject', () => {
-    const a = edit('a', 'France', 'The capital of France is')
+    const a = edit('a', { subject: 'France', prompt: 'The capital of France is' })
     expect(supersessionKey(a)).toBe(supersessionKey({ ...a, prompt: 'the capital of FRANCE is ' }))
     expect(supersessionKey(a)).not.toBe(supersessionKey({ ...a, prompt: 'The president of France is' }))
     expect(supersessionKey({ ...a, relation: 'P36' })).toBe(
@@ -245,73 +216,67 @@ describe('masking and supersession', () => {
     )
     expect(supersessionKey(a)).not.toBe(supersessionKey({ ...a, tenant: 'other' }))
   })
+
+  it('tells names apart by their signs, and not by how they are written', () => {
+    const keys = (...subjects: string[]) => new Set(subjects.map((subject) => supersessionKey(named(subject))))
+    expect(keys('C', 'C++', 'C#', 'Net', '.NET', 'ATT', 'AT&T', '🚀', '🎉')).toHaveProperty('size', 9)
+    expect(keys('GPT-4', 'GPT4', 'gpt 4')).toHaveProperty('size', 1)
+    expect(keys('Node.js', 'nodejs')).toHaveProperty('size', 1)
+    expect(keys('Lumora', 'Lum\u00adora', 'Lu\u200bmora')).toHaveProperty('size', 1)
+  })
 })
 
 describe('the gate', () => {
-  const calibration = readCalibration()
-  const none = Object.fromEntries(EVIDENCE.map((n) => [n, 0])) as Record<keyof Evidence, number>
-  const clear = {
-    ...none,
-    ...{
-      exact: 1,
-      relation: 0.9,
-      statement: 0.7,
-      relation_words: 1,
-      whole: 0.9,
-      whole_statement: 0.8,
-      specific: 1,
-      profile: 0.9,
-    },
-  }
-  const candidate = (id: string, evidence: Evidence | null) => ({ edit: edit(id, `S${id}`, 'p'), similarity: 0.5, evidence })
+  const PLAIN: Calibration = { bias: 0, weights: { reader: 1, named: 0.5, loosely: 0.25, earlier: 0.1 }, threshold: 0.5 }
+  const candidate = (id: string, over: Partial<Candidate> = {}): Candidate => ({
+    ...{ edit: edit(id), similarity: 0.5, name: null, earlier: false, logit: 0, read: 'q', key: null, counter: false },
+    ...over,
+  })
+  const at = (kind: 'exact' | 'alias' | 'partial', coverage = 1) => ({ editId: 'x', kind, coverage, start: 0, end: 1 })
+  const reasons = (candidates: Candidate[], calibration = PLAIN) =>
+    Object.fromEntries(gate(candidates, calibration).map(({ id, reason }) => [id, reason]))
 
-  it('takes a named subject with its relation, and abstains from everything else', () => {
-    const verdict = gate(
-      [
-        candidate('right', clear),
-        candidate('unnamed', null),
-        candidate('longer', { ...clear, inside_longer: 1 }),
-        candidate('other', {
-          ...clear,
-          relation: 0.1,
-          statement: 0.1,
-          relation_words: 0,
-          whole: 0.3,
-          whole_statement: 0.2,
-          decoy: 0.5,
-          gap: 0.4,
-        }),
-        candidate('opposite', { ...clear, relation: 0.5, opposed: 1, decoy: 0.4, gap: 0.3, whole_statement: 0.5 }),
-      ],
-      calibration,
-    )
-    expect(Object.fromEntries(verdict.map((v) => [v.id, v.reason]))).toEqual({
-      right: 'selected',
-      unnamed: 'no_subject',
-      longer: 'part_of_longer_name',
-      other: 'other_relation',
-      opposite: 'opposite',
+  it('turns the log-odds of the reader and what names the edit into a probability', () => {
+    const logit = (c: Partial<Candidate>) => {
+      const p = score(candidate('a', c), PLAIN)
+      return Math.log(p / (1 - p))
+    }
+    expect(logit({ logit: 2 })).toBeCloseTo(2)
+    expect(logit({ name: at('exact') })).toBeCloseTo(0.5)
+    expect(logit({ name: at('alias') })).toBeCloseTo(0.5)
+    expect(logit({ name: at('partial', 0.6) })).toBeCloseTo(0.15)
+    expect(logit({ earlier: true, logit: -1 })).toBeCloseTo(-0.9)
+    expect(score(candidate('a', { logit: null, name: at('exact') }), PLAIN)).toBe(0)
+  })
+
+  it('says why it takes none of the others', () => {
+    const rule = { ...edit('always'), kind: 'rule' as const, always: true as const }
+    const countered = { ...rule, id: 'countered' }
+    const all = [
+      candidate('right', { logit: 3 }),
+      candidate('unread', { logit: null }),
+      candidate('wrong', { logit: -3 }),
+      candidate('counter', { logit: 3, counter: true }),
+      candidate('always', { edit: rule, logit: null, similarity: null }),
+      candidate('countered', { edit: countered, logit: null, counter: true }),
+    ]
+    expect(reasons(all)).toEqual({
+      ...{ right: 'selected', unread: 'not_read', wrong: 'below_threshold', counter: 'counterexample' },
+      ...{ always: 'selected', countered: 'counterexample' },
     })
+    expect(reasons(all, { ...PLAIN, threshold: 0.99 })).toMatchObject({ right: 'below_threshold', always: 'selected' })
+    expect(reasons(all, { ...PLAIN, threshold: 0.01 })).toMatchObject({ wrong: 'selected', counter: 'counterexample' })
   })
 
-  it('takes no more edits than a prompt holds, the best of them', () => {
-    const verdict = gate(
-      [0.9, 1, 0.8, 0.95, 0.85, 0.7].map((whole, i) => candidate(`${i}`, { ...clear, whole })),
-      calibration,
-    )
-    expect(verdict.map((v) => [v.id, v.reason])).toEqual([
-      ['1', 'selected'],
-      ['3', 'selected'],
-      ['0', 'selected'],
-      ['4', 'selected'],
-      ['2', 'over_limit'],
-      ['5', 'over_limit'],
-    ])
+  it('takes no more edits than a prompt holds, the best of them; siblings do not silence each other', () => {
+    const six = [2, 4, 1, 3, 1.5, 0.5].map((logit, i) => candidate(`${i}`, { logit }))
+    const verdict = gate(six, PLAIN)
+    expect(verdict.map((v) => v.id)).toEqual(['1', '3', '0', '4', '2', '5'])
+    expect(verdict.map((v) => v.reason)).toEqual([...Array(TURN_EDITS).fill('selected'), 'over_limit', 'over_limit'])
   })
 
-  it('scores a probability that the threshold can be moved along', () => {
-    expect(score(clear, calibration)).toBeGreaterThan(0.9)
-    expect(score(none, calibration)).toBeLessThan(0.01)
-    expect(gate([candidate('a', clear)], { ...calibration, threshold: 0.99999 })[0]?.reason).not.toBe('selected')
+  it('is read from the file that ships, with the threshold that was asked for', () => {
+    expect(readCalibration().threshold).toBeGreaterThan(0)
+    expect(readCalibration(undefined, 0.9).threshold).toBe(0.9)
   })
 })
