@@ -23,7 +23,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ['memory', 'prompt', 'engine', 'experiment', 'models', 'access'],
   ['edit'],
   ['trace.ts'],
-  ['request.ts', 'errors.ts'],
+  ['request.ts', 'errors.ts', 'package-root.ts'],
 ]
 
 const FILE_LINES = 400

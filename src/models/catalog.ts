@@ -1,5 +1,7 @@
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { PalimpsestError } from '../errors.ts'
+import { PACKAGE_ROOT } from '../package-root.ts'
 
 /** How a model is spoken to. `embedder` turns text into vectors and answers nothing. */
 export type ModelFamily = 'llama2' | 'chatml' | 'embedder'
@@ -144,7 +146,7 @@ const E5: CatalogModel = {
 }
 
 /** What `npm run seal:reader` found of the file that those layers make. */
-const SEALED = JSON.parse(readFileSync(new URL('../../calibration/reader.json', import.meta.url), 'utf8')) as {
+const SEALED = JSON.parse(readFileSync(join(PACKAGE_ROOT, 'calibration', 'reader.json'), 'utf8')) as {
   bytes: number
   sha256: string
 }

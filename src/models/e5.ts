@@ -1,6 +1,7 @@
 import { open, readFile } from 'node:fs/promises'
-import { fileURLToPath } from 'node:url'
+import { join } from 'node:path'
 import { PalimpsestError } from '../errors.ts'
+import { PACKAGE_ROOT } from '../package-root.ts'
 import { type GgufTensor, type GgufValue, ggufPieces } from './gguf.ts'
 
 /**
@@ -8,8 +9,8 @@ import { type GgufTensor, type GgufValue, ggufPieces } from './gguf.ts'
  * Q4_0 blocks, so they pass on as they are. Two files come of it: the embedder (mean pooling), and the reader, whose layers and head are
  * ours (`calibration/reader.safetensors`) and whose token embeddings are the body's.
  */
-/** The reader's own layers and head, written by `npm run train:reader`; the same two levels above src/models and dist/models. */
-export const READER_WEIGHTS = fileURLToPath(new URL('../../calibration/reader.safetensors', import.meta.url))
+/** The reader's own layers and head, written by `npm run train:reader`. */
+export const READER_WEIGHTS = join(PACKAGE_ROOT, 'calibration', 'reader.safetensors')
 
 interface Stored {
   readonly from: number

@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
+import { join } from 'node:path'
 import { z } from 'zod'
 import { statement } from '../edit/edit.ts'
 import { PalimpsestError } from '../errors.ts'
+import { PACKAGE_ROOT } from '../package-root.ts'
 import type { Considered, Reason } from '../trace.ts'
 import type { Candidate } from './retriever.ts'
 
@@ -21,8 +22,8 @@ const schema = z.strictObject({
 })
 export type Calibration = Readonly<z.output<typeof schema>>
 
-/** The fit that ships with this version, the same two levels above src/selection and dist/selection. */
-export const CALIBRATION_FILE = fileURLToPath(new URL('../../calibration/gate.json', import.meta.url))
+/** The fit that ships with this version. */
+export const CALIBRATION_FILE = join(PACKAGE_ROOT, 'calibration', 'gate.json')
 
 /** Reads a fit; `threshold` moves the operating point. Throws `invalid_value`, naming the field. */
 export function readCalibration(file: string = CALIBRATION_FILE, threshold?: number): Calibration {

@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import type { Prompt } from '../../src/engine/engine.ts'
-import { fakeEmbedder } from '../unit/memory-fixture.ts'
+import { fakeEmbedder, lexicalReader, READ_CALIBRATION } from '../unit/memory-fixture.ts'
 import { MODEL, type Served, type ServeOptions, serve } from './fakes.ts'
 
 const open: Served[] = []
@@ -180,16 +180,16 @@ describe('a batch', () => {
   })
 
   test('of sentences and rules is rehearsed without false alarms', async () => {
-    const { post } = await start()
+    const { post } = await start({ reader: lexicalReader(), gateway: { calibration: READ_CALIBRATION } })
     const batch = [
       'We close at 6.',
       'The wife of our founder is Ada.',
-      { when: 'asked', instruction: 'say so' },
+      { when: 'somebody asks', instruction: 'somebody asks: say so' },
       { instruction: 'be brief', always: true },
     ]
     const { body } = await post('/v1/edits?dry_run=true', batch)
     expect(body.report.findings).toEqual([])
-    expect(body.first_edits).toMatchObject([{ text: 'We close at 6.' }, {}, { when: 'asked' }, { always: true }])
+    expect(body.first_edits).toMatchObject([{ text: 'We close at 6.' }, {}, { when: 'somebody asks' }, { always: true }])
   })
 
   test('that is rehearsed reports and lands nothing', async () => {
@@ -411,5 +411,19 @@ describe('explain', () => {
     expect(await reasons({ tags: ['b'] })).not.toContain('selected')
     expect(await reasons({ tenant: 'other' })).toEqual([])
     expect(await reasons({ as_of: '2001-01-01' })).not.toContain('selected')
+  })
+})
+
+describe('a batch that is to be verified', () => {
+  test('is refused whole, with the line and the reason of what it misses', async () => {
+    const { post, ids } = await start({ reader: lexicalReader(), gateway: { calibration: READ_CALIBRATION } })
+    const good = { subject: 'Lund', prompt: 'The mayor of Lund is', target_new: 'Ada' }
+    const wrong = { subject: 'the Harbour', prompt: 'Our opening hours are', target_new: 'nine to five' }
+    const { status, body } = await post('/v1/edits?verify=true', [good, wrong])
+    expect(status).toBe(400)
+    expect(body.error).toMatchObject({ code: 'invalid_batch', param: 'verify' })
+    expect(JSON.stringify(body)).toContain('subject_not_in_prompt')
+    expect(await ids('/v1/edits')).toEqual([])
+    expect((await post('/v1/edits?verify=true', [good])).status).toBe(201)
   })
 })

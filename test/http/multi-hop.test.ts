@@ -39,14 +39,14 @@ async function start(names: Readonly<Record<string, string>> = {}) {
   const reply = (prompt: Prompt) => {
     seen.push(prompt)
     const last = prompt.messages.at(-1)?.content ?? ''
-    const described = /^What is (.*)\? Answer with its full English name only\.$/.exec(last)?.[1]
+    const described = /^What does this question describe without naming it\? .*\n(.*)$/s.exec(last)?.[1]
     return described === undefined ? echo(prompt) : (names[described] ?? 'I am sorry, but I have no idea what that might be.')
   }
   served = await serve({
-    // All that is no poem is near to each other.
+    // All that is no poem, and not about every answer, is near to each other.
     embedder: fakeEmbedder({
       dimensions: 2,
-      vector: (said) => (/poem/.test(said) ? Float32Array.of(0, 1) : Float32Array.of(1, 0)),
+      vector: (said) => (/poem|answer/i.test(said) ? Float32Array.of(0, 1) : Float32Array.of(1, 0)),
     }),
     reader: lexicalReader(),
     script: { reply },

@@ -23,16 +23,18 @@ const SHAPES = [
 ]
 const CHARS = 5_000
 /** Times of the machine itself differ by as much; a quadratic one would be 64 times as long. */
-const MOST = 24
+const MOST = 32
 /** Below this, in milliseconds, times say nothing. */
-const LEAST_MS = 4
+const LEAST_MS = 8
 
+/** Processor time, in milliseconds: a busy neighbour does not count. */
 function time(work: () => unknown): number {
   let best = Number.POSITIVE_INFINITY
   for (let run = 0; run < 3; run++) {
-    const start = performance.now()
+    const start = process.cpuUsage()
     work()
-    best = Math.min(best, performance.now() - start)
+    const { user, system } = process.cpuUsage(start)
+    best = Math.min(best, (user + system) / 1_000)
     // What is quick is measured well enough, and what is slow as well.
     if (best < LEAST_MS || best > 500) break
   }
@@ -50,8 +52,8 @@ describe.each(Object.entries(WORK))('%s', (_name, work) => {
 
 it('looks a word of 15,000 letters and 90 kB of one letter up at once', () => {
   index.add(edit('long', { subject: 'x'.repeat(15_000) }))
-  expect(time(() => index.find(`Is ${'x'.repeat(15_000)} there?`))).toBeLessThan(200)
+  expect(time(() => index.find(`Is ${'x'.repeat(15_000)} there?`))).toBeLessThan(1_000)
   expect(index.find(`Is ${'x'.repeat(15_000)} there?`)).toMatchObject([{ editId: 'long', kind: 'exact' }])
-  expect(time(() => words('x'.repeat(90_000)))).toBeLessThan(200)
+  expect(time(() => words('x'.repeat(90_000)))).toBeLessThan(1_000)
   expect(tokens('x'.repeat(90_000))).toHaveLength(1)
 })
