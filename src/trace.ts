@@ -9,6 +9,8 @@ export type Reason =
   | 'requested' // named by id in the request
   | 'not_read' // too far from the message to be read
   | 'below_threshold'
+  | 'other_name' // the message names another subject in full, in the same words
+  | 'outranked' // another edit is needed much more clearly
   | 'counterexample' // the message is nearest to one that the edit is not for
   | 'outdated' // a later edit answers the same question differently, in other words
   | 'over_limit' // more edits applied than one prompt takes

@@ -36,6 +36,8 @@ export async function openReader(model: LlamaModel, name: string, threads: numbe
   }
 
   async function work(): Promise<void> {
+    // Not in the caller's turn: a job of no pairs would be over before `working` is set, and nothing would begin again.
+    await Promise.resolve()
     for (;;) {
       const queue = waiting.query.length > 0 ? waiting.query : waiting.import
       const job = queue[0]

@@ -42,6 +42,8 @@ export function readCalibration(file: string = CALIBRATION_FILE, threshold?: num
 export const TURN_EDITS = 4
 /** Rules for every message that one turn's prompt takes. */
 const ALWAYS_RULES = 8
+/** Log-odds by which an edit may stay behind the best one of the turn and still stand beside it. */
+const BESIDE_BEST = 2
 /** Considered edits kept in the trace of a turn. */
 const TRACED_CANDIDATES = 12
 
@@ -58,7 +60,7 @@ export function evidenceOf({ logit, name, earlier }: Candidate): Evidence {
 /** Probability that the turn needs the edit: logistic regression over the evidence; 0 where the reader was not asked. */
 export function score(candidate: Candidate, { bias, weights }: Calibration): number {
   if (candidate.edit.always) return candidate.counter ? 0 : 1
-  if (candidate.logit === null) return 0
+  if (candidate.logit === null || candidate.outdone) return 0
   const evidence = evidenceOf(candidate)
   return 1 / (1 + Math.exp(-EVIDENCE.reduce((sum, name) => sum + weights[name] * evidence[name], bias)))
 }
@@ -69,16 +71,28 @@ export function gate(candidates: readonly Candidate[], calibration: Calibration)
     .map((candidate) => ({ candidate, score: score(candidate, calibration) }))
     .sort((a, b) => b.score - a.score || (b.candidate.similarity ?? -1) - (a.candidate.similarity ?? -1))
   const room = { always: ALWAYS_RULES, asked: TURN_EDITS }
+  const best = Math.max(0, ...scored.filter(({ candidate }) => !candidate.edit.always).map(({ score }) => score))
   return scored.slice(0, TRACED_CANDIDATES + ALWAYS_RULES).map(({ candidate, score }) => {
-    const reason = verdict(candidate, score, calibration.threshold, room)
+    const reason = verdict(candidate, score, { threshold: calibration.threshold, best, room })
     return { ...shown(candidate), score, reason }
   })
 }
 
-function verdict(candidate: Candidate, score: number, threshold: number, room: { always: number; asked: number }): Reason {
+interface Bar {
+  readonly threshold: number
+  /** Score of the best candidate. */
+  readonly best: number
+  readonly room: { always: number; asked: number }
+}
+
+const logOdds = (p: number): number => Math.log(p / (1 - p))
+
+function verdict(candidate: Candidate, score: number, { threshold, best, room }: Bar): Reason {
   if (candidate.counter) return 'counterexample'
   if (candidate.logit === null && !candidate.edit.always) return 'not_read'
+  if (candidate.outdone) return 'other_name'
   if (score < threshold) return 'below_threshold'
+  if (!candidate.edit.always && logOdds(best) - logOdds(score) > BESIDE_BEST) return 'outranked'
   const kind = candidate.edit.always ? 'always' : 'asked'
   if (room[kind] === 0) return 'over_limit'
   room[kind]--

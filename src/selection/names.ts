@@ -1,5 +1,5 @@
 import type { Edit } from '../edit/edit.ts'
-import { type Token, tokens } from '../edit/words.ts'
+import { type Token, tokens, words } from '../edit/words.ts'
 
 /** How a text names a subject: in full, by an alias, in full but misspelt, or by some of its words ("Ancelotti"). */
 export type NameKind = 'exact' | 'alias' | 'misspelt' | 'partial'
@@ -31,6 +31,8 @@ const MISSPELT_LONGEST_CHARS = 32
 /** Partial and misspelt matches looked at per text, and the least share of a name. */
 const LOOSE_MATCHES = 64
 const LEAST_COVERAGE = 0.45
+/** The same where another's whole name has those words. */
+const LEAST_SHARED = 0.25
 /** A word that more names than this share identifies none of them. */
 const COMMON_WORD_NAMES = 50
 /** Edits offered for one name. */
@@ -68,6 +70,8 @@ export class NameIndex {
   readonly #names = new Map<string, Name>()
   readonly #byWord = new Map<string, Name[]>()
   readonly #byDeletion = new Map<string, Set<string>>()
+  /** Names by their words without signs. */
+  readonly #byBare = new Map<string, Set<Name>>()
   readonly #namesOf = new Map<string, Name[]>()
   /** Words of the longest name that begins with a word. */
   readonly #longest = new Map<string, number>()
@@ -84,15 +88,17 @@ export class NameIndex {
     if (own.length === 0) return undefined
     // Signs tell a name as well as capitals do: "c++" is found.
     const capitals = own.length === 1 && own[0]?.upper === true && /^\p{L}{1,3}$/u.test(own[0].word)
-    const words = own.map(({ word }) => word)
-    const key = `${kind}${capitals ? '^' : ''}:${words.join(' ')}`
+    const said = own.map(({ word }) => word)
+    const key = `${kind}${capitals ? '^' : ''}:${said.join(' ')}`
     const known = this.#names.get(key)
     if (known !== undefined) return known
-    const name: Name = { words, kind, capitals, edits: new Set() }
+    const name: Name = { words: said, kind, capitals, edits: new Set() }
     this.#names.set(key, name)
-    const first = words[0] ?? ''
-    this.#longest.set(first, Math.max(this.#longest.get(first) ?? 0, words.length))
-    for (const word of new Set(words)) {
+    const plain = bare(said)
+    this.#byBare.set(plain, (this.#byBare.get(plain) ?? new Set()).add(name))
+    const first = said[0] ?? ''
+    this.#longest.set(first, Math.max(this.#longest.get(first) ?? 0, said.length))
+    for (const word of new Set(said)) {
       const holders = this.#byWord.get(word)
       if (holders !== undefined) holders.push(name)
       else {
@@ -110,7 +116,21 @@ export class NameIndex {
   find(text: string, eligible: (editId: string) => boolean = () => true): NameMatch[] {
     const read = tokens(text)
     const whole = this.#whole(read, eligible)
-    return [...whole, ...this.#loose(read, whole, eligible)]
+    return [...whole, ...this.#loose(read, whole, eligible, false, LEAST_COVERAGE)]
+  }
+
+  /**
+   * Eligible edits of whose name the text has some words only inside the whole name of another: "Mario Weber" where it says "Maria Weber"; and
+   * those whose name differs from it by its signs: "C++" where it says "C".
+   */
+  outdone(text: string, eligible: (editId: string) => boolean = () => true): ReadonlySet<string> {
+    const read = tokens(text)
+    const whole = this.#whole(read, eligible)
+    const besides = new Set([...whole, ...this.#loose(read, whole, eligible, false, 0)].map((m) => m.editId))
+    const inside = whole.length === 0 ? [] : this.#loose(read, whole, eligible, true, LEAST_SHARED).map((m) => m.editId)
+    const signed = whole.flatMap((m) => [...(this.#byBare.get(bare(words(text.slice(m.start, m.end)))) ?? [])])
+    const ids = [...inside, ...signed.flatMap((name) => [...name.edits].filter(eligible))]
+    return new Set(ids.filter((id) => !besides.has(id)))
   }
 
   #whole(text: readonly Token[], eligible: (editId: string) => boolean): NameMatch[] {
@@ -145,13 +165,19 @@ export class NameIndex {
     return out
   }
 
-  /** Names of which the text has only some words, or has them with a slip of the pen. */
-  #loose(text: readonly Token[], whole: readonly NameMatch[], eligible: (editId: string) => boolean): NameMatch[] {
+  /** Names of which the text has only some words, or has them with a slip of the pen, outside of whole names or `inside` them. */
+  #loose(
+    text: readonly Token[],
+    whole: readonly NameMatch[],
+    eligible: (editId: string) => boolean,
+    inside: boolean,
+    least: number,
+  ): NameMatch[] {
     const found = new Map<Name, { first: number; last: number; hits: Map<string, boolean> }>()
     let passed = 0
     for (const [i, { word: written, start, end }] of text.entries()) {
       while ((whole[passed]?.end ?? end) <= start) passed++
-      if (written.length < LOOSE_WORD_CHARS || (whole[passed]?.start ?? end) < end) continue
+      if (written.length < LOOSE_WORD_CHARS || (whole[passed]?.start ?? end) < end !== inside) continue
       for (const [word, same] of this.#wordsLike(written)) {
         for (const name of this.#byWord.get(word) ?? []) {
           if (name.edits.size === 0 || name.capitals) continue
@@ -171,7 +197,7 @@ export class NameIndex {
     const weights = new Map<string, number>()
     for (const [name, { first, last, hits }] of found) {
       const coverage = this.#coverage(name, hits, weights)
-      if (coverage < LEAST_COVERAGE) continue
+      if (coverage < least) continue
       const kind: NameKind = hits.size >= new Set(name.words).size ? 'misspelt' : 'partial'
       for (const editId of name.edits) {
         if (named.has(editId) || !eligible(editId)) continue
@@ -217,6 +243,8 @@ export class NameIndex {
     return total === 0 ? 0 : matched / total
   }
 }
+
+const bare = (name: readonly string[]): string => name.map((word) => word.replace(/[^\p{L}\p{N}]/gu, '')).join(' ')
 
 function add(map: Map<string, Set<string>>, key: string, value: string): void {
   const set = map.get(key)

@@ -43,28 +43,21 @@ export interface Candidate {
   readonly key: string | null
   /** The message is nearer to a counterexample of the edit than to any of its keys. */
   readonly counter: boolean
+  /** The message names another subject in full, in the words that this one's name shares with it. */
+  readonly outdone: boolean
 }
 
 /** Nearest vectors looked at, for each part of a message. */
 const NEAREST = 12
 /** Candidates that the reader reads: each costs some milliseconds. */
-const READ_CANDIDATES = 8
+const READ_CANDIDATES = 6
+/** One that promises less than the best by more than this is not read. */
+const BEHIND = 0.25
 /** Candidates kept for `explain` and as raw material of demonstrations. */
 const KEPT_CANDIDATES = 24
 /** Least cosine, by embedder, at which an edit whose subject is not named is read. */
 const PLAUSIBLE: Readonly<Record<string, number>> = { 'multilingual-e5-small': 0.79, 'all-minilm-l6-v2': 0.3 }
 const USUALLY_PLAUSIBLE = 0.8
-/** What is said of every answer sounds like these; an edit that does is read with every message, whether or not it is marked `always`. */
-const WIDE = [
-  'Always answer in a formal tone.',
-  'End every answer with a greeting.',
-  'Never use emojis in your answers.',
-  'Keep every answer short.',
-  'Answer in German.',
-].map(normalized)
-/** Least cosine at which an edit sounds so, and how many are looked at. */
-const WIDE_COSINE = 0.84
-const WIDE_EDITS = 4
 /** Cosine to a counterexample from which on a rule for every message stands back. */
 const COUNTERED = 0.93
 /** What a name adds to a cosine, for the order of reading. */
@@ -81,7 +74,6 @@ export class Retriever {
   readonly #reader: PairReader
   readonly #now: () => number
   readonly #plausible: number
-  #wide: Promise<Float32Array[]> | undefined
   readonly #names = new Map<string, NameIndex>()
   /** Ids of rules that hold for every message. */
   readonly #always = new Map<string, Set<string>>()
@@ -158,6 +150,7 @@ export class Retriever {
         logit: null,
         key: null,
         counter: false,
+        outdone: false,
         read: by.read,
       }
       const nearer = by.similarity != null && by.similarity > (had.similarity ?? -1)
@@ -189,19 +182,10 @@ export class Retriever {
       for (const { editId, similarity } of near) offer(editId, { similarity, read })
     }
     for (const id of this.#always.get(query.tenant) ?? []) offer(id, { read: whole })
-    const wide = new Set<string>()
-    for (const vector of await this.#wideVectors()) {
-      for (const { editId, similarity } of this.#source.search(query.tenant, vector, WIDE_EDITS, query.asOf)) {
-        if (similarity < WIDE_COSINE) break
-        wide.add(editId)
-        offer(editId, { read: whole })
-      }
-    }
     const promise = (c: Candidate) => promiseOf(c, this.#plausible)
     const ranked = [...found.values()].sort((a, b) => promise(b) - promise(a))
-    const unread = ranked.filter((c) => !c.edit.always)
-    const asked = unread.filter((c) => promise(c) >= this.#plausible).slice(0, READ_CANDIDATES)
-    const plausible = [...asked, ...unread.filter((c) => wide.has(c.edit.id) && !asked.includes(c)).slice(0, WIDE_EDITS)]
+    const least = Math.max(this.#plausible, Math.max(0, ...ranked.filter((c) => !c.edit.always).map(promise)) - BEHIND)
+    const plausible = ranked.filter((c) => !c.edit.always && promise(c) >= least).slice(0, READ_CANDIDATES)
     const logits =
       plausible.length === 0
         ? []
@@ -211,22 +195,15 @@ export class Retriever {
             signal,
           )
     const keys = await this.#nearestKeys(plausible, vectors)
+    const outdone = index.outdone(ends(last), (id) => eligible(id) !== undefined)
     const counters = await this.#countered([...plausible, ...ranked.filter((c) => c.edit.always)], vectors)
     const read = new Map(plausible.map((c, i) => [c.edit.id, { ...c, logit: logits[i] ?? null, key: keys[i] ?? null }]))
     const always = ranked.filter((c) => c.edit.always)
     return [...always, ...ranked.filter((c) => !c.edit.always).slice(0, KEPT_CANDIDATES)].map((c) => ({
       ...(read.get(c.edit.id) ?? c),
       counter: counters.has(c.edit.id),
+      outdone: c.name === null && outdone.has(c.edit.id),
     }))
-  }
-
-  #wideVectors(): Promise<Float32Array[]> {
-    this.#wide ??= this.#embedder.embed(WIDE, 'query')
-    // What failed is tried again.
-    this.#wide.catch(() => {
-      this.#wide = undefined
-    })
-    return this.#wide
   }
 
   /** The words of the key by which each was found. */

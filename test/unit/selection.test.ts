@@ -226,10 +226,41 @@ describe('masking and supersession', () => {
   })
 })
 
+describe('names that another name outdoes', () => {
+  it('are those that share its words, or differ by their signs, and stand nowhere else', () => {
+    const index = new NameIndex()
+    for (const [id, subject] of [
+      ['maria', 'Maria Weber'],
+      ['mario', 'Mario Weber'],
+      ['c', 'C'],
+      ['cpp', 'C++'],
+      ['desk', 'Lumora Desk'],
+      ['pro', 'Lumora Desk Pro'],
+    ] as const)
+      index.add(edit(id, { subject }))
+    const outdone = (text: string) => [...index.outdone(text)].toSorted()
+    expect(outdone('Where does Maria Weber sit?')).toEqual(['mario'])
+    expect(outdone('What is the latest C standard?')).toEqual(['cpp'])
+    expect(outdone('What does Lumora Desk cost?')).toEqual(['pro'])
+    expect(outdone('Is Lumora Desk cheaper than its Pro edition?')).toEqual([])
+    expect(outdone('Do Maria Weber and Mario Weber share a room?')).toEqual([])
+  })
+})
+
 describe('the gate', () => {
   const PLAIN: Calibration = { bias: 0, weights: { reader: 1, named: 0.5, loosely: 0.25, earlier: 0.1 }, threshold: 0.5 }
   const candidate = (id: string, over: Partial<Candidate> = {}): Candidate => ({
-    ...{ edit: edit(id), similarity: 0.5, name: null, earlier: false, logit: 0, read: 'q', key: null, counter: false },
+    ...{
+      edit: edit(id),
+      similarity: 0.5,
+      name: null,
+      earlier: false,
+      logit: 0,
+      read: 'q',
+      key: null,
+      counter: false,
+      outdone: false,
+    },
     ...over,
   })
   const at = (kind: 'exact' | 'alias' | 'partial', coverage = 1) => ({ editId: 'x', kind, coverage, start: 0, end: 1 })
@@ -265,14 +296,28 @@ describe('the gate', () => {
       ...{ always: 'selected', countered: 'counterexample' },
     })
     expect(reasons(all, { ...PLAIN, threshold: 0.99 })).toMatchObject({ right: 'below_threshold', always: 'selected' })
-    expect(reasons(all, { ...PLAIN, threshold: 0.01 })).toMatchObject({ wrong: 'selected', counter: 'counterexample' })
+    expect(reasons(all, { ...PLAIN, threshold: 0.01 })).toMatchObject({ wrong: 'outranked', counter: 'counterexample' })
   })
 
   it('takes no more edits than a prompt holds, the best of them; siblings do not silence each other', () => {
-    const six = [2, 4, 1, 3, 1.5, 0.5].map((logit, i) => candidate(`${i}`, { logit }))
+    const six = [2, 2.5, 1.8, 2.2, 1.9, 1.7].map((logit, i) => candidate(`${i}`, { logit }))
     const verdict = gate(six, PLAIN)
     expect(verdict.map((v) => v.id)).toEqual(['1', '3', '0', '4', '2', '5'])
     expect(verdict.map((v) => v.reason)).toEqual([...Array(TURN_EDITS).fill('selected'), 'over_limit', 'over_limit'])
+  })
+
+  it('takes no edit that is needed much less clearly than the best', () => {
+    expect(
+      reasons([candidate('best', { logit: 4 }), candidate('beside', { logit: 2.5 }), candidate('behind', { logit: 1.5 })]),
+    ).toEqual({
+      ...{ best: 'selected', beside: 'selected', behind: 'outranked' },
+    })
+  })
+
+  it('takes no edit whose name is only part of the words of another that is named in full', () => {
+    expect(reasons([candidate('named', { logit: 1 }), candidate('other', { logit: 3, outdone: true })])).toEqual({
+      ...{ named: 'selected', other: 'other_name' },
+    })
   })
 
   it('is read from the file that ships, with the threshold that was asked for', () => {

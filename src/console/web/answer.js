@@ -12,6 +12,8 @@ const REASONS = {
   always: 'holds for every message',
   not_read: 'too far from the message to be read closely',
   below_threshold: 'read, and not likely enough to be needed',
+  other_name: 'the message names another subject in full',
+  outranked: 'another edit is needed much more clearly',
   counterexample: 'the message is like one that does not need it',
   outdated: 'a later edit says otherwise',
   over_limit: 'more edits applied than one prompt takes',
