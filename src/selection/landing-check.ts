@@ -167,8 +167,13 @@ function ofSubject(one: Entry): Finding[] {
   return [finding('subject_not_in_prompt', one, null, `the prompt ${show(edit.prompt)} does not name ${show(edit.subject)}`)]
 }
 
-const applies = (logit: number | undefined, { bias, weights, threshold }: Calibration): boolean =>
-  1 / (1 + Math.exp(-(bias + weights.reader * (logit ?? Number.NEGATIVE_INFINITY)))) >= threshold
+/** Whether the gate would let the edit through for this text, by the reader's log-odds and by whether the text names its subject. */
+function applies(text: string, edit: Edit, logit: number | undefined, { bias, weights, threshold }: Calibration): boolean {
+  const names = new NameIndex()
+  names.add(edit)
+  const named = names.find(text).some(({ kind }) => kind === 'exact' || kind === 'alias') ? weights.named : 0
+  return 1 / (1 + Math.exp(-(bias + named + weights.reader * (logit ?? -100)))) >= threshold
+}
 
 async function ofOwnWords(one: Entry, { read, calibration }: ReportInput): Promise<Finding[]> {
   const { edit } = one
@@ -177,7 +182,7 @@ async function ofOwnWords(one: Entry, { read, calibration }: ReportInput): Promi
   const texts = [askedBy(edit), ...others]
   const logits = await read(texts.map((text): TextPair => [normalized(text), editText(edit)]))
   return texts.flatMap((text, i) =>
-    applies(logits[i], calibration)
+    applies(text, edit, logits[i], calibration)
       ? []
       : [
           finding(
@@ -232,7 +237,9 @@ async function ofOthers(one: Entry, near: readonly Near[], { read, calibration }
         : [finding('conflict_in_other_words', one, other, `${both}; the later wins where a question meets both`)]
     }
     // `there`: the other's question, read against this edit.
-    const fires = applies(there, calibration) && !applies(here, calibration) && !one.edit.always && !other.edit.always
+    const theirs = applies(askedBy(other.edit), one.edit, there, calibration)
+    const ours = applies(askedBy(one.edit), other.edit, here, calibration)
+    const fires = theirs && !ours && !one.edit.always && !other.edit.always
     return fires ? [finding('fires_on_other', one, other, `${said(one.edit)} also applies to ${show(askedBy(other.edit))}`)] : []
   })
 }
@@ -246,7 +253,7 @@ async function ofEveryday(
   if (one.edit.always) return []
   const asked = EVERYDAY.filter((_, i) => dot(vector, everyday[i]) >= PLAUSIBLE_EVERYDAY)
   const logits = await input.read(asked.map((text): TextPair => [normalized(text), editText(one.edit)]))
-  const first = asked.find((_, i) => applies(logits[i], input.calibration))
+  const first = asked.find((text, i) => applies(text, one.edit, logits[i], input.calibration))
   return first === undefined ? [] : [finding('fires_on_everyday', one, null, `${said(one.edit)} also applies to ${show(first)}`)]
 }
 
