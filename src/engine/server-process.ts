@@ -32,6 +32,8 @@ const LIMITS = {
 }
 
 const POLL_MS = 25
+/** Repacked weights crash some builds in their first evaluation (llama.cpp v0.5.0 by GCC 12 on AMX, docs/LOG.md): without them it serves, slower. */
+const CRASHES: readonly string[] = ['SIGSEGV', 'SIGILL', 'SIGBUS']
 const SAID_CHARS = 4_000
 
 /** Makes llama-server watch its standard input and end when that is closed, which the kernel does for a parent that is killed. */
@@ -50,6 +52,8 @@ export class ServerProcess {
   #said = ''
   #nextTryAt = 0
   #args: readonly string[]
+  /** Arguments that this machine needs besides. */
+  #more: readonly string[] = []
   /** Is told whether it came up, where it was ended to be started with other arguments. */
   #renewed: ((up: boolean) => void) | null = null
   /** How often it has ended unasked, and how it last did. */
@@ -72,8 +76,16 @@ export class ServerProcess {
 
   /** Resolves once it answers for the first time. Throws `engine_failed` with its last words when it ends instead. */
   async start(): Promise<void> {
-    const ended = this.#spawn()
-    if (await this.#healthy()) {
+    let ended = this.#spawn()
+    let up = await this.#healthy()
+    if (!up && CRASHES.includes(this.#child?.signalCode ?? '')) {
+      await ended
+      this.#options.log('warn', 'llama-server crashed at its start; it is started without weights repacked for this processor')
+      this.#more = ['--no-repack']
+      ended = this.#spawn()
+      up = await this.#healthy()
+    }
+    if (up) {
       this.#supervise(ended)
       return
     }
@@ -169,7 +181,7 @@ export class ServerProcess {
   #spawn(): Promise<void> {
     const { command, environment } = this.#options
     rmSync(this.#socket, { force: true })
-    const child = spawn(command, [...this.#args, '--host', this.#socket], {
+    const child = spawn(command, [...this.#args, ...this.#more, '--host', this.#socket], {
       env: { ...environment, ...WATCH_PARENT },
       stdio: ['pipe', 'pipe', 'pipe'],
     })

@@ -3,6 +3,7 @@
  * words or fire on others'. For dry runs and `verify`: it reads, and takes its time.
  */
 import { type Edit, statement } from '../edit/edit.ts'
+import { supersessionKey } from '../edit/relation.ts'
 import { show } from '../edit/values.ts'
 import { normalized } from '../edit/words.ts'
 import type { TextPair } from '../engine/engine.ts'
@@ -221,9 +222,12 @@ function nearest(
     .slice(0, REPORT_LIMITS.near)
 }
 
-/** Whether both can be true at one time for one model. What is said for certain models only is meant to differ from what is said for all. */
+/**
+ * Whether both can be true at one time for one model. What is said for certain models only is meant to differ from what is said for all; equal keys
+ * are the landing's own business.
+ */
 function meet(a: Edit, b: Edit): boolean {
-  return overlap(a, b) && a.models?.join() === b.models?.join()
+  return overlap(a, b) && a.models?.join() === b.models?.join() && supersessionKey(a) !== supersessionKey(b)
 }
 
 async function ofOthers(one: Entry, near: readonly Near[], { read, calibration }: ReportInput): Promise<Finding[]> {

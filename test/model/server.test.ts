@@ -134,7 +134,8 @@ needing(able, SERVER)('a real llama-server', { timeout: 240_000 }, () => {
     const port = 18_500 + (process.pid % 1_000)
     const child = spawn(
       serverPath(HOME),
-      ['-m', MODEL, '-c', '1024', '-np', '1', '-t', String(THREADS), '--port', String(port), '--no-ui'],
+      // Repacked weights crash this build on some processors (src/engine/server-process.ts).
+      ['-m', MODEL, '-c', '1024', '-np', '1', '-t', String(THREADS), '--port', String(port), '--no-ui', '--no-repack'],
       {
         stdio: 'ignore',
       },
