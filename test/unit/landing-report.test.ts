@@ -89,7 +89,6 @@ describe('a batch against itself', () => {
     ]
     expect(told(await report(batch)).toSorted()).toEqual([
       'conflict b / a',
-      'conflict_in_other_words b / a',
       'conflict_in_other_words c / a',
       'conflict_in_other_words c / b',
       'duplicate c / c',
