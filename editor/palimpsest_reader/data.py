@@ -111,8 +111,6 @@ def public_pool(data: Path, rng: random.Random, counterfact: int) -> Pool:
     for record in dev:
         rewrite = record["requested_rewrite"]
         templates[rewrite["prompt"].strip()] = rewrite["relation_id"]
-        for near, known in ((record["attribute_prompts"], None), (record["neighborhood_prompts"], None)):
-            del near, known
     seen = set()
     flat = [r for r in read("counterfact/counterfact-flat-12k.json") if r["subject"] in r["prompt"]]
     rng.shuffle(flat)

@@ -66,7 +66,7 @@ def main() -> None:
                 pairs.append((question.text, pool.edits[i], 0))
                 where.append((n, int(i)))
         chance = 1 / (1 + np.exp(-score(reader, pairs, encode, body)))
-        offered = np.mean([bool(q.right & set(o[:CANDIDATES])) for q, o in zip(pool.questions, near[pools.index(pool)], strict=True) if q.right])
+        offered = np.mean([bool(q.right & set(o[:CANDIDATES])) for q, o in zip(pool.questions, orders, strict=True) if q.right])
         print(f"== {pool.name}: {len(pool.edits)} edits; right one among the {CANDIDATES} nearest {100 * offered:.1f} %")
         for threshold in map(float, options.thresholds.split(",")):
             taken: dict[int, set[int]] = {}

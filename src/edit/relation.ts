@@ -1,6 +1,6 @@
 /**
  * What an edit asks of its subject, as words: the relation. Two wordings get the same words only where a rule of English syntax is certain
- * that they ask the same ("The capital of X is", "What is X's capital?"); whether other wordings do is `memory/sameness.ts`'s question.
+ * that they ask the same ("The capital of X is", "What is X's capital?"); whether other wordings do is `selection/sameness.ts`'s question.
  */
 import type { Edit } from './edit.ts'
 import { normalized, words } from './words.ts'

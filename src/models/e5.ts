@@ -1,8 +1,8 @@
-import { open, readFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { PalimpsestError } from '../errors.ts'
 import { PACKAGE_ROOT } from '../package-root.ts'
-import { type GgufTensor, type GgufValue, ggufPieces } from './gguf.ts'
+import { type GgufTensor, type GgufValue, writeGguf } from './gguf.ts'
 
 /**
  * multilingual-e5-small (Wang et al. 2024, arXiv 2402.05672) from its 4-bit carrier to GGUF. The carrier's matrices are llama.cpp's own
@@ -149,7 +149,7 @@ function metadata(carrier: Carrier, name: string, layers: number, pooling: keyof
     ['bert.attention.layer_norm_epsilon', { type: 'f32', value: epsilon }],
     ['bert.attention.causal', flag(false)],
     ['bert.pooling_type', u32(POOLING[pooling])],
-    // SentencePiece's unigram tokenizer goes by this name in the format. Text is normalised before it (`selection/text.ts`).
+    // SentencePiece's unigram tokenizer goes by this name in the format. Text is normalised before it (`edit/words.ts`).
     ['tokenizer.ggml.model', { type: 'string', value: 't5' }],
     ['tokenizer.ggml.pre', { type: 'string', value: 'default' }],
     ['tokenizer.ggml.tokens', { type: 'strings', value: pieces }],
@@ -170,21 +170,11 @@ function metadata(carrier: Carrier, name: string, layers: number, pooling: keyof
   ]
 }
 
-async function writePieces(path: string, pieces: readonly Uint8Array[]): Promise<void> {
-  const out = await open(path, 'w')
-  try {
-    for (const piece of pieces) await out.writeFile(piece)
-    await out.sync()
-  } finally {
-    await out.close()
-  }
-}
-
 /** Writes the embedder's GGUF file. */
 export async function convertE5(carrierPath: string, outPath: string): Promise<void> {
   const carrier = readCarrier(await readFile(carrierPath))
   const tensors = [...embeddingTensors(carrier), ...bodyTensors(carrier)]
-  await writePieces(outPath, ggufPieces(metadata(carrier, 'multilingual-e5-small', carrier.layers, 'mean'), tensors))
+  await writeGguf(outPath, metadata(carrier, 'multilingual-e5-small', carrier.layers, 'mean'), tensors)
 }
 
 interface Weight {
@@ -214,5 +204,5 @@ export async function convertReader(carrierPath: string, weightsPath: string, ou
     },
   )
   const tensors = [...embeddingTensors(carrier), ...own]
-  await writePieces(outPath, ggufPieces(metadata(carrier, 'palimpsest-reader', Number(meta.layers), 'rank'), tensors))
+  await writeGguf(outPath, metadata(carrier, 'palimpsest-reader', Number(meta.layers), 'rank'), tensors)
 }

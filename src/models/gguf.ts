@@ -1,3 +1,5 @@
+import { open } from 'node:fs/promises'
+
 /** Writing GGUF version 3 (ggml-org/ggml, docs/gguf.md): little-endian header, metadata, tensor table, aligned tensor data. */
 export type GgufValue =
   | { readonly type: 'u32'; readonly value: number }
@@ -91,6 +93,17 @@ export function ggufPieces(
   }
   const header = Buffer.concat(head)
   return [header, padding(header.length), ...data]
+}
+
+/** Writes the file and syncs it. */
+export async function writeGguf(path: string, ...parts: Parameters<typeof ggufPieces>): Promise<void> {
+  const out = await open(path, 'w')
+  try {
+    for (const piece of ggufPieces(...parts)) await out.writeFile(piece)
+    await out.sync()
+  } finally {
+    await out.close()
+  }
 }
 
 /** IEEE 754 binary32 to binary16, to nearest, ties to even. */

@@ -1,6 +1,6 @@
-import { open, readFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { PalimpsestError } from '../errors.ts'
-import { type GgufTensor, type GgufValue, ggufPieces, toHalf } from './gguf.ts'
+import { type GgufTensor, type GgufValue, toHalf, writeGguf } from './gguf.ts'
 
 /**
  * all-MiniLM-L6-v2 (Wang et al. 2020; sentence-transformers) from safetensors to GGUF, f16 matrices. The network's shape is that of
@@ -124,12 +124,5 @@ function metadata(vocabulary: readonly string[]): [string, GgufValue][] {
 /** Writes the GGUF file of the weights and the vocabulary. Vectors made with it come out with a length other than 1. */
 export async function convertMinilm(weightsPath: string, vocabularyPath: string, outPath: string): Promise<void> {
   const vocabulary = (await readFile(vocabularyPath, 'utf8')).trimEnd().split('\n')
-  const pieces = ggufPieces(metadata(vocabulary), tensors(await readFile(weightsPath)))
-  const out = await open(outPath, 'w')
-  try {
-    for (const piece of pieces) await out.writeFile(piece)
-    await out.sync()
-  } finally {
-    await out.close()
-  }
+  await writeGguf(outPath, metadata(vocabulary), tensors(await readFile(weightsPath)))
 }

@@ -114,23 +114,31 @@ export class NameIndex {
    * a longer whole name a shorter one inside it. Edits that are not eligible push out nothing.
    */
   find(text: string, eligible: (editId: string) => boolean = () => true): NameMatch[] {
-    const read = tokens(text)
-    const whole = this.#whole(read, eligible)
-    return [...whole, ...this.#loose(read, whole, eligible, false, LEAST_COVERAGE)]
+    return this.#named(text, eligible).named
+  }
+
+  outdone(text: string, eligible: (editId: string) => boolean = () => true): ReadonlySet<string> {
+    return this.look(text, eligible).outdone
   }
 
   /**
-   * Eligible edits of whose name the text has some words only inside the whole name of another: "Mario Weber" where it says "Maria Weber"; and
+   * What `find` finds, and `outdone`: eligible edits of whose name the text has some words only inside the whole name of another: "Mario Weber" where it says "Maria Weber"; and
    * those whose name differs from it by its signs: "C++" where it says "C".
    */
-  outdone(text: string, eligible: (editId: string) => boolean = () => true): ReadonlySet<string> {
-    const read = tokens(text)
-    const whole = this.#whole(read, eligible)
-    const besides = new Set([...whole, ...this.#loose(read, whole, eligible, false, 0)].map((m) => m.editId))
+  look(text: string, eligible: (editId: string) => boolean): { named: NameMatch[]; outdone: ReadonlySet<string> } {
+    const { read, whole, outside, named } = this.#named(text, eligible)
+    const besides = new Set([...whole, ...outside].map((m) => m.editId))
     const inside = whole.length === 0 ? [] : this.#loose(read, whole, eligible, true, LEAST_SHARED).map((m) => m.editId)
     const signed = whole.flatMap((m) => [...(this.#byBare.get(bare(words(text.slice(m.start, m.end)))) ?? [])])
     const ids = [...inside, ...signed.flatMap((name) => [...name.edits].filter(eligible))]
-    return new Set(ids.filter((id) => !besides.has(id)))
+    return { named, outdone: new Set(ids.filter((id) => !besides.has(id))) }
+  }
+
+  #named(text: string, eligible: (editId: string) => boolean) {
+    const read = tokens(text)
+    const whole = this.#whole(read, eligible)
+    const outside = this.#loose(read, whole, eligible, false, 0)
+    return { read, whole, outside, named: [...whole, ...outside.filter(({ coverage }) => coverage >= LEAST_COVERAGE)] }
   }
 
   #whole(text: readonly Token[], eligible: (editId: string) => boolean): NameMatch[] {

@@ -162,7 +162,8 @@ export class Retriever {
         earlier: had.earlier || by.earlier === true,
       })
     }
-    for (const match of index.find(ends(last), (id) => eligible(id) !== undefined)) {
+    const { named, outdone } = index.look(ends(last), (id) => eligible(id) !== undefined)
+    for (const match of named) {
       const written = last.slice(match.start, match.end)
       offer(match.editId, { name: match, read: parts.find((p, i) => i > 0 && p.searched.includes(written))?.read ?? whole })
     }
@@ -195,7 +196,6 @@ export class Retriever {
             signal,
           )
     const keys = await this.#nearestKeys(plausible, vectors)
-    const outdone = index.outdone(ends(last), (id) => eligible(id) !== undefined)
     const counters = await this.#countered([...plausible, ...ranked.filter((c) => c.edit.always)], vectors)
     const read = new Map(plausible.map((c, i) => [c.edit.id, { ...c, logit: logits[i] ?? null, key: keys[i] ?? null }]))
     const always = ranked.filter((c) => c.edit.always)
