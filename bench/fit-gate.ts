@@ -7,8 +7,8 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { parseArgs } from 'node:util'
-import type { Edit } from '../src/edit/edit.ts'
 import { openRuntime } from '../src/engine/llama.ts'
+import { type EditFields, editOf } from '../src/evaluate/firing/edits.ts'
 import { openMemory } from '../src/memory/store.ts'
 import type { Message } from '../src/request.ts'
 import { CALIBRATION_FILE, EVIDENCE, evidenceOf } from '../src/selection/gate.ts'
@@ -36,9 +36,7 @@ interface Taught {
   readonly id: string
   readonly team: string
   readonly always?: boolean
-  readonly edit: Readonly<Partial<Record<'subject' | 'prompt' | 'target_new' | 'text' | 'when' | 'instruction', string>>> & {
-    readonly aliases?: readonly string[]
-  }
+  readonly edit: EditFields
   readonly in_scope: readonly Item[]
   readonly near_miss: readonly Item[]
 }
@@ -47,13 +45,6 @@ interface Taught {
 function heldOut(team: string): boolean {
   const bytes = Buffer.from(team.replace(/[^\p{L}\p{N}_]/gu, '').toLowerCase())
   return bytes.reduce((number, byte) => (number * 256 + byte) % 1_000_003, 0) % 1_000 < 100
-}
-
-function editOf({ id, edit, always }: Taught): Edit {
-  const base = { id, subject: edit.subject ?? '', aliases: edit.aliases ?? [], paraphrases: [], tags: [], tenant: 'default' }
-  if (edit.text !== undefined) return { ...base, kind: 'sentence', prompt: edit.text, targetNew: '' }
-  if (edit.instruction === undefined) return { ...base, prompt: edit.prompt ?? '', targetNew: edit.target_new ?? '' }
-  return { ...base, kind: 'rule', prompt: edit.when ?? '', targetNew: edit.instruction, ...(always && { always: true }) }
 }
 
 function read(file: string): Taught[] {
@@ -85,7 +76,10 @@ const { embedder, reader } = await selectionModels(runtime, { embedder: flags.em
 async function rowsOf(team: readonly Taught[]): Promise<Row[]> {
   const dataDir = mkdtempSync(join(tmpdir(), 'palimpsest-fit-'))
   const memory = await openMemory({ dataDir, embedder, now: Date.now, log: quiet })
-  memory.land(team.map(editOf), { source: 'fit', tenant: 'default', dryRun: false })
+  memory.land(
+    team.map(({ id, edit }) => ({ ...editOf(edit, id), tenant: 'default' })),
+    { source: 'fit', tenant: 'default', dryRun: false },
+  )
   await memory.indexed()
   const retriever = new Retriever(memory, embedder, reader, { now: Date.now, cacheBytes: 1 })
   const rows: Row[] = []

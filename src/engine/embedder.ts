@@ -1,6 +1,6 @@
 import { PalimpsestError } from '../errors.ts'
 import type { Embedder } from './engine.ts'
-import { shuttingDown } from './queue.ts'
+import { ItemQueue } from './item-queue.ts'
 
 /** What the reference implementation of all-MiniLM-L6-v2 reads of a text (its `max_seq_length`). */
 export const DEFAULT_EMBED_TOKENS = 256
@@ -20,35 +20,12 @@ export interface EmbedderParts {
   readonly free: () => Promise<void>
 }
 
-type Priority = 'query' | 'import'
-
-interface Job {
-  readonly texts: readonly string[]
-  readonly signal: AbortSignal | undefined
-  readonly vectors: Float32Array[]
-  readonly done: (vectors: Float32Array[]) => void
-  readonly failed: (reason: unknown) => void
-}
-
 /**
- * One text at a time; after each text a waiting query goes before every import, jobs of a kind in order of arrival. Vectors have unit
- * length. A text longer than `maxTokens` is represented by its beginning. An abort takes effect between texts.
+ * One text at a time, queries before imports (see ItemQueue). Vectors have unit length. A text longer than `maxTokens` is represented by its
+ * beginning.
  */
 export function createEmbedder(parts: EmbedderParts): Required<Embedder> {
-  const waiting: Record<Priority, Job[]> = { query: [], import: [] }
-  let closed = false
-  let working: Promise<void> | null = null
-
-  async function work(): Promise<void> {
-    for (;;) {
-      const queue = waiting.query.length > 0 ? waiting.query : waiting.import
-      const job = queue[0]
-      if (job === undefined) break
-      if (await advance(job, parts, closed)) queue.shift()
-    }
-    working = null
-  }
-
+  const queue = new ItemQueue((text: string) => embedOne(text, parts))
   return {
     name: parts.name,
     dimensions: parts.dimensions,
@@ -59,32 +36,12 @@ export function createEmbedder(parts: EmbedderParts): Required<Embedder> {
       const tokens = wrap.first.length + parts.tokenize(read).length + wrap.last.length
       return text.length > read.length ? Math.max(tokens, maxTokens + 1) : tokens
     },
-    embed: (texts, priority, signal) =>
-      new Promise((done, failed) => {
-        waiting[priority].push({ texts, signal, vectors: [], done, failed })
-        working ??= work()
-      }),
+    embed: (texts, priority, signal) => queue.run(texts, priority, signal),
     async close() {
-      closed = true
-      await working
+      await queue.close()
       await parts.free()
     },
   }
-}
-
-/** Embeds the job's next text; true when the job is over, in whichever way. */
-async function advance(job: Job, parts: EmbedderParts, closed: boolean): Promise<boolean> {
-  try {
-    if (closed) throw shuttingDown()
-    job.signal?.throwIfAborted()
-    const text = job.texts[job.vectors.length]
-    if (text !== undefined) job.vectors.push(await embedOne(text, parts))
-    if (job.vectors.length < job.texts.length) return false
-    job.done(job.vectors)
-  } catch (error) {
-    job.failed(error)
-  }
-  return true
 }
 
 async function embedOne(

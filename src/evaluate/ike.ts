@@ -6,8 +6,10 @@
  * a record lacks what its kind needs the next nearest takes its place. Theirs is a text to complete; a chat model gets each demonstration
  * as a turn and its answer, since in one turn it talks about the text instead of completing it (docs/LOG.md).
  */
+
 import { type Edit, statement } from '../edit/edit.ts'
 import type { Embedder } from '../engine/engine.ts'
+import { product } from '../memory/vector-index.ts'
 import type { Message } from '../request.ts'
 import type { DataRecord } from './dataset.ts'
 import { restates, retains } from './methods.ts'
@@ -73,7 +75,7 @@ export function ikePrompts(options: IkeOptions): IkePrompts {
       const all = await vectorsOf()
       const own = all[records.indexOf(record)]
       const near = records
-        .map((other, i) => ({ other, similarity: dot(own, all[i]) }))
+        .map((other, i) => ({ other, similarity: product(own, all[i]) }))
         .filter(({ other }) => other !== record && !sameFact(other, edit))
         .sort((a, b) => b.similarity - a.similarity || a.other.index - b.other.index)
         .map(({ other }) => other)
@@ -136,8 +138,4 @@ function factOf({ edits: [edit] }: DataRecord): string {
 /** Another record of the same fact would show the answer, or contradict it. */
 function sameFact({ edits }: DataRecord, { subject, prompt }: Edit): boolean {
   return edits.some((other) => other.subject === subject && other.prompt === prompt)
-}
-
-function dot(a: Float32Array | undefined, b: Float32Array | undefined): number {
-  return a === undefined || b === undefined ? 0 : a.reduce((sum, x, i) => sum + x * (b[i] ?? 0), 0)
 }

@@ -8,9 +8,11 @@
  * Two edits of one subject whose prompts ask the same state the same fact. With the same target either is right (`equals`); otherwise the
  * later one holds, and a probe that wants the earlier asks for what no longer is (zsRE: a fifth of its records).
  */
+
 import { type Edit, MASK, maskSubject } from '../edit/edit.ts'
 import { words } from '../edit/words.ts'
 import type { Embedder } from '../engine/engine.ts'
+import { product } from '../memory/vector-index.ts'
 import type { DataRecord } from './dataset.ts'
 import type { Probe } from './probe.ts'
 
@@ -201,7 +203,7 @@ async function sameRelation(
   const sameTruth = answers.some((answer) => sameWords(answer, edit.targetTrue ?? ''))
   const [vector, ...stated] = await embedder.embed([asked, ...wordings], 'query')
   return wordings.some((wording, i) => {
-    const cosine = dot(vector, stated[i])
+    const cosine = product(vector, stated[i])
     return sameTruth ? cosine >= SAME_TRUTH : cosine >= SAME_WORDING && sameSide(asked, wording)
   })
 }
@@ -216,8 +218,4 @@ function sameSide(one: string, other: string): boolean {
   const [a, b] = [sides(one), sides(other)]
   if (a === null || b === null) return false
   return ![...a.before].some((word) => b.after.has(word)) && ![...a.after].some((word) => b.before.has(word))
-}
-
-function dot(a: Float32Array | undefined, b: Float32Array | undefined): number {
-  return a === undefined || b === undefined ? 0 : a.reduce((sum, x, i) => sum + x * (b[i] ?? 0), 0)
 }

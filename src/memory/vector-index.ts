@@ -118,6 +118,11 @@ export class Arena {
   }
 }
 
+/** Scalar product of two vectors by themselves; 0 where one is missing. */
+export function product(a: Float32Array | undefined, b: Float32Array | undefined): number {
+  return a === undefined || b === undefined ? 0 : a.reduce((sum, x, i) => sum + x * (b[i] ?? 0), 0)
+}
+
 /** A product of unit vectors without what rounding added beyond the ends. */
 function cosine(product: number): number {
   return Math.max(-1, Math.min(1, product))

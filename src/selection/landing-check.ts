@@ -2,6 +2,7 @@
  * What a batch would do that its author may not have meant: contradictions, edits that give way to others, edits that do not fire on their own
  * words or fire on others'. For dry runs and `verify`: it reads, and takes its time.
  */
+
 import { type Edit, statement } from '../edit/edit.ts'
 import { supersessionKey } from '../edit/relation.ts'
 import { show } from '../edit/values.ts'
@@ -9,6 +10,7 @@ import { normalized } from '../edit/words.ts'
 import type { TextPair } from '../engine/engine.ts'
 import { overlap } from '../memory/landing.ts'
 import type { HeldEdit, LandingResult, VectorHit } from '../memory/memory.ts'
+import { product } from '../memory/vector-index.ts'
 import { EVERYDAY } from './everyday.ts'
 import type { Calibration } from './gate.ts'
 import { NameIndex } from './names.ts'
@@ -169,11 +171,13 @@ function ofSubject(one: Entry): Finding[] {
 }
 
 /** Whether the gate would let the edit through for this text, by the reader's log-odds and by whether the text names its subject. */
-function applies(text: string, edit: Edit, logit: number | undefined, { bias, weights, threshold }: Calibration): boolean {
+function applying(edit: Edit, { bias, weights, threshold }: Calibration): (text: string, logit: number | undefined) => boolean {
   const names = new NameIndex()
   names.add(edit)
-  const named = names.find(text).some(({ kind }) => kind === 'exact' || kind === 'alias') ? weights.named : 0
-  return 1 / (1 + Math.exp(-(bias + named + weights.reader * (logit ?? -100)))) >= threshold
+  return (text, logit) => {
+    const named = names.find(text).some(({ kind }) => kind === 'exact' || kind === 'alias') ? weights.named : 0
+    return 1 / (1 + Math.exp(-(bias + named + weights.reader * (logit ?? -100)))) >= threshold
+  }
 }
 
 async function ofOwnWords(one: Entry, { read, calibration }: ReportInput): Promise<Finding[]> {
@@ -182,8 +186,9 @@ async function ofOwnWords(one: Entry, { read, calibration }: ReportInput): Promi
   const others = [...edit.paraphrases, ...(edit.examples ?? [])].slice(0, REPORT_LIMITS.paraphrases)
   const texts = [askedBy(edit), ...others]
   const logits = await read(texts.map((text): TextPair => [normalized(text), editText(edit)]))
+  const applies = applying(edit, calibration)
   return texts.flatMap((text, i) =>
-    applies(text, edit, logits[i], calibration)
+    applies(text, logits[i])
       ? []
       : [
           finding(
@@ -214,7 +219,7 @@ function nearest(
     return edit === undefined ? [] : [{ index: null, id: editId, edit, similarity }]
   })
   const inBatch = batch.flatMap(({ edit, index }, i) =>
-    index < one.index ? [{ index, id: edit.id, edit, similarity: dot(vector, vectors[i]) }] : [],
+    index < one.index ? [{ index, id: edit.id, edit, similarity: product(vector, vectors[i]) }] : [],
   )
   return [...inMemory, ...inBatch]
     .filter(({ edit, similarity }) => similarity >= NEAR && edit.id !== one.edit.id && meet(edit, one.edit))
@@ -232,6 +237,7 @@ function meet(a: Edit, b: Edit): boolean {
 
 async function ofOthers(one: Entry, near: readonly Near[], { read, calibration }: ReportInput): Promise<Finding[]> {
   const logits = await read(near.flatMap(({ edit }) => samenessPairs(one.edit, edit)))
+  const applies = applying(one.edit, calibration)
   return near.flatMap((other, i): Finding[] => {
     const [here = 0, there = 0] = [logits[2 * i], logits[2 * i + 1]]
     if (rivals(one.edit, other.edit) && asksSame([here, there])) {
@@ -241,8 +247,8 @@ async function ofOthers(one: Entry, near: readonly Near[], { read, calibration }
         : [finding('conflict_in_other_words', one, other, `${both}; the later wins where a question meets both`)]
     }
     // `there`: the other's question, read against this edit.
-    const theirs = applies(askedBy(other.edit), one.edit, there, calibration)
-    const ours = applies(askedBy(one.edit), other.edit, here, calibration)
+    const theirs = applies(askedBy(other.edit), there)
+    const ours = applying(other.edit, calibration)(askedBy(one.edit), here)
     const fires = theirs && !ours && !one.edit.always && !other.edit.always
     return fires ? [finding('fires_on_other', one, other, `${said(one.edit)} also applies to ${show(askedBy(other.edit))}`)] : []
   })
@@ -255,14 +261,9 @@ async function ofEveryday(
   input: ReportInput,
 ): Promise<Finding[]> {
   if (one.edit.always) return []
-  const asked = EVERYDAY.filter((_, i) => dot(vector, everyday[i]) >= PLAUSIBLE_EVERYDAY)
+  const asked = EVERYDAY.filter((_, i) => product(vector, everyday[i]) >= PLAUSIBLE_EVERYDAY)
   const logits = await input.read(asked.map((text): TextPair => [normalized(text), editText(one.edit)]))
-  const first = asked.find((text, i) => applies(text, one.edit, logits[i], input.calibration))
+  const applies = applying(one.edit, input.calibration)
+  const first = asked.find((text, i) => applies(text, logits[i]))
   return first === undefined ? [] : [finding('fires_on_everyday', one, null, `${said(one.edit)} also applies to ${show(first)}`)]
-}
-
-function dot(a: Float32Array, b: Float32Array | undefined): number {
-  let sum = 0
-  for (let i = 0; i < a.length; i++) sum += (a[i] ?? 0) * (b?.[i] ?? 0)
-  return sum
 }

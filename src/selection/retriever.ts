@@ -5,6 +5,7 @@ import { normalized } from '../edit/words.ts'
 import type { Embedder, PairReader } from '../engine/engine.ts'
 import { embedKeys } from '../memory/embed-keys.ts'
 import type { HeldEdit, VectorHit } from '../memory/memory.ts'
+import { product } from '../memory/vector-index.ts'
 import type { SelectionQuery } from '../request.ts'
 import { NameIndex, type NameMatch } from './names.ts'
 import { conversationEnd, earlierOf, editText, partsOf } from './text.ts'
@@ -213,7 +214,7 @@ export class Retriever {
     if (texts.size === 0 || this.#source.embedKept === undefined) return candidates.map(() => null)
     const kept = await this.#source.embedKept(texts, 'query')
     return keys.map((own) => {
-      const scored = own.map((key) => ({ key, score: Math.max(...vectors.map((vector) => dot(vector, kept.get(key)))) }))
+      const scored = own.map((key) => ({ key, score: Math.max(...vectors.map((vector) => product(vector, kept.get(key)))) }))
       return scored.sort((a, b) => b.score - a.score)[0]?.key ?? null
     })
   }
@@ -225,7 +226,7 @@ export class Retriever {
       const counter = (edit.counterexamples ?? []).map(normalized)
       if (counter.length === 0) continue
       const nearest = Math.max(
-        ...(await this.#embedder.embed(counter, 'query')).flatMap((key) => vectors.map((vector) => dot(vector, key))),
+        ...(await this.#embedder.embed(counter, 'query')).flatMap((key) => vectors.map((vector) => product(vector, key))),
       )
       if (nearest > (similarity ?? COUNTERED)) out.add(edit.id)
     }
@@ -276,10 +277,4 @@ function promiseOf({ similarity, name, earlier }: Candidate, plausible: number):
 
 function ends(text: string): string {
   return text.length <= 2 * NAMED_CHARS ? text : `${text.slice(0, NAMED_CHARS)}\n${text.slice(-NAMED_CHARS)}`
-}
-
-function dot(a: Float32Array, b: Float32Array | undefined): number {
-  let sum = 0
-  for (let i = 0; i < a.length; i++) sum += (a[i] ?? 0) * (b?.[i] ?? 0)
-  return sum
 }
