@@ -133,7 +133,7 @@ for (const name of options.names?.split(',') ?? templates.names()) {
     const edits = [...others, fact].map(viewOf)
     const rendered = (question: string) => {
       const demonstrations = demonstrate({ question, edits, pool: [], count: template.demonstrations })
-      return template.render({ question, unfinished: breaksOff(question), asked: null, edits, demonstrations })
+      return template.render({ question, unfinished: breaksOff(question), edits, demonstrations })
     }
     for (const [kind, question] of questions.filter(([kind]) => options.ask.split(',').includes(kind))) {
       const turns = kind === 'follow' ? [rendered(fact.prompt), DEFLECTION, question] : [rendered(question)]

@@ -1,11 +1,39 @@
-/** What both roads of `eval` need. */
+/** What both ways of `eval` need. */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Config } from '../config.ts'
 import type { Engine } from '../engine/engine.ts'
 import { openScripted } from '../engine/scripted.ts'
 import type { Tick } from '../evaluate/run.ts'
+import type { Limits } from '../gateway.ts'
+import { cachedEmbedder } from '../memory/embed-cache.ts'
+import type { Choice } from '../models/choose.ts'
 import type { Bar } from '../models/progress.ts'
+import { openLog } from './console-log.ts'
+import { openParts } from './open.ts'
+import { openWeights } from './weights.ts'
 
 /** Vectors of every probe and masked text of a large run. */
-export const EMBED_CACHE_BYTES = 256 * 1024 * 1024
+const EMBED_CACHE_BYTES = 256 * 1024 * 1024
+
+/** What has to be closed at the end, the last opened first. */
+export type Closing = (() => Promise<unknown>)[]
+
+/** A gateway's parts over an empty memory in a folder of its own, which goes when `closing` is worked off. */
+export async function openScratch(config: Config<Limits>, choice: Choice | null, closing: Closing, signal: AbortSignal) {
+  const scratch = mkdtempSync(join(tmpdir(), 'palimpsest-eval-'))
+  closing.push(async () => rmSync(scratch, { recursive: true, force: true }))
+  const log = openLog(config.logLevel, [config.upstreamKey, config.hubToken])
+  const weights = openWeights({ ...config, engine: 'embedded' }, choice, log, signal)
+  closing.push(() => weights.close())
+  const embedder = cachedEmbedder(await weights.embedder(), EMBED_CACHE_BYTES)
+  const place = { dataDir: join(scratch, 'data'), editsDir: join(scratch, 'edits') }
+  const reader = weights.reader()
+  const parts = await openParts({ config: { ...config, ...place }, embedder, reader, log, watch: false, closing: signal })
+  closing.push(() => parts.close())
+  return { weights, embedder, parts }
+}
 
 /** Bar with rate and time left, afresh for each label's stretch of work. */
 export function ticker(bar: Bar): Tick {

@@ -1,7 +1,6 @@
 /** `eval --selection FILES`: which edits fire on which messages, with no answer generated. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { basename, join } from 'node:path'
+import { writeFileSync } from 'node:fs'
+import { basename } from 'node:path'
 import type { Command } from 'commander'
 import { z } from 'zod'
 import type { Config } from '../config.ts'
@@ -14,13 +13,9 @@ import { readCaseFiles } from '../evaluate/firing/read.ts'
 import { type FiringAbout, firingText } from '../evaluate/firing/text.ts'
 import { indexed, readDistractors } from '../evaluate/prepare.ts'
 import type { Limits } from '../gateway.ts'
-import { cachedEmbedder } from '../memory/embed-cache.ts'
 import { Bar } from '../models/progress.ts'
-import { openLog } from './console-log.ts'
-import { EMBED_CACHE_BYTES, ticker, withoutModel } from './eval-parts.ts'
-import { openParts } from './open.ts'
+import { type Closing, openScratch, ticker, withoutModel } from './eval-parts.ts'
 import { printable } from './table.ts'
-import { openWeights } from './weights.ts'
 
 /** Operating points of the curve, unless others are asked for. */
 const THRESHOLDS: readonly number[] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
@@ -61,27 +56,13 @@ export async function firing(options: Record<string, unknown>, config: Config<Li
     })
   const cases = readCaseFiles(typed.selection, { edit: typed.editLanguage, ask: typed.askLanguage })
   const fill = readDistractors(typed.memoryFill)
-  const scratch = mkdtempSync(join(tmpdir(), 'palimpsest-eval-'))
   const stop = new AbortController()
   const interrupt = () => stop.abort(new PalimpsestError('cancelled', 'Stopped. Run it again.'))
   process.once('SIGINT', interrupt)
-  const closing: (() => Promise<unknown>)[] = [async () => rmSync(scratch, { recursive: true, force: true })]
+  const closing: Closing = []
   const bar = new Bar(process.stderr, () => performance.now())
   try {
-    const log = openLog(config.logLevel, [config.upstreamKey, config.hubToken])
-    const weights = openWeights({ ...config, engine: 'embedded' }, null, log, stop.signal)
-    closing.push(() => weights.close())
-    const embedder = cachedEmbedder(await weights.embedder(), EMBED_CACHE_BYTES)
-    const place = { dataDir: join(scratch, 'data'), editsDir: join(scratch, 'edits') }
-    const parts = await openParts({
-      config: { ...config, ...place },
-      embedder,
-      reader: weights.reader(),
-      log,
-      watch: false,
-      closing: stop.signal,
-    })
-    closing.push(() => parts.close())
+    const { embedder, parts } = await openScratch(config, null, closing, stop.signal)
     const tick = ticker(bar)
     const tenants = landCases(parts.memory, cases, fill)
     await indexed(parts.memory, tick, stop.signal)

@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { basename, join, resolve } from 'node:path'
 import type { Command } from 'commander'
 import { z } from 'zod'
@@ -26,15 +25,13 @@ import { cosineCurve, selectionCurve, selectionLatency, selectionRows, selection
 import { readTrafficFile } from '../evaluate/traffic.ts'
 import { TRIAL_LIMITS, type Trial } from '../evaluate/trial.ts'
 import type { Limits } from '../gateway.ts'
-import { cachedEmbedder } from '../memory/embed-cache.ts'
 import { Bar } from '../models/progress.ts'
-import { openLog } from './console-log.ts'
-import { EMBED_CACHE_BYTES, ticker, withoutModel } from './eval-parts.ts'
+import { type Closing, openScratch, ticker, withoutModel } from './eval-parts.ts'
 import { addFiringOptions, firing } from './eval-selection.ts'
-import { openParts, type Parts, VERSION } from './open.ts'
+import { type Parts, VERSION } from './open.ts'
 import { configOf, withSettings } from './options.ts'
 import { count, printable } from './table.ts'
-import { choose, openWeights } from './weights.ts'
+import { choose } from './weights.ts'
 
 const names = <const T extends readonly string[]>(values: T) =>
   z
@@ -151,28 +148,14 @@ async function evaluate(typed: Typed, config: Config<Limits>): Promise<string> {
   const distractors = readDistractors(typed.memory)
   const out = resolve(typed.out ?? ownFolder(config.reportsDir, dataset.name.replace(/\.[^.]*$/, ''), typed.resume))
   mkdirSync(out, { recursive: true })
-  const scratch = mkdtempSync(join(tmpdir(), 'palimpsest-eval-'))
   const stop = new AbortController()
   const interrupt = () => stop.abort(interrupted(out, typed.selection))
   process.once('SIGINT', interrupt)
-  const closing: (() => Promise<unknown>)[] = [async () => rmSync(scratch, { recursive: true, force: true })]
+  const closing: Closing = []
   const bar = new Bar(process.stderr, () => performance.now())
   try {
-    const log = openLog(config.logLevel, [config.upstreamKey, config.hubToken])
     const choice = typed.selection ? null : await choose(config)
-    const weights = openWeights({ ...config, slots: SLOTS, engine: 'embedded' }, choice, log, stop.signal)
-    closing.push(() => weights.close())
-    const embedder = cachedEmbedder(await weights.embedder(), EMBED_CACHE_BYTES)
-    const place = { dataDir: join(scratch, 'data'), editsDir: join(scratch, 'edits') }
-    const parts = await openParts({
-      config: { ...config, ...place },
-      embedder,
-      reader: weights.reader(),
-      log,
-      watch: false,
-      closing: stop.signal,
-    })
-    closing.push(() => parts.close())
+    const { weights, embedder, parts } = await openScratch({ ...config, slots: SLOTS }, choice, closing, stop.signal)
     const { leftOut } = landAll(parts.memory, dataset, distractors)
     const tick = ticker(bar)
     await indexed(parts.memory, tick, stop.signal)

@@ -98,6 +98,6 @@ async function textOf(
 function written(question: string, edits: readonly Edit[], { gateway: { engine, templates } }: Trial) {
   if (edits.length === 0) return { text: question, edits: [] }
   const template = templates.get(RAW_TEMPLATE, engine.model.family)
-  const text = template.render({ question, unfinished: false, asked: null, edits: edits.map(viewOf), demonstrations: [] })
+  const text = template.render({ question, unfinished: false, edits: edits.map(viewOf), demonstrations: [] })
   return { text, edits: edits.map(({ id }) => id) }
 }

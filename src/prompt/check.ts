@@ -6,7 +6,7 @@ export const HELPERS = ['if', 'each', 'sentence'] as const
 const EDIT = ['kind', 'subject', 'prompt', 'target', 'statement', 'when', 'instruction', 'question']
 /** What may be named where: the turn itself, inside `each edits`, inside `each demonstrations`. Facts and rules are the edits, parted. */
 const FIELDS: Readonly<Record<string, readonly string[]>> = {
-  turn: ['question', 'unfinished', 'asked', 'edits', 'demonstrations', 'facts', 'rules', 'about'],
+  turn: ['question', 'unfinished', 'edits', 'demonstrations', 'facts', 'rules', 'about'],
   ...{ edits: EDIT, facts: EDIT, rules: EDIT },
   demonstrations: ['kind', 'fact', 'question', 'answer'],
 }

@@ -122,10 +122,10 @@ function probe(render: (turn: Turn) => string, lines: readonly number[], file: s
   const question = ` user text ${ODD} \n end ` // its outer blanks too
   for (const edits of [[fact(1)], [fact(1, '?'), fact(2)], [sentence], [rule], [fact(1), sentence, rule]]) {
     const turns = (demonstrated ? [[], demonstrations] : [[]]).flatMap((shown) =>
-      [true, false].flatMap((unfinished) => [null, `asked ${ODD}`].map((asked) => ({ shown, unfinished, asked }))),
+      [true, false].map((unfinished) => ({ shown, unfinished })),
     )
-    for (const { shown, unfinished, asked } of turns) {
-      const text = attempt(() => render({ question, unfinished, asked, edits, demonstrations: shown }), file)
+    for (const { shown, unfinished } of turns) {
+      const text = attempt(() => render({ question, unfinished, edits, demonstrations: shown }), file)
       const times = text.split(question).length - 1
       if (times !== 1) {
         const line = (times === 0 ? lines[0] : lines[1]) ?? 1

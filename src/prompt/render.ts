@@ -39,7 +39,6 @@ export interface Rendered {
 interface Draft {
   readonly turn: number
   readonly question: string
-  readonly asked: string | null
   /** In hop order, the best of a hop last. */
   readonly edits: readonly ScopedEdit[]
   /** Nearest last. */
@@ -54,7 +53,6 @@ interface Step {
 
 /**
  * The conversation with each turn's edits written into that turn; every other message stays as it is, the same object.
- * `asked` says, by turn, what a question amounts to once the edits are known (see \`Turn\`).
  * A turn's text depends on that turn, its edits, its pool and the template alone, so a longer conversation renders the earlier turns
  * as before and the engine's cached prefix holds. Only the budget looks further: while prompt and reserve exceed the context, first
  * demonstrations go (oldest turn first, farthest first), then edits (oldest turn first, lowest score first). The user's text is never cut;
@@ -66,14 +64,11 @@ export function render(
   template: Template,
   budget: Budget,
   pools: Pools = new Map(),
-  asked: ReadonlyMap<number, string> = new Map(),
 ): Rendered {
   const drafts = [...scopes]
     .filter(([turn, edits]) => edits.length > 0 && messages[turn]?.role === 'user')
     .sort(([a], [b]) => a - b)
-    .map(([turn, edits]) =>
-      draft(turn, messages[turn]?.content ?? '', edits, template, pools.get(turn) ?? [], asked.get(turn) ?? null),
-    )
+    .map(([turn, edits]) => draft(turn, messages[turn]?.content ?? '', edits, template, pools.get(turn) ?? []))
   const steps = dropOrder(drafts)
   const written = (taken: number) => write(messages, drafts, steps.slice(0, taken), template)
   const fits = (taken: number) => budget.count(written(taken)) + budget.reserveTokens <= budget.contextTokens
@@ -89,14 +84,12 @@ function draft(
   scope: readonly ScopedEdit[],
   template: Template,
   pool: readonly PoolEdit[],
-  asked: string | null,
 ): Draft {
   const edits = [...scope].sort((a, b) => (a.hop ?? 1) - (b.hop ?? 1) || a.score - b.score)
   const views = edits.map(({ edit }) => viewOf(edit))
   return {
     turn,
     question,
-    asked,
     edits,
     demonstrations: demonstrate({ question, edits: views, pool, count: template.demonstrations }),
   }
@@ -129,7 +122,7 @@ function write(
   template: Template,
 ): readonly Message[] {
   const out = [...messages]
-  for (const { turn, question, asked, edits, demonstrations } of drafts) {
+  for (const { turn, question, edits, demonstrations } of drafts) {
     const kept = edits.slice(count(steps, turn, 'edit'))
     if (kept.length === 0) continue
     const shown = demonstrations.slice(count(steps, turn, 'demonstration'))
@@ -138,7 +131,6 @@ function write(
       content: template.render({
         question,
         unfinished: breaksOff(question),
-        asked,
         edits: kept.map(({ edit }) => viewOf(edit)),
         demonstrations: shown,
       }),

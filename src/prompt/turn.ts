@@ -35,11 +35,6 @@ export interface Turn {
   readonly question: string
   /** The question breaks off: an unfinished sentence to go on with, not a question or a request. */
   readonly unfinished: boolean
-  /**
-   * What the question amounts to once the edits are known: "Who leads Y?" for "Who leads the country where X was born?" and an edit "X was
-   * born in Y". Null: it describes nothing, or nothing that an edit states.
-   */
-  readonly asked: string | null
   readonly edits: readonly EditView[]
   readonly demonstrations: readonly Demonstration[]
 }

@@ -46,7 +46,6 @@ function refused(work: () => unknown): PalimpsestError {
 const turn = (question: string, ...facts: [prompt: string, target: string][]): Turn => ({
   question,
   unfinished: breaksOff(question),
-  asked: null,
   edits: facts.map(([prompt, targetNew]) => viewOf({ subject: 'S', prompt, targetNew })),
   demonstrations: [],
 })
@@ -194,9 +193,6 @@ describe('rules and sentences, word for word', () => {
     expect(written('facts', asking('We close at', sentence))).toBe(
       'We close at\n\nFacts to rely on:\n- We close at 6.\nAnswer from these facts, in a sentence.',
     )
-    expect(written('facts', { ...asking('Who runs it?', fact, rule), asked: 'Who runs Ulm?' })).toBe(
-      'Who runs it?\n\nThese facts lead to the answer, one after the other:\n- The mayor of Ulm is Ada.\nSo what is asked comes down to: Who runs Ulm?\nAnswer that in one sentence.\nFollow: answer in French.',
-    )
   })
 
   it('lte', () => {
@@ -331,7 +327,7 @@ describe('a broken template is refused with file and line', () => {
       'an unknown name',
       `${GOOD}\n{{answer}}`,
       8,
-      'unknown name "answer"; known here: question, unfinished, asked, edits, demonstrations',
+      'unknown name "answer"; known here: question, unfinished, edits, demonstrations',
     ],
     ['an edit field outside the loop', `x\n{{statement}}\n${GOOD}`, 2, 'unknown name "statement"'],
     ['a prototype property', `${GOOD}{{question.constructor}}`, 7, 'unknown name "question.constructor"'],
