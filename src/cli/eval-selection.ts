@@ -5,20 +5,25 @@ import type { Command } from 'commander'
 import { z } from 'zod'
 import type { Config } from '../config.ts'
 import { PalimpsestError } from '../errors.ts'
+import { type Answered, answerAll, answeredFigures } from '../evaluate/firing/answered.ts'
 import { askAll, type Fired } from '../evaluate/firing/ask.ts'
 import { type Firing, firingOf } from '../evaluate/firing/figures.ts'
 import { firingPage } from '../evaluate/firing/page.ts'
 import { landCases, liveIn, settle } from '../evaluate/firing/place.ts'
 import { readCaseFiles } from '../evaluate/firing/read.ts'
-import { type FiringAbout, firingText } from '../evaluate/firing/text.ts'
+import { answeredText, type FiringAbout, firingText } from '../evaluate/firing/text.ts'
 import { indexed, readDistractors } from '../evaluate/prepare.ts'
 import type { Limits } from '../gateway.ts'
 import { Bar } from '../models/progress.ts'
 import { type Closing, openScratch, ticker, withoutModel } from './eval-parts.ts'
 import { printable } from './table.ts'
+import { choose } from './weights.ts'
 
 /** Operating points of the curve, unless others are asked for. */
 const THRESHOLDS: readonly number[] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+
+/** Room for a sentence or two, and for what a rule asks to be added. */
+const ANSWER_TOKENS = 96
 
 const Thresholds = z.string().transform((typed, check) => {
   const numbers = typed.split(',').map((one) => (one.trim() === '' ? Number.NaN : Number(one)))
@@ -35,6 +40,13 @@ const Typed = z.object({
   editLanguage: z.string().optional(),
   askLanguage: z.string().optional(),
   json: z.string().optional(),
+  answers: z.boolean().default(false),
+  answerTokens: z.coerce
+    .number({ error: 'expected a whole number from 1 to 4096' })
+    .int()
+    .min(1)
+    .max(4_096)
+    .default(ANSWER_TOKENS),
 })
 type Typed = z.output<typeof Typed>
 
@@ -44,6 +56,10 @@ export function addFiringOptions(command: Command): void {
     .option('--thresholds <numbers>', `with --selection FILES: points of the curve; default ${THRESHOLDS.join(',')}`)
     .option('--edit-language <code>', 'with multilingual files: the language that edits are in; default: each')
     .option('--ask-language <code>', 'with multilingual files: the language that questions are in; default: each')
+    .option(
+      '--answers',
+      `with --selection FILES: the model answers, too: messages whose edit was selected, and some without (at most ${ANSWER_TOKENS} tokens, or --answer-tokens)`,
+    )
     .option('--json <file>', 'with --selection FILES: where everything is written, with the plots as HTML beside it')
 }
 
@@ -62,12 +78,15 @@ export async function firing(options: Record<string, unknown>, config: Config<Li
   const closing: Closing = []
   const bar = new Bar(process.stderr, () => performance.now())
   try {
-    const { embedder, parts } = await openScratch(config, null, closing, stop.signal)
+    const choice = typed.answers ? await choose(config) : null
+    const { weights, embedder, parts } = await openScratch(config, choice, closing, stop.signal)
     const tick = ticker(bar)
     const tenants = landCases(parts.memory, cases, fill)
     await indexed(parts.memory, tick, stop.signal)
     const settled = await settle(cases, tenants, parts.memory, embedder)
-    const gateway = parts.gateway(withoutModel())
+    const engine = choice === null ? withoutModel() : await weights.engine()
+    closing.push(() => engine.close(0))
+    const gateway = parts.gateway(engine)
     const fired = await askAll(settled.cases, { gateway, tenants, memories: cases.memories, tick, signal: stop.signal })
     const figures = firingOf(fired, typed.thresholds ?? THRESHOLDS)
     const about: FiringAbout = {
@@ -75,8 +94,11 @@ export async function firing(options: Record<string, unknown>, config: Config<Li
       edits: [...tenants.values()].reduce((sum, tenant) => sum + liveIn(parts.memory, tenant).length, 0),
       ...{ threshold: gateway.calibration.threshold, notes: [...cases.notes, ...settled.notes] },
     }
+    const { answerTokens } = typed
+    const answered = typed.answers ? await answerAll(fired, { gateway, tenants, answerTokens, tick, signal: stop.signal }) : []
     bar.clear()
-    return printable(firingText(about, figures)) + (typed.json === undefined ? '' : await save(typed.json, about, figures, fired))
+    const text = firingText(about, figures) + (typed.answers ? answeredText(answeredFigures(answered)) : '')
+    return printable(text) + (typed.json === undefined ? '' : await save(typed.json, about, figures, fired, answered))
   } finally {
     bar.clear()
     process.removeListener('SIGINT', interrupt)
@@ -92,11 +114,18 @@ function read(options: Record<string, unknown>): Typed {
   throw new PalimpsestError('invalid_value', `${flag}: ${issue?.message}.`, { param: flag })
 }
 
-async function save(file: string, about: FiringAbout, figures: Firing, fired: readonly Fired[]): Promise<string> {
+async function save(
+  file: string,
+  about: FiringAbout,
+  figures: Firing,
+  fired: readonly Fired[],
+  answered: readonly Answered[],
+): Promise<string> {
   const page = `${file.replace(/\.json$/i, '')}.html`
   const cases = fired.map(({ case: one, ...outcome }) => ({ ...one, ...outcome }))
+  const answers = answered.length > 0 && { answers: { ...answeredFigures(answered), all: answered } }
   try {
-    writeFileSync(file, `${JSON.stringify({ about, ...figures, cases }, null, 1)}\n`)
+    writeFileSync(file, `${JSON.stringify({ about, ...figures, cases, ...answers }, null, 1)}\n`)
     writeFileSync(page, await firingPage(about, figures))
   } catch (cause) {
     const message = `--json: ${file} can't be written: ${(cause as Error).message}. Name a file in a folder that is there.`

@@ -1,4 +1,6 @@
 import { expect, it } from 'vitest'
+import type { Prompt } from '../../src/engine/engine.ts'
+import { answerAll, answeredFigures, holdsKeys } from '../../src/evaluate/firing/answered.ts'
 import type { Fired } from '../../src/evaluate/firing/ask.ts'
 import { askAll } from '../../src/evaluate/firing/ask.ts'
 import type { Case } from '../../src/evaluate/firing/case.ts'
@@ -7,7 +9,7 @@ import { firingOf } from '../../src/evaluate/firing/figures.ts'
 import { firingPage } from '../../src/evaluate/firing/page.ts'
 import { landCases, liveIn, settle } from '../../src/evaluate/firing/place.ts'
 import { readCases } from '../../src/evaluate/firing/read.ts'
-import { firingText } from '../../src/evaluate/firing/text.ts'
+import { answeredText, firingText } from '../../src/evaluate/firing/text.ts'
 import { Retriever } from '../../src/selection/retriever.ts'
 import { town, towns, trialOn } from './evaluate-fixture.ts'
 import { BAG_DIMENSIONS, bagOfWords, fact, fakeEmbedder, indifferentReader, memory, NAMED_CALIBRATION } from './memory-fixture.ts'
@@ -77,7 +79,8 @@ it("asks the gateway's own selection, each group in its own memory, filled witho
     ['Town 1', 'Orrin'],
     ['Town 1', 'Orrin', 'Velm'],
   ])
-  const { gateway: scripted } = await trialOn(towns(town('Tosk', 'Dee', 'Ef')), { reply: () => '' })
+  const repeat = (prompt: Prompt) => `${prompt.messages.at(-1)?.content}`
+  const { gateway: scripted } = await trialOn(towns(town('Tosk', 'Dee', 'Ef')), { reply: repeat })
   const retriever = new Retriever(store, embedder, indifferentReader(), { now: Date.now, cacheBytes: 1_000_000 })
   const gateway = { ...scripted, memory: store, retriever, calibration: NAMED_CALIBRATION }
   const settled = await settle(cases, tenants, store, embedder)
@@ -92,6 +95,26 @@ it("asks the gateway's own selection, each group in its own memory, filled witho
     [null, null, 2, 1, undefined],
     [null, null, 2, undefined, 0],
   ])
+  const judged = fired.map((one) => ({ ...one, case: { ...one.case, keys: [['Ada', 'Bo']] } }))
+  const answered = await answerAll(judged, { ...asking, answerTokens: 200 })
+  expect(answered.map(({ holds, base }) => [holds, base === null])).toEqual([
+    [true, true],
+    [true, true],
+    [true, false],
+    [true, false],
+  ])
+  expect(answeredText(answeredFigures(answered))).toContain('| nothing selected: as the untouched model | 2 | 100.0')
+  const wrong = judged.map((one) => ({ ...one, case: { ...one.case, keys: [['Bo'], ['nowhere']] } }))
+  expect((await answerAll(wrong, { ...asking, answerTokens: 200 })).filter(({ holds }) => holds)).toHaveLength(2)
+})
+
+it('looks for a wording that is not part of a longer word or number', () => {
+  expect(holdsKeys('It is 45 days.', [['45', 'forty-five']])).toBe(true)
+  expect(holdsKeys('It is 450 days.', [['45', 'forty-five']])).toBe(false)
+  expect(holdsKeys('退款期限为45天。', [['45'], ['期限']])).toBe(true)
+  expect(holdsKeys('Visa, and MASTERCARD!', [['visa'], ['Mastercard']])).toBe(true)
+  expect(holdsKeys('Visa only', [['Visa'], ['Mastercard']])).toBe(false)
+  expect(holdsKeys('€19/month', [['19']])).toBe(true)
 })
 
 it('takes a near miss of a made data set that asks what another edit states as in scope of that', async () => {

@@ -18,6 +18,8 @@ export interface Case {
   readonly equals?: readonly string[]
   /** Ids of edits that may fire too. */
   readonly also: readonly string[]
+  /** Wordings of which an answer must hold one of each group. Absent: answers are not judged. */
+  readonly keys?: readonly (readonly string[])[]
   /** Id of the edit it was made about. */
   readonly about?: string
   /** Made by a program, so that another edit of the memory may answer it without its maker having noticed (see `settle`). */
@@ -52,6 +54,11 @@ export function merged(all: readonly Cases[]): Cases {
     memories.set(key, { edits: [...(had?.edits ?? []), ...edits], always: [...(had?.always ?? []), ...always] })
   }
   return { memories, cases: all.flatMap(({ cases }) => cases), notes: all.flatMap(({ notes }) => notes) }
+}
+
+/** For a single wanted edit, another that states the same will do. */
+export function isFound({ wants, equals = [] }: Case, selected: readonly string[]): boolean {
+  return wants.every((id) => selected.includes(id)) || (wants.length === 1 && equals.some((id) => selected.includes(id)))
 }
 
 export const asked = (content: string): readonly Message[] => [{ role: 'user', content }]

@@ -1,7 +1,7 @@
 /** Figures of which edits fired on which messages. Pure. */
 import { type Figure, median, wilson } from '../intervals.ts'
 import type { Fired } from './ask.ts'
-import type { Case } from './case.ts'
+import { type Case, isFound } from './case.ts'
 
 export interface Shares {
   /** In scope: every wanted edit is among those selected. */
@@ -82,11 +82,6 @@ function sharesOf(fired: readonly Fired[], selected: (one: Fired) => readonly st
     right: share(within, (one) => isFound(one.case, selected(one)) && !isAstray(one, selected(one))),
     fires: share(without, (one) => isAstray(one, selected(one))),
   }
-}
-
-/** For a single wanted edit, another that states the same will do. */
-function isFound({ wants, equals = [] }: Case, selected: readonly string[]): boolean {
-  return wants.every((id) => selected.includes(id)) || (wants.length === 1 && equals.some((id) => selected.includes(id)))
 }
 
 function isWanted({ wants, equals = [] }: Case, id: string): boolean {

@@ -20,6 +20,7 @@ const Line = z.object({
   scope: z.string().nullish(),
   always: z.boolean().default(false),
   edit: EditFields.nullable(),
+  keys: z.array(z.array(filled).min(1), { error: 'expected a list of lists of wordings' }).default([]),
   in_scope: Items,
   near_miss: Items,
 })
@@ -98,9 +99,11 @@ function about(
     const [type, wants] = [item.is.length > 0 ? `${item.type}, is` : item.type, item.is]
     return { ...common, group: groupOf(owner, item), type, messages: item.messages, wants, also: item.also }
   })
+  const answered = line.keys.length > 0 && { keys: line.keys }
   const inside = line.in_scope.map((item, i): Case => {
     known(item.also, `in_scope.${i}.also`)
-    return { ...common, group: groupOf(line, item), type: item.type, messages: item.messages, wants: [edit.id], also: item.also }
+    const { type, messages, also } = item
+    return { ...common, ...answered, group: groupOf(line, item), type, messages, wants: [edit.id], also }
   })
   return [...inside, ...near]
 }

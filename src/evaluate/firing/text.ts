@@ -1,6 +1,7 @@
 /** What fired, as tables. Pure. */
 import type { Figure } from '../intervals.ts'
 import { figureText, lines } from '../report.ts'
+import type { AnsweredFigures } from './answered.ts'
 import type { Bin, Firing, FiringPoint, FiringRow } from './figures.ts'
 
 export const ROWS_HEAD: readonly string[] = ['group', 'type', 'n', 'found %', 'right %', 'fires %']
@@ -51,6 +52,12 @@ export function firingNotes({ files, memories, edits, messages, threshold, notes
     `Median time of a selection, embedding included: ${medianMs?.value.toFixed(1) ?? '–'} ms.`,
     ...notes,
   ]
+}
+
+export function answeredText({ right, identical }: AnsweredFigures): string {
+  const rows = right.map(({ group, figure }) => [group, String(figure?.n ?? 0), share(figure)])
+  const last = ['nothing selected: as the untouched model', String(identical?.n ?? 0), share(identical)]
+  return `\n${lines(['answers', 'n', 'right %'], [...rows, last])}\n`
 }
 
 export function firingText(about: FiringAbout, firing: Firing): string {
