@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, relative, resolve } from 'node:path'
 import { describe, expect, it } from 'vitest'
 
@@ -124,9 +124,24 @@ describe('the tree', () => {
     )
   })
 
-  it('names every file of src in the README', () => {
-    const readme = read(join(ROOT, 'README.md'))
-    const unnamed = [...sources, ...scripts].filter((f) => !readme.includes(relative(SRC, f).split('/').at(-1) ?? ''))
+  it('names every file of src in docs/architecture.md', () => {
+    const tree = read(join(ROOT, 'docs', 'architecture.md'))
+    const unnamed = [...sources, ...scripts].filter((f) => !tree.includes(relative(SRC, f).split('/').at(-1) ?? ''))
     expect(unnamed.map((f) => relative(ROOT, f))).toEqual([])
+  })
+
+  it('has a short README, and documents whose links lead to files that are there', () => {
+    const documents = [
+      join(ROOT, 'README.md'),
+      join(ROOT, 'corpus', 'README.md'),
+      ...files(join(ROOT, 'docs')).filter((f) => f.endsWith('.md')),
+    ]
+    expect(read(documents[0] as string).split('\n').length).toBeLessThan(150)
+    const dead = documents.flatMap((file) =>
+      [...read(file).matchAll(/\]\((?!https?:)([^)#\s]+)/g)]
+        .map(([, link]) => join(dirname(file), link as string))
+        .filter((path) => !existsSync(path)),
+    )
+    expect(dead.map((path) => relative(ROOT, path))).toEqual([])
   })
 })
