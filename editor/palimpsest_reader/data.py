@@ -88,7 +88,8 @@ def corpus_pools(folder: Path) -> list[Pool]:
                 if not record.get("always") and zlib.crc32(json.dumps(item).encode()) % 10 == 0:
                     right |= always
                 end = conversation_end([m["content"] for m in item["messages"]])
-                pool.ask(end, right, f"+{item['type']}", unsure=always - right)
+                # One of the nearest others: siblings that were not marked may be needed too, and near misses say what is wrong for certain.
+                pool.ask(end, right, f"+{item['type']}", unsure=always - right, nearest=1)
             for item in record["near_miss"]:
                 right = {at[i] for i in item.get("is", [])}
                 end = conversation_end([m["content"] for m in item["messages"]])

@@ -46,7 +46,10 @@ def stages(public: Path | None, quick: bool) -> list[tuple[str, list[str]]]:
     return [
         ("public", [*sets, "--rate", "1e-4", "--epochs", "0.45", "--seed", "1"]),
         ("mixed", [*sets, *corpus, "--public-share", "0.3", "--rate", "1e-4", "--seed", "1"]),
-        ("mixed-again", [*sets, *corpus, "--public-share", "0.3", "--rate", "7e-5", "--seed", "2"]),
+        *(
+            (f"mixed-{n}", [*sets, *corpus, "--public-share", "0.2", "--rate", rate, "--seed", str(n), "--freeze", "3", "--dropout", "0.05"])
+            for n, rate in ((2, "1e-4"), (3, "7e-5"))
+        ),
     ]
 
 

@@ -145,6 +145,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1e-4)
     parser.add_argument("--layers", default="0,1,2,3,4,5,6,7,8,9,10,11")
     parser.add_argument("--smooth", type=float, default=0.02)
+    parser.add_argument("--rehearse", type=float, default=1.0, help="share of the pairs of teams that --start was taught already")
     parser.add_argument("--public-share", type=float, default=1.0)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--freeze", type=int, default=0, help="so many of the first layers are taught no more")
@@ -172,13 +173,17 @@ def main() -> None:
         some = pairs_of(pool, orders, rng, options.spare)
         rng.shuffle(some)
         pairs += some[: int(len(some) * options.public_share)]
+    start = torch.load(options.start, map_location="cpu") if options.start else {}
+    known = set(start.get("teams", []))
     for _ in range(options.repeat):
         for pool, orders in zip(taught, near, strict=False):
-            pairs += pairs_of(pool, orders, rng)
+            some = pairs_of(pool, orders, rng)
+            pairs += rng.sample(some, int(len(some) * options.rehearse)) if pool.name in known else some
+    teams = sorted(known | {pool.name for pool in taught})
     reader = Reader(body, [int(i) for i in options.layers.split(",")], options.dropout).to(device).train()
     reader.freeze(options.freeze)
     if options.start:
-        reader.load_state_dict(torch.load(options.start, map_location=device)["reader"], strict=False)
+        reader.load_state_dict(start["reader"], strict=False)
     steps = batches(pairs, encode, body, rng)
     total = max(1, int(len(steps) * options.epochs))
     say(f"{len(pairs)} pairs, {sum(y for _, _, y in pairs)} right; {len(steps)} batches, {total} steps on {device}")
@@ -196,7 +201,7 @@ def main() -> None:
 
     def save(step: int) -> None:
         part = state.with_suffix(".part")
-        torch.save({"reader": reader.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, part)
+        torch.save({"reader": reader.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "teams": teams}, part)
         part.replace(state)
 
     for step in range(first, total):
