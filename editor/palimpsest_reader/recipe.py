@@ -1,4 +1,4 @@
-"""The whole training by one command: fetches the body, teaches in stages, writes the weights. Run again, it goes on where it stopped.
+"""The whole training by one command: fetches the body, teaches in stages and what is near enough to be read, writes the weights. Run again, it goes on where it stopped.
 
 `npm run train:reader -- --public DIR` (the public development sets; without them only our corpus is taught).
 """
@@ -69,7 +69,11 @@ def main() -> None:
             command = [sys.executable, "-m", "palimpsest_reader.train", "--body", str(body), "--out", str(out), *start, *arguments]
             subprocess.run(command, check=True, cwd=HERE.parent)
         before = out
+    nearness = ROOT / "calibration" / "nearness.json"
+    public = [] if options.public is None else ["--public", str(options.public)]
+    command = [sys.executable, "-m", "palimpsest_reader.nearness", "--body", str(body), "--corpus", str(ROOT / "corpus"), *public]
     if not options.quick:
+        subprocess.run([*command, "--out", str(nearness)], check=True, cwd=HERE.parent)
         shutil.copyfile(before / "reader.safetensors", ROOT / "calibration" / "reader.safetensors")
         print("wrote calibration/reader.safetensors; now: npm run seal:reader, then npm run fit-gate")
 

@@ -114,4 +114,12 @@ async function drawnIn(
   return { link: edit && { edit, score: best.score * last.score, hop }, considered }
 }
 
-const UNNAMED = { similarity: null, name: null, earlier: false, counter: false, outdone: false, key: null } as const
+const UNNAMED = {
+  similarity: null,
+  nearness: null,
+  name: null,
+  earlier: false,
+  counter: false,
+  outdone: false,
+  key: null,
+} as const

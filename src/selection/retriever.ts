@@ -8,6 +8,7 @@ import type { HeldEdit, VectorHit } from '../memory/memory.ts'
 import { product } from '../memory/vector-index.ts'
 import type { SelectionQuery } from '../request.ts'
 import { NameIndex, type NameMatch } from './names.ts'
+import { type Nearness, nearnessFor } from './nearness.ts'
 import { conversationEnd, earlierOf, editText, partsOf } from './text.ts'
 
 /** What retrieval needs of the memory. */
@@ -32,6 +33,8 @@ export interface Candidate {
   readonly edit: Edit
   /** Best cosine of a part of the message and a key of the edit; null: the vector index did not offer it. */
   readonly similarity: number | null
+  /** Log-odds that it is worth reading (`Nearness`), the best part of the message; null: it is not among the nearest. */
+  readonly nearness: number | null
   /** Where the message names the subject; null: nowhere. */
   readonly name: NameMatch | null
   /** Only an earlier turn names the subject. */
@@ -48,21 +51,20 @@ export interface Candidate {
   readonly outdone: boolean
 }
 
-/** Nearest vectors looked at, for each part of a message. */
-const NEAREST = 12
+/** Edits nearest to each part of a message that are looked at, by cosine and by nearness each. */
+const NEAREST = 16
 /** Candidates that the reader reads: each costs some milliseconds. */
-const READ_CANDIDATES = 6
-/** One that promises less than the best by more than this is not read. */
-const BEHIND = 0.25
+const READ_CANDIDATES = 8
+/** Log-odds by which one that is not named may promise less than the nearest and still be read; … */
+const BEHIND_NEAREST = 3
+/** … and any one less than the best, what its name adds included. */
+const BEHIND_BEST = 7
 /** Candidates kept for `explain` and as raw material of demonstrations. */
 const KEPT_CANDIDATES = 24
-/** Least cosine, by embedder, at which an edit whose subject is not named is read. */
-const PLAUSIBLE: Readonly<Record<string, number>> = { 'multilingual-e5-small': 0.79, 'all-minilm-l6-v2': 0.3 }
-const USUALLY_PLAUSIBLE = 0.8
 /** Cosine to a counterexample from which on a rule for every message stands back. */
 const COUNTERED = 0.93
-/** What a name adds to a cosine, for the order of reading. */
-const NAMED = { here: 0.2, earlier: 0.1, loosely: 0.13 } as const
+/** Log-odds that a name adds, for the order of reading. One that is named in full is always plausible. */
+const NAMED = { here: 5, earlier: 2.5, loosely: 3 } as const
 /** Earlier turns, the assistant's too, in which names are sought. */
 const EARLIER_TURNS = 4
 /** Longest text in which names are sought, characters from its beginning and end each. */
@@ -74,7 +76,7 @@ export class Retriever {
   readonly #embedder: Embedder
   readonly #reader: PairReader
   readonly #now: () => number
-  readonly #plausible: number
+  readonly #nearness: Nearness
   readonly #names = new Map<string, NameIndex>()
   /** Ids of rules that hold for every message. */
   readonly #always = new Map<string, Set<string>>()
@@ -87,7 +89,7 @@ export class Retriever {
     this.#embedder = embedder
     this.#reader = reader
     this.#now = options.now
-    this.#plausible = PLAUSIBLE[embedder.name] ?? USUALLY_PLAUSIBLE
+    this.#nearness = nearnessFor(embedder)
     this.#turns = new LRUCache({ maxSize: options.cacheBytes, sizeCalculation: (c) => 256 + c.length * 2_048 })
     for (const tenant of source.tenants()) this.#add(tenant, source.all(tenant))
     source.onChange(({ tenant, added }) => this.#add(tenant, added))
@@ -146,6 +148,7 @@ export class Retriever {
       const had = found.get(id) ?? {
         edit,
         similarity: null,
+        nearness: null,
         name: null,
         earlier: false,
         logit: null,
@@ -154,10 +157,11 @@ export class Retriever {
         outdone: false,
         read: by.read,
       }
-      const nearer = by.similarity != null && by.similarity > (had.similarity ?? -1)
+      const nearer = by.nearness != null && by.nearness > (had.nearness ?? Number.NEGATIVE_INFINITY)
       found.set(id, {
         ...had,
-        similarity: nearer ? (by.similarity as number) : had.similarity,
+        similarity: higher(by.similarity, had.similarity),
+        nearness: higher(by.nearness, had.nearness),
         read: nearer && had.name === null ? by.read : had.read,
         name: had.name ?? by.name ?? null,
         earlier: had.earlier || by.earlier === true,
@@ -180,14 +184,20 @@ export class Retriever {
     )
     for (const [i, { read }] of searched.entries()) {
       const vector = vectors[i]
-      const near = vector === undefined ? [] : this.#source.search(query.tenant, vector, NEAREST, query.asOf)
-      for (const { editId, similarity } of near) offer(editId, { similarity, read })
+      if (vector === undefined) continue
+      for (const { editId, similarity } of this.#source.search(query.tenant, vector, NEAREST, query.asOf))
+        offer(editId, { similarity, read })
+      const { direction, norm } = this.#nearness.towards(vector)
+      for (const { editId, similarity } of this.#source.search(query.tenant, direction, NEAREST, query.asOf))
+        offer(editId, { nearness: norm * similarity + this.#nearness.bias, read })
     }
     for (const id of this.#always.get(query.tenant) ?? []) offer(id, { read: whole })
-    const promise = (c: Candidate) => promiseOf(c, this.#plausible)
+    const promise = (c: Candidate) => promiseOf(c, this.#nearness.least)
     const ranked = [...found.values()].sort((a, b) => promise(b) - promise(a))
-    const least = Math.max(this.#plausible, Math.max(0, ...ranked.filter((c) => !c.edit.always).map(promise)) - BEHIND)
-    const plausible = ranked.filter((c) => !c.edit.always && promise(c) >= least).slice(0, READ_CANDIDATES)
+    const plausible = plausibleOf(
+      ranked.filter((c) => !c.edit.always),
+      this.#nearness.least,
+    )
     const logits =
       plausible.length === 0
         ? []
@@ -267,12 +277,30 @@ export class Retriever {
   }
 }
 
-/** How much a candidate promises before it is read: its cosine, and what a name adds. One that is named in full is always plausible. */
-function promiseOf({ similarity, name, earlier }: Candidate, plausible: number): number {
-  const least = plausible - NAMED.earlier
-  const near = name !== null || earlier ? Math.max(similarity ?? least, least) : (similarity ?? 0)
+/** How much a candidate promises before it is read: its nearness, and what a name adds. */
+function promiseOf({ nearness, name, earlier }: Candidate, least: number): number {
+  const lowest = least - NAMED.earlier
+  if (name === null && !earlier) return nearness ?? Number.NEGATIVE_INFINITY
+  const near = Math.max(nearness ?? lowest, lowest)
   if (name?.kind === 'exact' || name?.kind === 'alias') return near + NAMED.here
   return near + (name === null ? 0 : NAMED.loosely * name.coverage) + (earlier ? NAMED.earlier : 0)
+}
+
+/** Which of them are read. `ranked`: the most promising first. */
+function plausibleOf(ranked: readonly Candidate[], least: number): Candidate[] {
+  const nearest = Math.max(...ranked.map(({ nearness }) => nearness ?? Number.NEGATIVE_INFINITY))
+  const best = ranked[0] === undefined ? 0 : promiseOf(ranked[0], least)
+  return ranked
+    .filter((c) => {
+      const promise = promiseOf(c, least)
+      const named = c.name !== null || c.earlier
+      return promise >= Math.max(least, best - BEHIND_BEST) && (named || promise >= nearest - BEHIND_NEAREST)
+    })
+    .slice(0, READ_CANDIDATES)
+}
+
+function higher(a: number | null | undefined, b: number | null): number | null {
+  return a == null ? b : b === null ? a : Math.max(a, b)
 }
 
 function ends(text: string): string {

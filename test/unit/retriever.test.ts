@@ -90,7 +90,7 @@ describe('what the reader is asked about', () => {
   it('is bounded, whatever the memory holds', async () => {
     const many = Array.from({ length: 40 }, (_, i) => lumora(`e${i}`, `The thing number ${i} of Lumora is`))
     const { read, offered } = await start(many)
-    expect((await read('What about Lumora?')).length).toBe(6)
+    expect((await read('What about Lumora?')).length).toBe(8)
     expect((await offered('What about Lumora?')).candidates.length).toBeLessThanOrEqual(24)
   })
 

@@ -56,7 +56,18 @@ describe('of edits that say the same in other words', () => {
   ]
   const calibration = { bias: 0, weights: { reader: 1, named: 0, loosely: 0, earlier: 0 }, threshold: 0.5 }
   const candidate = (of: Edit, logit: number | null, over: Partial<Candidate> = {}): Candidate => ({
-    ...{ edit: of, similarity: 0.5, name: null, earlier: false, logit, read: 'q', key: null, counter: false, outdone: false },
+    ...{
+      edit: of,
+      similarity: 0.5,
+      nearness: 0,
+      name: null,
+      earlier: false,
+      logit,
+      read: 'q',
+      key: null,
+      counter: false,
+      outdone: false,
+    },
     ...over,
   })
   const query = { model: 'm', messages: [], tenant: 'default', edits: { kind: 'on' }, tags: [] } as const

@@ -253,6 +253,7 @@ describe('the gate', () => {
     ...{
       edit: edit(id),
       similarity: 0.5,
+      nearness: 0,
       name: null,
       earlier: false,
       logit: 0,
