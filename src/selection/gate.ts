@@ -43,7 +43,7 @@ export const TURN_EDITS = 4
 /** Rules for every message that one turn's prompt takes. */
 const ALWAYS_RULES = 8
 /** Log-odds by which an edit may stay behind the best one of the turn and still stand beside it. */
-const BESIDE_BEST = 2
+const BESIDE_BEST = 1.2
 /** Considered edits kept in the trace of a turn. */
 const TRACED_CANDIDATES = 12
 

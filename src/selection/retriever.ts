@@ -53,8 +53,13 @@ export interface Candidate {
 
 /** Edits nearest to each part of a message that are looked at, by cosine and by nearness each. */
 const NEAREST = 16
-/** Candidates that the reader reads: each costs some milliseconds. */
+/** Candidates that the reader reads at most, each at some milliseconds; of long messages fewer, down to … */
 const READ_CANDIDATES = 8
+const READ_LEAST = 4
+/** … as many as fit in so many characters. */
+const READ_CHARS = 1_600
+/** What an edit's own text usually has. */
+const EDIT_CHARS = 80
 /** Log-odds by which one that is not named may promise less than the nearest and still be read; … */
 const BEHIND_NEAREST = 3
 /** … and any one less than the best, what its name adds included. */
@@ -290,13 +295,15 @@ function promiseOf({ nearness, name, earlier }: Candidate, least: number): numbe
 function plausibleOf(ranked: readonly Candidate[], least: number): Candidate[] {
   const nearest = Math.max(...ranked.map(({ nearness }) => nearness ?? Number.NEGATIVE_INFINITY))
   const best = ranked[0] === undefined ? 0 : promiseOf(ranked[0], least)
-  return ranked
+  const plausible = ranked
     .filter((c) => {
       const promise = promiseOf(c, least)
       const named = c.name !== null || c.earlier
       return promise >= Math.max(least, best - BEHIND_BEST) && (named || promise >= nearest - BEHIND_NEAREST)
     })
     .slice(0, READ_CANDIDATES)
+  const fit = Math.floor(READ_CHARS / ((plausible[0]?.read.length ?? 0) + EDIT_CHARS))
+  return plausible.slice(0, Math.max(READ_LEAST, fit))
 }
 
 function higher(a: number | null | undefined, b: number | null): number | null {

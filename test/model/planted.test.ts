@@ -59,11 +59,13 @@ const ASKED = [
   'Translate good morning into French.',
   'How do I boil an egg?',
   'What is two plus two?',
-  'Can you help me write a letter to the people of my city?',
   'What is the tallest mountain in the world?',
   'Name a good book about water.',
   'What is your name?',
 ]
+
+/** Four apply to it: its words are the aliases of one (docs/LOG.md, 2026-11-28). */
+const LETTER = 'Can you help me write a letter to the people of my city?'
 
 needing(THERE, MODELS)('planted edits', { timeout: 120_000 }, () => {
   const folder = mkdtempSync(join(tmpdir(), 'palimpsest-planted-'))
@@ -99,11 +101,14 @@ needing(THERE, MODELS)('planted edits', { timeout: 120_000 }, () => {
       for (const id of ['asked', 'wordings', 'alike', 'long']) expect(await applying(question), question).not.toContain(id)
   })
 
-  // The right value, which today's reader and gate miss in 3 of 10 questions (docs/LOG.md, 2026-11-28): it comes back as the reader learns.
-  it.skip('of everyday words and bulk names apply to none either', async () => {
+  it('of everyday words and bulk names apply to none either', async () => {
     const found: Record<string, string[]> = {}
     for (const question of ASKED) found[question] = await applying(question)
     expect(found).toEqual(Object.fromEntries(ASKED.map((question) => [question, []])))
+  })
+
+  it.fails('apply to no message that is made of their aliases: the right value, which is still missed', async () => {
+    expect(await applying(LETTER)).toEqual([])
   })
 
   it('that apply to everyday messages are pointed out by a rehearsal, and refused by verify', async () => {
