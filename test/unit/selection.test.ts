@@ -309,7 +309,7 @@ describe('the gate', () => {
 
   it('takes no edit that is needed much less clearly than the best', () => {
     expect(
-      reasons([candidate('best', { logit: 4 }), candidate('beside', { logit: 2.5 }), candidate('behind', { logit: 1.5 })]),
+      reasons([candidate('best', { logit: 4 }), candidate('beside', { logit: 3 }), candidate('behind', { logit: 1.5 })]),
     ).toEqual({
       ...{ best: 'selected', beside: 'selected', behind: 'outranked' },
     })
