@@ -10,8 +10,10 @@ import { PACKAGE_ROOT } from '../package-root.ts'
  * keys the highest. So one search of the vector index, in that direction, ranks a whole memory.
  */
 export interface Nearness {
-  /** Least log-odds at which an edit that is not named is read. */
+  /** Least log-odds at which an edit that is not named is read, … */
   readonly least: number
+  /** … or least cosine: what was learned knows messages of the forms that were taught. */
+  readonly close: number
   readonly bias: number
   /** `direction`: a unit vector. */
   towards(message: Float32Array): { readonly direction: Float32Array; readonly norm: number }
@@ -30,6 +32,9 @@ const schema = z
   .refine(({ width, rank, query, key }) => query.length === width * rank && key.length === width * rank, {
     error: 'query and key are not of rank × width numbers',
   })
+
+/** Least cosine, by embedder, that everyday messages hardly reach with a team's edits (2 of 100). */
+const CLOSE: Readonly<Record<string, number>> = { 'multilingual-e5-small': 0.84 }
 
 const FILE = join(PACKAGE_ROOT, 'calibration', 'nearness.json')
 
@@ -50,11 +55,11 @@ export function nearnessFor(embedder: { readonly name: string; readonly dimensio
   const { width, rank, scale, bias, least, query, key } = parsed.data
   if (embedder.name !== parsed.data.embedder || embedder.dimensions !== width) {
     const { slope, from } = UNLEARNED[embedder.name] ?? USUAL
-    return { least: 0, bias: -slope * from, towards: (message) => ({ direction: message, norm: slope }) }
+    return { ...{ least: 0, close: from, bias: -slope * from }, towards: (message) => ({ direction: message, norm: slope }) }
   }
   const row = (all: Float32Array, r: number) => all.subarray(r * width, (r + 1) * width)
   return {
-    ...{ least, bias },
+    ...{ least, bias, close: CLOSE[embedder.name] ?? 1 },
     towards: (message) => {
       const direction = message.map((value) => scale * value)
       for (let r = 0; r < rank; r++) {

@@ -201,7 +201,7 @@ export class Retriever {
     const ranked = [...found.values()].sort((a, b) => promise(b) - promise(a))
     const plausible = plausibleOf(
       ranked.filter((c) => !c.edit.always),
-      this.#nearness.least,
+      this.#nearness,
     )
     const logits =
       plausible.length === 0
@@ -292,14 +292,15 @@ function promiseOf({ nearness, name, earlier }: Candidate, least: number): numbe
 }
 
 /** Which of them are read. `ranked`: the most promising first. */
-function plausibleOf(ranked: readonly Candidate[], least: number): Candidate[] {
+function plausibleOf(ranked: readonly Candidate[], { least, close }: Nearness): Candidate[] {
   const nearest = Math.max(...ranked.map(({ nearness }) => nearness ?? Number.NEGATIVE_INFINITY))
   const best = ranked[0] === undefined ? 0 : promiseOf(ranked[0], least)
   const plausible = ranked
     .filter((c) => {
       const promise = promiseOf(c, least)
-      const named = c.name !== null || c.earlier
-      return promise >= Math.max(least, best - BEHIND_BEST) && (named || promise >= nearest - BEHIND_NEAREST)
+      if (promise < best - BEHIND_BEST) return false
+      if (c.name !== null || c.earlier) return promise >= least
+      return promise >= nearest - BEHIND_NEAREST && (promise >= least || (c.similarity ?? 0) >= close)
     })
     .slice(0, READ_CANDIDATES)
   const fit = Math.floor(READ_CHARS / ((plausible[0]?.read.length ?? 0) + EDIT_CHARS))
