@@ -216,6 +216,9 @@ async function furnish({ send, dataDir }: Apart): Promise<Ids> {
   const more = await made('edits', '/v1/edits', [{ ...edit, id: 'more', prompt: `${MARK} lives in` }])
   await made('edits', '/v1/rollouts', { id: 'rolled', batch: more.id, seed: MARK })
   await made('admin', '/v1/handoffs', { id: 'job', method: 'memit', edits: ['held'] })
+  // There is no editor, so it ends by itself; as long as it runs nothing is taken in, for any tenant.
+  const isOver = async () => !['queued', 'running'].includes((await send('mine', 'admin', 'GET', '/v1/handoffs/job')).json.state)
+  await expect.poll(isOver).toBe(true)
   const { id: response } = await made('inference', '/v1/responses', { model: MODEL, input: `Who is ${MARK}?` })
   const { id: completion } = await made('inference', '/v1/chat/completions', { model: MODEL, messages })
   return { batch, response, completion }
