@@ -216,7 +216,8 @@ async function furnish({ send, dataDir }: Apart): Promise<Ids> {
   const more = await made('edits', '/v1/edits', [{ ...edit, id: 'more', prompt: `${MARK} lives in` }])
   await made('edits', '/v1/rollouts', { id: 'rolled', batch: more.id, seed: MARK })
   await made('admin', '/v1/handoffs', { id: 'job', method: 'memit', edits: ['held'] })
-  // There is no editor, so it ends by itself; as long as it runs nothing is taken in, for any tenant.
+  // As long as one runs nothing is taken in, for any tenant; and one that ends well makes an adapter.
+  await send('mine', 'admin', 'POST', '/v1/handoffs/job/cancel')
   const isOver = async () => !['queued', 'running'].includes((await send('mine', 'admin', 'GET', '/v1/handoffs/job')).json.state)
   await expect.poll(isOver).toBe(true)
   const { id: response } = await made('inference', '/v1/responses', { model: MODEL, input: `Who is ${MARK}?` })
@@ -277,7 +278,7 @@ describe('objects of another tenant', () => {
     expect((await mine('GET', '/v1/adapters')).json.data.map(({ id }: Body) => id)).toContain('held')
     expect((await mine('PATCH', '/v1/adapters/held', { scale: 2 })).json.scale).toBe(2)
     const copied = await mine('POST', '/v1/adapters', { id: 'copy', path: 'adapters/held/adapter.gguf', base_sha256: BASE })
-    expect(copied.status).toBe(201)
+    expect(copied.status, copied.text).toBe(201)
     const models = await apart.send('mine', 'inference', 'GET', '/v1/models')
     expect(models.text).toContain(through)
     expect(
