@@ -58,6 +58,8 @@ const READ_CANDIDATES = 8
 const READ_LEAST = 4
 /** … as many as fit in so many characters. */
 const READ_CHARS = 1_600
+/** Nearest by the cosine that are read whatever was learned of nearness. */
+const READ_BY_COSINE = 2
 /** What an edit's own text usually has. */
 const EDIT_CHARS = 80
 /** Log-odds by which one that is not named may promise less than the nearest and still be read; … */
@@ -295,16 +297,18 @@ function promiseOf({ nearness, name, earlier }: Candidate, least: number): numbe
 function plausibleOf(ranked: readonly Candidate[], { least, close }: Nearness): Candidate[] {
   const nearest = Math.max(...ranked.map(({ nearness }) => nearness ?? Number.NEGATIVE_INFINITY))
   const best = ranked[0] === undefined ? 0 : promiseOf(ranked[0], least)
-  const plausible = ranked
-    .filter((c) => {
-      const promise = promiseOf(c, least)
-      if (promise < best - BEHIND_BEST) return false
-      if (c.name !== null || c.earlier) return promise >= least
-      return promise >= nearest - BEHIND_NEAREST && (promise >= least || (c.similarity ?? 0) >= close)
-    })
-    .slice(0, READ_CANDIDATES)
+  const byCosine = ranked
+    .filter(({ similarity }) => similarity !== null && similarity >= close)
+    .sort((a, b) => (b.similarity ?? 0) - (a.similarity ?? 0))
+    .slice(0, READ_BY_COSINE)
+  const plausible = ranked.filter((c) => {
+    const promise = promiseOf(c, least)
+    if (promise < best - BEHIND_BEST) return false
+    if (c.name !== null || c.earlier) return promise >= least
+    return (promise >= least && promise >= nearest - BEHIND_NEAREST) || byCosine.includes(c)
+  })
   const fit = Math.floor(READ_CHARS / ((plausible[0]?.read.length ?? 0) + EDIT_CHARS))
-  return plausible.slice(0, Math.max(READ_LEAST, fit))
+  return plausible.slice(0, Math.min(READ_CANDIDATES, Math.max(READ_LEAST, fit)))
 }
 
 function higher(a: number | null | undefined, b: number | null): number | null {
