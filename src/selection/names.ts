@@ -76,6 +76,11 @@ export class NameIndex {
   /** Words of the longest name that begins with a word. */
   readonly #longest = new Map<string, number>()
 
+  /** Edits ever added. */
+  get edits(): number {
+    return this.#namesOf.size
+  }
+
   add(edit: Edit): void {
     for (const name of this.#namesOf.get(edit.id) ?? []) name.edits.delete(edit.id)
     const own = [edit.subject, ...edit.aliases].flatMap((text, i) => this.#name(text, i === 0 ? 'exact' : 'alias') ?? [])

@@ -307,6 +307,15 @@ describe('the gate', () => {
     expect(verdict.map((v) => v.reason)).toEqual([...Array(TURN_EDITS).fill('selected'), 'over_limit', 'over_limit'])
   })
 
+  it('asks more of an edit that is not named the more edits there are', () => {
+    const scores = [1, 1_000, 10_000, 100_000].map((among) => score(candidate('a', { logit: 2, among }), PLAIN))
+    expect(scores).toEqual(scores.toSorted((a, b) => b - a))
+    expect(new Set(scores).size).toBe(4)
+    const name = { editId: 'a', start: 0, end: 1, kind: 'exact', coverage: 1 } as const
+    const named = [1, 100_000].map((among) => score(candidate('a', { logit: 2, name, among }), PLAIN))
+    expect(named[0]).toBe(named[1])
+  })
+
   it('takes no edit that is needed much less clearly than the best', () => {
     expect(
       reasons([candidate('best', { logit: 4 }), candidate('beside', { logit: 3 }), candidate('behind', { logit: 1.5 })]),
