@@ -45,11 +45,12 @@ const ALWAYS_RULES = 8
 /** Log-odds by which an edit may stay behind the best one of the turn and still stand beside it. */
 const BESIDE_BEST = 1.2
 /**
- * Log-odds that an edit which the message does not name loses in a memory of n edits: CROWD · log(1 + n / 1000). The nearest of ten thousand is
+ * Log-odds that an edit which the message does not name loses in a memory of n edits: CROWD · log(1 + (n - 100) / 1000). The nearest of ten thousand is
  * nearer by chance than the nearest of a team's twenty, and the gate is fitted on teams.
  */
 const CROWD = 0.7
 const CROWDED_EDITS = 1_000
+const TEAM_EDITS = 100
 /** Considered edits kept in the trace of a turn. */
 const TRACED_CANDIDATES = 12
 
@@ -69,7 +70,7 @@ export function score(candidate: Candidate, { bias, weights }: Calibration): num
   if (candidate.logit === null || candidate.outdone) return 0
   const evidence = evidenceOf(candidate)
   const unnamed = candidate.earlier ? 0 : 1 - Math.max(evidence.named, evidence.loosely)
-  const crowd = CROWD * unnamed * Math.log1p((candidate.among ?? 1) / CROWDED_EDITS)
+  const crowd = CROWD * unnamed * Math.log1p(Math.max(0, (candidate.among ?? 1) - TEAM_EDITS) / CROWDED_EDITS)
   return 1 / (1 + Math.exp(crowd - EVIDENCE.reduce((sum, name) => sum + weights[name] * evidence[name], bias)))
 }
 
