@@ -63,12 +63,17 @@ def lines(path: Path) -> list[dict]:
     return out
 
 
-def corpus_pools(folder: Path) -> list[Pool]:
-    """One pool a team. `also`: ids of further edits that a message needs; a near miss may be in scope of one (`is`)."""
+def corpus_teams(folder: Path) -> dict[str, list[dict]]:
+    """The corpus' records by team."""
     teams: dict[str, list[dict]] = {}
     for file in sorted(folder.glob("*.jsonl")):
         for record in lines(file):
             teams.setdefault(record["team"], []).append(record)
+    return teams
+
+
+def corpus_pools(teams: dict[str, list[dict]]) -> list[Pool]:
+    """One pool a team. `also`: ids of further edits that a message needs; a near miss may be in scope of one (`is`)."""
     pools = []
     for name, records in teams.items():
         pool = Pool(name)

@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 
 from .body import read_body
-from .data import Pool, corpus_pools, held_out, lines, public_pool
+from .data import Pool, corpus_pools, corpus_teams, held_out, public_pool
 from .nearest import embed
 from .text import normalized
+from .train import seeded
 
 RANK = 64
 PASSES = 30
@@ -26,6 +27,8 @@ DECAY = 3e-4
 #: weights of right edits, of everyday messages, and of other teams' edits
 RIGHT, EVERYDAY, OTHERS = 6.0, 1.5, 0.05
 KEPT = 0.98
+#: cosine from which the few nearest by it are read whatever was learned: other forms and languages than those taught
+CLOSE = 0.82
 ALIAS_KEYS = 2
 DECOYS = 300
 
@@ -80,18 +83,10 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--public", type=Path, help="folder of the public development sets")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
-    rng = random.Random(options.seed)
+    options, rng = seeded(parser)
     began = time.monotonic()
-    records: dict[str, list[dict]] = {}
-    for file in sorted(options.corpus.glob("*.jsonl")):
-        for record in lines(file):
-            records.setdefault(record["team"], []).append(record["edit"])
-    teams = [Team(pool, [keys_of(edit) for edit in records[pool.name]]) for pool in corpus_pools(options.corpus)]
+    records = corpus_teams(options.corpus)
+    teams = [Team(pool, [keys_of(record["edit"]) for record in records[pool.name]]) for pool in corpus_pools(records)]
     everyday: list[str] = []
     if options.public:
         pool = public_pool(options.public, rng, DECOYS)
@@ -147,7 +142,7 @@ def main() -> None:
         first = {k: round(100 * float(np.mean(np.array(ranks) < k)), 1) for k in (1, 6, 8)} if ranks else {}
     pack = lambda matrix: base64.b64encode(matrix.detach().numpy().astype("<f4").tobytes()).decode()  # noqa: E731
     out = {"embedder": "multilingual-e5-small", "width": width, "rank": RANK, "scale": round(scale.item(), 4)}
-    out |= {"bias": round(bias.item(), 4), "least": round(least, 3), "query": pack(u.T.contiguous()), "key": pack(w.T.contiguous())}
+    out |= {"bias": round(bias.item(), 4), "least": round(least, 3), "close": CLOSE, "query": pack(u.T.contiguous()), "key": pack(w.T.contiguous())}
     options.out.write_text(json.dumps(out, indent=1) + "\n")
     print(f"[{time.monotonic() - began:.0f} s] held-out teams, right edit among the first: {first}; least {least:.2f}")
 

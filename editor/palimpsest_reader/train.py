@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from .body import read_body, tokenizer
-from .data import Pool, corpus_pools, held_out, public_pool
+from .data import Pool, corpus_pools, corpus_teams, held_out, public_pool
 from .export import export
 from .nearest import embed, nearest
 from .network import Reader
@@ -131,6 +131,16 @@ def report(reader: Reader, pools: list[Pool], near: list[np.ndarray], encode, bo
     return {name: f"{100 * a / b:.1f} ({b})" for name, (a, b) in sorted(tally.items())}
 
 
+def seeded(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, random.Random]:
+    """What was typed, --seed and --threads among it; torch has both."""
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    return options, random.Random(options.seed)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--body", type=Path, required=True, help="the 4-bit file of multilingual-e5-small")
@@ -150,19 +160,14 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--freeze", type=int, default=0, help="so many of the first layers are taught no more")
     parser.add_argument("--keep-all", action="store_true", help="teach the held-out teams too")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
-    rng = random.Random(options.seed)
+    options, rng = seeded(parser)
     options.out.mkdir(parents=True, exist_ok=True)
     body = read_body(options.body)
     encode = tokenizer(body)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     began = time.monotonic()
     say = lambda text: print(f"[{time.monotonic() - began:7.1f} s] {text}", flush=True)  # noqa: E731
-    own = corpus_pools(options.corpus) if options.corpus else []
+    own = corpus_pools(corpus_teams(options.corpus)) if options.corpus else []
     taught = [p for p in own if options.keep_all or not held_out(p)]
     kept = [p for p in own if held_out(p)]
     public = [public_pool(options.public, rng, options.counterfact)] if options.public else []

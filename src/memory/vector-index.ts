@@ -120,7 +120,7 @@ export class Arena {
 
 /** Scalar product of two vectors by themselves; 0 where one is missing. */
 export function product(a: Float32Array | undefined, b: Float32Array | undefined): number {
-  return a === undefined || b === undefined ? 0 : a.reduce((sum, x, i) => sum + x * (b[i] ?? 0), 0)
+  return a === undefined || b === undefined ? 0 : dot(a, 0, b)
 }
 
 /** A product of unit vectors without what rounding added beyond the ends. */

@@ -27,13 +27,11 @@ const matrix = z.base64().transform((text) => {
 const schema = z
   .strictObject({
     ...{ embedder: z.string(), width: z.int().positive(), rank: z.int().positive() },
-    ...{ scale: z.number(), bias: z.number(), least: z.number(), query: matrix, key: matrix },
+    ...{ scale: z.number(), bias: z.number(), least: z.number(), close: z.number(), query: matrix, key: matrix },
   })
   .refine(({ width, rank, query, key }) => query.length === width * rank && key.length === width * rank, {
     error: 'query and key are not of rank × width numbers',
   })
-
-const CLOSE: Readonly<Record<string, number>> = { 'multilingual-e5-small': 0.82 }
 
 const FILE = join(PACKAGE_ROOT, 'calibration', 'nearness.json')
 
@@ -51,19 +49,20 @@ export function nearnessFor(embedder: { readonly name: string; readonly dimensio
     const where = [file, ...(issue?.path ?? [])].join(': ')
     throw new PalimpsestError('invalid_value', `${where}: ${issue?.message}. Make it again: npm run train:reader.`)
   }
-  const { width, rank, scale, bias, least, query, key } = parsed.data
+  const { width, rank, scale, bias, least, close, query, key } = parsed.data
   if (embedder.name !== parsed.data.embedder || embedder.dimensions !== width) {
     const { slope, from } = UNLEARNED[embedder.name] ?? USUAL
     return { ...{ least: 0, close: from, bias: -slope * from }, towards: (message) => ({ direction: message, norm: slope }) }
   }
   const row = (all: Float32Array, r: number) => all.subarray(r * width, (r + 1) * width)
   return {
-    ...{ least, bias, close: CLOSE[embedder.name] ?? 1 },
+    ...{ least, bias, close },
     towards: (message) => {
       const direction = message.map((value) => scale * value)
       for (let r = 0; r < rank; r++) {
         const by = product(row(query, r), message)
-        for (const [i, value] of row(key, r).entries()) direction[i] = (direction[i] as number) + by * value
+        const towards = row(key, r)
+        for (let i = 0; i < width; i++) direction[i] = (direction[i] as number) + by * (towards[i] as number)
       }
       const norm = Math.sqrt(product(direction, direction))
       return { direction: direction.map((value) => value / norm), norm }

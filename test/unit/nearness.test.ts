@@ -8,7 +8,17 @@ const folder = mkdtempSync(join(tmpdir(), 'palimpsest-nearness-'))
 afterAll(() => rmSync(folder, { recursive: true }))
 const packed = (...numbers: number[]) => Buffer.from(new Float32Array(numbers).buffer).toString('base64')
 /** U = (1, 2, 0)ᵀ and W = (0, 1, 1)ᵀ, of rank 1 over vectors of width 3. */
-const FORM = { embedder: 'e', width: 3, rank: 1, scale: 10, bias: -4, least: -2, query: packed(1, 2, 0), key: packed(0, 1, 1) }
+const FORM = {
+  embedder: 'e',
+  width: 3,
+  rank: 1,
+  scale: 10,
+  bias: -4,
+  least: -2,
+  close: 0.9,
+  query: packed(1, 2, 0),
+  key: packed(0, 1, 1),
+}
 function file(content: object): string {
   const path = join(folder, `${Math.random()}.json`)
   writeFileSync(path, JSON.stringify(content))
