@@ -2,9 +2,11 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { z } from 'zod'
 import type { Config } from '../config.ts'
 import type { Engine } from '../engine/engine.ts'
 import { openScripted } from '../engine/scripted.ts'
+import { PalimpsestError } from '../errors.ts'
 import type { Tick } from '../evaluate/run.ts'
 import type { Limits } from '../gateway.ts'
 import { cachedEmbedder } from '../memory/embed-cache.ts'
@@ -16,6 +18,23 @@ import { openWeights } from './weights.ts'
 
 /** Vectors of every probe and masked text of a large run. */
 const EMBED_CACHE_BYTES = 256 * 1024 * 1024
+
+/** What was typed, checked. Throws `invalid_value`, naming the flag. */
+export function readTyped<T extends z.ZodType>(schema: T, options: Record<string, unknown>): z.output<T> {
+  const parsed = schema.safeParse(options)
+  if (parsed.success) return parsed.data
+  const [issue] = parsed.error.issues
+  const flag = `--${String(issue?.path[0]).replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
+  throw new PalimpsestError('invalid_value', `${flag}: ${issue?.message}.`, { param: flag })
+}
+
+/** Selection alone has no model to ask. Throws `invalid_value`. */
+export function checkNoModel({ multiHop }: Config<Limits>): void {
+  if (multiHop === 'model')
+    throw new PalimpsestError('invalid_value', '--selection asks no model: give --multi-hop chain or off.', {
+      param: '--multi-hop',
+    })
+}
 
 /** What has to be closed at the end, the last opened first. */
 export type Closing = (() => Promise<unknown>)[]

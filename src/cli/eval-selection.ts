@@ -15,7 +15,7 @@ import { answeredText, type FiringAbout, firingText } from '../evaluate/firing/t
 import { indexed, readDistractors } from '../evaluate/prepare.ts'
 import type { Limits } from '../gateway.ts'
 import { Bar } from '../models/progress.ts'
-import { type Closing, openScratch, ticker, withoutModel } from './eval-parts.ts'
+import { type Closing, checkNoModel, openScratch, readTyped, ticker, withoutModel } from './eval-parts.ts'
 import { printable } from './table.ts'
 import { choose } from './weights.ts'
 
@@ -48,7 +48,6 @@ const Typed = z.object({
     .max(4_096)
     .default(ANSWER_TOKENS),
 })
-type Typed = z.output<typeof Typed>
 
 export function addFiringOptions(command: Command): void {
   command
@@ -65,11 +64,8 @@ export function addFiringOptions(command: Command): void {
 
 /** Opens a memory, asks everything, writes the report; returns what to print. */
 export async function firing(options: Record<string, unknown>, config: Config<Limits>): Promise<string> {
-  const typed = read(options)
-  if (config.multiHop === 'model')
-    throw new PalimpsestError('invalid_value', '--selection asks no model: give --multi-hop chain or off.', {
-      param: '--multi-hop',
-    })
+  const typed = readTyped(Typed, options)
+  checkNoModel(config)
   const cases = readCaseFiles(typed.selection, { edit: typed.editLanguage, ask: typed.askLanguage })
   const fill = readDistractors(typed.memoryFill)
   const stop = new AbortController()
@@ -104,14 +100,6 @@ export async function firing(options: Record<string, unknown>, config: Config<Li
     process.removeListener('SIGINT', interrupt)
     for (const close of closing.reverse()) await close()
   }
-}
-
-function read(options: Record<string, unknown>): Typed {
-  const parsed = Typed.safeParse(options)
-  if (parsed.success) return parsed.data
-  const [issue] = parsed.error.issues
-  const flag = `--${String(issue?.path[0]).replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
-  throw new PalimpsestError('invalid_value', `${flag}: ${issue?.message}.`, { param: flag })
 }
 
 async function save(

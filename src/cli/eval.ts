@@ -26,7 +26,7 @@ import { readTrafficFile } from '../evaluate/traffic.ts'
 import { TRIAL_LIMITS, type Trial } from '../evaluate/trial.ts'
 import type { Limits } from '../gateway.ts'
 import { Bar } from '../models/progress.ts'
-import { type Closing, openScratch, ticker, withoutModel } from './eval-parts.ts'
+import { type Closing, checkNoModel, openScratch, readTyped, ticker, withoutModel } from './eval-parts.ts'
 import { addFiringOptions, firing } from './eval-selection.ts'
 import { type Parts, VERSION } from './open.ts'
 import { configOf, withSettings } from './options.ts'
@@ -123,25 +123,14 @@ export function addEvalCommand(program: Command): void {
       process.stdout.write(`${await firing(command.opts(), configOf(command))}\n`)
       return
     }
-    const typed = read(command.opts())
+    const typed = readTyped(Typed, command.opts())
     process.stdout.write(`${await evaluate(typed, configOf(command))}\n`)
   })
 }
 
-function read(options: Record<string, unknown>): Typed {
-  const parsed = Typed.safeParse(options)
-  if (parsed.success) return parsed.data
-  const [issue] = parsed.error.issues
-  const flag = `--${String(issue?.path[0]).replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
-  throw new PalimpsestError('invalid_value', `${flag}: ${issue?.message}.`, { param: flag })
-}
-
 /** Opens everything, runs, writes the report; returns what to print. */
 async function evaluate(typed: Typed, config: Config<Limits>): Promise<string> {
-  if (typed.selection && config.multiHop === 'model')
-    throw new PalimpsestError('invalid_value', '--selection asks no model: give --multi-hop chain or off.', {
-      param: '--multi-hop',
-    })
+  if (typed.selection) checkNoModel(config)
   const dataset = readDatasetFile(typed.data, typed.format)
   const methods = typed.selection ? [] : methodsFor(typed, dataset)
   const traffic = typed.traffic.map(readTrafficFile)

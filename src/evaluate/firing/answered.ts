@@ -2,11 +2,11 @@
 import { normalized } from '../../edit/words.ts'
 import type { Gateway } from '../../gateway.ts'
 import { answer } from '../../pipeline.ts'
-import type { Arm, ChatRequest } from '../../request.ts'
+import type { Arm } from '../../request.ts'
 import { Trace } from '../../trace.ts'
 import { type Figure, wilson } from '../intervals.ts'
 import type { Tick } from '../run.ts'
-import type { Fired } from './ask.ts'
+import { type Fired, requestOf } from './ask.ts'
 import { type Case, isFound } from './case.ts'
 import type { Tenants } from './place.ts'
 
@@ -59,18 +59,18 @@ export async function answerAll(fired: readonly Fired[], answering: Answering): 
 }
 
 async function ask(one: Case, arm: Arm, { gateway, tenants, answerTokens, signal }: Answering): Promise<string> {
-  const request: ChatRequest = {
-    ...{ model: gateway.engine.model.name, messages: one.messages, arm, edits: { kind: 'on' }, tags: [], explain: false },
-    // Seeded, so that an answer does not depend on what the engine kept of earlier ones.
-    ...{ tenant: tenants.get(one.memory) ?? one.memory },
-    sampling: { temperature: 0, topP: 1, seed: 0, maxTokens: answerTokens, stop: [] },
-  }
+  // Seeded, so that an answer does not depend on what the engine kept of earlier ones.
+  const sampling = { temperature: 0, topP: 1, seed: 0, maxTokens: answerTokens, stop: [] }
+  const request = { ...requestOf(one, { gateway, tenants }), arm, sampling }
   let text = ''
   for await (const piece of answer(request, gateway, new Trace('evaluation', gateway.now), signal)) text += piece.text
   return text
 }
 
-/** Every group has one wording that stands in the answer, not inside a longer word or number of the Latin script; case aside. */
+/**
+ * Every group has one wording that stands in the answer, not inside a longer word or number of the Latin script; case aside. Not `names` of
+ * match.ts, to which an address is one word: a host is to be found in it.
+ */
 export function holdsKeys(answer: string, keys: readonly (readonly string[])[]): boolean {
   const text = normalized(answer).toLowerCase()
   return keys.every((wordings) => wordings.some((wording) => stands(text, normalized(wording).toLowerCase())))

@@ -34,11 +34,16 @@ export async function askAll(cases: readonly Case[], { tick, ...asking }: Asking
   return out
 }
 
-async function ask(one: Case, { gateway, tenants, memories, signal }: Omit<Asking, 'tick'>): Promise<Fired> {
-  const request: ChatRequest = {
+/** The case as a user would send it, to the edited arm. */
+export function requestOf(one: Case, { gateway, tenants }: Pick<Asking, 'gateway' | 'tenants'>): ChatRequest {
+  return {
     ...{ model: gateway.engine.model.name, messages: one.messages, arm: 'edited', edits: { kind: 'on' }, tags: [] },
     ...{ tenant: tenants.get(one.memory) ?? one.memory, explain: false, sampling: { temperature: 0, topP: 1, stop: [] } },
   }
+}
+
+async function ask(one: Case, { gateway, tenants, memories, signal }: Omit<Asking, 'tick'>): Promise<Fired> {
+  const request = requestOf(one, { gateway, tenants })
   const trace = new Trace('evaluation', gateway.now)
   const turn = one.messages.length - 1
   const start = performance.now()
