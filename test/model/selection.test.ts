@@ -183,19 +183,25 @@ describe.runIf(THERE)('selection by the models that ship', { timeout: 120_000 },
     expect(await applied('What is the capital of the country where Sela Brandvold was born?', { threshold: 0.9999 })).toEqual([])
   })
 
-  it.fails('lets the later of two of three wordings win (still the earlier one does); a withdrawn one is as though it were not there', async () => {
-    const paid = fact('paid', 'Ada Quist', 'Ada Quist works for', 'Kolt')
-    const lives = fact('lives', 'Ada Quist', 'Ada Quist lives in', 'Lund')
-    const employs = fact('employs', 'Ada Quist', 'Who is the employer of Ada Quist?', 'Brun')
-    const own = await open([paid, lives, employs], 'later')
-    try {
+  describe('of edits that say the same in other words', () => {
+    let own: Awaited<ReturnType<typeof open>>
+    beforeAll(async () => {
+      const paid = fact('paid', 'Ada Quist', 'Ada Quist works for', 'Kolt')
+      const lives = fact('lives', 'Ada Quist', 'Ada Quist lives in', 'Lund')
+      const employs = fact('employs', 'Ada Quist', 'Who is the employer of Ada Quist?', 'Brun')
+      own = await open([paid, lives, employs], 'later')
+    })
+    afterAll(() => own.memory.close())
+
+    it.fails('lets the later win, alone: the right value, which is still missed', async () => {
       expect(await applied('Which company does Ada Quist work for?', {}, own.gateway)).toEqual(['employs'])
+    })
+
+    it('leaves another fact alone; a withdrawn one is as though it were not there', async () => {
       expect(await applied('Where does Ada Quist live?', {}, own.gateway)).toEqual(['lives'])
       own.memory.withdraw('default', ['employs'], 'test')
       expect(await applied('Which company does Ada Quist work for?', {}, own.gateway)).toEqual(['paid'])
-    } finally {
-      await own.memory.close()
-    }
+    })
   })
 
   it('a rule holds on its occasion, and one for every message always', async () => {
