@@ -1,14 +1,17 @@
 /**
- * Fits the gate's few weights: `npm run fit-gate -- --embedder FILE --reader FILE [--threshold 0.5] [MORE.jsonl …]`. Teams of corpus/*.jsonl
- * that the reader was not taught (editor/palimpsest_reader/data.py), and all teams of further files in the same shape, each in a memory of its
- * own; the candidates that the reader was asked about give the rows. Writes calibration/gate.json. Trial files are refused: they measure.
+ * Fits the gate's few weights: `npm run fit-gate -- --embedder FILE --reader FILE --crowd EDITS.json --traffic LINES.jsonl … [--threshold 0.2] [MORE.jsonl …]`.
+ * Teams of corpus/*.jsonl that the reader was not taught (editor/palimpsest_reader/data.py), and all teams of further files in the same shape,
+ * each in a memory of its own, and all of them once more in one memory with the thousands of edits of `--crowd`, everyday questions asked
+ * besides; the candidates that the reader was asked about give the rows. Writes calibration/gate.json. Trial files are refused: they measure.
  */
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { parseArgs } from 'node:util'
+import type { Edit } from '../src/edit/edit.ts'
 import { openRuntime } from '../src/engine/llama.ts'
 import { type EditFields, editOf } from '../src/evaluate/firing/edits.ts'
+import { readTrafficFile } from '../src/evaluate/traffic.ts'
 import { openMemory } from '../src/memory/store.ts'
 import type { Message } from '../src/request.ts'
 import { CALIBRATION_FILE, EVIDENCE, evidenceOf } from '../src/selection/gate.ts'
@@ -20,9 +23,17 @@ const { values: flags, positionals } = parseArgs({
   options: {
     ...{ embedder: { type: 'string', default: '' }, reader: { type: 'string', default: '' } },
     ...{ corpus: { type: 'string', default: 'corpus' }, threshold: { type: 'string', default: '0.5' } },
+    ...{ crowd: { type: 'string' }, traffic: { type: 'string', multiple: true, default: [] } },
     ...{ threads: { type: 'string', default: '1' }, out: { type: 'string', default: CALIBRATION_FILE } },
   },
 })
+if (flags.crowd === undefined)
+  throw new Error('Expected --crowd FILE, thousands of edits; what a full memory costs is fitted to it.')
+/** Of the messages, every so manieth is asked of the crowded memory, too: each takes a fifth of a second. */
+const CROWDED_STEP = 4
+/** Everyday questions of each file, from its end: the reader is taught from the beginning. */
+const TRAFFIC_LINES = 100
+const CROWD = 'crowd-'
 const RIDGE = 0.3
 const ROUNDS = 30
 
@@ -72,29 +83,46 @@ const quiet = { info: () => undefined, warn: console.error, error: console.error
 const runtime = await openRuntime({ threads: Number(flags.threads), gpu: false, log: () => undefined })
 const { embedder, reader } = await selectionModels(runtime, { embedder: flags.embedder, reader: flags.reader })
 
-/** Each message of a team against the edits that the reader was asked about. A near miss tells of its own edit and of those it `is` for only. */
-async function rowsOf(team: readonly Taught[]): Promise<Row[]> {
+interface Asked {
+  readonly messages: readonly Message[]
+  readonly right: ReadonlySet<string>
+  /** Whether it is known of this edit if the message needs it. */
+  readonly told: (id: string) => boolean
+}
+
+/** A near miss tells of its own edit and of those it `is` for only. */
+function askedOf(team: readonly Taught[]): Asked[] {
+  const ids = new Set(team.map(({ id }) => id))
+  return team.flatMap(({ id, in_scope: inScope, near_miss: nearMiss }): Asked[] => [
+    ...inScope.map(({ messages, also = [] }) => ({
+      messages,
+      right: new Set([id, ...also]),
+      told: (other: string) => ids.has(other),
+    })),
+    ...nearMiss.map(({ messages, is = [] }) => ({
+      messages,
+      right: new Set(is),
+      told: (other: string) => other === id || is.includes(other),
+    })),
+  ])
+}
+
+/** Each message against the edits of one memory that the reader was asked about. */
+async function rowsOf(edits: readonly Edit[], asked: readonly Asked[]): Promise<Row[]> {
   const dataDir = mkdtempSync(join(tmpdir(), 'palimpsest-fit-'))
   const memory = await openMemory({ dataDir, embedder, now: Date.now, log: quiet })
-  memory.land(
-    team.map(({ id, edit }) => ({ ...editOf(edit, id), tenant: 'default' })),
-    { source: 'fit', tenant: 'default', dryRun: false },
-  )
+  memory.land(edits, { source: 'fit', tenant: 'default', dryRun: false })
   await memory.indexed()
   const retriever = new Retriever(memory, embedder, reader, { now: Date.now, cacheBytes: 1 })
   const rows: Row[] = []
-  const ask = async (messages: readonly Message[], right: ReadonlySet<string>, told: (id: string) => boolean) => {
+  for (const { messages, right, told } of asked) {
     const query = { model: 'any', messages, tenant: 'default', edits: { kind: 'on' }, tags: [] } as const
     for (const candidate of (await retriever.candidates(query, messages.length - 1)).candidates) {
       const { edit, logit } = candidate
-      if (logit === null || edit.always || !told(edit.id)) continue
+      if (logit === null || edit.always || !(told(edit.id) || edit.id.startsWith(CROWD))) continue
       const evidence = evidenceOf(candidate)
       rows.push({ x: [1, ...EVIDENCE.map((name) => evidence[name])], y: right.has(edit.id) ? 1 : 0 })
     }
-  }
-  for (const { id, in_scope: inScope, near_miss: nearMiss } of team) {
-    for (const { messages, also = [] } of inScope) await ask(messages, new Set([id, ...also]), () => true)
-    for (const { messages, is = [] } of nearMiss) await ask(messages, new Set(is), (other) => other === id || is.includes(other))
   }
   await memory.close()
   rmSync(dataDir, { recursive: true })
@@ -136,11 +164,23 @@ function solve(matrix: readonly (readonly number[])[], vector: readonly number[]
   return a.map((row, i) => (row.at(-1) ?? 0) / (row[i] ?? 1))
 }
 
+const landed = (team: readonly Taught[]) => team.map(({ id, edit }) => ({ ...editOf(edit, id), tenant: 'default' }))
 const rows: Row[] = []
 for (const [name, team] of teams) {
-  rows.push(...(await rowsOf(team)))
+  rows.push(...(await rowsOf(landed(team), askedOf(team))))
   console.error(`${name}: ${rows.length} rows`)
 }
+const crowd = (JSON.parse(readFileSync(flags.crowd, 'utf8')) as EditFields[]).map((fields, i) => ({
+  ...editOf(fields, `${CROWD}${i}`),
+  tenant: 'default',
+}))
+const everyday = flags.traffic.flatMap((file) => readTrafficFile(file).probes.slice(-TRAFFIC_LINES))
+const all = [...teams.values()].flatMap((team) => askedOf(team).filter((_, i) => i % CROWDED_STEP === 0))
+const unrelated = everyday.map(
+  ({ turns }): Asked => ({ messages: turns.map((content) => ({ role: 'user', content })), right: new Set(), told: () => true }),
+)
+rows.push(...(await rowsOf([...crowd, ...[...teams.values()].flatMap(landed)], [...all, ...unrelated])))
+console.error(`crowded: ${rows.length} rows`)
 await runtime.dispose()
 if (!rows.some(({ y }) => y === 1) || !rows.some(({ y }) => y === 0))
   throw new Error('Expected rows that need their edit and rows that do not.')

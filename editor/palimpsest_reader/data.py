@@ -134,13 +134,13 @@ def public_pool(data: Path, rng: random.Random, counterfact: int) -> Pool:
         for text in record["paraphrase_prompts"]:
             pool.ask(conversation_end([text]), {edit}, "counterfact")
         for text in rng.sample(record["neighborhood_prompts"], 2):
-            pool.ask(conversation_end([text]), (), "counterfact-near", wrong={edit}, nearest=1)
+            pool.ask(conversation_end([text]), (), "counterfact-near", wrong={edit}, nearest=3)
         hop = (record.get("portability") or {}).get("New Question")
         if hop:
             pool.ask(conversation_end([hop]), {edit}, "counterfact-hop", nearest=1)
         others = [r for r in by_relation if r != relation and not (r in PLACES and relation in PLACES)]
         other = rng.choice(by_relation[rng.choice(others)]).replace("{}", subject)
-        pool.ask(conversation_end([other]), (), "counterfact-subject", wrong={edit}, nearest=0)
+        pool.ask(conversation_end([other]), (), "counterfact-subject", wrong={edit}, nearest=1)
     for record in flat[:counterfact]:
         subject, prompt = record["subject"], record["prompt"]
         if (subject, prompt) in seen:
@@ -151,11 +151,11 @@ def public_pool(data: Path, rng: random.Random, counterfact: int) -> Pool:
         edit = pool.add(edit_text({"subject": subject, "prompt": prompt, "target_new": record["target_new"]}), f"{subject}|{relation}")
         pool.ask(conversation_end([record["rephrase_prompt"]]), {edit}, "counterfact", nearest=1)
         if rng.random() < 0.4:
-            pool.ask(conversation_end([record["locality_prompt"]]), (), "counterfact-near", wrong={edit}, nearest=0)
+            pool.ask(conversation_end([record["locality_prompt"]]), (), "counterfact-near", wrong={edit}, nearest=2)
         if rng.random() < 0.5 and template in templates:
             others = [r for r in by_relation if r != relation and not (r in PLACES and relation in PLACES)]
             other = rng.choice(by_relation[rng.choice(others)]).replace("{}", subject)
-            pool.ask(conversation_end([other]), (), "counterfact-subject", wrong={edit}, nearest=0)
+            pool.ask(conversation_end([other]), (), "counterfact-subject", wrong={edit}, nearest=1)
     for record in read("zsre/zsre-dev-500.json"):
         edit = pool.add(edit_text({"subject": record["subject"], "prompt": record["src"], "target_new": record["alt"]}))
         pool.ask(conversation_end([record["rephrase"]]), {edit}, "zsre")
@@ -174,7 +174,7 @@ def public_pool(data: Path, rng: random.Random, counterfact: int) -> Pool:
                     for item in items:
                         pool.ask(conversation_end([item["prompt"]]), {edit}, f"knowedit-{kind}", nearest=1)
             for item in (record.get("locality") or {}).get("Relation_Specificity", [])[:3]:
-                pool.ask(conversation_end([item["prompt"]]), (), "knowedit-subject", wrong={edit}, nearest=0)
+                pool.ask(conversation_end([item["prompt"]]), (), "knowedit-subject", wrong={edit}, nearest=1)
     mquake(pool, read("mquake/mquake-2002-dev-400.json"))
     for record in read("temporal/wikifactdiff-train-1000.json"):
         factdiff(pool, record, record, rng, 1.0)
@@ -229,17 +229,17 @@ def mquake(pool: Pool, records: list[dict]) -> None:
 
 def traffic(pool: Pool, folder: Path, rng: random.Random) -> None:
     for record in lines(folder / "gsm8k-500.jsonl")[:300]:
-        pool.ask(conversation_end([record["question"]]), (), "traffic", nearest=1)
+        pool.ask(conversation_end([record["question"]]), (), "traffic", nearest=3)
     for record in lines(folder / "mmlu-1000.jsonl")[:500]:
         choices = "\n".join(f"{letter}. {choice}" for letter, choice in zip("ABCD", record["choices"], strict=False))
-        pool.ask(conversation_end([f"{record['question']}\n{choices}"]), (), "traffic", nearest=1)
+        pool.ask(conversation_end([f"{record['question']}\n{choices}"]), (), "traffic", nearest=3)
     for record in lines(folder / "mt-bench-80.jsonl"):
         first, *second = record["turns"]
-        pool.ask(conversation_end([first]), (), "traffic", nearest=2)
+        pool.ask(conversation_end([first]), (), "traffic", nearest=4)
         if second:
-            pool.ask(conversation_end([first, "Here it is.", second[0]]), (), "traffic", nearest=2)
+            pool.ask(conversation_end([first, "Here it is.", second[0]]), (), "traffic", nearest=4)
     for record in lines(folder / "nq-open-1500.jsonl")[:800]:
-        pool.ask(conversation_end([record["question"]]), (), "traffic", nearest=2)
+        pool.ask(conversation_end([record["question"]]), (), "traffic", nearest=4)
 
 
 def held_out(pool: Pool) -> bool:

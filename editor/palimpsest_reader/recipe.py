@@ -44,12 +44,8 @@ def stages(public: Path | None, quick: bool) -> list[tuple[str, list[str]]]:
         return [("corpus", [*corpus, "--rate", "1e-4", "--epochs", "2"])]
     sets = ["--public", str(public)]
     return [
-        ("public", [*sets, "--rate", "1e-4", "--epochs", "0.45", "--seed", "1"]),
-        ("mixed", [*sets, *corpus, "--public-share", "0.3", "--rate", "1e-4", "--seed", "1"]),
-        *(
-            (f"mixed-{n}", [*sets, *corpus, "--public-share", "0.2", "--rate", rate, "--seed", str(n), "--freeze", "3", "--dropout", "0.05"])
-            for n, rate in ((2, "1e-4"), (3, "7e-5"))
-        ),
+        ("public", [*sets, "--rate", "1e-4", "--epochs", "0.4", "--seed", "1"]),
+        ("mixed", [*sets, *corpus, "--public-share", "0.3", "--repeat", "3", "--rate", "1.5e-4", "--seed", "2", "--dropout", "0.05"]),
     ]
 
 

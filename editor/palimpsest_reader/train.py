@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from .body import read_body, tokenizer
-from .data import Pool, corpus_pools, corpus_teams, held_out, public_pool
+from .data import Pool, Question, corpus_pools, corpus_teams, held_out, public_pool
 from .export import export
 from .nearest import embed, nearest
 from .network import Reader
@@ -27,11 +27,13 @@ SAVE_SECONDS = 120
 Pair = tuple[str, str, int]
 
 
-def pairs_of(pool: Pool, near: np.ndarray, rng: random.Random, spare: float = 0.0) -> list[Pair]:
-    """Every question with the edits it needs, those that are wrong for certain, and some of the nearest others."""
+def pairs_of(pool: Pool, near: np.ndarray, rng: random.Random, spare: float = 0.0, share: float = 1.0) -> list[Pair]:
+    """A share of the questions, and all everyday ones, with the edits they need, those that are wrong for certain, and some of the nearest others."""
     pairs: list[Pair] = []
     write = lambda i: rng.choice([pool.edits[i], *pool.variants.get(i, [])])  # noqa: E731
     for question, order in zip(pool.questions, near, strict=True):
+        if question.source != "traffic" and rng.random() > share:
+            continue
         keys = {pool.keys[i] for i in question.right | question.wrong}
         for i in question.right:
             pairs.append((question.text, write(i), 1))
@@ -42,6 +44,12 @@ def pairs_of(pool: Pool, near: np.ndarray, rng: random.Random, spare: float = 0.
         for i in rng.sample(others[:DRAWN_FROM], min(count, len(others[:DRAWN_FROM]))):
             pairs.append((question.text, write(i), 0))
     return pairs
+
+
+def crowd_pairs(questions: list[Question], near: np.ndarray, crowd: Pool, share: float, rng: random.Random) -> list[Pair]:
+    """A share of the teams' questions, each with one of the nearest public edits, which all name their subject: none of them is needed."""
+    asked = [(q, order) for q, order in zip(questions, near, strict=True) if rng.random() < share]
+    return [(q.text, crowd.edits[rng.choice(order[:DRAWN_FROM])], 0) for q, order in asked]
 
 
 def batches(pairs: list[Pair], encode, body, rng: random.Random):
@@ -69,16 +77,19 @@ def tensors(rows, pad: int):
     return ids, torch.tensor([len(r) for r, _ in rows]), torch.tensor([float(y) for _, y in rows])
 
 
-def with_neighbours(pools: list[Pool], body) -> list[np.ndarray]:
+def with_neighbours(pools: list[Pool], crowd: Pool | None, body) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The edits nearest to each question of each pool, and those of `crowd`."""
     texts = [t for p in pools for t in (*p.edits, *(q.text for q in p.questions))]
     vectors = embed(body, texts)
-    out, at = [], 0
+    out, beyond, at = [], [], 0
+    many = vectors[len(vectors) - len(crowd.questions) - len(crowd.edits) : len(vectors) - len(crowd.questions)] if crowd else vectors[:0]
     for pool in pools:
         edits = vectors[at : at + len(pool.edits)]
         asked = vectors[at + len(pool.edits) : at + len(pool.edits) + len(pool.questions)]
         at += len(pool.edits) + len(pool.questions)
         out.append(nearest(asked, edits, NEAR))
-    return out
+        beyond.append(nearest(asked, many, DRAWN_FROM) if crowd else out[-1])
+    return out, beyond
 
 
 @torch.inference_mode()
@@ -157,6 +168,7 @@ def main() -> None:
     parser.add_argument("--smooth", type=float, default=0.02)
     parser.add_argument("--rehearse", type=float, default=1.0, help="share of the pairs of teams that --start was taught already")
     parser.add_argument("--public-share", type=float, default=1.0)
+    parser.add_argument("--crowd", type=float, default=0.1, help="share of the teams' questions taught with a public edit near them")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--freeze", type=int, default=0, help="so many of the first layers are taught no more")
     parser.add_argument("--keep-all", action="store_true", help="teach the held-out teams too")
@@ -171,13 +183,13 @@ def main() -> None:
     taught = [p for p in own if options.keep_all or not held_out(p)]
     kept = [p for p in own if held_out(p)]
     public = [public_pool(options.public, rng, options.counterfact)] if options.public else []
-    near = with_neighbours([*taught, *kept, *public], body)
+    near, beyond = with_neighbours([*taught, *kept, *public], public[0] if public else None, body)
     say(f"{len(taught)} teams taught, {len(kept)} held out, {sum(len(p.questions) for p in [*taught, *public])} questions")
     pairs: list[Pair] = []
     for pool, orders in zip(public, near[len(taught) + len(kept) :], strict=True):
-        some = pairs_of(pool, orders, rng, options.spare)
-        rng.shuffle(some)
-        pairs += some[: int(len(some) * options.public_share)]
+        pairs += pairs_of(pool, orders, rng, options.spare, options.public_share)
+        for team, further in zip(taught, beyond, strict=False):
+            pairs += crowd_pairs(team.questions, further, pool, options.crowd, rng)
     start = torch.load(options.start, map_location="cpu") if options.start else {}
     known = set(start.get("teams", []))
     for _ in range(options.repeat):
@@ -193,7 +205,7 @@ def main() -> None:
     total = max(1, int(len(steps) * options.epochs))
     say(f"{len(pairs)} pairs, {sum(y for _, _, y in pairs)} right; {len(steps)} batches, {total} steps on {device}")
     trained = [p for p in reader.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, options.rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(trained, options.rate, weight_decay=0.01, fused=True)
     state, first = options.out / "state.pt", 0
     if state.exists():
         saved = torch.load(state, map_location=device)

@@ -1,5 +1,6 @@
 /** What `edits check` prints; pure. */
-import { type Failure, interval, type Measure, type PreflightResult, type Score } from '../evaluate/preflight.ts'
+import { wilson } from '../evaluate/intervals.ts'
+import type { Failure, Measure, PreflightResult, Score } from '../evaluate/preflight.ts'
 import { landingText } from './edits-text.ts'
 import { clip, count, printable, table } from './table.ts'
 import type { WireLanding } from './wire.ts'
@@ -39,7 +40,7 @@ export function checkText({ file, model, landing, conflicts, maxConflicts, resul
 }
 
 function row(landed: number, { measure, asked, passed, threshold, ok }: Score): string[] {
-  const [low, high] = interval(passed, asked)
+  const { low, high } = wilson(passed, asked) ?? { low: 0, high: 1 }
   const percent = (part: number) => `${(100 * part).toFixed(1)} %`
   const shares = [percent(passed / asked), `${(100 * low).toFixed(1)}–${percent(high)}`, percent(threshold)]
   return [landed.toLocaleString('en'), NAMES[measure], String(asked), ...shares, ok ? 'ok' : 'FAILED']

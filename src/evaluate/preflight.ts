@@ -204,13 +204,3 @@ async function failureOf({ measure, question, edit }: Probe, before: ReadonlyMap
 export function holds(answer: string, target: string): boolean {
   return ` ${words(answer).join(' ')} `.includes(` ${words(target).join(' ')} `)
 }
-
-/** Wilson's interval of a share at 95 % (Wilson 1927). */
-export function interval(passed: number, asked: number): readonly [low: number, high: number] {
-  if (asked === 0) return [0, 1]
-  const z = 1.96
-  const share = passed / asked
-  const middle = (share + z ** 2 / (2 * asked)) / (1 + z ** 2 / asked)
-  const reach = (z / (1 + z ** 2 / asked)) * Math.sqrt((share * (1 - share)) / asked + z ** 2 / (4 * asked ** 2))
-  return [Math.max(0, middle - reach), Math.min(1, middle + reach)]
-}

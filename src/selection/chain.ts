@@ -121,5 +121,6 @@ const UNNAMED = {
   earlier: false,
   counter: false,
   outdone: false,
+  among: 1,
   key: null,
 } as const

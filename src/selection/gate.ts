@@ -7,8 +7,8 @@ import { PACKAGE_ROOT } from '../package-root.ts'
 import type { Considered, Reason } from '../trace.ts'
 import type { Candidate } from './retriever.ts'
 
-/** What speaks for a candidate: the reader's log-odds, and by what it was offered. */
-export const EVIDENCE = ['reader', 'named', 'loosely', 'earlier'] as const
+/** What speaks for a candidate: the reader's log-odds, by what it was offered, and among how many, where no name says which. */
+export const EVIDENCE = ['reader', 'named', 'loosely', 'earlier', 'crowd', 'crowdLoosely'] as const
 export type Evidence = Readonly<Record<(typeof EVIDENCE)[number], number>>
 
 /** The fitted gate: `calibration/gate.json`, written by `npm run fit-gate` and reviewed like code. */
@@ -44,23 +44,23 @@ export const TURN_EDITS = 4
 const ALWAYS_RULES = 8
 /** Log-odds by which an edit may stay behind the best one of the turn and still stand beside it. */
 const BESIDE_BEST = 1.2
-/**
- * Log-odds that an edit which the message does not name loses in a memory of n edits: CROWD · log(1 + (n - 100) / 1000). The nearest of ten thousand is
- * nearer by chance than the nearest of a team's twenty, and the gate is fitted on teams.
- */
-const CROWD = 0.7
+/** The nearest of ten thousand edits is nearer by chance than the nearest of a team's hundred: log(1 + (n - 100) / 1000), 0 up to 100. */
 const CROWDED_EDITS = 1_000
 const TEAM_EDITS = 100
 /** Considered edits kept in the trace of a turn. */
 const TRACED_CANDIDATES = 12
 
-export function evidenceOf({ logit, name, earlier }: Candidate): Evidence {
+export function evidenceOf({ logit, name, earlier, among }: Candidate): Evidence {
   const whole = name?.kind === 'exact' || name?.kind === 'alias'
+  const loosely = whole ? 0 : (name?.coverage ?? 0)
+  const crowd = whole || earlier ? 0 : Math.log1p(Math.max(0, among - TEAM_EDITS) / CROWDED_EDITS)
   return {
     reader: logit ?? 0,
     named: whole ? 1 : 0,
-    loosely: whole ? 0 : (name?.coverage ?? 0),
+    loosely,
     earlier: earlier ? 1 : 0,
+    crowd,
+    crowdLoosely: crowd * loosely,
   }
 }
 
@@ -69,9 +69,7 @@ export function score(candidate: Candidate, { bias, weights }: Calibration): num
   if (candidate.edit.always) return candidate.counter ? 0 : 1
   if (candidate.logit === null || candidate.outdone) return 0
   const evidence = evidenceOf(candidate)
-  const unnamed = candidate.earlier ? 0 : 1 - Math.max(evidence.named, evidence.loosely)
-  const crowd = CROWD * unnamed * Math.log1p(Math.max(0, (candidate.among ?? 1) - TEAM_EDITS) / CROWDED_EDITS)
-  return 1 / (1 + Math.exp(crowd - EVIDENCE.reduce((sum, name) => sum + weights[name] * evidence[name], bias)))
+  return 1 / (1 + Math.exp(-EVIDENCE.reduce((sum, name) => sum + weights[name] * evidence[name], bias)))
 }
 
 /** Which of a turn's candidates apply, best first, and why each of the others does not. Pure; does not know the arm. */

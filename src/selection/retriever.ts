@@ -49,8 +49,8 @@ export interface Candidate {
   readonly counter: boolean
   /** The message names another subject in full, in the words that this one's name shares with it. */
   readonly outdone: boolean
-  /** Edits of the memory that it was found among; absent: one. */
-  readonly among?: number
+  /** Edits of the memory that it was found among. */
+  readonly among: number
 }
 
 /** Edits nearest to each part of a message that are looked at, by cosine and by nearness each. */
@@ -164,6 +164,7 @@ export class Retriever {
         key: null,
         counter: false,
         outdone: false,
+        among: index.edits,
         read: by.read,
       }
       const nearer = by.nearness != null && by.nearness > (had.nearness ?? Number.NEGATIVE_INFINITY)
@@ -223,7 +224,6 @@ export class Retriever {
       ...(read.get(c.edit.id) ?? c),
       counter: counters.has(c.edit.id),
       outdone: c.name === null && outdone.has(c.edit.id),
-      among: index.edits,
     }))
   }
 

@@ -56,12 +56,16 @@ export function indifferentReader(): PairReader {
 /** Takes every edit whose subject the message names, whatever the reader says. */
 export const NAMED_CALIBRATION: Calibration = {
   bias: -5,
-  weights: { reader: 0, named: 10, loosely: 10, earlier: 0 },
+  weights: { reader: 0, named: 10, loosely: 10, earlier: 0, crowd: 0, crowdLoosely: 0 },
   threshold: 0.5,
 }
 
 /** Takes every edit of which the reader says that it is needed. */
-export const READ_CALIBRATION: Calibration = { bias: 0, weights: { reader: 1, named: 0, loosely: 0, earlier: 0 }, threshold: 0.5 }
+export const READ_CALIBRATION: Calibration = {
+  bias: 0,
+  weights: { reader: 1, named: 0, loosely: 0, earlier: 0, crowd: 0, crowdLoosely: 0 },
+  threshold: 0.5,
+}
 
 const stems = (text: string) =>
   new Set(

@@ -14,7 +14,11 @@ const SPOUSE = fact('spouse', 'Cy Dorn', 'The spouse of Cy Dorn is', 'Eve Falk')
 const EMPLOYER = fact('employer', 'Eve Falk', 'The employer of Eve Falk is', 'Gantz')
 const ALL = [BORN, CAPITAL, LANGUAGE, MAYOR, SPOUSE, EMPLOYER]
 
-const GATE: Calibration = { bias: 0, weights: { reader: 1, named: 0, loosely: 0, earlier: 0 }, threshold: 0.5 }
+const GATE: Calibration = {
+  bias: 0,
+  weights: { reader: 1, named: 0, loosely: 0, earlier: 0, crowd: 0, crowdLoosely: 0 },
+  threshold: 0.5,
+}
 const query = { model: 'm', messages: [], tenant: 'default', edits: { kind: 'on' }, tags: [] } as const
 
 /** Needs an edit where the question has the noun that the edit states; `logit` says how surely. */

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { Edit } from '../../src/edit/edit.ts'
-import { draw, holds, interval, type PreflightOptions, preflight, stageCounts, type Trial } from '../../src/evaluate/preflight.ts'
+import { draw, holds, type PreflightOptions, preflight, stageCounts, type Trial } from '../../src/evaluate/preflight.ts'
 import { fact } from './memory-data.ts'
 
 interface Fake extends Trial {
@@ -187,11 +187,5 @@ describe('figures', () => {
     expect(holds('It’s São Paulo, of course.', 'Sao Paulo')).toBe(true)
     expect(holds('Paulo Sao', 'Sao Paulo')).toBe(false)
     expect(holds('Parisian', 'Paris')).toBe(false)
-  })
-
-  it('gives Wilson’s interval', () => {
-    expect(interval(8, 10).map((x) => x.toFixed(3))).toEqual(['0.490', '0.943'])
-    expect(interval(0, 0)).toEqual([0, 1])
-    expect(interval(10, 10)[1]).toBe(1)
   })
 })

@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import type { Edit } from '../../src/edit/edit.ts'
+import { type EditFields, editOf } from '../../src/evaluate/firing/edits.ts'
 import { conversationEnd, editText } from '../../src/selection/text.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
@@ -18,7 +18,7 @@ interface Entry {
   readonly team: string
   readonly language: string
   readonly domain: string
-  readonly edit: Record<string, unknown>
+  readonly edit: EditFields
   readonly in_scope: readonly Item[]
   readonly near_miss: readonly Item[]
   readonly always?: true
@@ -28,30 +28,6 @@ const entries = readdirSync(CORPUS)
   .filter((name) => name.endsWith('.jsonl'))
   .flatMap((name) => readFileSync(join(CORPUS, name), 'utf8').trim().split('\n'))
   .map((line) => JSON.parse(line) as Entry)
-
-function editOf({ id, edit }: Entry): Edit {
-  const {
-    text,
-    when,
-    instruction,
-    always,
-    subject,
-    aliases,
-    prompt,
-    target_new: target,
-  } = edit as Record<string, never> & { always?: boolean }
-  const common = { id, tenant: 'default', subject: subject ?? '', aliases: aliases ?? [], paraphrases: [], tags: [] }
-  if (text !== undefined) return { ...common, kind: 'sentence', prompt: text, targetNew: '' }
-  if (instruction !== undefined)
-    return {
-      ...common,
-      kind: 'rule',
-      prompt: when ?? '',
-      targetNew: instruction,
-      ...(always === true && { always: true as const }),
-    }
-  return { ...common, prompt: prompt ?? '', targetNew: target ?? '' }
-}
 
 const PYTHON = `
 import json, sys
@@ -68,7 +44,7 @@ test('the reader reads in TypeScript what it was taught to read in Python', () =
   const input = JSON.stringify(asked)
   const said = execFileSync('python3', ['-c', PYTHON], { cwd: ROOT, input, encoding: 'utf8', maxBuffer: 2 ** 28 })
   const [edits, ends] = JSON.parse(said) as [string[], string[]]
-  expect(entries.map((e) => editText(editOf(e)))).toEqual(edits)
+  expect(entries.map(({ id, edit }) => editText(editOf(edit, id)))).toEqual(edits)
   expect(asked.turns.map((t) => conversationEnd(t.slice(0, -1), t.at(-1) ?? ''))).toEqual(ends)
 })
 

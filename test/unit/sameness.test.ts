@@ -54,7 +54,11 @@ describe('of edits that say the same in other words', () => {
     ada('2', 'Who employs Ada Quist?'),
     ada('3', 'Ada Quist works at'),
   ]
-  const calibration = { bias: 0, weights: { reader: 1, named: 0, loosely: 0, earlier: 0 }, threshold: 0.5 }
+  const calibration = {
+    bias: 0,
+    weights: { reader: 1, named: 0, loosely: 0, earlier: 0, crowd: 0, crowdLoosely: 0 },
+    threshold: 0.5,
+  }
   const candidate = (of: Edit, logit: number | null, over: Partial<Candidate> = {}): Candidate => ({
     ...{
       edit: of,
@@ -67,6 +71,7 @@ describe('of edits that say the same in other words', () => {
       key: null,
       counter: false,
       outdone: false,
+      among: 1,
     },
     ...over,
   })

@@ -248,7 +248,11 @@ describe('names that another name outdoes', () => {
 })
 
 describe('the gate', () => {
-  const PLAIN: Calibration = { bias: 0, weights: { reader: 1, named: 0.5, loosely: 0.25, earlier: 0.1 }, threshold: 0.5 }
+  const PLAIN: Calibration = {
+    bias: 0,
+    weights: { reader: 1, named: 0.5, loosely: 0.25, earlier: 0.1, crowd: 0, crowdLoosely: 0 },
+    threshold: 0.5,
+  }
   const candidate = (id: string, over: Partial<Candidate> = {}): Candidate => ({
     ...{
       edit: edit(id),
@@ -261,6 +265,7 @@ describe('the gate', () => {
       key: null,
       counter: false,
       outdone: false,
+      among: 1,
     },
     ...over,
   })
@@ -308,11 +313,12 @@ describe('the gate', () => {
   })
 
   it('asks more of an edit that is not named the more edits there are', () => {
-    const scores = [1, 1_000, 10_000, 100_000].map((among) => score(candidate('a', { logit: 2, among }), PLAIN))
+    const crowded = { ...PLAIN, weights: { ...PLAIN.weights, crowd: -0.5 } }
+    const scores = [1, 1_000, 10_000, 100_000].map((among) => score(candidate('a', { logit: 2, among }), crowded))
     expect(scores).toEqual(scores.toSorted((a, b) => b - a))
     expect(new Set(scores).size).toBe(4)
     const name = { editId: 'a', start: 0, end: 1, kind: 'exact', coverage: 1 } as const
-    const named = [1, 100_000].map((among) => score(candidate('a', { logit: 2, name, among }), PLAIN))
+    const named = [1, 100_000].map((among) => score(candidate('a', { logit: 2, name, among }), crowded))
     expect(named[0]).toBe(named[1])
   })
 
