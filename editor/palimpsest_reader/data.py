@@ -232,7 +232,7 @@ def traffic(pool: Pool, folder: Path, rng: random.Random) -> None:
         pool.ask(conversation_end([record["question"]]), (), "traffic", nearest=3)
     for record in lines(folder / "mmlu-1000.jsonl")[:500]:
         choices = "\n".join(f"{letter}. {choice}" for letter, choice in zip("ABCD", record["choices"], strict=False))
-        pool.ask(conversation_end([f"{record['question']}\n{choices}"]), (), "traffic", nearest=3)
+        pool.ask(conversation_end([f"{record['question']}\n{choices}"]), (), "traffic-choice", nearest=3)
     for record in lines(folder / "mt-bench-80.jsonl"):
         first, *second = record["turns"]
         pool.ask(conversation_end([first]), (), "traffic", nearest=4)

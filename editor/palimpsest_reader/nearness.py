@@ -91,7 +91,8 @@ def main() -> None:
     if options.public:
         pool = public_pool(options.public, rng, DECOYS)
         everyday = [q.text for q in pool.questions if q.source == "traffic"]
-        pool.questions = [q for q in pool.questions if q.source != "traffic"]
+        # Multiple choice is left out: edits are asked about in that form, too.
+        pool.questions = [q for q in pool.questions if not q.source.startswith("traffic")]
         teams.append(Team(pool, [[text] for text in pool.edits]))
     texts = {t for team in teams for own in team.keys for t in own} | {q.text for team in teams for q in team.pool.questions}
     order = sorted(texts | set(everyday))

@@ -32,7 +32,7 @@ def pairs_of(pool: Pool, near: np.ndarray, rng: random.Random, spare: float = 0.
     pairs: list[Pair] = []
     write = lambda i: rng.choice([pool.edits[i], *pool.variants.get(i, [])])  # noqa: E731
     for question, order in zip(pool.questions, near, strict=True):
-        if question.source != "traffic" and rng.random() > share:
+        if not question.source.startswith("traffic") and rng.random() > share:
             continue
         keys = {pool.keys[i] for i in question.right | question.wrong}
         for i in question.right:
