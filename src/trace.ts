@@ -46,6 +46,15 @@ export interface TurnTrace {
   readonly cached: boolean
 }
 
+interface Selected {
+  readonly memoryVersion: number
+  readonly turns: readonly TurnTrace[]
+}
+
+/** Without what only the stages after it need. */
+const turnsOf = (turns: readonly TurnTrace[]): TurnTrace[] =>
+  turns.map(({ turn, considered, cached }) => ({ turn, considered, cached }))
+
 /** An edit that was put in front of the model. */
 export interface Applied {
   readonly id: string
@@ -106,6 +115,32 @@ export class Trace {
     this.#startedMs = now()
   }
 
+  /** Who answers, in which experiment, and what was selected. */
+  assigned(arm: Arm, experiment: Trace['experiment'], selection: Selected): void {
+    this.arm = arm
+    this.experiment = experiment
+    this.memoryVersion = selection.memoryVersion
+    this.turns = turnsOf(selection.turns)
+  }
+
+  planned({
+    adapter,
+    turns,
+  }: {
+    readonly adapter: { readonly id: string } | undefined
+    readonly turns: readonly TurnTrace[]
+  }): void {
+    this.adapter = adapter?.id ?? null
+    this.turns = turnsOf(turns)
+  }
+
+  written({ applied, template, tokensAdded, turns }: Pick<Trace, 'applied' | 'template' | 'tokensAdded' | 'turns'>): void {
+    this.applied = applied
+    this.template = template
+    this.tokensAdded = tokensAdded
+    this.turns = turnsOf(turns)
+  }
+
   /** A piece of the answer came; `echoed`: one of the prompt's, before the model has written anything. */
   piece(text: string, echoed: boolean): void {
     if (!echoed) {
@@ -130,6 +165,13 @@ export class Trace {
     } finally {
       this.add(stage, this.#now() - start)
     }
+  }
+
+  /** The model was asked about a part of the question. */
+  asked({ promptTokens, completionTokens }: { readonly promptTokens: number; readonly completionTokens: number }): void {
+    this.decomposition.calls++
+    this.decomposition.promptTokens += promptTokens
+    this.decomposition.completionTokens += completionTokens
   }
 
   add(stage: Stage, ms: number): void {

@@ -22,12 +22,12 @@ export async function select(probe: Probe, gateway: Gateway): Promise<Selection>
   }
   const trace = new Trace(probe.id, gateway.now)
   const turn = messages.length - 1
-  const scope = await selectTurns(request, gateway, trace, new AbortController().signal)
-  const considered = trace.turns.find((t) => t.turn === turn)?.considered ?? []
+  const { turns } = await selectTurns(request, gateway, trace, new AbortController().signal)
+  const last = turns.find((t) => t.turn === turn)
   const { candidates } = await gateway.retriever.candidates(request, turn)
   return {
-    selected: (scope.edits.get(turn) ?? []).map(({ edit }) => edit),
-    considered,
+    selected: (last?.edits ?? []).map(({ edit }) => edit),
+    considered: last?.considered ?? [],
     offered: candidates.map(({ edit }) => edit.id),
   }
 }

@@ -1,15 +1,13 @@
 import { LRUCache } from 'lru-cache'
 import { words } from '../edit/words.ts'
 import type { ChatRequest } from '../request.ts'
-import type { Trace } from '../trace.ts'
 import { assign, inAudience, unitHash, unitOf } from './assign.ts'
 import type { Experiment } from './experiment.ts'
 import type { Experiments } from './experiments.ts'
 import { type Done, type Outcome, refuses, showsAny } from './outcome.ts'
 
-/** What the gate chose for a request, whatever the arm. */
-export interface Chosen<Scope> {
-  readonly scope: Scope
+/** What selection found for a request, whatever the arm. */
+export interface Chosen {
   /** Which edits, for which turns; '' for none. */
   readonly edits: string
   /** Targets of the edits chosen. */
@@ -19,12 +17,23 @@ export interface Chosen<Scope> {
 /** What experiments leave as it is: a text completion would come apart under another model's tokens, or a template for chats. */
 export type Kept = Required<Pick<ChatRequest, 'model' | 'template'>>
 
-/** How a request is answered. */
-export interface Allocation<Scope> {
-  readonly request: ChatRequest
-  readonly scope: Scope
-  /** To be told what came of the answer; absent where it counts in no experiment. */
-  readonly done?: Done
+/** A running experiment that a request may count in. */
+export interface Contest {
+  readonly experiment: Experiment
+  readonly asked: ChatRequest
+  /** The request as each arm answers it. */
+  readonly arms: readonly ChatRequest[]
+  readonly unit: string
+  /** The arm that the unit gets. */
+  readonly dealt: number
+  readonly kept: Kept | undefined
+}
+
+/** The exposure on record. */
+export interface Exposed {
+  readonly arm: number
+  /** To be told what came of the answer. */
+  readonly done: Done
 }
 
 /** An earlier question of a unit, to see whether it comes back with it. */
@@ -48,20 +57,17 @@ export class Allocator {
     this.#now = now
   }
 
+  /** The request as it is answered outside of experiments. */
+  usual(asked: ChatRequest, kept?: Kept): ChatRequest {
+    return { ...this.#experiments.usual(asked), ...kept }
+  }
+
   /**
-   * The arm that answers, and the exposure on record before the answer begins. `choose` is the gate; it is asked for every arm before the
-   * arm is known, and where all would be asked the same of the same model, there is nothing to compare and no exposure. Of several
-   * experiments, rollouts go first and the one declared first goes before the others; a request counts in one at most. With `kept`, only
-   * in one whose arms leave that as it is, and it is not replayed, since replays are chats.
+   * The experiments that the request may count in: rollouts first, then the one declared first. With `kept`, only those whose arms leave that
+   * as it is.
    */
-  async allocate<Scope>(
-    asked: ChatRequest,
-    choose: (served: ChatRequest) => Promise<Chosen<Scope>>,
-    trace: Trace,
-    kept?: Kept,
-  ): Promise<Allocation<Scope>> {
-    const request = { ...this.#experiments.usual(asked), ...kept }
-    const gate = remembering(choose, trace)
+  *contests(asked: ChatRequest, kept?: Kept): Generator<Contest> {
+    const request = this.usual(asked, kept)
     for (const experiment of this.#experiments.running(request.tenant)) {
       if (!inAudience(experiment, asked)) continue
       const unit = unitOf(experiment.unit, request)
@@ -69,22 +75,27 @@ export class Allocator {
       if (unit === undefined || dealt === undefined) continue
       const arms = this.#experiments.arms(experiment, request)
       if (kept !== undefined && !arms.every(({ model, template }) => model === kept.model && template === kept.template)) continue
-      const chosen = await Promise.all(arms.map(gate))
-      const prompts = arms.map((arm, at) => promptKey(arm, chosen[at]?.edits ?? ''))
-      if (prompts.every((prompt) => prompt === prompts[0])) continue
-      if (this.#experiments.isShadow(experiment)) {
-        if (kept === undefined) this.#experiments.shadow(experiment, asked)
-        continue
-      }
-      const arm = this.#expose(kept === undefined ? experiment : { ...experiment, logPrompts: false }, unit, dealt, request)
-      const [served, own] = [arms[arm ?? -1], chosen[arm ?? -1]]
-      if (arm === undefined || served === undefined || own === undefined) continue
-      trace.experiment = { id: experiment.id, arm: experiment.arms[arm]?.name ?? '' }
-      const { scope } = await gate(served)
-      const targets = [...new Set(chosen.flatMap((one) => one.targets))]
-      return { request: served, scope, done: this.#done(experiment, asked, targets) }
+      yield { experiment, asked, arms, unit, dealt, kept }
     }
-    return { request, scope: (await gate(request)).scope }
+  }
+
+  /**
+   * The arm that answers, and the exposure on record before the answer begins; undefined: the request does not count here. `chosen`: what
+   * selection found for each arm; where all arms would ask the same of the same model, there is nothing to compare and no exposure.
+   */
+  expose(contest: Contest, chosen: readonly Chosen[]): Exposed | undefined {
+    const { experiment, asked, arms, kept } = contest
+    const prompts = arms.map((arm, at) => promptKey(arm, chosen[at]?.edits ?? ''))
+    if (prompts.every((prompt) => prompt === prompts[0])) return undefined
+    if (this.#experiments.isShadow(experiment)) {
+      // Replays are chats.
+      if (kept === undefined) this.#experiments.shadow(experiment, asked)
+      return undefined
+    }
+    const arm = this.#record(contest)
+    if (arm === undefined || arms[arm] === undefined) return undefined
+    const targets = [...new Set(chosen.flatMap((one) => one.targets))]
+    return { arm, done: this.#done(experiment, asked, targets) }
   }
 
   /** A unit stays where it was exposed; else the hash says. */
@@ -92,12 +103,18 @@ export class Allocator {
     return this.#experiments.ledger.armOf(experiment, unitHash(experiment.seed, unit)) ?? assign(experiment, unit)
   }
 
-  #expose(experiment: Experiment, unit: string, arm: number, { caller, messages }: ChatRequest): number | undefined {
+  #record({ experiment: declared, asked, unit, dealt, kept }: Contest): number | undefined {
+    const experiment = kept === undefined ? declared : { ...declared, logPrompts: false }
     const hash = unitHash(experiment.seed, unit)
-    const exposure = { experiment, unit: hash, arm, completion: caller?.completion ?? '', at: this.#now(), messages }
-    const recorded = this.#experiments.ledger.expose({ ...exposure, at: Math.round(exposure.at) })
+    const exposure = { experiment, unit: hash, arm: dealt, completion: asked.caller?.completion ?? '', messages: asked.messages }
+    const recorded = this.#experiments.ledger.expose({ ...exposure, at: Math.round(this.#now()) })
     if (recorded === undefined) this.#experiments.full(experiment)
-    else this.#noteQuestion(`${experiment.tenant}/${experiment.id}/${hash}`, exposure.completion, messages.at(-1)?.content ?? '')
+    else
+      this.#noteQuestion(
+        `${experiment.tenant}/${experiment.id}/${hash}`,
+        exposure.completion,
+        asked.messages.at(-1)?.content ?? '',
+      )
     return recorded
   }
 
@@ -128,24 +145,6 @@ export class Allocator {
 /** Equal where the same model would be asked the same; an adapter counts on questions that edits apply to. */
 function promptKey({ model, arm, template, adapter }: ChatRequest, edits: string): string {
   return JSON.stringify(arm === 'base' || edits === '' ? [model] : [model, template, adapter ?? null, edits])
-}
-
-/** The gate, asked once for each way of selecting; the trace then tells of what was asked for last. */
-function remembering<Scope>(choose: (served: ChatRequest) => Promise<Chosen<Scope>>, trace: Trace) {
-  const known = new Map<string, Promise<Chosen<Scope> & { turns: Trace['turns'] }>>()
-  let last: Promise<unknown> = Promise.resolve()
-  return async (served: ChatRequest): Promise<Chosen<Scope>> => {
-    const { arm, tags, threshold, withoutBatches = [], model } = served
-    const key = JSON.stringify([tags, threshold, withoutBatches, model])
-    // One after another: each leaves its reasons in the one trace.
-    const found = known.get(key) ?? last.then(async () => ({ ...(await choose(served)), turns: trace.turns }))
-    known.set(key, found)
-    last = found
-    const { turns, ...chosen } = await found
-    trace.turns = turns
-    trace.arm = arm
-    return chosen
-  }
 }
 
 function likeness(a: ReadonlySet<string>, b: ReadonlySet<string>): number {

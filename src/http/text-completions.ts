@@ -1,4 +1,5 @@
 import type { Request, Response } from 'express'
+import { completeText } from '../complete-text.ts'
 import type { Finish, Piece, TokenLogprob } from '../engine/engine.ts'
 import type { Gateway } from '../gateway.ts'
 import { type Heading, obfuscated, provenance } from '../openai/completion.ts'
@@ -13,7 +14,6 @@ import {
   textReader,
   textUsage,
 } from '../openai/text-completion.ts'
-import { completeText } from '../pipeline.ts'
 import type { TextRequest } from '../request.ts'
 import { choice, drive, headingOf, randomText, replyHeaders, streaming } from './answering.ts'
 import { bytes, json } from './body.ts'

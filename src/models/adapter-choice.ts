@@ -1,6 +1,6 @@
 import { PalimpsestError } from '../errors.ts'
 import type { ChatRequest } from '../request.ts'
-import type { TurnTrace } from '../trace.ts'
+import type { Considered } from '../trace.ts'
 import type { Adapter, Adapters } from './adapters.ts'
 
 /**
@@ -29,23 +29,16 @@ export function answering(request: ChatRequest, adapters: Adapters | undefined, 
   }
 }
 
-/** The edits of each turn that the prompt still has to state, and the turns as the trace shows them: what is held stands down (`stoodDown`: any). */
-export function standDown<Scoped extends { readonly edit: { readonly id: string } }>(
-  edits: ReadonlyMap<number, readonly Scoped[]>,
-  turns: readonly TurnTrace[],
-  isHeld: (id: string) => boolean,
-): {
-  readonly edits: ReadonlyMap<number, readonly Scoped[]>
-  readonly turns: readonly TurnTrace[]
-  readonly stoodDown: boolean
-} {
-  const left = [...edits].map(([turn, needed]) => [turn, needed.filter(({ edit }) => !isHeld(edit.id))] as const)
-  return {
-    stoodDown: left.some(([turn, needed]) => needed.length < (edits.get(turn)?.length ?? 0)),
-    edits: new Map(left.filter(([, needed]) => needed.length > 0)),
-    turns: turns.map((turn) => ({
-      ...turn,
-      considered: turn.considered.map((c) => (c.reason === 'selected' && isHeld(c.id) ? { ...c, reason: 'in_adapter' } : c)),
-    })),
-  }
+interface Needing {
+  readonly edits: readonly { readonly edit: { readonly id: string } }[]
+  readonly considered: readonly Considered[]
+}
+
+/** The turns with what the prompt still has to state: what the adapter holds stands down. */
+export function standDown<Turn extends Needing>(turns: readonly Turn[], isHeld: (id: string) => boolean): Turn[] {
+  return turns.map((turn) => ({
+    ...turn,
+    edits: turn.edits.filter(({ edit }) => !isHeld(edit.id)),
+    considered: turn.considered.map((c) => (c.reason === 'selected' && isHeld(c.id) ? { ...c, reason: 'in_adapter' } : c)),
+  }))
 }

@@ -13,7 +13,6 @@ import { conversationEnd, earlierOf, editText, partsOf } from './text.ts'
 
 /** What retrieval needs of the memory. */
 export interface Source {
-  readonly version: number
   tenants(): Iterable<string>
   all(tenant: string): Iterable<HeldEdit>
   get(tenant: string, id: string, at?: number): HeldEdit | undefined
@@ -91,6 +90,9 @@ export class Retriever {
   readonly #always = new Map<string, Set<string>>()
   /** Times at which edits that were not yet valid when they came become so. */
   readonly #begins = new Map<string, number[]>()
+  /** Changes of each tenant's memory since the start. */
+  readonly #changes = new Map<string, number>()
+  readonly #digests = new WeakMap<SelectionQuery['messages'], string[]>()
   readonly #turns: LRUCache<string, readonly Candidate[]>
 
   constructor(source: Source, embedder: Embedder, reader: PairReader, options: { now: () => number; cacheBytes: number }) {
@@ -101,7 +103,10 @@ export class Retriever {
     this.#nearness = nearnessFor(embedder)
     this.#turns = new LRUCache({ maxSize: options.cacheBytes, sizeCalculation: (c) => 256 + c.length * 2_048 })
     for (const tenant of source.tenants()) this.#add(tenant, source.all(tenant))
-    source.onChange(({ tenant, added }) => this.#add(tenant, added))
+    source.onChange(({ tenant, added }) => {
+      this.#changes.set(tenant, (this.#changes.get(tenant) ?? 0) + 1)
+      this.#add(tenant, added)
+    })
   }
 
   #add(tenant: string, held: Iterable<HeldEdit>): void {
@@ -119,7 +124,7 @@ export class Retriever {
     }
   }
 
-  /** Candidates of the user turn at `messages[turn]`: a function of the conversation up to it, the query's scope and the memory's version. */
+  /** Candidates of the user turn at `messages[turn]`: a function of the conversation up to it, the query's scope and the tenant's memory. */
   async candidates(
     query: SelectionQuery,
     turn: number,
@@ -137,8 +142,19 @@ export class Retriever {
 
   #key({ tenant, model, tags, asOf, messages }: SelectionQuery, turn: number, at: number): string {
     const begun = this.#begins.get(tenant)?.filter((time) => time <= at).length ?? 0
-    const asked = [tenant, model, tags, asOf ?? null, begun, this.#source.version, messages.slice(0, turn + 1)]
-    return createHash('sha256').update(JSON.stringify(asked)).digest('base64')
+    const changes = this.#changes.get(tenant) ?? 0
+    return JSON.stringify([tenant, model, tags, asOf ?? null, begun, changes, this.#digest(messages, turn)])
+  }
+
+  /** Of the conversation up to `messages[turn]`: a chain, each message's made from the one before it, so that a turn costs its own words only. */
+  #digest(messages: SelectionQuery['messages'], turn: number): string {
+    const chain = this.#digests.get(messages) ?? []
+    this.#digests.set(messages, chain)
+    for (let i = chain.length; i <= turn; i++) {
+      const hash = createHash('sha256').update(chain[i - 1] ?? '')
+      chain.push(hash.update(JSON.stringify(messages[i])).digest('base64'))
+    }
+    return chain[turn] ?? ''
   }
 
   async #find(query: SelectionQuery, turn: number, at: number, signal?: AbortSignal): Promise<Candidate[]> {

@@ -1,24 +1,41 @@
 import { isForModel, statement } from '../edit/edit.ts'
-import type { Bridges } from '../engine/bridge.ts'
+import type { BridgeCost, Bridges } from '../engine/bridge.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { MemoryStore } from '../memory/memory-store.ts'
 import { withholding } from '../memory/withhold.ts'
+import type { PoolEdit } from '../prompt/demonstrations.ts'
 import type { ScopedEdit } from '../prompt/render.ts'
 import type { ChatRequest, MultiHop } from '../request.ts'
-import type { Considered, Trace, TurnTrace } from '../trace.ts'
+import type { Considered, Stage } from '../trace.ts'
 import { bridge, type Chain, follow } from './chain.ts'
 import { type Calibration, gate } from './gate.ts'
 import type { Candidate, Retriever } from './retriever.ts'
 import { latest } from './sameness.ts'
 
-/** What the conversation needs of the memory, by the index in `messages` of each user turn. */
-export interface Scope {
-  readonly edits: ReadonlyMap<number, readonly ScopedEdit[]>
-  /** Edits near each turn that do not apply to it: raw material of demonstrations. */
-  readonly nearby: ReadonlyMap<number, readonly Candidate[]>
+/** What one user turn needs of the memory, and why. */
+export interface SelectedTurn {
+  /** Its index in `messages`. */
+  readonly turn: number
+  readonly edits: readonly ScopedEdit[]
+  /** Facts near the turn that do not apply to it: raw material of demonstrations. */
+  readonly nearby: readonly PoolEdit[]
+  readonly considered: readonly Considered[]
+  /** The candidates were still known. */
+  readonly cached: boolean
 }
 
-export const NOTHING: Scope = { edits: new Map(), nearby: new Map() }
+/** What the conversation needs of the memory; does not know the arm. */
+export interface Selection {
+  readonly memoryVersion: number
+  /** User turns, in order; none where no edit may apply. */
+  readonly turns: readonly SelectedTurn[]
+}
+
+/** Where selection notes its time, and what asking the model about parts of a question cost. */
+export interface Meter {
+  time<T>(stage: Stage, work: () => T | Promise<T>): Promise<T>
+  asked(cost: BridgeCost): void
+}
 
 /** What selection touches of a gateway. */
 export interface Selecting {
@@ -30,59 +47,56 @@ export interface Selecting {
 }
 
 /** Which edits apply to each user turn. A turn's edits depend on the conversation up to it and on the memory alone, never on what follows. */
-export async function select(request: ChatRequest, gateway: Selecting, trace: Trace, signal: AbortSignal): Promise<Scope> {
-  const { memory } = gateway
-  trace.arm = request.arm
-  trace.memoryVersion = memory.version
-  if (request.edits.kind === 'off') return NOTHING
-  if (request.edits.kind === 'only') return named(request, request.edits.ids, gateway, trace)
-  const edits = new Map<number, readonly ScopedEdit[]>()
-  const nearby = new Map<number, readonly Candidate[]>()
-  const turns: TurnTrace[] = []
-  for (const [turn, { role }] of request.messages.entries()) {
-    if (role !== 'user') continue
-    const decided = await selectTurn(request, turn, gateway, trace, signal)
-    if (decided.edits.length > 0) edits.set(turn, decided.edits)
-    nearby.set(turn, decided.nearby)
-    turns.push(decided.trace)
+export async function select(request: ChatRequest, gateway: Selecting, meter: Meter, signal: AbortSignal): Promise<Selection> {
+  const { edits, messages } = request
+  const memoryVersion = gateway.memory.version
+  switch (edits.kind) {
+    case 'off':
+      return { memoryVersion, turns: [] }
+    case 'only':
+      return { memoryVersion, turns: [named(request, edits.ids, gateway)] }
+    case 'on': {
+      const turns: SelectedTurn[] = []
+      for (const [turn, { role }] of messages.entries())
+        if (role === 'user') turns.push(await selectTurn(request, turn, gateway, meter, signal))
+      return { memoryVersion, turns }
+    }
+    default:
+      return edits satisfies never
   }
-  trace.turns = turns
-  return { edits, nearby }
-}
-
-interface Decided {
-  readonly edits: readonly ScopedEdit[]
-  readonly nearby: readonly Candidate[]
-  readonly trace: TurnTrace
 }
 
 async function selectTurn(
   request: ChatRequest,
   turn: number,
   gateway: Selecting,
-  trace: Trace,
+  meter: Meter,
   signal: AbortSignal,
-): Promise<Decided> {
+): Promise<SelectedTurn> {
   const { retriever, memory } = gateway
   const calibration = { ...gateway.calibration, threshold: request.threshold ?? gateway.calibration.threshold }
   const { without, isWithheld } = withholding(request, memory)
-  const { candidates: found, cached } = await trace.time('retrieve', () => retriever.candidates(request, turn, signal))
+  const { candidates: found, cached } = await meter.time('retrieve', () => retriever.candidates(request, turn, signal))
   const candidates = without(found)
-  const { current, outdated } = await trace.time('gate', () => latest(request, candidates, calibration, retriever, signal))
+  const { current, outdated } = await meter.time('gate', () => latest(request, candidates, calibration, retriever, signal))
   const considered = [...gate(current, calibration), ...outdated]
   const scores = new Map(considered.flatMap((c) => (c.reason === 'selected' ? [[c.id, c.score]] : [])))
   const applying = current.flatMap(({ edit }) => (scores.has(edit.id) ? [{ edit, score: scores.get(edit.id) ?? 0 }] : []))
-  const hops = await beyond(request, turn, current, considered, applying, gateway, calibration, trace, signal)
+  const hops = await beyond(request, turn, current, considered, applying, gateway, calibration, meter, signal)
   const links = hops.links.filter(({ edit }) => !isWithheld(edit.id))
   return {
+    turn,
     edits: [...applying, ...links],
-    nearby: current.filter(({ edit, similarity }) => similarity !== null && !scores.has(edit.id)),
-    trace: {
-      turn,
-      considered: [...considered.filter(({ id }) => !hops.considered.some((c) => c.id === id)), ...hops.considered],
-      cached,
-    },
+    nearby: current.flatMap((c) => (scores.has(c.edit.id) ? [] : demonstrable(c))),
+    considered: [...considered.filter(({ id }) => !hops.considered.some((c) => c.id === id)), ...hops.considered],
+    cached,
   }
+}
+
+/** A fact that was found by its meaning can serve as a demonstration. */
+function demonstrable({ edit, similarity }: Candidate): PoolEdit[] {
+  if (similarity === null || edit.kind !== undefined) return []
+  return [{ prompt: edit.prompt, target: edit.targetNew, paraphrases: edit.paraphrases, similarity }]
 }
 
 /** Edits that a question needs beyond those that apply to it as it is; nothing for a plain question. */
@@ -94,7 +108,7 @@ async function beyond(
   applying: readonly ScopedEdit[],
   { retriever, multiHop }: Selecting,
   calibration: Calibration,
-  trace: Trace,
+  meter: Meter,
   signal: AbortSignal,
 ): Promise<Chain> {
   const mode = request.multiHop ?? multiHop?.mode ?? 'chain'
@@ -102,9 +116,7 @@ async function beyond(
   const ask = async (question: string) => {
     if (multiHop === undefined) return null
     const { name, cost } = await multiHop.bridges.name(question, signal)
-    trace.decomposition.calls += cost === null ? 0 : 1
-    trace.decomposition.promptTokens += cost?.promptTokens ?? 0
-    trace.decomposition.completionTokens += cost?.completionTokens ?? 0
+    if (cost !== null) meter.asked(cost)
     return name
   }
   // Read anew with what is known, an edit may be needed that was not before; but not one that gave way or is not for such messages.
@@ -115,7 +127,7 @@ async function beyond(
   const read = candidates.find(({ edit }) => applying.some((a) => a.edit.id === edit.id))?.read ?? candidates[0]?.read ?? ''
   const asked = applying.filter(({ edit }) => edit.kind !== 'rule')
   if (asked.length > 0)
-    return trace.time('retrieve', () =>
+    return meter.time('retrieve', () =>
       follow(
         read,
         asked.map((one) => ({ ...one, hop: 1 })),
@@ -126,11 +138,11 @@ async function beyond(
   // The model is asked only where some edit that the question does not name might answer it.
   const might = candidates.some(({ logit, name, edit }) => logit !== null && name === null && edit.subject !== '')
   if (mode !== 'model' || !might) return { links: [], considered: [] }
-  return trace.time('decompose', () => bridge(request.messages[turn]?.content ?? '', read, hops, signal))
+  return meter.time('decompose', () => bridge(request.messages[turn]?.content ?? '', read, hops, signal))
 }
 
 /** The edits a request names by id go to its last user turn, whatever the gate would say. */
-function named(request: ChatRequest, ids: readonly string[], { memory, now }: Selecting, trace: Trace): Scope {
+function named(request: ChatRequest, ids: readonly string[], { memory, now }: Selecting): SelectedTurn {
   const turn = request.messages.findLastIndex((m) => m.role === 'user')
   if (turn === -1)
     throw new PalimpsestError(
@@ -173,6 +185,5 @@ function named(request: ChatRequest, ids: readonly string[], { memory, now }: Se
       evidence: {},
     }),
   )
-  trace.turns = [{ turn, considered, cached: false }]
-  return edits.length === 0 ? NOTHING : { ...NOTHING, edits: new Map([[turn, edits]]) }
+  return { turn, edits, nearby: [], considered, cached: false }
 }

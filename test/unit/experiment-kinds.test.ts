@@ -13,7 +13,6 @@ import { Rollouts } from '../../src/experiment/rollouts.ts'
 import { DEFAULT_LIMITS } from '../../src/gateway.ts'
 import { readRollout } from '../../src/openai/experiments.ts'
 import type { ChatRequest } from '../../src/request.ts'
-import { Trace } from '../../src/trace.ts'
 import { experiment, ledgerIn } from './experiment-data.ts'
 import { fact } from './memory-data.ts'
 
@@ -57,8 +56,10 @@ describe('an edit without a target', () => {
       ...{ messages: [{ role: 'user', content: 'Where?' }], sampling: { temperature: 0, topP: 1, stop: [] }, user: 'u' },
       caller: { completion: 'c', user: 'u' },
     } as unknown as ChatRequest
-    const choose = async () => ({ scope: null, edits: '[[0,"s",""]]', targets })
-    const { done } = await new Allocator(registry, () => 1).allocate(request, choose, new Trace('t', () => 1))
+    const allocator = new Allocator(registry, () => 1)
+    const [contest] = allocator.contests(request)
+    const chosen = { edits: '[[0,"s",""]]', targets }
+    const { done } = (contest && allocator.expose(contest, [chosen, chosen])) ?? {}
     done?.('It is Rome.', { promptTokens: 1, completionTokens: 1 })
     expect(shown(ledger, registry.get('default', 'e'))).toBe(wanted)
   })

@@ -138,6 +138,20 @@ describe('what is offered', () => {
     expect([again.cached, again.candidates.length]).toEqual([false, 2])
   })
 
+  it('is remembered by the tenant’s own memory, and by each turn’s own conversation', async () => {
+    const { offered, store } = await start([lumora('fee', 'The fee of Lumora is')])
+    const talk = (...said: string[]): Message[] => said.map((content) => ({ role: 'user', content }))
+    await offered(talk('How is Lumora?', 'And its fee?'))
+    store.land([{ ...lumora('theirs', 'The fee of Lumora is'), tenant: 'other' }], { ...POST, tenant: 'other' })
+    expect((await offered(talk('How is Lumora?', 'And its fee?'))).cached).toBe(true)
+    expect((await offered(talk('How is Velt?', 'And its fee?'))).cached).toBe(false)
+    expect((await offered([{ role: 'user', content: 'How is Lumora?', name: 'Ada' }, ...talk('And its fee?')])).cached).toBe(
+      false,
+    )
+    store.land([lumora('seat', 'Lumora sits in')], POST)
+    expect((await offered(talk('How is Lumora?', 'And its fee?'))).cached).toBe(false)
+  })
+
   it('says where the message is nearer to a counterexample than to the edit', async () => {
     const { offered } = await start([
       lumora('fee', 'What does a card of Lumora cost', { counterexamples: ['Who prints the card of Lumora'] }),

@@ -47,16 +47,13 @@ async function ask(one: Case, { gateway, tenants, memories, signal }: Omit<Askin
   const trace = new Trace('evaluation', gateway.now)
   const turn = one.messages.length - 1
   const start = performance.now()
-  const scope = await select(request, gateway, trace, signal)
+  const { turns } = await select(request, gateway, trace, signal)
+  const asked = turns.find((t) => t.turn === turn)
   return {
     case: one,
     allowed: [...one.also, ...(memories.get(one.memory)?.always ?? [])],
-    selected: (scope.edits.get(turn) ?? []).map(({ edit }) => edit.id),
-    considered: (trace.turns.find((t) => t.turn === turn)?.considered ?? []).map(({ id, score, reason }) => ({
-      id,
-      score,
-      reason,
-    })),
+    selected: (asked?.edits ?? []).map(({ edit }) => edit.id),
+    considered: (asked?.considered ?? []).map(({ id, score, reason }) => ({ id, score, reason })),
     ms: performance.now() - start,
   }
 }
