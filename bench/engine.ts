@@ -7,7 +7,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { cpus, homedir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { serverPath } from '../src/engine/build.ts'
+import { serverPath } from '../src/engine/llama-server/build.ts'
 import { median } from './client.ts'
 import { type Answer, type Ask, CONTENDERS, type Contender, type Reply, type Setup } from './engine-contender.ts'
 

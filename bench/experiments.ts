@@ -1,6 +1,6 @@
 /** `npm run bench:experiments [-- --runs 2000 --seed 1]`: the simulations of bench/simulated.ts, as tables. */
 import { parseArgs } from 'node:util'
-import { needed } from '../src/experiment/power.ts'
+import { needed } from '../src/experiment/statistics/power.ts'
 import {
   ALPHA,
   chance,

@@ -1,7 +1,7 @@
 /** Time to first token of a real model, for bench/gateway.ts: a bare llama-server beside `palimpsest serve`, cold and in a warm conversation. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { eventData } from '../src/engine/event-stream.ts'
+import { eventData } from '../src/engine/upstream/sse-parser.ts'
 import { name } from './scale-vectors.ts'
 import { startChild } from './served.ts'
 

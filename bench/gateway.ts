@@ -8,7 +8,7 @@ import { cpSync, mkdirSync, mkdtempSync, openSync, rmSync, writeFileSync } from 
 import { cpus, homedir, loadavg, tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { serverPath } from '../src/engine/build.ts'
+import { serverPath } from '../src/engine/llama-server/build.ts'
 import { EMBEDDER_MODEL, READER_MODEL } from '../src/models/catalog.ts'
 import { type Order, type Ready, SERVERS, type ServerName, type Setup, type Usage } from './gateway-contender.ts'
 import { type First, firstTokens } from './gateway-first.ts'

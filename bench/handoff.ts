@@ -9,7 +9,7 @@
 import { createHash } from 'node:crypto'
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { fluency } from '../src/evaluate/entropy.ts'
+import { fluency } from '../src/evaluate/metrics/entropy.ts'
 import { clientOf, median } from './client.ts'
 
 const { values: flags } = parseArgs({

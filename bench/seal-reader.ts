@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto'
 import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { convertReader, READER_WEIGHTS } from '../src/models/e5.ts'
+import { convertReader, READER_WEIGHTS } from '../src/models/packages/e5.ts'
 
 const { body } = parseArgs({ options: { body: { type: 'string' } } }).values
 if (body === undefined) throw new Error('Expected --body FILE, the 4-bit file of multilingual-e5-small.')

@@ -2,10 +2,10 @@
  * Experiments whose truth is known: how often are the statistics of `src/experiment` wrong, under looks at every 50 exposures?
  * In full by `npm run bench:experiments`, in short by test/unit/experiment-simulation.test.ts.
  */
-import { randomFrom } from '../src/evaluate/random.ts'
-import { compareArms, type Kind, rateSequence, type Sample } from '../src/experiment/confidence.ts'
-import { comparePairs } from '../src/experiment/paired.ts'
-import { sampleRatio } from '../src/experiment/sample-ratio.ts'
+import { randomFrom } from '../src/evaluate/metrics/random.ts'
+import { compareArms, type Kind, rateSequence, type Sample } from '../src/experiment/statistics/confidence.ts'
+import { comparePairs } from '../src/experiment/statistics/paired.ts'
+import { sampleRatio } from '../src/experiment/statistics/sample-ratio.ts'
 
 export const ALPHA = 0.05
 export const LOOK_EVERY = 50

@@ -1,5 +1,5 @@
 import type { Chosen, Kept } from './experiment/allocate.ts'
-import { type Done, hasTarget } from './experiment/outcome.ts'
+import { type Done, hasTarget } from './experiment/ledger/outcome.ts'
 import type { Gateway } from './gateway.ts'
 import type { ChatRequest } from './request.ts'
 import { type Meter, type Selection, select } from './selection/select.ts'

@@ -1,6 +1,6 @@
 import type { Engine, Finish } from './engine/engine.ts'
-import { hasTarget } from './experiment/outcome.ts'
-import type { Answered, Answerer } from './experiment/replay.ts'
+import { hasTarget } from './experiment/ledger/outcome.ts'
+import type { Answered, Answerer } from './experiment/replay/replay.ts'
 import type { Gateway } from './gateway.ts'
 import { answer, explain } from './pipeline.ts'
 import type { ChatRequest } from './request.ts'

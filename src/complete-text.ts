@@ -1,7 +1,7 @@
 import { assign } from './assign.ts'
 import type { Engine, Finish, Piece } from './engine/engine.ts'
 import { PalimpsestError } from './errors.ts'
-import { type Done, observed } from './experiment/outcome.ts'
+import { type Done, observed } from './experiment/ledger/outcome.ts'
 import { type Gateway, holdEngine } from './gateway.ts'
 import { loraOf, noted } from './pipeline.ts'
 import { planOf, write } from './plan.ts'

@@ -11,7 +11,7 @@ import { AUTH } from './access/access.ts'
 import { bytes, fraction, httpUrl, names, number, oneOf, orNone, text, truth, upstreamServers } from './config-values.ts'
 import { unknownField } from './edit/spelling.ts'
 import { PalimpsestError } from './errors.ts'
-import { defaultHome } from './models/home.ts'
+import { defaultHome } from './models/cache-folder.ts'
 import { MULTI_HOP } from './request.ts'
 
 const FILES = ['palimpsest.config.json', 'palimpsest.config.yaml', 'palimpsest.config.yml'] as const

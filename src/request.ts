@@ -1,4 +1,4 @@
-/** Our own form of a chat request. `src/openai/chat.ts` makes it from the wire, once; nothing after that sees a wire name. */
+/** Our own form of a chat request. `src/wire/openai/chat.ts` makes it from the wire, once; nothing after that sees a wire name. */
 
 export type Role = 'system' | 'user' | 'assistant' | 'tool'
 

@@ -9,12 +9,14 @@ const SRC = join(ROOT, 'src')
 const LAYERS: readonly (readonly string[])[] = [
   ['main.ts'],
   ['cli'],
+  ['server'],
   ['app.ts'],
   ['http', 'console'],
-  // A hand-off is evaluated on its road, and spoken to over HTTP.
+  ['backup'],
+  // A hand-off is evaluated stage by stage, and spoken to over HTTP.
   ['handoff'],
   ['evaluate'],
-  ['openai'],
+  ['wire'],
   ['compare.ts'],
   ['complete-text.ts'],
   ['pipeline.ts'],
@@ -22,8 +24,10 @@ const LAYERS: readonly (readonly string[])[] = [
   ['gateway.ts', 'config.ts'],
   ['config-values.ts'],
   ['selection'],
+  ['adapters'],
   ['memory', 'prompt', 'engine', 'experiment', 'models', 'access'],
   ['edit'],
+  ['storage', 'terminal'],
   ['trace.ts'],
   ['request.ts', 'errors.ts', 'package-root.ts'],
 ]

@@ -34,7 +34,7 @@ DECOYS = 300
 
 
 def keys_of(edit: dict) -> list[str]:
-    """As `embedKeys` of src/memory/embed-keys.ts makes them."""
+    """As `embedKeys` of src/memory/vectors/index-texts.ts makes them."""
     if edit.get("always"):
         return []
     if "text" in edit:

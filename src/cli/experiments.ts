@@ -4,11 +4,11 @@ import { parse as parseYaml } from 'yaml'
 import type { Config } from '../config.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { Limits } from '../gateway.ts'
-import { type Client, connect } from './client.ts'
-import { comparisonText, experimentTable, experimentText, replayText } from './experiments-text.ts'
-import { bootWithModel, bootWithoutModel } from './local.ts'
+import { type Client, connect } from './client/client.ts'
+import { comparisonText, experimentTable, experimentText, replayText } from './text/experiments-text.ts'
+import { bootWithModel, bootWithoutModel } from './client/local.ts'
 import { configOf, withSettings } from './options.ts'
-import type { WireComparison, WireExperiment, WireExperimentResult, WireReplayResult } from './wire.ts'
+import type { WireComparison, WireExperiment, WireExperimentResult, WireReplayResult } from './client/wire.ts'
 
 interface Typed {
   readonly tenant?: string

@@ -2,11 +2,11 @@ import { readFile } from 'node:fs/promises'
 import { basename, extname } from 'node:path'
 import { buffer } from 'node:stream/consumers'
 import { PalimpsestError } from '../errors.ts'
-import { Bar } from '../models/progress.ts'
-import { type Client, query } from './client.ts'
-import { landingText } from './edits-text.ts'
-import { lines } from './lines.ts'
-import type { WireLanding } from './wire.ts'
+import { Bar } from '../terminal/progress-bar.ts'
+import { type Client, query } from './client/client.ts'
+import { landingText } from './text/edits-text.ts'
+import { lines } from './text/lines.ts'
+import type { WireLanding } from './client/wire.ts'
 
 export interface ImportOptions {
   readonly format: string

@@ -1,10 +1,10 @@
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
-import { createSnapshot, listSnapshots, restoreSnapshot, snapshotPath, snapshotsDir } from '../handoff/snapshot.ts'
-import { configurationOf, defaultSnapshot } from './handoffs.ts'
-import { VERSION } from './open.ts'
+import { createSnapshot, listSnapshots, restoreSnapshot, snapshotPath, snapshotsDir } from '../backup/snapshot.ts'
+import { configurationOf, defaultSnapshot } from '../server/handoffs.ts'
+import { VERSION } from '../server/parts.ts'
 import { configOf, withSettings } from './options.ts'
-import { count, table } from './table.ts'
+import { count, table } from '../terminal/table.ts'
 
 /** `palimpsest snapshot …`: memory, adapters and configuration, kept and put back. */
 export function addSnapshotCommand(program: Command): void {

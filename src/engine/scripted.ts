@@ -1,6 +1,6 @@
 import type { Message, Sampling } from '../request.ts'
 import type { Trace } from '../trace.ts'
-import { AnswerStream } from './answer-stream.ts'
+import { AnswerStream } from './output/answer-stream.ts'
 import type {
   Engine,
   Finish,
@@ -16,8 +16,8 @@ import type {
   TokenLogprob,
 } from './engine.ts'
 import { contextExceeded } from './limits.ts'
-import { SlotQueue, shuttingDown } from './queue.ts'
-import { append, type Cached, chooseSlot, empty, pieces, reusable, truncate } from './slots.ts'
+import { SlotQueue, shuttingDown } from './scheduling/slot-queue.ts'
+import { append, type Cached, chooseSlot, empty, pieces, reusable, truncate } from './scheduling/prefix-cache.ts'
 
 export interface ScriptedOptions {
   readonly name: string

@@ -1,10 +1,10 @@
 import type { Edit } from '../edit/edit.ts'
 import type { Embedder } from '../engine/engine.ts'
 import type { Gateway } from '../gateway.ts'
-import type { DataRecord } from './dataset.ts'
-import type { Probe } from './probe.ts'
-import { randomFrom, sample } from './random.ts'
-import type { RememberingEngine } from './remember.ts'
+import type { DataRecord } from './data/dataset.ts'
+import type { Probe } from './data/probe.ts'
+import { randomFrom, sample } from './metrics/random.ts'
+import type { RememberingEngine } from './methods/remember.ts'
 
 /** All that stays the same while methods are compared. */
 export interface Trial {

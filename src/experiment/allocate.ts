@@ -4,7 +4,7 @@ import type { ChatRequest } from '../request.ts'
 import { assign, inAudience, unitHash, unitOf } from './assign.ts'
 import type { Experiment } from './experiment.ts'
 import type { Experiments } from './experiments.ts'
-import { type Done, type Outcome, refuses, showsAny } from './outcome.ts'
+import { type Done, type Outcome, refuses, showsAny } from './ledger/outcome.ts'
 
 /** What selection found for a request, whatever the arm. */
 export interface Chosen {

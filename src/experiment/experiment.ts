@@ -1,6 +1,6 @@
 import type { ChatRequest } from '../request.ts'
 import type { Namespace } from './bucket.ts'
-import type { Kind } from './confidence.ts'
+import type { Kind } from './statistics/confidence.ts'
 
 /** What an arm answers with. */
 export type Serves =

@@ -2,9 +2,9 @@ import { PalimpsestError } from '../errors.ts'
 import type { ChatRequest } from '../request.ts'
 import { inAudience } from './assign.ts'
 import { asServed, type Experiment, keyOf, type Status } from './experiment.ts'
-import type { Ledger } from './ledger.ts'
-import type { Outcome } from './outcome.ts'
-import { type Moment, type Result, resultOf, resultsOverTime } from './result.ts'
+import type { Ledger } from './ledger/ledger.ts'
+import type { Outcome } from './ledger/outcome.ts'
+import { type Moment, type Result, resultOf, resultsOverTime } from './statistics/result.ts'
 
 /** What happens in an experiment, for whoever watches over it. */
 export interface Watcher {

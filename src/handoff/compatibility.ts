@@ -1,4 +1,4 @@
-import type { Disagreement } from '../models/adapters.ts'
+import type { Disagreement } from '../adapters/registry.ts'
 
 /** Why an adapter is not promoted. */
 export type Misfit = 'base' | 'shape' | 'tokenizer' | 'other_adapter' | Disagreement['why']

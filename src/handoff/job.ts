@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { ADAPTER_ID } from '../models/adapter-record.ts'
+import { ADAPTER_ID } from '../adapters/record.ts'
 
 /** Ways into the parameters: MEMIT and PMET (closed-form updates), one LoRA trained on the batch, and distillation from the prompted model. */
 export const METHODS = ['memit', 'pmet', 'lora', 'distil'] as const

@@ -1,10 +1,10 @@
 import { z } from 'zod'
 import type { Limits } from '../gateway.ts'
-import { ADAPTER_ID } from '../models/adapter-record.ts'
-import { check } from '../openai/refusal.ts'
-import { tenant, text } from '../openai/selection.ts'
-import { URGENCIES } from './advise.ts'
-import type { EditsQuery } from './choose.ts'
+import { ADAPTER_ID } from '../adapters/record.ts'
+import { check } from '../wire/openai/refusal.ts'
+import { tenant, text } from '../wire/palimpsest/selection.ts'
+import { URGENCIES } from './advice.ts'
+import type { EditsQuery } from './exchange/edit-query.ts'
 import { type HandoffMethod, type HandoffThresholds, METHODS, type Settings, THRESHOLDS, thresholds } from './job.ts'
 
 /** What `POST /v1/handoffs` asks for. */

@@ -1,10 +1,10 @@
 import type { Request } from 'express'
 import type { Gateway } from '../gateway.ts'
-import type { Adapter, Adapters } from '../models/adapters.ts'
-import { readAdapterChange, readAdapterFields, readAdapterFile, readAdapterPromotion, wireAdapter } from '../openai/adapters.ts'
-import { bytes, json, mediaType, optionalJson } from './body.ts'
-import { refuseWhenClosing, tenantHeader } from './exchange.ts'
-import { pathParam, tenantOf } from './query.ts'
+import type { Adapter, Adapters } from '../adapters/registry.ts'
+import { readAdapterChange, readAdapterFields, readAdapterFile, readAdapterPromotion, wireAdapter } from '../wire/palimpsest/adapters.ts'
+import { bytes, json, mediaType, optionalJson } from './request/body.ts'
+import { refuseWhenClosing, tenantHeader } from './request/request-context.ts'
+import { pathParam, tenantOf } from './request/query.ts'
 import type { Routes } from './routes.ts'
 
 /**

@@ -4,7 +4,7 @@ import type { Request, Response } from 'express'
 import { z } from 'zod'
 import { PalimpsestError } from '../errors.ts'
 import type { Gateway } from '../gateway.ts'
-import { pathParam, tenantOf } from './query.ts'
+import { pathParam, tenantOf } from './request/query.ts'
 import type { Routes } from './routes.ts'
 
 const figure = z.object({ value: z.number(), low: z.number(), high: z.number(), n: z.number() })

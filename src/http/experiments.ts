@@ -4,8 +4,8 @@ import { z } from 'zod'
 import { PalimpsestError } from '../errors.ts'
 import type { Experiment } from '../experiment/experiment.ts'
 import { keyOf } from '../experiment/experiment.ts'
-import { needed } from '../experiment/power.ts'
-import { type Pair, replayResult } from '../experiment/replay.ts'
+import { needed } from '../experiment/statistics/power.ts'
+import { type Pair, replayResult } from '../experiment/replay/replay.ts'
 import type { Gateway } from '../gateway.ts'
 import {
   wireEvent,
@@ -15,13 +15,13 @@ import {
   wireReplay,
   wireResult,
   wireStanding,
-} from '../openai/experiment-answers.ts'
-import { readExperiment, readFeedback, readRollout, type ServedNow } from '../openai/experiments.ts'
-import { check } from '../openai/refusal.ts'
-import { oneTenant, tenant, text } from '../openai/selection.ts'
-import { bytes, json, optionalJson } from './body.ts'
-import { refuseWhenClosing, tenantHeader } from './exchange.ts'
-import { pathParam, query, tenantOf } from './query.ts'
+} from '../wire/palimpsest/experiment-answers.ts'
+import { readExperiment, readFeedback, readRollout, type ServedNow } from '../wire/palimpsest/experiments.ts'
+import { check } from '../wire/openai/refusal.ts'
+import { oneTenant, tenant, text } from '../wire/palimpsest/selection.ts'
+import { bytes, json, optionalJson } from './request/body.ts'
+import { refuseWhenClosing, tenantHeader } from './request/request-context.ts'
+import { pathParam, query, tenantOf } from './request/query.ts'
 import type { Routes } from './routes.ts'
 
 /** Pairs of answers shown of one replay. */

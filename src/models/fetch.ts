@@ -1,12 +1,12 @@
 import { mkdir, open, rename, rm, statfs } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { PalimpsestError } from '../errors.ts'
-import { examine, fileState, hashFile, isRemembered, writeSidecar } from './cached.ts'
+import { examine, fileState, hashFile, isRemembered, writeSidecar } from './checksum.ts'
 import { CATALOG, type CatalogModel, catalogModel } from './catalog.ts'
-import { convertE5, convertReader, READER_WEIGHTS } from './e5.ts'
-import { lockFile } from './lock.ts'
+import { convertE5, convertReader, READER_WEIGHTS } from './packages/e5.ts'
+import { lockFile } from '../storage/file-lock.ts'
 import { Meter, type Progress } from './meter.ts'
-import { convertMinilm } from './minilm.ts'
+import { convertMinilm } from './packages/minilm.ts'
 import { type Gathering, gatheredBytes, type Source } from './source.ts'
 
 export interface FetchOptions {

@@ -1,4 +1,4 @@
-import { fileState } from './cached.ts'
+import { fileState } from './checksum.ts'
 import type { CatalogModel, Ingredient } from './catalog.ts'
 import type { Meter } from './meter.ts'
 

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { INVENTED, NEUTRAL } from './bank.ts'
+import { INVENTED, NEUTRAL } from './demonstration-facts.ts'
 import type { Demonstration, DemonstrationKind, EditView } from './turn.ts'
 
 /** Shares of copy : update : retain, from Zheng et al. 2023, "Can We Edit Factual Knowledge by In-Context Learning?", section 4. */

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, it, vi } from 'vitest'
 import { accessBy } from '../../src/access/access.ts'
 import { SCOPES } from '../../src/access/key.ts'
 import type { KeyStore } from '../../src/access/key-store.ts'
-import { openKeys } from '../../src/cli/keys.ts'
+import { openKeys } from '../../src/server/access.ts'
 import type { Served } from '../http/fakes.ts'
 import { open, openBrowser, serve } from './browser.ts'
 

@@ -1,9 +1,9 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { html } from '../../src/evaluate/html.ts'
-import type { Figure } from '../../src/evaluate/intervals.ts'
-import { openPlotter } from '../../src/evaluate/plots.ts'
-import type { Results } from '../../src/evaluate/report.ts'
+import { html } from '../../src/evaluate/report/html.ts'
+import type { Figure } from '../../src/evaluate/metrics/intervals.ts'
+import { openPlotter } from '../../src/evaluate/report/plots.ts'
+import type { Results } from '../../src/evaluate/report/report.ts'
 
 const figure = (value: number, n = 100): Figure => ({ value, low: Math.max(0, value - 0.05), high: Math.min(1, value + 0.05), n })
 

@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import list from '../../docs/openai-fields.json' with { type: 'json' }
 import type { Prompt } from '../../src/engine/engine.ts'
-import { CHAT_FIELDS, COMPLETION_FIELDS, type Decision, EMBEDDING_FIELDS, RESPONSE_FIELDS } from '../../src/openai/fields.ts'
+import { CHAT_FIELDS, COMPLETION_FIELDS, type Decision, EMBEDDING_FIELDS, RESPONSE_FIELDS } from '../../src/wire/openai/fields.ts'
 import type { Sampling } from '../../src/request.ts'
 import { MODEL, type Served, serve } from './fakes.ts'
 
@@ -328,7 +328,7 @@ function page(table: string, tables: readonly string[]): string {
   return `# Conformance to OpenAI's specification
 
 Written by \`test/http/conformance.test.ts\`, which sends every field; do not edit. The fields are those of ${list.specification}, listed by
-hand in \`openai-fields.json\`; the decisions are those of \`src/openai/fields.ts\`. *Honoured*: with it, the engine is asked something else or the
+hand in \`openai-fields.json\`; the decisions are those of \`src/wire/openai/fields.ts\`. *Honoured*: with it, the engine is asked something else or the
 reply differs. *Label*: it changes no answer at OpenAI either; a value of the wrong kind is refused. *Refused by name*: a 400 whose \`param\` names
 it. \`null\` counts as absent.
 

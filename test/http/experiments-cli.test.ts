@@ -3,9 +3,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Command } from 'commander'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { client } from '../../src/cli/client.ts'
+import { client } from '../../src/cli/client/client.ts'
 import { addExperimentCommands } from '../../src/cli/experiments.ts'
-import { declareFiles } from '../../src/cli/trials.ts'
+import { declareFiles } from '../../src/server/experiments.ts'
 import { MODEL, type Served, serve } from './fakes.ts'
 
 let served: Served

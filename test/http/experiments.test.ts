@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test, vi } from 'vitest'
-import { client } from '../../src/cli/client.ts'
+import { client } from '../../src/cli/client/client.ts'
 import type { Prompt } from '../../src/engine/engine.ts'
 import { openScripted } from '../../src/engine/scripted.ts'
 import { MODEL, type Served, type ServeOptions, serve } from './fakes.ts'

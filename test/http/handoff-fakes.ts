@@ -4,8 +4,8 @@ import type { Engine, Lora, LoraEngine, Scorer } from '../../src/engine/engine.t
 import { openScripted } from '../../src/engine/scripted.ts'
 import { PalimpsestError } from '../../src/errors.ts'
 import type { Gateway } from '../../src/gateway.ts'
-import { Handoffs } from '../../src/handoff/handoffs.ts'
-import { createSnapshot, snapshotsDir } from '../../src/handoff/snapshot.ts'
+import { Handoffs } from '../../src/handoff/queue.ts'
+import { createSnapshot, snapshotsDir } from '../../src/backup/snapshot.ts'
 import { MODEL } from './fakes.ts'
 
 const STAND_IN = join(import.meta.dirname, '../unit/editor-stand-in.mjs')

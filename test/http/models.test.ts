@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test } from 'vitest'
-import { client } from '../../src/cli/client.ts'
+import { client } from '../../src/cli/client/client.ts'
 import { ModelPool } from '../../src/engine/model-pool.ts'
 import { openScripted } from '../../src/engine/scripted.ts'
 import { MODEL, type Served, serve } from './fakes.ts'

@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test } from 'vitest'
-import { trialOf } from '../../src/cli/check-trial.ts'
-import { client } from '../../src/cli/client.ts'
+import { trialOf } from '../../src/cli/check/trial.ts'
+import { client } from '../../src/cli/client/client.ts'
 import { parseBatch } from '../../src/edit/batch.ts'
 import type { PairReader } from '../../src/engine/engine.ts'
 import type { SelectionQuery } from '../../src/request.ts'

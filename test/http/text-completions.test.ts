@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import OpenAI from 'openai'
 import type { CompletionCreateParamsNonStreaming } from 'openai/resources/completions'
 import { afterEach, describe, expect, test } from 'vitest'
-import { COMPLETION_FIELDS } from '../../src/openai/fields.ts'
+import { COMPLETION_FIELDS } from '../../src/wire/openai/fields.ts'
 import { MODEL, type Served, type ServeOptions, serve } from './fakes.ts'
 
 const open: Served[] = []

@@ -1,5 +1,5 @@
 import { readGgufFileInfo } from 'node-llama-cpp'
-import { type GgufValue, ggufPieces } from '../../src/models/gguf.ts'
+import { type GgufValue, ggufPieces } from '../../src/models/packages/gguf-writer.ts'
 
 /** Made-up numbers in [-1, 1), always the same for a seed (Numerical Recipes' linear congruence). */
 function noise(count: number, seed: number): Float32Array {

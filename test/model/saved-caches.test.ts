@@ -3,7 +3,7 @@ import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import type { Engine } from '../../src/engine/engine.ts'
-import { openRuntime, type Runtime } from '../../src/engine/llama.ts'
+import { openRuntime, type Runtime } from '../../src/engine/embedded/runtime.ts'
 import { Trace } from '../../src/trace.ts'
 import { MODELS, needing } from '../needs.ts'
 

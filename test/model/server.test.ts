@@ -3,10 +3,10 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { hasServer, serverPath } from '../../src/engine/build.ts'
+import { hasServer, serverPath } from '../../src/engine/llama-server/build.ts'
 import type { Engine, Finish, Piece, Prompt } from '../../src/engine/engine.ts'
-import { openRuntime, type Runtime } from '../../src/engine/llama.ts'
-import { openUpstream } from '../../src/engine/upstream.ts'
+import { openRuntime, type Runtime } from '../../src/engine/embedded/runtime.ts'
+import { openUpstream } from '../../src/engine/upstream/engine.ts'
 import type { Sampling } from '../../src/request.ts'
 import { Trace } from '../../src/trace.ts'
 import { needing, SERVER } from '../needs.ts'
@@ -134,7 +134,7 @@ needing(able, SERVER)('a real llama-server', { timeout: 240_000 }, () => {
     const port = 18_500 + (process.pid % 1_000)
     const child = spawn(
       serverPath(HOME),
-      // Repacked weights crash this build on some processors (src/engine/server-process.ts).
+      // Repacked weights crash this build on some processors (src/engine/llama-server/process.ts).
       ['-m', MODEL, '-c', '1024', '-np', '1', '-t', String(THREADS), '--port', String(port), '--no-ui', '--no-repack'],
       {
         stdio: 'ignore',

@@ -1,8 +1,8 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { AnswerStream } from '../../src/engine/answer-stream.ts'
+import { AnswerStream } from '../../src/engine/output/answer-stream.ts'
 import type { TokenLogprob } from '../../src/engine/engine.ts'
-import { Gathering } from '../../src/openai/completion.ts'
+import { Gathering } from '../../src/wire/openai/completion.ts'
 
 const FINISH = { reason: 'stop', promptTokens: 0, completionTokens: 0, cachedTokens: 0 } as const
 const NAMES = ['get_weather', 'find']

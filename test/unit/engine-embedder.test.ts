@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { createEmbedder, type EmbedderParts, unit } from '../../src/engine/embedder.ts'
+import { createEmbedder, type EmbedderParts, unit } from '../../src/engine/embedded/embedder.ts'
 
 /** An embedder whose every evaluation waits to be let through. */
 function held(parts: Partial<EmbedderParts> = {}) {

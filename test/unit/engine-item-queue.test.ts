@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { ItemQueue } from '../../src/engine/item-queue.ts'
+import { ItemQueue } from '../../src/engine/scheduling/item-queue.ts'
 
 it('goes on after a job of no items', async () => {
   const queue = new ItemQueue(async (n: number) => 2 * n)

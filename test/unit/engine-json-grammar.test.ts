@@ -1,8 +1,8 @@
 import fc from 'fast-check'
 import { getLlama, type Llama } from 'node-llama-cpp'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { answerGrammar } from '../../src/engine/answer-grammar.ts'
-import { JsonGrammar } from '../../src/engine/json-grammar.ts'
+import { answerGrammar } from '../../src/engine/grammar/answer-grammar.ts'
+import { JsonGrammar } from '../../src/engine/grammar/json-grammar.ts'
 
 let llama: Llama
 beforeAll(async () => {

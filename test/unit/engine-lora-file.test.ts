@@ -3,9 +3,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { GgufFileInfo } from 'node-llama-cpp'
 import { afterAll, describe, expect, it } from 'vitest'
-import { headerIn } from '../../src/engine/gguf-header.ts'
-import { readLora } from '../../src/engine/lora-file.ts'
-import { type GgufTensor, type GgufValue, ggufPieces, toHalf } from '../../src/models/gguf.ts'
+import { headerIn } from '../../src/engine/gguf/header.ts'
+import { readLora } from '../../src/engine/gguf/lora.ts'
+import { type GgufTensor, type GgufValue, ggufPieces, toHalf } from '../../src/models/packages/gguf-writer.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'palimpsest-lora-'))
 afterAll(() => rmSync(dir, { recursive: true, force: true }))

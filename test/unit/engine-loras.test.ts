@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest'
 import type { Lora } from '../../src/engine/engine.ts'
-import { loraKey, SequenceLoras } from '../../src/engine/llama-loras.ts'
-import { ServerLoras } from '../../src/engine/server-loras.ts'
-import { serverArgs } from '../../src/engine/server-wire.ts'
-import { append, chooseSlot, dedicate, empty, reusable } from '../../src/engine/slots.ts'
-import { Turns } from '../../src/engine/turns.ts'
+import { loraKey, SequenceLoras } from '../../src/engine/embedded/loras.ts'
+import { ServerLoras } from '../../src/engine/llama-server/loras.ts'
+import { serverArgs } from '../../src/engine/llama-server/wire.ts'
+import { append, chooseSlot, dedicate, empty, reusable } from '../../src/engine/scheduling/prefix-cache.ts'
+import { Turns } from '../../src/engine/scheduling/shared-lock.ts'
 
 const never = new AbortController().signal
 const lora = (id: string, bytes = 100): Lora => ({ id, path: `${id}.gguf`, sha256: `sha-${id}`, bytes, scale: 1 })

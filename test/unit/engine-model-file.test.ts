@@ -1,9 +1,9 @@
 import type { EvaluationPriority } from 'node-llama-cpp'
 import { describe, expect, it } from 'vitest'
-import { QWEN_SYSTEM } from '../../src/engine/chat-format.ts'
-import { ALONE, alonePerBatch, SHARED } from '../../src/engine/llama-batching.ts'
-import { defaultSystem, fitSlots, guessFamily } from '../../src/engine/model-file.ts'
-import { tokenBytes } from '../../src/engine/token-bytes.ts'
+import { QWEN_SYSTEM } from '../../src/engine/format/chat-format.ts'
+import { ALONE, alonePerBatch, SHARED } from '../../src/engine/embedded/batching.ts'
+import { defaultSystem, fitSlots, guessFamily } from '../../src/engine/format/model-family.ts'
+import { tokenBytes } from '../../src/engine/output/token-bytes.ts'
 
 describe('guessFamily', () => {
   it.each([

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { SlotQueue } from '../../src/engine/queue.ts'
+import { SlotQueue } from '../../src/engine/scheduling/slot-queue.ts'
 
 const first = (free: readonly string[]) => free[0]
 const never = new AbortController().signal

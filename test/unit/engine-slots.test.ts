@@ -10,7 +10,7 @@ import {
   pieces,
   reusable,
   truncate,
-} from '../../src/engine/slots.ts'
+} from '../../src/engine/scheduling/prefix-cache.ts'
 
 const range = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => from + i)
 

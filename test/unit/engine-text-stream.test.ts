@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { TextStream } from '../../src/engine/text-stream.ts'
+import { TextStream } from '../../src/engine/output/text-stream.ts'
 
 /** What the stream gives for `text` cut into the given byte pieces. */
 function streamed(

@@ -1,9 +1,9 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { fluency } from '../../src/evaluate/entropy.ts'
-import { bootstrap, harmonicMean, mean, median, wilson } from '../../src/evaluate/intervals.ts'
-import { chosenLetter, gives } from '../../src/evaluate/match.ts'
-import { randomFrom, sample, shuffled } from '../../src/evaluate/random.ts'
+import { fluency } from '../../src/evaluate/metrics/entropy.ts'
+import { bootstrap, harmonicMean, mean, median, wilson } from '../../src/evaluate/metrics/intervals.ts'
+import { chosenLetter, gives } from '../../src/evaluate/metrics/match.ts'
+import { randomFrom, sample, shuffled } from '../../src/evaluate/metrics/random.ts'
 
 describe('intervals', () => {
   it("Wilson's, against values worked out by hand and in the literature", () => {

@@ -3,9 +3,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { PalimpsestError } from '../../src/errors.ts'
-import { readDataset } from '../../src/evaluate/dataset.ts'
-import type { Probe } from '../../src/evaluate/probe.ts'
-import { readTrafficFile } from '../../src/evaluate/traffic.ts'
+import { readDataset } from '../../src/evaluate/data/dataset.ts'
+import type { Probe } from '../../src/evaluate/data/probe.ts'
+import { readTrafficFile } from '../../src/evaluate/data/traffic.ts'
 
 const read = (...records: unknown[]) => readDataset(JSON.stringify(records), 'made-up.json')
 /** "kind/sub text -> answers (rival)", with `*` where an edit is wanted. */

@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest'
-import { html } from '../../src/evaluate/html.ts'
-import { wilson } from '../../src/evaluate/intervals.ts'
-import type { Outcome } from '../../src/evaluate/outcomes.ts'
-import { openPlotter } from '../../src/evaluate/plots.ts'
-import { markdown, type Results } from '../../src/evaluate/report.ts'
-import type { Row } from '../../src/evaluate/scores.ts'
+import { html } from '../../src/evaluate/report/html.ts'
+import { wilson } from '../../src/evaluate/metrics/intervals.ts'
+import type { Outcome } from '../../src/evaluate/metrics/outcomes.ts'
+import { openPlotter } from '../../src/evaluate/report/plots.ts'
+import { markdown, type Results } from '../../src/evaluate/report/report.ts'
+import type { Row } from '../../src/evaluate/metrics/scores.ts'
 
 const share = (hits: number, n: number) => wilson(hits, n) ?? undefined
 const row = (id: string, base: number, palimpsest: number, unit: Row['unit'] = 'share'): Row => ({

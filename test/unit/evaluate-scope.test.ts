@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import type { Edit } from '../../src/edit/edit.ts'
-import type { Probe } from '../../src/evaluate/probe.ts'
-import { settleScope } from '../../src/evaluate/scope.ts'
-import { selectionCurve, selectionRows, selectionTotals } from '../../src/evaluate/selection-scores.ts'
+import type { Probe } from '../../src/evaluate/data/probe.ts'
+import { settleScope } from '../../src/evaluate/data/scope.ts'
+import { selectionCurve, selectionRows, selectionTotals } from '../../src/evaluate/metrics/selection-scores.ts'
 import { edit, fakeEmbedder, unit } from './memory-data.ts'
 
 /** Texts with the same word of these are near each other (cosine 1), all others far. */

@@ -1,5 +1,5 @@
 import type { Experiment } from '../../src/experiment/experiment.ts'
-import { Ledger, type LedgerLimits } from '../../src/experiment/ledger.ts'
+import { Ledger, type LedgerLimits } from '../../src/experiment/ledger/ledger.ts'
 
 export function experiment(fields: Partial<Experiment> = {}): Experiment {
   return {

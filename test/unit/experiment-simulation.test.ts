@@ -1,6 +1,6 @@
 import { expect, test, vi } from 'vitest'
 import { chance, logSeconds, pairsCrossed, rateCovered, ratioCaught, simulate } from '../../bench/simulated.ts'
-import { needed } from '../../src/experiment/power.ts'
+import { needed } from '../../src/experiment/statistics/power.ts'
 
 vi.setConfig({ testTimeout: 120_000 })
 

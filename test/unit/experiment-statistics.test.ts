@@ -1,12 +1,12 @@
 import { describe, expect, test } from 'vitest'
-import { compareArms, rateDifference, rateSequence, sequenceReach } from '../../src/experiment/confidence.ts'
-import { holm } from '../../src/experiment/correction.ts'
-import { verdictLetter } from '../../src/experiment/judge.ts'
-import { refuses, shows } from '../../src/experiment/outcome.ts'
-import { comparePairs } from '../../src/experiment/paired.ts'
-import { needed } from '../../src/experiment/power.ts'
-import { judgeStage, type StageEvidence } from '../../src/experiment/rollout.ts'
-import { sampleRatio } from '../../src/experiment/sample-ratio.ts'
+import { compareArms, rateDifference, rateSequence, sequenceReach } from '../../src/experiment/statistics/confidence.ts'
+import { holm } from '../../src/experiment/statistics/correction.ts'
+import { verdictLetter } from '../../src/experiment/replay/judge.ts'
+import { refuses, shows } from '../../src/experiment/ledger/outcome.ts'
+import { comparePairs } from '../../src/experiment/statistics/paired.ts'
+import { needed } from '../../src/experiment/statistics/power.ts'
+import { judgeStage, type StageEvidence } from '../../src/experiment/rollout/rollout.ts'
+import { sampleRatio } from '../../src/experiment/statistics/sample-ratio.ts'
 
 const bernoulli = (hits: number, n: number) => ({ n, mean: hits / n, variance: ((hits / n) * (1 - hits / n) * n) / (n - 1) })
 const PLAN = { alpha: 0.05, power: 0.8 }

@@ -1,7 +1,7 @@
 import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { copyMemory } from '../../src/memory/folder-copy.ts'
+import { copyMemory } from '../../src/storage/folder-copy.ts'
 import { fact, fakeEmbedder, memory, POST, scratch } from './memory-fixture.ts'
 
 describe('a copy of a memory', () => {

@@ -2,8 +2,8 @@ import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { parseEditFile } from '../../src/cli/edit-file.ts'
-import { describeProblem, type EditFolder, openFolder } from '../../src/memory/folder.ts'
+import { parseEditFile } from '../../src/server/edit-file.ts'
+import { describeProblem, type EditFolder, openFolder } from '../../src/memory/files/watcher.ts'
 import type { MemoryStore } from '../../src/memory/memory-store.ts'
 import { openMemory } from '../../src/memory/store.ts'
 

@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { HandoffFault } from '../../src/handoff/fault.ts'
-import { readEvent, type WorkerEvent, type WorkerJob } from '../../src/handoff/protocol.ts'
-import { endOrphan, runWorker } from '../../src/handoff/worker.ts'
+import { readEvent, type WorkerEvent, type WorkerJob } from '../../src/handoff/editor/protocol.ts'
+import { endOrphan, runWorker } from '../../src/handoff/editor/process.ts'
 
 const STAND_IN = join(import.meta.dirname, 'editor-stand-in.mjs')
 const folder = mkdtempSync(join(tmpdir(), 'palimpsest-worker-'))

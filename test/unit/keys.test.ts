@@ -8,7 +8,8 @@ import { accessBy, accessByOne, isLoopback } from '../../src/access/access.ts'
 import { Budgets, dayOf } from '../../src/access/budgets.ts'
 import { digestOf, type Key, matches, newToken, parseToken } from '../../src/access/key.ts'
 import type { KeyStore, NewKey } from '../../src/access/key-store.ts'
-import { addKeysCommand, openAccess, openKeys } from '../../src/cli/keys.ts'
+import { addKeysCommand } from '../../src/cli/keys.ts'
+import { openAccess, openKeys } from '../../src/server/access.ts'
 import { PalimpsestError } from '../../src/errors.ts'
 
 const NOON = Date.parse('2026-11-24T12:00:00Z')

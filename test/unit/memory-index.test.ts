@@ -1,9 +1,9 @@
 import { readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test, vi } from 'vitest'
-import { embedKeys } from '../../src/memory/embed-keys.ts'
-import { indexFile } from '../../src/memory/saved-index.ts'
-import { Arena, GRAPH_OPTIONS, Graph } from '../../src/memory/vector-index.ts'
+import { embedKeys } from '../../src/memory/vectors/index-texts.ts'
+import { indexFile } from '../../src/memory/vectors/hnsw-file.ts'
+import { Arena, GRAPH_OPTIONS, Graph } from '../../src/memory/vectors/hnsw-graph.ts'
 import { clock, edit, fact, fakeEmbedder, memory, POST, random, recordingLog, scratch, unit, vectorOf } from './memory-fixture.ts'
 
 // Generous: these wait for a disk that others may keep busy.

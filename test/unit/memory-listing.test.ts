@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { latestFirst, listEdits } from '../../src/memory/listing.ts'
-import { LiveView } from '../../src/memory/live.ts'
+import { latestFirst, listEdits } from '../../src/memory/log/query.ts'
+import { LiveView } from '../../src/memory/log/timeline.ts'
 import type { HeldEdit, LogRecord } from '../../src/memory/memory.ts'
 import { edit } from './memory-data.ts'
 

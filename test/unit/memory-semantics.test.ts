@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import { describe, expect, test } from 'vitest'
 import { PalimpsestError } from '../../src/errors.ts'
-import { contentOf } from '../../src/memory/live.ts'
+import { contentOf } from '../../src/memory/log/timeline.ts'
 import { clock, edit, fact, memory, POST, recordingLog, scratch } from './memory-fixture.ts'
 
 const T = 'default'

@@ -7,8 +7,8 @@ import { afterAll, beforeAll, expect, it } from 'vitest'
 import type { CatalogModel } from '../../src/models/catalog.ts'
 import { ensureModel, type FetchOptions } from '../../src/models/fetch.ts'
 import { hubSource } from '../../src/models/hub.ts'
-import { lockFile } from '../../src/models/lock.ts'
-import { ensureModelsShown } from '../../src/models/shown.ts'
+import { lockFile } from '../../src/storage/file-lock.ts'
+import { ensureModelsShown } from '../../src/models/fetch-progress.ts'
 import type { Source } from '../../src/models/source.ts'
 import { content, hub, model, scratch } from './models-stand-ins.ts'
 
@@ -173,7 +173,7 @@ beforeAll(() => {
     join(ROOT, 'src'),
     '--outDir',
     join(compiled, 'dist'),
-    join(ROOT, 'src/models/shown.ts'),
+    join(ROOT, 'src/models/fetch-progress.ts'),
     join(ROOT, 'src/models/hub.ts'),
   ]
   const { status, stdout } = spawnSync(process.execPath, [join(ROOT, 'node_modules/typescript/bin/tsc'), ...args], {

@@ -4,8 +4,8 @@ import { expect, it } from 'vitest'
 import { type CatalogModel, catalogModel } from '../../src/models/catalog.ts'
 import { ensureModel, type FetchOptions } from '../../src/models/fetch.ts'
 import { hubSource } from '../../src/models/hub.ts'
-import { packageSource } from '../../src/models/packages.ts'
-import { zipEntries } from '../../src/models/zip.ts'
+import { packageSource } from '../../src/models/packages/packages.ts'
+import { zipEntries } from '../../src/models/packages/zip.ts'
 import { content, fakePython, hub, model, scratch, zip } from './models-stand-ins.ts'
 
 const PART = 100_000

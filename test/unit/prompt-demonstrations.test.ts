@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { INVENTED, NEUTRAL } from '../../src/prompt/bank.ts'
+import { INVENTED, NEUTRAL } from '../../src/prompt/demonstration-facts.ts'
 import { demonstrate, kindsOf, type PoolEdit } from '../../src/prompt/demonstrations.ts'
 
 /** What templates/ike.hbs asks for. */

@@ -5,7 +5,7 @@
 import { z } from 'zod'
 import type { Located } from '../../edit/records.ts'
 import type { Problem } from '../../errors.ts'
-import { randomFrom, sample } from '../random.ts'
+import { randomFrom, sample } from '../metrics/random.ts'
 import { asked, type Case, type CasesRead } from './case.ts'
 import { editOf, filled } from './edits.ts'
 

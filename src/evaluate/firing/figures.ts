@@ -1,5 +1,5 @@
 /** Figures of which edits fired on which messages. Pure. */
-import { type Figure, median, wilson } from '../intervals.ts'
+import { type Figure, median, wilson } from '../metrics/intervals.ts'
 import type { Fired } from './ask.ts'
 import { type Case, isFound } from './case.ts'
 

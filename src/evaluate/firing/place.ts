@@ -3,9 +3,9 @@ import { type Edit, LIMITS } from '../../edit/edit.ts'
 import { words } from '../../edit/words.ts'
 import type { Embedder } from '../../engine/engine.ts'
 import type { MemoryStore } from '../../memory/memory-store.ts'
-import type { DataRecord } from '../dataset.ts'
-import type { Probe } from '../probe.ts'
-import { type Held, settleScope } from '../scope.ts'
+import type { DataRecord } from '../data/dataset.ts'
+import type { Probe } from '../data/probe.ts'
+import { type Held, settleScope } from '../data/scope.ts'
 import type { Case, CaseMemory, Cases } from './case.ts'
 
 /** Tenant of each memory, by its key. */

@@ -2,7 +2,7 @@
 import { basename } from 'node:path'
 import { guessKind, type Located, readRecords } from '../../edit/records.ts'
 import { PalimpsestError } from '../../errors.ts'
-import { readTextFile, refusal } from '../dataset.ts'
+import { readTextFile, refusal } from '../data/dataset.ts'
 import { type Cases, type CasesRead, merged } from './case.ts'
 import { counterfact, counterfactHard } from './counterfact-hard.ts'
 import { hallueditbench } from './hallueditbench.ts'

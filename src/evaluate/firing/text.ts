@@ -1,6 +1,6 @@
 /** What fired, as tables. Pure. */
-import type { Figure } from '../intervals.ts'
-import { figureText, lines } from '../report.ts'
+import type { Figure } from '../metrics/intervals.ts'
+import { figureText, lines } from '../report/report.ts'
 import type { AnsweredFigures } from './answered.ts'
 import type { Bin, Firing, FiringPoint, FiringRow } from './figures.ts'
 

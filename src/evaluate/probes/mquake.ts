@@ -1,5 +1,5 @@
 import { words } from '../../edit/words.ts'
-import type { ProbeDraft } from '../probe.ts'
+import type { ProbeDraft } from '../data/probe.ts'
 import type { Fields } from './fields.ts'
 import { inScopeProbe, outOfScope, type ProbeReader, reliability } from './reader.ts'
 

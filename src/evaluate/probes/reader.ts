@@ -1,5 +1,5 @@
 import type { Edit } from '../../edit/edit.ts'
-import type { ProbeDraft } from '../probe.ts'
+import type { ProbeDraft } from '../data/probe.ts'
 import type { Fields } from './fields.ts'
 
 /**

@@ -1,0 +1,166 @@
+import type { Sampling } from '../../request.ts'
+import type { Trace } from '../../trace.ts'
+import type { BreakerLimits } from './circuit-breaker.ts'
+import type { Backend, Engine, Finish, Inspection, Load, ModelInfo, Piece, Prompt } from '../engine.ts'
+import { Fleet } from './balancer.ts'
+import { SlotQueue, shuttingDown } from '../scheduling/slot-queue.ts'
+import { TextStream } from '../output/text-stream.ts'
+import { chatBody } from './request.ts'
+import { PATIENCE, type Patience, UpstreamServer, type UpstreamServerOptions } from './server.ts'
+import { CallPlaces, type Chunk, UpstreamFault } from './wire.ts'
+
+export interface UpstreamOptions {
+  readonly servers: readonly UpstreamServerOptions[]
+  readonly patience?: Partial<Patience>
+  readonly breaker?: BreakerLimits
+  readonly healthMs?: number
+  /** Servers asked for one answer at most. */
+  readonly tries?: number
+  /** Requests under way at once, of all servers together. */
+  readonly slots?: number
+  readonly queueLimit?: number
+  /** Absent: the least that `/models` says (vLLM's `max_model_len`), else DEFAULT_CONTEXT_TOKENS. */
+  readonly contextTokens?: number
+  /** Milliseconds. */
+  readonly now?: () => number
+}
+
+const DEFAULTS = { slots: 64, queueLimit: 256, healthMs: 10_000, tries: 3 }
+const DEFAULT_CONTEXT_TOKENS = 8192
+
+/** Tokens are only guessed where the server's vocabulary is not known: English text has about four characters to a token. */
+const CHARS_PER_TOKEN = 4
+
+/**
+ * Sends conversations to other servers, which format them and count their tokens; the context limit is theirs as well. Of servers whose
+ * model is not given, one at least must say what it serves.
+ */
+export async function openUpstream(options: UpstreamOptions): Promise<Engine> {
+  const servers = options.servers.map((server) => new UpstreamServer(server, { ...PATIENCE, ...options.patience }))
+  const found = await Promise.allSettled(
+    servers.map(async (server) => {
+      if (server.model === null) return server.identify(NEVER)
+      return { id: server.model, contextTokens: null }
+    }),
+  )
+  const known = found.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
+  const first = known[0]
+  if (first === undefined) throw found.find((result) => result.status === 'rejected')?.reason
+  const said = known.flatMap(({ contextTokens }) => contextTokens ?? [])
+  return new UpstreamEngine(servers, options, {
+    name: first.id,
+    family: 'upstream',
+    contextTokens: options.contextTokens ?? (said.length === 0 ? DEFAULT_CONTEXT_TOKENS : Math.min(...said)),
+    device: 'remote',
+    threads: 0,
+    sha256: null,
+  })
+}
+
+const NEVER = new AbortController().signal
+
+class UpstreamEngine implements Engine {
+  readonly model: ModelInfo
+  readonly #fleet: Fleet
+  readonly #slots: SlotQueue<number>
+  readonly #closing = new AbortController()
+
+  constructor(servers: readonly UpstreamServer[], options: UpstreamOptions, model: ModelInfo) {
+    const { slots, queueLimit, healthMs, tries, breaker, now = () => performance.now() } = { ...DEFAULTS, ...options }
+    this.model = model
+    this.#fleet = new Fleet(servers, { now, healthMs, tries, ...(breaker !== undefined && { breaker }) })
+    this.#slots = new SlotQueue([...Array(slots).keys()], queueLimit, now)
+  }
+
+  async *generate(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<Piece, Finish> {
+    const lease = await trace.time('queue', () => this.#slots.acquire((free) => free[0], signal))
+    const either = AbortSignal.any([signal, this.#closing.signal])
+    trace.promptTokens = this.countTokens(prompt)
+    const chunks = this.#fleet.chunks(
+      beginning(prompt),
+      (server) => chatBody(server.model ?? this.model.name, prompt, sampling),
+      either,
+      (step) => {
+        trace.route = [...trace.route, step]
+      },
+    )
+    try {
+      return yield* this.#relay(chunks, sampling, trace)
+    } catch (error) {
+      throw either.aborted ? either.reason : error
+    } finally {
+      await chunks.return()
+      lease.release()
+    }
+  }
+
+  async *#relay(chunks: AsyncGenerator<Chunk, void>, sampling: Sampling, trace: Trace): AsyncGenerator<Piece, Finish> {
+    const text = new TextStream(sampling.stop)
+    const places = new CallPlaces('The server')
+    let shownChars = 0
+    let parts = 0
+    let reason: Finish['reason'] | null = null
+    let usage: { readonly prompt: number; readonly completion: number; readonly cached: number } | null = null
+    for (;;) {
+      const { value: chunk, done } = await trace.time(parts === 0 ? 'prefill' : 'decode', () => chunks.next())
+      if (done) break
+      const shown = text.push(Buffer.from(chunk.text))
+      shownChars += shown.length
+      if (shown !== '' || chunk.calls.length > 0) parts++
+      const calls = chunk.calls.map((piece) => places.place(piece))
+      const { tokens } = chunk
+      if (shown !== '' || calls.length > 0 || tokens.length > 0)
+        yield { text: shown, ...(calls.length > 0 && { calls }), ...(tokens.length > 0 && { tokens }) }
+      reason = chunk.reason ?? reason
+      usage = chunk.usage ?? usage
+    }
+    if (reason === null) throw new UpstreamFault('The server', 'ended its answer without saying why; try again')
+    const rest = text.end()
+    if (rest !== '') yield { text: rest }
+    trace.promptTokens = usage?.prompt ?? trace.promptTokens
+    trace.tokensCached = usage?.cached ?? 0
+    return {
+      reason: text.stopped ? 'stop' : reason,
+      promptTokens: trace.promptTokens,
+      completionTokens: usage?.completion ?? estimate(shownChars),
+      cachedTokens: trace.tokensCached,
+    }
+  }
+
+  /** The messages as text; the server's own format and token ids are not known here. */
+  inspect(prompt: Prompt): Inspection {
+    return { text: prompt.messages.map(({ role, content }) => `${role}: ${content}\n`).join(''), tokens: [] }
+  }
+
+  /** An estimate: a quarter of the characters. */
+  countTokens(prompt: Prompt): number {
+    return prompt.messages.reduce((sum, { content }) => sum + estimate(content.length), 0)
+  }
+
+  load(): Load {
+    return this.#slots.load()
+  }
+
+  backends(): readonly Backend[] {
+    return this.#fleet.backends()
+  }
+
+  async close(graceMs: number): Promise<void> {
+    this.#slots.close()
+    if (!(await this.#slots.drained(graceMs))) this.#closing.abort(shuttingDown())
+    this.#fleet.close()
+  }
+}
+
+function estimate(chars: number): number {
+  return Math.ceil(chars / CHARS_PER_TOKEN)
+}
+
+/** What a conversation is told by: all up to its first user message, which stays as it grows. */
+function beginning({ messages }: Prompt): string {
+  const first = messages.findIndex(({ role }) => role === 'user')
+  return messages
+    .slice(0, first + 1)
+    .map(({ role, content }) => `${role}:${content}`)
+    .join('\n')
+}

@@ -1,0 +1,143 @@
+import { words } from '../../edit/words.ts'
+import { fluency } from '../../evaluate/metrics/entropy.ts'
+import { wilson } from '../../evaluate/metrics/intervals.ts'
+import type { Method } from '../../evaluate/methods/methods.ts'
+import { isIdentical, isRight, type Outcome, succeeds } from '../../evaluate/metrics/outcomes.ts'
+import type { Kind } from '../../evaluate/data/probe.ts'
+import type { Failure, HandoffThresholds, Measure } from '../job.ts'
+
+/** Of failures, as many are kept as a person reads. */
+const KEPT_FAILURES = 40
+const KEPT_CHARS = 300
+
+type Test = (outcome: Outcome, method: Method) => boolean | null
+
+/** Teacher-forced success; without an old target to compare with, every token of the new one is the likeliest. */
+const forced: Test = (outcome, method) => {
+  const success = succeeds(outcome, method)
+  const answer = outcome.forced[method]?.answer
+  return success ?? (answer === undefined ? null : answer.hits === answer.best.length)
+}
+
+interface Asked {
+  readonly name: string
+  readonly protocol: Measure['protocol']
+  readonly kinds: readonly Kind[]
+  readonly test: Test
+  /** Least value, by the base's. */
+  readonly least: (base: number | null) => number | null
+}
+
+/** Of an edit without a target: nearer in its words to what the model answers that is told the edit. null: those two answer alike. */
+function taughtBy(told: ReadonlyMap<string, string>): Test {
+  return ({ probe, generated }, method) => {
+    const [teacher, base, own] = [told.get(probe.id), generated.base?.text, generated[method]?.text]
+    if (teacher === undefined || base === undefined || own === undefined) return null
+    const before = likeness(base, teacher)
+    return before === 1 ? null : likeness(own, teacher) > before
+  }
+}
+
+/** Words in common (Dice). */
+function likeness(one: string, other: string): number {
+  const [a, b] = [new Set(words(one)), new Set(words(other))]
+  const common = [...a].filter((word) => b.has(word)).length
+  return a.size + b.size === 0 ? 1 : (2 * common) / (a.size + b.size)
+}
+
+function sharesOf(t: HandoffThresholds, told: ReadonlyMap<string, string>): readonly Asked[] {
+  const atLeast = (share: number) => () => share || null
+  const below = (drop: number) => (base: number | null) => (base === null ? null : Math.max(0, base - drop))
+  return [
+    { name: 'efficacy', protocol: 'forced', kinds: ['reliability'], test: forced, least: atLeast(t.efficacy) },
+    { name: 'paraphrase', protocol: 'forced', kinds: ['generalization'], test: forced, least: atLeast(t.paraphrase) },
+    { name: 'neighbourhood', protocol: 'forced', kinds: ['locality'], test: succeeds, least: below(t.neighbourhood_drop) },
+    { name: 'reliability', protocol: 'generated', kinds: ['reliability'], test: isRight, least: atLeast(t.reliability) },
+    { name: 'taught', protocol: 'generated', kinds: ['reliability'], test: taughtBy(told), least: atLeast(t.reliability) },
+    { name: 'generalization', protocol: 'generated', kinds: ['generalization'], test: isRight, least: atLeast(t.generalization) },
+    {
+      name: 'portability',
+      protocol: 'generated',
+      kinds: ['portability', 'multi_hop'],
+      test: isRight,
+      least: atLeast(t.portability),
+    },
+    { name: 'unchanged', protocol: 'generated', kinds: ['traffic', 'locality'], test: isIdentical, least: atLeast(t.unchanged) },
+    { name: 'ability', protocol: 'generated', kinds: ['choice'], test: isRight, least: below(t.ability_drop) },
+  ]
+}
+
+/** The stage's figures, adapter beside base, and what went wrong. `told`: answers of the model that is told the edit, by id of the probe. Pure. */
+export function judge(
+  outcomes: readonly Outcome[],
+  limits: HandoffThresholds,
+  told: ReadonlyMap<string, string> = new Map(),
+): { measures: Measure[]; failures: Failure[] } {
+  const measures: Measure[] = []
+  const failures: Failure[] = []
+  for (const asked of sharesOf(limits, told)) {
+    const some = outcomes.filter(({ probe }) => asked.kinds.includes(probe.kind))
+    const own = share(some, asked.test, 'adapter')
+    if (own === null) continue
+    const base = share(some, asked.test, 'base')?.value ?? null
+    const least = asked.least(base)
+    const { value, low, high, n } = own
+    measures.push({
+      name: asked.name,
+      protocol: asked.protocol,
+      asked: n,
+      value,
+      low,
+      high,
+      base,
+      least,
+      ok: least === null || value >= least,
+    })
+    failures.push(...some.filter((outcome) => asked.test(outcome, 'adapter') === false).map((o) => failureOf(o, asked, told)))
+  }
+  const flow = fluencyOf(outcomes, limits)
+  return { measures: flow === null ? measures : [...measures, flow], failures: failures.slice(0, KEPT_FAILURES) }
+}
+
+function share(some: readonly Outcome[], test: Test, method: Method) {
+  const verdicts = some.map((outcome) => test(outcome, method)).filter((verdict) => verdict !== null)
+  return wilson(verdicts.filter(Boolean).length, verdicts.length)
+}
+
+function failureOf(
+  { probe, generated, forced: scored }: Outcome,
+  { name, protocol }: Asked,
+  told: ReadonlyMap<string, string>,
+): Failure {
+  const cut = (text: string) => text.slice(0, KEPT_CHARS)
+  const likelihood = (method: Method) => {
+    const own = scored[method]?.answer.logProbabilities
+    return own === undefined ? '' : `mean log-probability ${(own.reduce((sum, x) => sum + x, 0) / own.length).toFixed(2)}`
+  }
+  const said = (method: Method) => (protocol === 'forced' ? likelihood(method) : cut(generated[method]?.text ?? ''))
+  const expected = name === 'unchanged' ? said('base') : cut(probe.answers[0] ?? told.get(probe.id) ?? '')
+  return { measure: name, question: cut(probe.turns.at(-1) ?? ''), expected, base: said('base'), answer: said('adapter') }
+}
+
+/** Generation entropy, adapter and base: what falls when a text repeats itself. */
+function fluencyOf(outcomes: readonly Outcome[], { fluency_drop: drop }: HandoffThresholds): Measure | null {
+  const some = outcomes.filter(({ probe }) => probe.kind === 'fluency')
+  const mean = (method: Method) => {
+    const values = some.flatMap(({ generated }) => (generated[method] === undefined ? [] : [fluency(generated[method].text)]))
+    return values.length === 0 ? null : values.reduce((sum, value) => sum + value, 0) / values.length
+  }
+  const [value, base] = [mean('adapter'), mean('base')]
+  if (value === null) return null
+  const least = base === null ? null : base * (1 - drop)
+  return {
+    name: 'fluency',
+    protocol: 'generated',
+    asked: some.length,
+    value,
+    low: null,
+    high: null,
+    base,
+    least,
+    ok: least === null || value >= least,
+  }
+}

@@ -1,0 +1,299 @@
+import { createReadStream, existsSync } from 'node:fs'
+import { rm, writeFile } from 'node:fs/promises'
+import { join, relative } from 'node:path'
+import type { Edit } from '../../edit/edit.ts'
+import { openAnswers } from '../../evaluate/protocols/answers.ts'
+import { type DataRecord, readDatasetFile } from '../../evaluate/data/dataset.ts'
+import type { Probe } from '../../evaluate/data/probe.ts'
+import { settleScope } from '../../evaluate/data/scope.ts'
+import type { Gateway } from '../../gateway.ts'
+import type { Adapter, Adapters } from '../../adapters/registry.ts'
+import { assess } from './assess.ts'
+import { subjectIn } from '../exchange/edit-query.ts'
+import { HandoffFault } from '../fault.ts'
+import { growsInPlace, type Job, type Stage } from '../job.ts'
+import { judge } from './judge.ts'
+import { cloze } from './messages.ts'
+import { probesOf, stillPrompts } from './probes.ts'
+import type { WorkerEdit, WorkerEvent, WorkerJob, WorkerResult } from '../editor/protocol.ts'
+import type { JobStore } from '../job-store.ts'
+import { taughtAnswers, transferSet } from './transfer.ts'
+
+export interface Road {
+  readonly gateway: Gateway & { readonly adapters: Adapters }
+  readonly store: JobStore
+  readonly basePath: string
+  /** What the editor keeps for all jobs: the dequantised model, statistics. */
+  readonly cacheDir: string
+  readonly edit: (job: WorkerJob, folder: string, onEvent: (event: WorkerEvent) => void) => Promise<WorkerResult>
+  readonly signal: AbortSignal
+}
+
+/** Between two writes of a job's progress to the disk. */
+const SAVED_EVERY_MS = 2_000
+
+/**
+ * The whole road of one job: stage after stage made, registered, evaluated; at the first that breaks a threshold all of it is taken back. What
+ * an earlier attempt finished is taken over. Throws HandoffFault, or the signal's reason.
+ */
+export async function travel(job: Job, road: Road): Promise<Job> {
+  const trip = new Trip(job, road)
+  try {
+    return await trip.run()
+  } finally {
+    await trip.forget()
+  }
+}
+
+class Trip {
+  readonly #road: Road
+  readonly #edits: readonly Edit[]
+  readonly #folder: string
+  #job: Job
+  #savedAt = 0
+
+  constructor(job: Job, road: Road) {
+    this.#job = job
+    this.#road = road
+    this.#edits = road.store.edits(job.id)
+    this.#folder = road.store.folder(job.id)
+  }
+
+  async run(): Promise<Job> {
+    const { plan, settings } = this.#job
+    const records = settings.data === null ? [] : readDatasetFile(settings.data, 'auto').records
+    for (const [index, count] of plan.entries()) {
+      const stage = this.#job.stages[index] ?? (await this.#make(index, count))
+      if (stage.ok === true && index < plan.length - 1) continue
+      const last = index === plan.length - 1
+      const adapter = await this.#register(stage, last ? this.#job.id : this.#partId(index))
+      const judged = stage.ok === null ? await this.#assess(index, stage, adapter, records) : stage
+      if (!judged.ok) return this.#takeBack(adapter, judged)
+    }
+    await this.#forgetParts()
+    await forgetWork(this.#road.store, this.#job)
+    return this.#save({ state: 'done', adapter: this.#job.id, progress: null, pid: null })
+  }
+
+  /** Of an attempt that did not come to its end, nothing stays served. */
+  async forget(): Promise<void> {
+    await this.#forgetParts()
+    if (this.#job.state !== 'done') await this.#remove((id) => id === this.#job.id)
+  }
+
+  /** What only the road itself needed to be served. */
+  #forgetParts(): Promise<void> {
+    return this.#remove((id) => this.#job.plan.some((_, index) => id === this.#partId(index)))
+  }
+
+  async #remove(isMeant: (id: string) => boolean): Promise<void> {
+    const { adapters } = this.#road.gateway
+    const { tenant } = this.#job
+    for (const { id } of adapters.list(tenant).filter((one) => isMeant(one.id))) await adapters.remove(id, tenant).catch(() => {})
+  }
+
+  #partId(index: number): string {
+    return `${this.#job.id}.stage${index + 1}`
+  }
+
+  /** The adapter that holds the first `count` edits. */
+  async #make(index: number, count: number): Promise<Stage> {
+    const { method, plan, stages } = this.#job
+    const before = stages[index - 1]
+    const onTop = growsInPlace(method) && before !== undefined
+    const own = this.#edits.slice(onTop ? (plan[index - 1] ?? 0) : 0, count)
+    const earlier = onTop ? [{ path: join(this.#folder, before.file), scale: 1 }] : []
+    const made = await this.#work(index, 'edit', { ...(await this.#task(own)), method, adapters: earlier })
+    const whole =
+      earlier.length === 0
+        ? made
+        : await this.#work(index, 'merge', { task: 'merge', adapters: [...earlier, { path: adapterOf(made).gguf, scale: 1 }] })
+    const { gguf, sha256, bytes, rank } = adapterOf(whole)
+    const stage: Stage = {
+      ...{ edits: count, file: relative(this.#folder, gguf), sha256, bytes, rank, measures: [], failures: [], ok: null },
+      seconds: made.seconds + (whole === made ? 0 : whole.seconds),
+      peak_bytes: Math.max(made.peak_bytes, whole.peak_bytes),
+    }
+    await this.#save({ stages: [...stages, stage], pid: null })
+    return stage
+  }
+
+  async #task(edits: readonly Edit[]): Promise<Pick<WorkerJob, 'task' | 'edits' | 'transfer' | 'locality'>> {
+    const { method, settings } = this.#job
+    const { gateway, signal } = this.#road
+    const task = { task: 'edit' as const, edits: edits.map(workerEdit) }
+    if (growsInPlace(method)) return task
+    const still = stillPrompts(this.#others(), settings.seed, edits)
+    const locality = still.map((question) => ({ question }))
+    // LoRA learns facts by their targets; what has none, by what the model answers that is told it.
+    const taught = method === 'lora' ? edits.filter(({ kind }) => kind !== undefined) : edits
+    if (taught.length === 0) return { ...task, locality }
+    const lines = await transferSet(taught, edits, gateway, signal)
+    // The log of what the teacher was shown.
+    await writeFile(join(this.#folder, 'transfer.jsonl'), lines.map((line) => `${JSON.stringify(line)}\n`).join(''))
+    return { ...task, locality, transfer: lines.map(({ edited_text: _, plain_text: __, ...record }) => record) }
+  }
+
+  async #work(index: number, what: string, given: Partial<WorkerJob> & Pick<WorkerJob, 'task'>): Promise<WorkerResult> {
+    const { base, settings } = this.#job
+    const { basePath, cacheDir, edit } = this.#road
+    const folder = join(this.#folder, `stage-${index + 1}-${what}`)
+    const { device, dtype, threads, seed, hparams, statistics, memory_bytes: memoryBytes } = settings
+    const job: WorkerJob = {
+      ...{ base: { path: basePath, sha256: base.sha256 }, work_dir: join(folder, 'work'), out_dir: join(folder, 'out') },
+      ...{ cache_dir: cacheDir, hparams, statistics, device, dtype, threads, seed },
+      limits: memoryBytes === null ? {} : { memory_bytes: memoryBytes },
+      export: { name: 'adapter' },
+      ...given,
+    }
+    return edit(job, folder, (event) => this.#heard(index, event))
+  }
+
+  #heard(index: number, event: WorkerEvent): void {
+    switch (event.event) {
+      case 'started':
+        this.#note({ pid: event.pid })
+        return
+      case 'plan':
+        this.#note({ estimate_s: event.estimate_s })
+        return
+      case 'progress':
+        this.#at(index, event.stage, event.done, event.of, event.estimate_s ?? null)
+        return
+      case 'note':
+        this.#note({ notes: [...this.#job.notes, event.message] })
+        return
+      case 'result':
+      case 'error':
+        return
+      default:
+        event satisfies never
+    }
+  }
+
+  #at(index: number, phase: string, done: number, of: number, left: number | null): void {
+    const progress = { stage: index + 1, phase, done, of, seconds_left: left }
+    const now = this.#road.gateway.now()
+    this.#job = { ...this.#job, progress }
+    this.#road.store.show(this.#job)
+    if (now - this.#savedAt < SAVED_EVERY_MS) return
+    this.#savedAt = now
+    this.#note({ progress })
+  }
+
+  async #register(stage: Stage, id: string): Promise<Adapter> {
+    const { adapters } = this.#road.gateway
+    const held = adapters.list(this.#job.tenant).find((one) => one.id === id)
+    if (held?.sha256 === stage.sha256) return held
+    const file = join(this.#folder, stage.file)
+    if (!existsSync(file)) throw new HandoffFault('lost', `${file} is gone.`, 'Start the hand-off again.')
+    const { tenant, base, method, edits, created } = this.#job
+    return adapters.register(createReadStream(file), {
+      ...{
+        id,
+        tenant,
+        baseSha256: base.sha256,
+        method,
+        edits: edits.slice(0, stage.edits),
+        created: Date.parse(created),
+        scale: 1,
+      },
+    })
+  }
+
+  async #assess(index: number, stage: Stage, adapter: Adapter, records: readonly DataRecord[]): Promise<Stage> {
+    const { gateway, signal } = this.#road
+    const { settings } = this.#job
+    await gateway.adapters.load(adapter.id, adapter.tenant)
+    const edits = this.#edits.slice(0, stage.edits)
+    const probes = await this.#probes(edits, records)
+    const answers = openAnswers(join(this.#folder, 'answers.jsonl'), true)
+    const began = gateway.now()
+    const tick = (done: number, of: number) => {
+      const left = done === 0 ? null : ((gateway.now() - began) / 1_000 / done) * (of - done)
+      this.#at(index, 'evaluate', done, of, left)
+    }
+    const outcomes = await assess({ gateway, adapter, probes, answers, settings, tick, signal })
+    const told = await taughtAnswers(probes, edits, gateway, settings, signal)
+    const { measures, failures } = judge(outcomes, settings.thresholds, told)
+    const judged: Stage = { ...stage, measures, failures, ok: measures.every(({ ok }) => ok) }
+    await this.#save({ stages: this.#job.stages.map((one, i) => (i === index ? judged : one)) })
+    return judged
+  }
+
+  /** A neighbour that another edit of the adapter is about is none (src/evaluate/data/scope.ts): it is not asked. */
+  async #probes(edits: readonly Edit[], records: readonly DataRecord[]): Promise<readonly Probe[]> {
+    const { embedder } = this.#road.gateway
+    const drawn = probesOf({ edits, others: this.#others(), records, settings: this.#job.settings })
+    if (embedder === undefined) return drawn
+    const byIndex = new Map(records.map((record) => [record.index, record]))
+    // A scope is told by subjects: what has none is asked as it is.
+    const held = edits.flatMap((edit, seq) => (edit.kind === undefined && edit.subject.trim() !== '' ? [{ edit, seq }] : []))
+    const { probes } = await settleScope(drawn, byIndex, held, embedder)
+    return probes.filter(({ kind }) => kind !== 'in_scope_neighbour')
+  }
+
+  #others(): Edit[] {
+    const held = new Set(this.#job.edits)
+    const live = this.#road.gateway.memory
+      .all(this.#job.tenant)
+      .filter(({ edit, state }) => state === 'live' && !held.has(edit.id))
+    return live.map(({ edit }) => edit)
+  }
+
+  async #takeBack({ id, tenant }: Adapter, { measures, edits }: Stage): Promise<Job> {
+    await this.#road.gateway.adapters.remove(id, tenant)
+    await this.#forgetParts()
+    const broken = measures
+      .filter(({ ok }) => !ok)
+      .map(({ name, value, least }) => `${name} ${shown(value)}, at least ${shown(least)}`)
+    const fault = {
+      code: 'threshold',
+      message: `With ${edits} edits: ${broken.join('; ')}. What had been made is taken back.`,
+      change:
+        'See the answers that failed; hand off fewer edits, take another method or other --hparams, or loosen the threshold.',
+    }
+    return this.#save({ state: 'stopped', fault, progress: null, pid: null })
+  }
+
+  /** Nobody waits for it; a disk that takes nothing any more is told by the next that somebody waits for. */
+  #note(to: Partial<Job>): void {
+    this.#save(to).catch(() => {})
+  }
+
+  async #save(to: Partial<Job>): Promise<Job> {
+    this.#job = { ...this.#job, ...to, updated: new Date(this.#road.gateway.now()).toISOString() }
+    await this.#road.store.save(this.#job)
+    return this.#job
+  }
+}
+
+function shown(value: number | null): string {
+  return value === null ? '–' : value > 1 ? value.toFixed(1) : value.toFixed(3)
+}
+
+function adapterOf({ adapter }: WorkerResult) {
+  if (adapter !== undefined) return adapter
+  throw new HandoffFault('malformed_event', 'The editor ended with a result and no adapter.', 'Run `palimpsest handoff setup`.')
+}
+
+export function workerEdit(edit: Edit): WorkerEdit {
+  const { id, kind, targetTrue, paraphrases, examples, always } = edit
+  const { prompt, targetNew } = kind === 'sentence' ? cloze(edit.prompt) : edit
+  return {
+    // Another wording of a sentence or a rule is no prompt that its rest completes.
+    ...{ id, prompt, target_new: targetNew, paraphrases: kind === undefined ? paraphrases : [] },
+    subject: kind === 'rule' ? '' : (subjectIn({ ...edit, prompt }) ?? ''),
+    ...(kind !== undefined && { kind }),
+    ...(targetTrue !== undefined && { target_true: targetTrue }),
+    ...(examples !== undefined && { examples }),
+    ...(always && { always }),
+  }
+}
+
+/** Frees what a job worked with; its report and its adapter stay. */
+async function forgetWork(store: JobStore, { id, plan }: Job): Promise<void> {
+  for (const [index] of plan.entries())
+    for (const what of ['edit', 'merge'])
+      await rm(join(store.folder(id), `stage-${index + 1}-${what}`, 'work'), { recursive: true, force: true })
+}

@@ -1,0 +1,83 @@
+import type { Request } from 'express'
+import { z } from 'zod'
+import { PalimpsestError } from '../../errors.ts'
+import type { Gateway } from '../../gateway.ts'
+import type { HeldEdit } from '../../memory/memory.ts'
+import { wireHeld, wirePage, wireWithHistory } from '../../wire/palimpsest/edits.ts'
+import { check } from '../../wire/openai/refusal.ts'
+import { oneTenant, tenant } from '../../wire/palimpsest/selection.ts'
+import { bytes, json, optionalJson } from '../request/body.ts'
+import { refuseWhenClosing, tenantHeader } from '../request/request-context.ts'
+import { importEdits } from './import.ts'
+import { filterFields, pageLength, pathParam, query, tenantOf, toFilter } from '../request/query.ts'
+import type { Routes } from '../routes.ts'
+
+/** What the log keeps as the origin of a change made through these routes. */
+const SOURCE = 'http'
+
+const emptyBody = z.strictObject({}).optional()
+
+/** `/v1/edits`: land, list, search, read, withdraw and restore. */
+export function editRoutes(gateway: Gateway): Routes {
+  const { memory, limits } = gateway
+  const open = refuseWhenClosing(gateway)
+  const small = bytes(limits.chatBodyBytes)
+  const listQuery = z.strictObject(filterFields(limits, pageLength(limits)))
+  const searchBody = z.strictObject(filterFields(limits, z.int().min(1).max(limits.listPage)))
+  const withdrawBody = z.strictObject({
+    ids: z.array(z.string().min(1)).min(1).max(limits.withdrawIds),
+    tenant: tenant.optional(),
+  })
+
+  /** Withdraws or restores the edit in the path. */
+  const change = (req: Request, how: 'withdraw' | 'restore') => {
+    check(emptyBody, optionalJson(req, limits.jsonDepthLevels))
+    const { edit } = inPath(req, gateway)
+    memory[how](edit.tenant, [edit.id], SOURCE)
+    return read(req, gateway)
+  }
+  const withdrawMany = (req: Request) => {
+    const { ids, tenant: named } = check(withdrawBody, json(req, limits.jsonDepthLevels))
+    const tenant = oneTenant(named, tenantHeader(req), 'tenant')
+    for (const id of ids) existing(gateway, tenant, id, 'ids')
+    const held = memory.withdraw(tenant, ids, SOURCE)
+    return { object: 'list', data: held.map(wireHeld), version: memory.version }
+  }
+
+  return {
+    '/v1/edits': {
+      get: [(req, res) => void res.json(wirePage(memory.list(toFilter(req, gateway, query(req, listQuery)))))],
+      post: [open, bytes(limits.editsBodyBytes), (req, res) => importEdits(req, res, gateway)],
+    },
+    '/v1/edits/search': {
+      post: [
+        small,
+        (req, res) =>
+          void res.json(wirePage(memory.list(toFilter(req, gateway, check(searchBody, json(req, limits.jsonDepthLevels)))))),
+      ],
+    },
+    '/v1/edits/withdraw': { post: [open, small, (req, res) => void res.json(withdrawMany(req))] },
+    '/v1/edits/:id': {
+      get: [(req, res) => void res.json(read(req, gateway))],
+      delete: [open, small, (req, res) => void res.json(change(req, 'withdraw'))],
+    },
+    '/v1/edits/:id/withdraw': { post: [open, small, (req, res) => void res.json(change(req, 'withdraw'))] },
+    '/v1/edits/:id/restore': { post: [open, small, (req, res) => void res.json(change(req, 'restore'))] },
+  }
+}
+
+function read(req: Request, gateway: Gateway) {
+  const held = inPath(req, gateway)
+  return wireWithHistory(held, gateway.memory.history(held.edit.tenant, held.edit.id))
+}
+
+function inPath(req: Request, gateway: Gateway): HeldEdit {
+  return existing(gateway, tenantOf(req), pathParam(req, 'id'), 'id')
+}
+
+function existing({ memory }: Gateway, tenant: string, id: string, param: string): HeldEdit {
+  const held = memory.get(tenant, id)
+  if (held !== undefined) return held
+  const message = `There is no edit '${id.slice(0, 128)}' in tenant '${tenant}'. List them with GET /v1/edits.`
+  throw new PalimpsestError('edit_not_found', message, { param })
+}

@@ -1,0 +1,26 @@
+import type { Gateway } from '../../gateway.ts'
+import { explainReader, wireExplanation } from '../../wire/palimpsest/explain.ts'
+import { explain } from '../../pipeline.ts'
+import { bytes, json } from '../request/body.ts'
+import { servedBy } from '../request/request-identity.ts'
+import { beginTrace, goneSignal, refuseWhenClosing, tenantHeader } from '../request/request-context.ts'
+import type { Routes } from '../routes.ts'
+
+/** `POST /v1/edits/explain`: what would be selected for a question, with scores and reasons, and the exact prompt. The model is not asked. */
+export function explainRoutes(gateway: Gateway): Routes {
+  const { limits } = gateway
+  const read = explainReader(limits)
+  return {
+    '/v1/edits/explain': {
+      post: [
+        refuseWhenClosing(gateway),
+        bytes(limits.chatBodyBytes),
+        async (req, res) => {
+          const served = servedBy(gateway)
+          const request = read(json(req, limits.jsonDepthLevels), tenantHeader(req), served)
+          res.json(wireExplanation(request.model, await explain(request, gateway, beginTrace(res, gateway), goneSignal(res))))
+        },
+      ],
+    },
+  }
+}

@@ -1,0 +1,58 @@
+import type { Request, Response } from 'express'
+import { PalimpsestError } from '../../errors.ts'
+import type { Gateway } from '../../gateway.ts'
+import { wireModelAsked, wireModels } from '../../wire/openai/models.ts'
+import { servedBy } from '../request/request-identity.ts'
+import { keyOf } from '../request/request-context.ts'
+import { tenantOfHeader } from '../request/query.ts'
+import type { Routes } from '../routes.ts'
+
+/** `GET /v1/models`, `GET /v1/models/NAME`, `GET /health`, and `GET /health/live`, which says no more than that somebody is there. */
+export function statusRoutes(gateway: Gateway): Routes {
+  const { embedder, startedAt } = gateway
+  const list = (req: Request) => ({
+    object: 'list',
+    data: wireModels(servedBy(gateway), tenantOfHeader(req), embedder, startedAt),
+  })
+  return {
+    '/v1/models': { get: [(req, res) => void res.json(list(req))] },
+    // A name may hold slashes ("owner/model"), written plainly or as %2F.
+    '/v1/models/*name': { get: [(req, res) => void res.json(model(req, gateway))] },
+    '/health': { get: [(req, res) => health(req, res, gateway)] },
+    '/health/live': { get: [(_req, res) => live(res, gateway)] },
+  }
+}
+
+function model(req: Request, gateway: Gateway) {
+  const { embedder, startedAt } = gateway
+  const asked = [req.params.name].flat().join('/')
+  return wireModelAsked(asked, servedBy(gateway), tenantOfHeader(req), embedder, startedAt)
+}
+
+/** Counts only: names of tenants are nobody else's business, and what is wrong with files and servers is the admin's. */
+function health(req: Request, res: Response, gateway: Gateway): void {
+  const all = keyOf(req)?.scopes.includes('admin') ?? true
+  const { engine, models, memory, templates, editFiles, version, startedAt, now } = gateway
+  const { name, family, device, threads, contextTokens } = engine.model
+  const { slots, busy, queued, queueLimit } = engine.load()
+  const index = memory.status()
+  const sum = (key: 'indexed' | 'pending') => index.reduce((total, tenant) => total + tenant[key], 0)
+  live(res, gateway, {
+    version,
+    uptime_seconds: Math.floor((now() - startedAt) / 1000),
+    model: { name, family, device, threads, context_tokens: contextTokens },
+    load: { slots, busy, queued, queue_limit: queueLimit },
+    ...(models && { models: models.residency(), model_memory_bytes: models.memoryBytes }),
+    ...(all && { backends: engine.backends?.().map(({ lastFault, ...backend }) => ({ ...backend, last_fault: lastFault })) }),
+    memory: { version: memory.version, tenants: index.length, indexed: sum('indexed'), pending: sum('pending') },
+    templates: { names: templates.names(), ...(all && { problems: templates.problems() }) },
+    ...(all && { edit_files: { problems: editFiles?.problems() ?? [] } }),
+  })
+}
+
+function live(res: Response, { closing }: Gateway, more: object = {}): void {
+  const closed = closing?.aborted ?? false
+  res
+    .status(closed ? new PalimpsestError('shutting_down', '').status : 200)
+    .json({ status: closed ? 'shutting_down' : 'ok', ...more })
+}

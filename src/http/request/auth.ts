@@ -1,0 +1,96 @@
+import type { Request, Response } from 'express'
+import type { Rate } from '../../access/budgets.ts'
+import type { Key, Scope } from '../../access/key.ts'
+import { PalimpsestError } from '../../errors.ts'
+import type { Gateway } from '../../gateway.ts'
+import { exchangeOf, tenantHeader } from './request-context.ts'
+import type { Guard } from '../routes.ts'
+
+/** Who may use a route: everybody, whoever has a key, or keys with a scope. */
+type Need = 'nothing' | 'key' | Scope
+
+/** By the patterns of routes, which are ours, not by the paths of requests, which anybody can spell. The first that fits. */
+const NEEDS: readonly (readonly [RegExp, Need])[] = [
+  [/^\/(|console|console\/assets\/:hash\/\*path|favicon\.ico|health\/live)$/, 'nothing'],
+  [/^(\/health|\/v1\/models|\/v1\/models\/\*name|unknown)$/, 'key'],
+  [/^\/v1\/(chat\/completions|completions|responses(\/:id)?|embeddings|feedback)$/, 'inference'],
+  [/^\/(tokenize|detokenize|tokenizer_info)$/, 'inference'],
+  [/^\/v1\/(edits|batches|compare|experiments|rollouts|adapters)(\/|$)/, 'edits'],
+]
+
+/** What a route needs. One that nobody has thought of here is the admin's. */
+export function needOf(pattern: string): Need {
+  return NEEDS.find(([patterns]) => patterns.test(pattern))?.[1] ?? 'admin'
+}
+
+/** Lets in who may use a route, and counts the request. Whoever is let in with a key is noted in the exchange. */
+export function guardOf(gateway: Gateway): Guard {
+  const { access } = gateway
+  return (pattern) => {
+    const need = needOf(pattern)
+    return (req, res, next) => {
+      if (need === 'nothing' || access === undefined || !access.required()) return next()
+      const key = keyIn(req, res, gateway)
+      exchangeOf(res).key = key
+      if (need !== 'key' && !key.scopes.includes(need)) throw lacking(key, need, res)
+      tenantHeader(req)
+      try {
+        access.budgets.request(key)
+      } finally {
+        tellRates(res, gateway, key)
+      }
+      next()
+    }
+  }
+}
+
+/** Throws `invalid_api_key`, in words that do not repeat what was sent. */
+function keyIn(req: Request, res: Response, { access, now }: Gateway): Key {
+  const sent = req.headersDistinct.authorization ?? []
+  if (sent.length === 0) {
+    res.set('WWW-Authenticate', 'Bearer realm="palimpsest"')
+    throw refused('No API key was sent. Send one as `Authorization: Bearer pk_…`; `palimpsest keys create` makes one.')
+  }
+  res.set('WWW-Authenticate', 'Bearer realm="palimpsest", error="invalid_token"')
+  if (sent.length > 1) throw refused('The header Authorization was sent more than once: send it once.')
+  const [, token = ''] = /^Bearer +(\S+)$/i.exec(sent[0] ?? '') ?? []
+  const key = access?.identify(token)
+  if (key == null)
+    throw refused(
+      'The API key is not one of this gateway. See `palimpsest keys list`, or make one with `palimpsest keys create`.',
+    )
+  if (key.revokedAt !== undefined) throw refused('The API key was revoked.')
+  if (key.expiresAt !== undefined && key.expiresAt <= now()) throw refused('The API key has expired.')
+  res.removeHeader('WWW-Authenticate')
+  return key
+}
+
+function refused(message: string): PalimpsestError {
+  return new PalimpsestError('invalid_api_key', message)
+}
+
+function lacking({ scopes }: Key, need: Scope, res: Response): PalimpsestError {
+  res.set('WWW-Authenticate', `Bearer realm="palimpsest", error="insufficient_scope", scope="${need}"`)
+  return new PalimpsestError(
+    'insufficient_permissions',
+    `This needs a key with the scope '${need}', and the one sent has: ${scopes.join(', ')}.`,
+  )
+}
+
+/** OpenAI's headers, for keys with limits. */
+export function tellRates(res: Response, { access }: Gateway, key: Key): void {
+  for (const [what, rate] of Object.entries(access?.budgets.rates(key) ?? {}) as [string, Rate][])
+    res.set({
+      [`x-ratelimit-limit-${what}`]: String(rate.limit),
+      [`x-ratelimit-remaining-${what}`]: String(rate.remaining),
+      [`x-ratelimit-reset-${what}`]: span(rate.resetMs),
+    })
+}
+
+/** As OpenAI writes spans of time: 1h5m12s, or 350ms. */
+function span(ms: number): string {
+  if (ms < 1_000) return `${Math.ceil(ms)}ms`
+  const seconds = Math.ceil(ms / 1_000)
+  const [hours, minutes] = [Math.floor(seconds / 3_600), Math.floor(seconds / 60) % 60]
+  return `${hours > 0 ? `${hours}h` : ''}${seconds >= 60 ? `${minutes}m` : ''}${seconds % 60}s`
+}

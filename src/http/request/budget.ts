@@ -1,0 +1,61 @@
+import type { Response } from 'express'
+import type { Gateway } from '../../gateway.ts'
+import type { Sampling } from '../../request.ts'
+import type { Trace } from '../../trace.ts'
+import { tellRates } from './auth.ts'
+import { exchangeOf, guarded } from './request-context.ts'
+
+/** What is about to be asked of the model. */
+export interface Asked {
+  readonly sampling: Sampling
+  /** Of all prompts, without edits; only called where they count. */
+  readonly promptTokens: () => number
+  /** 1 where left out. */
+  readonly prompts?: number
+  /** To each prompt. */
+  readonly answers: number
+  /** What it has used, once the response is over; where left out, as the traces say. */
+  readonly used?: () => number
+}
+
+/**
+ * Sets aside, from the key's budget, what the answers may take, until the response is over. Returns the sampling, its length bounded by what
+ * is left of the budget where the request has no bound of its own. Throws `insufficient_quota` or `rate_limit_exceeded`.
+ */
+export function withinBudget(
+  res: Response,
+  gateway: Gateway,
+  { sampling, promptTokens, prompts = 1, answers, used }: Asked,
+): Sampling {
+  const { traces, key } = exchangeOf(res)
+  if (key?.tokensPerDay === undefined) return sampling
+  const before = promptTokens() + prompts * gateway.limits.editsReserveTokens
+  const { contextTokens } = gateway.engine.model
+  const most = before + prompts * answers * Math.min(sampling.maxTokens ?? contextTokens, contextTokens)
+  const least = sampling.maxTokens === undefined ? before + prompts * answers : most
+  const granted = setAside(res, gateway, least, most, used ?? (() => usedBy(traces, answers)))
+  return granted === most ? sampling : { ...sampling, maxTokens: Math.floor((granted - before) / (prompts * answers)) }
+}
+
+/** The tokens that were set aside: `most`, or fewer, but `least`. What was used is asked for when the response is over. */
+export function setAside(res: Response, gateway: Gateway, least: number, most: number, used: () => number): number {
+  const { key } = exchangeOf(res)
+  if (key === undefined || gateway.access === undefined) return most
+  try {
+    const { tokens, settle } = gateway.access.budgets.reserve(key, least, most)
+    const end = () => settle(used())
+    res.once('close', guarded(gateway, 'settling a budget', end))
+    return tokens
+  } finally {
+    tellRates(res, gateway, key)
+  }
+}
+
+/** As `usage` counts: each prompt once, however many answers it got. Of an answer that was broken off: its pieces, as far as it came. */
+export function usedBy(traces: readonly Trace[], answers: number): number {
+  return traces.reduce((sum, trace, at) => {
+    const { promptTokens, completionTokens, pieces, decomposition } = trace
+    const prompt = at % answers === 0 ? promptTokens : 0
+    return sum + prompt + Math.max(completionTokens, pieces) + decomposition.promptTokens + decomposition.completionTokens
+  }, 0)
+}

@@ -1,0 +1,156 @@
+import { createHash } from 'node:crypto'
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { basename, extname, join, relative, sep } from 'node:path'
+import { type FSWatcher, watch as watchFolder } from 'chokidar'
+import type { Edit } from '../../edit/edit.ts'
+import { PalimpsestError, type Problem } from '../../errors.ts'
+import type { Log } from '../vectors/embedding-queue.ts'
+import type { MemoryStore } from '../memory-store.ts'
+
+export interface FolderOptions {
+  /** Searched with its subfolders; names that begin with a dot are passed over. Need not exist. */
+  readonly dir: string
+  readonly memory: Pick<MemoryStore, 'sync' | 'sources'>
+  /** A file's content to edits; throws `invalid_batch` with the problems found in `file`. */
+  readonly parse: (content: Uint8Array, file: string) => readonly Edit[]
+  /** Follow changes on disk. */
+  readonly watch: boolean
+  readonly log: Log
+}
+
+/** What one file of the folder said when it was last read without a fault. */
+export interface FolderCount {
+  /** Path with the folder's own name first, `edits/starter.yaml`: the source that its edits carry in the log. */
+  readonly file: string
+  readonly edits: number
+}
+
+export interface EditFolder {
+  /** Faults of files as they now are on disk; the edits that landed from such a file earlier stay as they were. */
+  problems(): readonly Problem[]
+  /** Sorted by file. */
+  counts(): readonly FolderCount[]
+  /** Reads what has changed; the watcher calls it. */
+  reload(): void
+  close(): Promise<void>
+}
+
+const ENDINGS: ReadonlySet<string> = new Set(['.jsonl', '.ndjson', '.json', '.yaml', '.yml', '.csv', '.txt'])
+/** A file that is still growing is left alone until it has kept its size for this long. */
+const SETTLED_MS = 100
+const POLL_MS = 25
+/** Problems of one file that the log lists; `problems()` has them all. */
+const LOGGED_PROBLEMS = 20
+
+/**
+ * Keeps the memory in step with a folder of edit files. Each file is one source: edits new in it are landed, edits that vanish from it are
+ * withdrawn, and with the file go its edits. A file with any fault changes nothing.
+ */
+export async function openFolder({ dir, memory, parse, watch, log }: FolderOptions): Promise<EditFolder> {
+  const digests = new Map<string, string>()
+  const counts = new Map<string, number>()
+  const faults = new Map<string, readonly Problem[]>()
+  const sourceOf = (path: string) => `${basename(dir)}/${relative(dir, path).split(sep).join('/')}`
+
+  /** Runs one file's work; what it throws is kept as the file's problems, for a bad file must stop neither the others nor the gateway. */
+  const attempt = (source: string, work: () => void) => {
+    try {
+      work()
+      faults.delete(source)
+    } catch (error) {
+      const found = problemsOf(error, source)
+      faults.set(source, found)
+      for (const problem of found.slice(0, LOGGED_PROBLEMS)) log.warn({}, `edits not taken: ${describeProblem(problem)}`)
+      if (found.length > LOGGED_PROBLEMS) log.warn({}, `${source}: ${found.length - LOGGED_PROBLEMS} more problems`)
+    }
+  }
+
+  const read = (path: string, source: string) =>
+    attempt(source, () => {
+      const content = readFileSync(path)
+      const digest = createHash('sha256').update(content).digest('base64')
+      if (digests.get(source) === digest) return
+      const edits = parse(content, source)
+      const { version: _version, unchanged, ...changed } = memory.sync(source, edits)
+      digests.set(source, digest)
+      counts.set(source, edits.length)
+      const said = Object.entries(changed).map(([outcome, ids]) => `${ids.length} ${outcome}`)
+      log.info({}, `${source}: ${said.join(', ')}, ${unchanged} unchanged`)
+    })
+
+  const forget = (source: string) =>
+    attempt(source, () => {
+      const { withdrawn } = memory.sync(source, [])
+      digests.delete(source)
+      counts.delete(source)
+      log.info({}, `${source} is gone: ${withdrawn.length} edits withdrawn`)
+    })
+
+  const reload = () => {
+    const paths = new Map<string, string>()
+    try {
+      for (const path of filesOf(dir)) paths.set(sourceOf(path), path)
+    } catch (error) {
+      // Not to be read is not the same as empty: nothing is withdrawn.
+      faults.set(basename(dir), problemsOf(error, basename(dir)))
+      log.warn({}, `the folder of edits can't be read: ${(error as Error).message}`)
+      return
+    }
+    faults.delete(basename(dir))
+    for (const source of new Set([...memory.sources(), ...digests.keys()])) if (!paths.has(source)) forget(source)
+    for (const source of faults.keys()) if (!paths.has(source)) faults.delete(source)
+    for (const [source, path] of paths) read(path, source)
+  }
+
+  const watcher = watch && existsSync(dir) ? await watched(dir, reload, log) : undefined
+  reload()
+  return {
+    problems: () => [...faults.values()].flat(),
+    counts: () => [...counts].map(([file, edits]) => ({ file, edits })).sort((a, b) => (a.file < b.file ? -1 : 1)),
+    reload,
+    close: async () => watcher?.close(),
+  }
+}
+
+/** `file:line: field: message`, leaving out what is not known. */
+export function describeProblem({ file, line, field, message }: Problem): string {
+  const place = [file, line].filter((part) => part !== undefined).join(':')
+  return [place, field, message].filter((part) => part !== '' && part !== null).join(': ')
+}
+
+/** Watching begins before the first reading, so that no change falls between them. */
+async function watched(dir: string, reload: () => void, log: Log): Promise<FSWatcher> {
+  const watcher = watchFolder(dir, {
+    ignored: (path, stats) =>
+      path !== dir && (basename(path).startsWith('.') || (stats?.isFile() === true && !ENDINGS.has(extname(path).toLowerCase()))),
+    ignoreInitial: true,
+    awaitWriteFinish: { stabilityThreshold: SETTLED_MS, pollInterval: POLL_MS },
+  })
+  watcher.on('all', () => reload())
+  watcher.on('error', (error) => log.warn({ err: error }, `${dir} is no longer watched`))
+  await new Promise<void>((resolve) => {
+    watcher.once('ready', resolve)
+    watcher.once('error', () => resolve())
+  })
+  return watcher
+}
+
+/** In a fixed order, so that of two files that say different things of one fact the later name wins on every machine. */
+function filesOf(dir: string): string[] {
+  if (!existsSync(dir)) return []
+  const entries = readdirSync(dir, { withFileTypes: true }).filter(({ name }) => !name.startsWith('.'))
+  return entries
+    .sort((a, b) => (a.name < b.name ? -1 : 1))
+    .flatMap((entry) => {
+      const path = join(dir, entry.name)
+      if (entry.isDirectory()) return filesOf(path)
+      const isFile = entry.isFile() || (entry.isSymbolicLink() && existsSync(path) && statSync(path).isFile())
+      return isFile && ENDINGS.has(extname(entry.name).toLowerCase()) ? [path] : []
+    })
+}
+
+function problemsOf(error: unknown, file: string): readonly Problem[] {
+  if (error instanceof PalimpsestError && error.problems.length > 0)
+    return error.problems.map((problem) => ({ file, ...problem }))
+  return [{ file, field: null, message: error instanceof Error ? error.message : String(error) }]
+}

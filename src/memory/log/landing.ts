@@ -1,0 +1,109 @@
+import { createHash } from 'node:crypto'
+import { type Edit, LIMITS } from '../../edit/edit.ts'
+import { supersessionKey } from '../../edit/relation.ts'
+import { PalimpsestError, type Problem } from '../../errors.ts'
+import { contentOf, type LiveView, type Revision } from './timeline.ts'
+import type { LandingResult } from '../memory.ts'
+
+/** Conflicts named per edit; a batch of thousands on one fact would otherwise list each thousands of times. */
+const CONFLICTS_SHOWN = 10
+
+/** Throws `invalid_batch` when the batch is too long, has an edit of another tenant, or an id that is empty. */
+export function assertLandable(edits: readonly Edit[], tenant: string): void {
+  if (edits.length > LIMITS.batchEdits) {
+    throw new PalimpsestError(
+      'invalid_batch',
+      `A batch takes at most ${LIMITS.batchEdits} edits; this one has ${edits.length}. Split it.`,
+    )
+  }
+  const problems: Problem[] = []
+  for (const [index, edit] of edits.entries()) {
+    if (edit.tenant !== tenant)
+      problems.push({ index, field: 'tenant', message: `belongs to tenant "${edit.tenant}", the batch to "${tenant}"` })
+    if (edit.id === '') problems.push({ index, field: 'id', message: 'is empty' })
+  }
+  if (problems.length > 0) {
+    throw new PalimpsestError(
+      'invalid_batch',
+      `${problems.length} of ${edits.length} edits cannot land in this batch; nothing landed.`,
+      { problems },
+    )
+  }
+}
+
+/** Hash of ids and contents in order: equal for batches that say the same. */
+export function digestOf(edits: readonly Edit[]): string {
+  const hash = createHash('sha256')
+  for (const edit of edits) hash.update(`${JSON.stringify(edit.id)}${contentOf(edit)}\n`)
+  return hash.digest('hex')
+}
+
+/** Edits of the batch whose content the memory does not hold yet, in order; a repeat of what is held, whatever its state, is left out. */
+export function newContents(view: LiveView, edits: readonly Edit[]): Edit[] {
+  const said = new Map<string, string>()
+  return edits.filter((edit) => {
+    const content = contentOf(edit)
+    const newest = view.newest(edit.id)
+    const before = said.get(edit.id) ?? (newest && contentOf(newest.edit))
+    said.set(edit.id, content)
+    return content !== before
+  })
+}
+
+/** True where both may be true at one time. */
+export function overlap(a: Edit, b: Edit): boolean {
+  const from = Math.max(a.validFrom ?? Number.NEGATIVE_INFINITY, b.validFrom ?? Number.NEGATIVE_INFINITY)
+  const to = Math.min(a.validTo ?? Number.POSITIVE_INFINITY, b.validTo ?? Number.POSITIVE_INFINITY)
+  return from < to
+}
+
+/** For each edit, ids of the last others in the batch that say something else of the same (subject, relation) and time. */
+function conflicts(edits: readonly Edit[]): string[][] {
+  const keys = edits.map(supersessionKey)
+  const groups = new Map<string, number[]>()
+  for (const [i, key] of keys.entries())
+    groups
+      .set(key, groups.get(key) ?? [])
+      .get(key)
+      ?.push(i)
+  return edits.map((edit, i) => {
+    const out = new Set<string>()
+    const group = groups.get(keys[i] ?? '') ?? []
+    for (let g = group.length - 1; g >= 0 && out.size < CONFLICTS_SHOWN; g--) {
+      const other = edits[group[g] ?? -1]
+      if (other === undefined || other.id === edit.id) continue
+      if (other.targetNew.trim() !== edit.targetNew.trim() && overlap(edit, other)) out.add(other.id)
+    }
+    return [...out].reverse()
+  })
+}
+
+/**
+ * What a landed batch did, from the records alone: so a repeat of the batch gets the same answer as the first time. `state` is the one
+ * exception: it is that of moment `at`.
+ */
+export function landingResults(view: LiveView, edits: readonly Edit[], batchId: string, at: number): LandingResult[] {
+  const landed = new Map<string, Revision[]>()
+  const firstWith = new Map<string, number>()
+  const conflicting = conflicts(edits)
+  return edits.map((edit, index) => {
+    const { id } = edit
+    const content = contentOf(edit)
+    const mine = landed.get(id) ?? view.revisions(id).filter((r) => r.batchId === batchId)
+    landed.set(id, mine)
+    const next = mine[0]
+    const revision = next !== undefined && (next.edit === edit || contentOf(next.edit) === content) ? mine.shift() : undefined
+    const superseded = revision && view.supersededAtLanding(revision)
+    const duplicateOf = firstWith.get(content)
+    if (duplicateOf === undefined) firstWith.set(content, index)
+    return {
+      index,
+      id,
+      outcome: revision === undefined ? 'unchanged' : view.revisions(id)[0] === revision ? 'added' : 'revised',
+      state: view.held(id, at)?.state ?? 'not_yet_valid',
+      supersedes: superseded === undefined ? [] : [superseded],
+      ...(duplicateOf === undefined ? {} : { duplicateOf }),
+      conflictsWith: conflicting[index] ?? [],
+    }
+  })
+}

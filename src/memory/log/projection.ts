@@ -1,0 +1,124 @@
+import { createHash } from 'node:crypto'
+import type { Edit } from '../../edit/edit.ts'
+import { LiveView } from './timeline.ts'
+import type { Batch, BatchKind, EditLog, TenantRecord } from './edit-log.ts'
+import type { HeldEdit, LogKind } from '../memory.ts'
+
+/** A record still without its number. */
+export interface Draft {
+  readonly kind: LogKind
+  readonly editId: string
+  readonly edit?: Edit
+}
+
+/** A batch and the records it makes. */
+export interface Entry {
+  readonly batch: Batch
+  readonly records: readonly TenantRecord[]
+}
+
+const NO_BATCHES: ReadonlyMap<string, Batch> = new Map()
+
+/** The log and what it amounts to: a view and the batches of each tenant, always in step with the file. */
+export class Records {
+  readonly #log: EditLog
+  readonly #now: () => number
+  readonly #views = new Map<string, LiveView>()
+  readonly #batches = new Map<string, Map<string, Batch>>()
+  #seq = 0
+  #lastAt = Number.NEGATIVE_INFINITY
+
+  /** Replays `log`. `now`: milliseconds since the epoch. */
+  constructor(log: EditLog, now: () => number) {
+    this.#log = log
+    this.#now = now
+    for (const batch of log.batches()) this.#noteBatch(batch)
+    for (const record of log.records()) this.#apply(record)
+  }
+
+  get seq(): number {
+    return this.#seq
+  }
+
+  /** Now, but never before the latest record, should the clock have been set back. */
+  now(): number {
+    return Math.max(this.#now(), this.#lastAt)
+  }
+
+  /** A moment as asked; "now" by the clock means now by the log. */
+  moment(at: number | undefined): number {
+    return at === undefined || at >= this.#now() ? Math.max(at ?? 0, this.now()) : at
+  }
+
+  /** An empty view for a tenant of whom nothing is recorded. */
+  view(tenant: string): LiveView {
+    return this.#views.get(tenant) ?? new LiveView()
+  }
+
+  tenants(): string[] {
+    return [...this.#views.keys()]
+  }
+
+  batches(tenant: string): ReadonlyMap<string, Batch> {
+    return this.#batches.get(tenant) ?? NO_BATCHES
+  }
+
+  /** Edits as held now, in the order of `ids`; unknown ones left out. */
+  held(tenant: string, ids: Iterable<string>): HeldEdit[] {
+    const at = this.now()
+    const view = this.view(tenant)
+    return Array.from(ids, (id) => view.held(id, at)).filter((held) => held !== undefined)
+  }
+
+  /** A batch under an id of our own. */
+  batch(tenant: string, kind: BatchKind, source: string, edits: number): Batch {
+    const id = createHash('sha256').update(`${kind} ${this.#seq} ${tenant} ${source}`).digest('hex').slice(0, 16)
+    return { id: `${kind}_${id}`, tenant, at: this.now(), source, kind, edits, digest: '' }
+  }
+
+  /** Numbers the records; `before` others come first in the same transaction. */
+  entry(batch: Batch, drafts: readonly Draft[], before = 0): Entry {
+    const { tenant, at, id: batchId } = batch
+    const first = this.#seq + before + 1
+    return { batch, records: drafts.map((draft, i) => ({ seq: first + i, at, tenant, batchId, ...draft })) }
+  }
+
+  /** On the disk first, then visible. Throws storage errors, and then nothing is either. */
+  commit(entries: readonly Entry[]): void {
+    const records = entries.flatMap((e) => e.records)
+    this.#log.append(
+      entries.map((e) => e.batch),
+      records,
+    )
+    for (const { batch } of entries) this.#noteBatch(batch)
+    for (const record of records) this.#apply(record)
+  }
+
+  /** What `answer` says of a view in which the records had landed; nobody else sees them there. */
+  rehearse<T>({ batch, records }: Entry, answer: (view: LiveView) => T): T {
+    const view = this.view(batch.tenant)
+    for (const record of records) view.apply(record)
+    try {
+      return answer(view)
+    } finally {
+      for (const record of records.toReversed()) view.undo(record)
+    }
+  }
+
+  #noteBatch(batch: Batch): void {
+    const batches = this.#batches.get(batch.tenant) ?? new Map<string, Batch>()
+    this.#batches.set(batch.tenant, batches.set(batch.id, batch))
+  }
+
+  #apply(record: TenantRecord): void {
+    const view = this.view(record.tenant)
+    view.apply(record)
+    this.#views.set(record.tenant, view)
+    this.#seq = record.seq
+    this.#lastAt = Math.max(this.#lastAt, record.at)
+  }
+
+  close(): void {
+    this.#log.close()
+  }
+}

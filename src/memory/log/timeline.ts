@@ -1,0 +1,228 @@
+import type { Edit } from '../../edit/edit.ts'
+import { supersessionKey } from '../../edit/relation.ts'
+import type { EditState, HeldEdit, LogRecord } from '../memory.ts'
+
+/** One content of an edit: an `add` record, seen from the live view. */
+export interface Revision {
+  readonly seq: number
+  readonly at: number
+  readonly batchId: string
+  readonly edit: Edit
+  /** Equal for edits of which the later supersedes the earlier. */
+  readonly key: string
+}
+
+interface Entry {
+  readonly records: LogRecord[]
+  readonly revisions: Revision[]
+}
+
+interface Verdict {
+  readonly revision: Revision
+  readonly state: EditState
+  readonly supersededBy?: string
+}
+
+/** Edits whose every field but the id is equal have equal content. */
+export function contentOf(edit: Edit): string {
+  const { subject, aliases, prompt, targetNew, targetTrue, relation, paraphrases, tags, tenant, models } = edit
+  const { kind, always, examples, counterexamples } = edit
+  const may = [targetTrue, relation, edit.validFrom, edit.validTo, edit.source].map((v) => v ?? null)
+  // What came later last and only where given: the digests of batches that landed before there was any stay as they are.
+  const later = [...(models === undefined ? [] : [models]), { kind, always, examples, counterexamples }]
+  const isFact = kind === undefined && examples === undefined && counterexamples === undefined
+  const said = [tenant, subject, prompt, targetNew, aliases, paraphrases, tags, may]
+  return JSON.stringify([...said, ...(isFact ? later.slice(0, -1) : later)])
+}
+
+/** When a revision's statement begins to be true. */
+function start(revision: Revision): number {
+  return revision.edit.validFrom ?? revision.at
+}
+
+/**
+ * What one tenant's log amounts to, at any moment. Nothing is ever removed from it: being held is a question asked of the records.
+ *
+ * A revision is held at moment D when it is the newest that had landed by then (before the first landing: the newest of all, which its
+ * `validFrom` may date back), D lies in [validFrom ?? landing, validTo), the edit is not withdrawn at D, and no later record of the same
+ * supersession key meets these same conditions at D.
+ */
+export class LiveView {
+  readonly #entries = new Map<string, Entry>()
+  readonly #byKey = new Map<string, Revision[]>()
+  readonly #bySeq = new Map<number, Revision>()
+  /** Supersession keys under which records came or went; undefined until someone watches. */
+  #touched: Set<string> | undefined
+
+  get size(): number {
+    return this.#entries.size
+  }
+
+  /** Records must come in the order of the log. */
+  apply(record: LogRecord): void {
+    const entry = this.#entries.get(record.editId) ?? { records: [], revisions: [] }
+    this.#entries.set(record.editId, entry)
+    entry.records.push(record)
+    if (record.edit !== undefined) this.#revise(entry, record, record.edit)
+    this.#touch(entry)
+  }
+
+  #revise(entry: Entry, { seq, at, batchId }: LogRecord, edit: Edit): void {
+    const revision = { seq, at, batchId, edit, key: supersessionKey(edit) }
+    entry.revisions.push(revision)
+    this.#bySeq.set(seq, revision)
+    const group = this.#byKey.get(revision.key)
+    if (group === undefined) this.#byKey.set(revision.key, [revision])
+    else group.push(revision)
+  }
+
+  /** Takes back the last record applied; for dry runs. */
+  undo(record: LogRecord): void {
+    const entry = this.#entries.get(record.editId)
+    if (entry?.records.at(-1) !== record) throw new Error(`record ${record.seq} is not the last of edit ${record.editId}`)
+    this.#touch(entry)
+    entry.records.pop()
+    if (entry.records.length === 0) this.#entries.delete(record.editId)
+    if (record.edit === undefined) return
+    const key = entry.revisions.pop()?.key ?? ''
+    this.#bySeq.delete(record.seq)
+    const group = this.#byKey.get(key)
+    group?.pop()
+    if (group?.length === 0) this.#byKey.delete(key)
+  }
+
+  /** The set into which go, from now on, the keys of all edits whose state a record may have changed; the watcher empties it. */
+  watch(): Set<string> {
+    this.#touched ??= new Set()
+    return this.#touched
+  }
+
+  #touch({ revisions }: Entry): void {
+    if (this.#touched !== undefined) for (const { key } of revisions) this.#touched.add(key)
+  }
+
+  /** Ids of the edits of which a revision has this key. */
+  *sharing(key: string): Generator<string> {
+    for (const { edit } of this.#byKey.get(key) ?? []) yield edit.id
+  }
+
+  ids(): IterableIterator<string> {
+    return this.#entries.keys()
+  }
+
+  revisions(id: string): readonly Revision[] {
+    return this.#entries.get(id)?.revisions ?? []
+  }
+
+  revision(seq: number): Revision | undefined {
+    return this.#bySeq.get(seq)
+  }
+
+  newest(id: string): Revision | undefined {
+    return this.#entries.get(id)?.revisions.at(-1)
+  }
+
+  history(id: string): readonly LogRecord[] {
+    return this.#entries.get(id)?.records ?? []
+  }
+
+  /** The record that withdrew the edit, while it is withdrawn by everything logged so far. */
+  withdrawal(id: string): LogRecord | undefined {
+    const last = this.#entries.get(id)?.records.at(-1)
+    return last?.kind === 'withdraw' ? last : undefined
+  }
+
+  /** The edit as held, or as refused, at moment `at`; undefined where nothing was known of it then. */
+  held(id: string, at: number): HeldEdit | undefined {
+    const entry = this.#entries.get(id)
+    const verdict = entry && this.#judge(entry, at, Number.POSITIVE_INFINITY)
+    if (verdict === undefined) return undefined
+    const { revision, ...rest } = verdict
+    return { edit: revision.edit, batchId: revision.batchId, seq: revision.seq, landedAt: revision.at, ...rest }
+  }
+
+  /** Whether exactly this revision is live at `at`. */
+  isLive(revision: Revision, at: number): boolean {
+    return (
+      this.#openAt(revision, at, Number.POSITIVE_INFINITY) &&
+      this.#superseder(revision, at, Number.POSITIVE_INFINITY) === undefined
+    )
+  }
+
+  /** The edit that was live on `revision`'s key just before it landed and gave way to it then; undefined where there was none. */
+  supersededAtLanding(revision: Revision): string | undefined {
+    const { at, seq } = revision
+    if (!this.#openAt(revision, at, seq + 1)) return undefined
+    const earlier = this.#liveOf(revision.key, at, seq, Number.NEGATIVE_INFINITY)
+    return earlier?.edit.id === revision.edit.id ? undefined : earlier?.edit.id
+  }
+
+  /** True when no passing of time, only a further record, can make the revision live: search for the present may leave it out. */
+  isDormant(revision: Revision, now: number): boolean {
+    const { id, validTo } = revision.edit
+    if (this.newest(id) !== revision || this.withdrawal(id) !== undefined) return true
+    if (validTo !== undefined && validTo <= now) return true
+    const later = this.#liveOf(revision.key, now, Number.POSITIVE_INFINITY, revision.seq)
+    return later !== undefined && later.edit.validTo === undefined
+  }
+
+  /** Newest revisions of the edits that share a supersession key with any revision of `id`, `id` itself included. */
+  *kin(id: string): Generator<Revision> {
+    for (const key of new Set(this.revisions(id).map((r) => r.key))) yield* this.#byKey.get(key) ?? []
+  }
+
+  #judge(entry: Entry, at: number, before: number): Verdict | undefined {
+    const revision = this.#inForce(entry, at, before)
+    if (revision === undefined) return undefined
+    const state = this.#ownState(entry, revision, at, before)
+    if (state !== 'live') return { revision, state }
+    const superseder = this.#superseder(revision, at, before)
+    return superseder === undefined ? { revision, state } : { revision, state: 'superseded', supersededBy: superseder.edit.id }
+  }
+
+  /** The content that stood for the edit at `at`, by the records before sequence number `before`. */
+  #inForce(entry: Entry, at: number, before: number): Revision | undefined {
+    let newest: Revision | undefined
+    for (let i = entry.revisions.length - 1; i >= 0; i--) {
+      const revision = entry.revisions[i]
+      if (revision === undefined || revision.seq >= before) continue
+      if (revision.at <= at) return revision
+      newest ??= revision
+    }
+    return newest !== undefined && start(newest) <= at ? newest : undefined
+  }
+
+  /** The revision's state with supersession left aside. */
+  #ownState(entry: Entry, revision: Revision, at: number, before: number): Exclude<EditState, 'superseded'> {
+    for (let i = entry.records.length - 1; i >= 0; i--) {
+      const record = entry.records[i]
+      if (record === undefined || record.seq >= before || record.at > at) continue
+      if (record.kind === 'withdraw') return 'withdrawn'
+      break
+    }
+    if (at < start(revision)) return 'not_yet_valid'
+    return revision.edit.validTo !== undefined && at >= revision.edit.validTo ? 'expired' : 'live'
+  }
+
+  #openAt(revision: Revision, at: number, before: number): boolean {
+    const entry = this.#entries.get(revision.edit.id)
+    if (entry === undefined || this.#inForce(entry, at, before) !== revision) return false
+    return this.#ownState(entry, revision, at, before) === 'live'
+  }
+
+  #superseder(revision: Revision, at: number, before: number): Revision | undefined {
+    return this.#liveOf(revision.key, at, before, revision.seq)
+  }
+
+  /** The one revision of a key that is live at `at`, among records after `after` and before `before`: the latest that is open. */
+  #liveOf(key: string, at: number, before: number, after: number): Revision | undefined {
+    const group = this.#byKey.get(key) ?? []
+    for (let i = group.length - 1; i >= 0; i--) {
+      const revision = group[i]
+      if (revision === undefined || revision.seq >= before) continue
+      if (revision.seq <= after) return undefined
+      if (this.#openAt(revision, at, before)) return revision
+    }
+    return undefined
+  }
+}

@@ -1,0 +1,184 @@
+import { setTimeout as sleep, setImmediate as yieldToLoop } from 'node:timers/promises'
+import type { KeptVectors } from './embedding-store.ts'
+import { vectorFault } from './hnsw-graph.ts'
+
+/** What the memory says to its keeper; pino's loggers fit. */
+export interface Log {
+  info(about: object, message: string): void
+  warn(about: object, message: string): void
+  error(about: object, message: string): void
+}
+
+/** An edit whose texts need vectors. */
+export interface Job {
+  readonly tenant: string
+  /** Log record that landed it. */
+  readonly seq: number
+  readonly texts: readonly string[]
+}
+
+/** `fresh`: small landings, embedded like a question. `bulk`: imports, in the gaps. Neither waits for the other. */
+export type LaneName = 'fresh' | 'bulk'
+
+interface Lane {
+  readonly priority: 'query' | 'import'
+  readonly sliceEdits: number
+  jobs: Job[]
+  /** Jobs before this position are done: taking each slice off the front would move a long import's whole list each time. */
+  next: number
+  readonly pending: Set<number>
+  running: Promise<void> | null
+}
+
+interface Waiter {
+  readonly version: number | undefined
+  readonly resolve: () => void
+}
+
+/** A failed slice is tried again after this time, doubled at each further failure up to the second number. */
+const RETRY_MS = { first: 500, longest: 60_000 }
+/** An edit that fails this often by itself, while others succeed, is left without vectors until the next start. */
+const ATTEMPTS = 3
+
+export interface IndexerOptions {
+  readonly kept: KeptVectors
+  readonly dimensions: number
+  /** Takes an edit's checked vectors. */
+  readonly place: (job: Job, vectors: readonly Float32Array[]) => void
+  /** Called whenever a lane has run empty. */
+  readonly idle: () => void
+  readonly log: Log
+}
+
+/** Gives edits their vectors, from the table or the embedder, off the request path. */
+export class Indexer {
+  readonly #options: IndexerOptions
+  readonly #lanes: Record<LaneName, Lane> = {
+    fresh: { priority: 'query', sliceEdits: 8, jobs: [], next: 0, pending: new Set(), running: null },
+    bulk: { priority: 'import', sliceEdits: 16, jobs: [], next: 0, pending: new Set(), running: null },
+  }
+  readonly #pendingOf = new Map<string, number>()
+  readonly #failures = new Map<number, { count: number; successesBefore: number }>()
+  readonly #stop = new AbortController()
+  #waiters: Waiter[] = []
+  #successes = 0
+
+  constructor(options: IndexerOptions) {
+    this.#options = options
+  }
+
+  enqueue(name: LaneName, jobs: readonly Job[]): void {
+    const lane = this.#lanes[name]
+    for (const job of jobs) {
+      lane.jobs.push(job)
+      lane.pending.add(job.seq)
+      this.#pendingOf.set(job.tenant, this.pending(job.tenant) + 1)
+    }
+    if (jobs.length > 0) lane.running ??= this.#run(lane)
+  }
+
+  /** Edits of a tenant that have no vectors yet. */
+  pending(tenant: string): number {
+    return this.#pendingOf.get(tenant) ?? 0
+  }
+
+  get busy(): boolean {
+    return Object.values(this.#lanes).some((lane) => lane.pending.size > 0)
+  }
+
+  /**
+   * Resolves when every small landing up to `version` has its vectors; without a version, when nothing is left to do. It also resolves
+   * when the embedder fails (the log says so, `pending` still counts them): what has landed stays landed.
+   */
+  done(version?: number): Promise<void> {
+    return new Promise((resolve) => {
+      this.#waiters.push({ version, resolve })
+      this.#release(false)
+    })
+  }
+
+  #release(all: boolean): void {
+    const fresh = [...this.#lanes.fresh.pending]
+    const ready = ({ version }: Waiter) => all || (version === undefined ? !this.busy : fresh.every((seq) => seq > version))
+    const released = this.#waiters.filter(ready)
+    this.#waiters = this.#waiters.filter((waiter) => !released.includes(waiter))
+    for (const waiter of released) waiter.resolve()
+  }
+
+  async #run(lane: Lane): Promise<void> {
+    let waitMs = RETRY_MS.first
+    // Not in the caller's turn: a landing returns before its embedding begins.
+    await yieldToLoop()
+    while (lane.next < lane.jobs.length && !this.#stop.signal.aborted) {
+      const alone = this.#failures.has(lane.jobs[lane.next]?.seq ?? -1)
+      const slice = lane.jobs.slice(lane.next, lane.next + (alone ? 1 : lane.sliceEdits))
+      lane.next += slice.length
+      try {
+        await this.#index(slice, lane)
+        waitMs = RETRY_MS.first
+      } catch (error) {
+        if (this.#stop.signal.aborted) break
+        this.#putBack(slice, lane, error)
+        this.#release(true)
+        await sleep(waitMs, undefined, { signal: this.#stop.signal, ref: false }).catch(() => undefined)
+        waitMs = Math.min(2 * waitMs, RETRY_MS.longest)
+      }
+      this.#release(false)
+      await yieldToLoop()
+    }
+    lane.jobs = []
+    lane.next = 0
+    lane.running = null
+    this.#options.idle()
+  }
+
+  /** Each failed edit is tried alone, after the others; one that is itself at fault is given up. */
+  #putBack(slice: readonly Job[], lane: Lane, error: unknown): void {
+    this.#options.log.error({ err: error, edits: slice.length }, 'embedding failed; it will be tried again')
+    for (const job of slice) {
+      const failure = this.#failures.get(job.seq) ?? { count: 0, successesBefore: this.#successes }
+      failure.count++
+      this.#failures.set(job.seq, failure)
+      if (slice.length === 1 && failure.count >= ATTEMPTS && this.#successes > failure.successesBefore)
+        this.#giveUp(job, lane, 'embedding failed')
+      else lane.jobs.push(job)
+    }
+  }
+
+  #giveUp(job: Job, lane: Lane, why: string): void {
+    this.#options.log.error(
+      { tenant: job.tenant, record: job.seq, why },
+      'an edit stays out of the vector index; its subject still finds it',
+    )
+    this.#finish(job, lane)
+  }
+
+  #finish(job: Job, lane: Lane): void {
+    this.#failures.delete(job.seq)
+    if (!lane.pending.delete(job.seq)) return
+    this.#pendingOf.set(job.tenant, this.pending(job.tenant) - 1)
+  }
+
+  async #index(slice: readonly Job[], lane: Lane): Promise<void> {
+    const texts = new Set(slice.flatMap((job) => job.texts))
+    const vectors = await this.#options.kept.embed(texts, lane.priority, this.#stop.signal)
+    for (const job of slice) {
+      const own = job.texts.map((text) => vectors.get(text))
+      const fault = own.map((vector) => vectorFault(vector, this.#options.dimensions)).find((f) => f !== null)
+      if (fault !== undefined) {
+        this.#giveUp(job, lane, `unusable vector: ${fault}`)
+        continue
+      }
+      this.#options.place(job, own as Float32Array[])
+      this.#successes++
+      this.#finish(job, lane)
+    }
+  }
+
+  /** Stops after the slice in hand; whatever is left is found missing, and made, at the next start. */
+  async close(): Promise<void> {
+    this.#stop.abort()
+    await Promise.all(Object.values(this.#lanes).map((lane) => lane.running))
+    this.#release(true)
+  }
+}

@@ -1,0 +1,89 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { parse as parseYaml } from 'yaml'
+import { PalimpsestError } from '../errors.ts'
+import { UNRELATED } from '../evaluate/data/unrelated.ts'
+import { Allocator } from '../experiment/allocate.ts'
+import { keyOf } from '../experiment/experiment.ts'
+import { Experiments } from '../experiment/experiments.ts'
+import { Ledger } from '../experiment/ledger/ledger.ts'
+import { Replays } from '../experiment/replay/replay.ts'
+import { Rollouts } from '../experiment/rollout/rollouts.ts'
+import type { Gateway, Limits, Logger } from '../gateway.ts'
+import { servedNow } from '../http/experiments.ts'
+import type { MemoryStore } from '../memory/memory-store.ts'
+import { guarded } from '../storage/sqlite.ts'
+import { readExperiment } from '../wire/palimpsest/experiments.ts'
+import { DEFAULT_TENANT } from '../wire/palimpsest/selection.ts'
+
+export interface TrialsOptions {
+  readonly dataDir: string
+  readonly memory: MemoryStore
+  readonly limits: Limits
+  /** Milliseconds since the epoch. */
+  readonly now: () => number
+  readonly log: Logger
+  readonly tickMs?: number
+}
+
+export interface Trials {
+  readonly experiments: NonNullable<Gateway['experiments']>
+  close(): Promise<void>
+}
+
+/** Opens the ledger beside the memory, and what works on it. `experiments.replays` still has to be started. */
+export function openTrials({ dataDir, memory, limits, now, log, tickMs }: TrialsOptions): Trials {
+  const file = join(dataDir, 'palimpsest.db')
+  const warn = (message: string) => log.warn({}, message)
+  const ledger = new Ledger({ file, guarded: (doing, work) => guarded(file, doing, work), limits })
+  const registry = new Experiments({ ledger, now, runningExperiments: limits.runningExperiments, warn })
+  const replays = new Replays({ registry, replayQueue: limits.replayQueue, warn })
+  const rollouts = new Rollouts({
+    ...{ registry, replays, now, warn, unrelated: UNRELATED, ...(tickMs !== undefined && { tickMs }) },
+    batches: {
+      has: (tenant, batch) => memory.batches(tenant).some(({ id }) => id === batch),
+      live: (tenant, batch, others, limit) => {
+        const { edits } = memory.list({ tenant, state: 'live', limit: limits.listPage, ...(!others && { batchId: batch }) })
+        return edits
+          .filter(({ batchId }) => (batchId === batch) !== others)
+          .slice(0, limit)
+          .map(({ edit }) => edit)
+      },
+      withdraw: (tenant, batch, source) => void memory.withdrawBatch(tenant, batch, source),
+    },
+  })
+  return {
+    experiments: { registry, allocator: new Allocator(registry, now), replays, rollouts },
+    close: async () => {
+      rollouts.close()
+      await replays.close()
+      ledger.close()
+    },
+  }
+}
+
+/**
+ * Declares the experiments of a folder's YAML and JSON files, one a file, that are not declared yet. A file that changed later is told, and
+ * changes nothing: an experiment under way stays what it was.
+ */
+export function declareFiles(dir: string, gateway: Gateway): void {
+  const { experiments, limits, log } = gateway
+  if (experiments === undefined || !existsSync(dir)) return
+  for (const name of readdirSync(dir)
+    .filter((file) => /\.(ya?ml|json)$/.test(file))
+    .sort()) {
+    const source = `${basename(dir)}/${name}`
+    try {
+      const content = readFileSync(join(dir, name), 'utf8')
+      const body: unknown = name.endsWith('.json') ? JSON.parse(content) : parseYaml(content)
+      const tenant = (body as { tenant?: string } | null)?.tenant ?? DEFAULT_TENANT
+      const experiment = readExperiment(body, limits, tenant, { ...servedNow(gateway, tenant), source })
+      const known = experiments.registry.all(tenant).find(({ id }) => id === experiment.id)
+      if (known === undefined) experiments.registry.declare(experiment)
+      else if (JSON.stringify(known.arms) !== JSON.stringify(experiment.arms))
+        log.warn({}, `${source}: experiment ${keyOf(known)} is declared already, with other arms; give this one another id`)
+    } catch (error) {
+      log.warn({}, `${source}: not taken: ${error instanceof PalimpsestError ? error.message : (error as Error).message}`)
+    }
+  }
+}

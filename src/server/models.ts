@@ -1,0 +1,233 @@
+import { existsSync } from 'node:fs'
+import { basename, join, resolve } from 'node:path'
+import type { Config } from '../config.ts'
+import { hasServer, serverPath } from '../engine/llama-server/build.ts'
+import type { Embedder, Engine, PairReader } from '../engine/engine.ts'
+import { type ChatOptions, openRuntime, type Runtime, type RuntimeOptions } from '../engine/embedded/runtime.ts'
+import { ModelPool } from '../engine/model-pool.ts'
+import { openUpstream } from '../engine/upstream/engine.ts'
+import type { UpstreamServerOptions } from '../engine/upstream/server.ts'
+import { PalimpsestError } from '../errors.ts'
+import type { Limits, Logger } from '../gateway.ts'
+import { EMBED_PREFIX, EMBEDDER_MODEL, READER_MODEL } from '../models/catalog.ts'
+import { type Choice, chooseModel } from '../models/default-model.ts'
+import type { ModelFile } from '../models/fetch.ts'
+import { DEFAULT_HUB_ENDPOINT, hubSource } from '../models/hub.ts'
+import { findGpu, freeMemoryBytes } from '../models/hardware.ts'
+import { packageSource } from '../models/packages/packages.ts'
+import { ensureModelsShown } from '../models/fetch-progress.ts'
+
+/** The models of one gateway: fetched and loaded when first asked for, each once. */
+export interface Weights {
+  /** Loaded when it first embeds; a file of the user's at once, since only the file tells its dimensions. */
+  embedder(): Promise<Required<Embedder>>
+  /** Loaded when it first reads. */
+  reader(): PairReader
+  engine(): Promise<Engine>
+  /** Those of `--models`, opened when asked for, beside `primary`; undefined where there are none. */
+  models(primary: Engine): Promise<ModelPool | undefined>
+  close(): Promise<void>
+}
+
+/** Of the default embedder, known before its file is there. */
+const EMBEDDER_SHAPE = { dimensions: 384, maxTokens: 256 }
+
+/** What `--model` means on this machine. Throws `model_not_found`. */
+export async function choose({ model, gpu, upstreams }: Config<Limits>): Promise<Choice> {
+  const [first] = upstreams
+  if (model !== undefined && first !== undefined)
+    throw new PalimpsestError('invalid_value', 'Expected --model or --upstreams, but got both; leave one out.', {
+      param: 'model',
+    })
+  if (first !== undefined) return { kind: 'upstream', url: first.url, why: 'You asked for the servers of --upstreams.' }
+  const found = gpu === 'off' ? null : await findGpu(process.platform, process.arch)
+  return chooseModel({ gpu: found, freeMemoryBytes: freeMemoryBytes(process.platform), wanted: model }, existsSync)
+}
+
+/** `choice` null: no chat model is wanted, and none is fetched. */
+export function openWeights(config: Config<Limits>, choice: Choice | null, log: Logger, signal: AbortSignal): Weights {
+  const { embedder: wanted = EMBEDDER_MODEL } = config
+  const isFile = isGguf(wanted)
+  const freeBytes = freeMemoryBytes(process.platform)
+  const others = choice === null ? [] : config.models
+  const names = [
+    ...(isFile ? [] : [wanted]),
+    READER_MODEL,
+    ...(choice?.kind === 'catalog' ? [choice.name] : []),
+    ...others.filter((name) => !isGguf(name)),
+  ]
+  const files = once(() => fetchAll(config, names, signal))
+  const runtime = once(() => startRuntime(config, log))
+  const loadEmbedder = once(async () => {
+    const modelPath = isFile ? resolve(wanted) : fileOf(await files(), names, wanted).path
+    return (await runtime()).openEmbedder({
+      modelPath,
+      name: isFile ? basename(wanted) : wanted,
+      prefix: EMBED_PREFIX[wanted] ?? '',
+    })
+  })
+  const loadReader = once(async () =>
+    (await runtime()).openReader({ modelPath: fileOf(await files(), names, READER_MODEL).path, name: READER_MODEL }),
+  )
+  return {
+    reader: () => ({
+      name: READER_MODEL,
+      read: async (pairs, priority, signal) => (await loadReader()).read(pairs, priority, signal),
+      close: async () => {},
+    }),
+    embedder: async () => (wanted === EMBEDDER_MODEL ? lazy(wanted, loadEmbedder) : loadEmbedder()),
+    engine: async () => {
+      if (choice === null) throw new Error('no chat model was chosen')
+      if (choice.kind === 'upstream') return upstream(choice.url, config)
+      const file = choice.kind === 'file' ? null : fileOf(await files(), names, choice.name)
+      const modelPath = file?.path ?? resolve(choice.kind === 'file' ? choice.path : '')
+      const name = choice.kind === 'file' ? nameOf(choice.path) : choice.name
+      const { contextTokens, slots, queueLimit } = config
+      return openEngine(
+        await runtime(),
+        config,
+        {
+          ...{ modelPath, name, contextTokens, slots, queueLimit, sha256: file?.sha256 ?? null },
+          savedCaches: { dir: join(config.dataDir, 'caches'), limitBytes: config.savedCacheBytes },
+        },
+        log,
+      )
+    },
+    models: async (primary) => {
+      if (others.length === 0) return undefined
+      const { contextTokens, slots, queueLimit, modelMemoryBytes: memoryBytes = freeBytes } = config
+      const shape = async (named: string) => {
+        const file = isGguf(named) ? null : fileOf(await files(), names, named)
+        return { modelPath: file?.path ?? resolve(named), contextTokens, slots, queueLimit, sha256: file?.sha256 ?? null }
+      }
+      const own = choice?.kind === 'catalog' ? choice.name : choice?.kind === 'file' ? choice.path : null
+      return new ModelPool({
+        ...{ primary, memoryBytes, queueLimit, log: (message: string) => log.info({}, message) },
+        primaryBytes: own === null ? 0 : await (await runtime()).memoryBytes(await shape(own)),
+        // In this process, whatever runs the first one: there the library keeps all of them within the threads.
+        others: others.map((named) => ({
+          name: nameOf(named),
+          bytes: async () => (await runtime()).memoryBytes(await shape(named)),
+          open: async () => (await runtime()).openChat({ ...(await shape(named)), name: nameOf(named) }),
+        })),
+      })
+    },
+    close: async () => {
+      // What was never loaded need not be freed; what failed to load has said so.
+      await loadEmbedder.started?.then((embedder) => embedder.close()).catch(() => {})
+      await loadReader.started?.then((reader) => reader.close()).catch(() => {})
+      await runtime.started?.then((llama) => llama.dispose()).catch(() => {})
+    },
+  }
+}
+
+function isGguf(model: string): boolean {
+  return /\.gguf$/i.test(model)
+}
+
+/** On the wire: a file goes by its own name. */
+function nameOf(model: string): string {
+  return isGguf(model) ? basename(model).replace(/\.gguf$/i, '') : model
+}
+
+/**
+ * In a llama-server where one is built, and with `--engine server` anyway. The prebuilt addon runs on a GPU, which our own server is not
+ * built for, so `auto` leaves a GPU to it.
+ */
+async function openEngine(runtime: Runtime, { engine, home, environment }: Config<Limits>, options: ChatOptions, log: Logger) {
+  const built = process.platform !== 'win32' && hasServer(home)
+  if (engine === 'embedded' || (engine === 'auto' && (!built || runtime.device !== 'cpu'))) return runtime.openChat(options)
+  if (!built) {
+    throw new PalimpsestError(
+      'engine_failed',
+      'Expected a llama-server for --engine server, but none is built for this machine; run: palimpsest engine build --server',
+    )
+  }
+  try {
+    return await runtime.openServed({ ...options, command: serverPath(home), environment })
+  } catch (error) {
+    if (engine === 'server' || (error instanceof PalimpsestError && error.code === 'model_file')) throw error
+    log.warn({ err: error }, 'llama-server does not start; the model runs inside the gateway instead')
+    return runtime.openChat(options)
+  }
+}
+
+function startRuntime({ threads, gpu }: Config<Limits>, log: Logger): Promise<Runtime> {
+  return openRuntime({
+    threads,
+    gpu: gpu === 'off' ? false : gpu,
+    log: (level, message) => say(log, level, message),
+  })
+}
+
+/** llama.cpp warns of every model's vocabulary and what not: that is for whoever asks for `info`. Too little memory is for everyone; how much
+ * is needed, for whoever sits and waits.
+ */
+function say(log: Logger, level: Parameters<RuntimeOptions['log']>[0], message: string): void {
+  if (level === 'error' || (level === 'warn' && /^(?:Memory|llama-server)/.test(message))) log.warn({}, message)
+  else if (message.startsWith('Memory:') && process.stderr.isTTY) process.stderr.write(`${message}\n`)
+  else if (level !== 'debug') log.info({}, message)
+}
+
+function fetchAll(
+  { home, hubEndpoint, hubToken, python, environment }: Config<Limits>,
+  names: readonly string[],
+  signal: AbortSignal,
+) {
+  const sources = [
+    hubSource({ endpoint: hubEndpoint ?? DEFAULT_HUB_ENDPOINT, token: hubToken }),
+    packageSource({ python, environment }),
+  ]
+  return ensureModelsShown(names, { home, sources, signal }, process.stderr)
+}
+
+function fileOf(files: readonly ModelFile[], names: readonly string[], name: string): ModelFile {
+  const file = files[names.indexOf(name)]
+  if (file === undefined) throw new Error(`model ${name} was not among those fetched`)
+  return file
+}
+
+/** `urls` of --model, or of `upstreams`, where each may have a model and a key of its own. */
+function upstream(url: string, config: Config<Limits>): Promise<Engine> {
+  const { upstreamModel: model, upstreamKey: apiKey, queueLimit, upstreamHealthMs: healthMs } = config
+  const servers = config.upstreams.length > 0 ? config.upstreams : [{ url }]
+  return openUpstream({
+    servers: servers.map(({ key, ...server }: Config<Limits>['upstreams'][number]) => ({
+      ...(model !== undefined && { model }),
+      ...((key ?? apiKey) !== undefined && { apiKey: key ?? apiKey }),
+      ...server,
+    })) as UpstreamServerOptions[],
+    patience: {
+      connectMs: config.upstreamConnectMs,
+      firstByteMs: config.upstreamFirstByteMs,
+      betweenBytesMs: config.upstreamBetweenBytesMs,
+    },
+    queueLimit,
+    healthMs,
+  })
+}
+
+function lazy(name: string, load: () => Promise<Required<Embedder>>): Required<Embedder> {
+  return {
+    name,
+    ...EMBEDDER_SHAPE,
+    countTokens: async (text) => (await load()).countTokens(text),
+    embed: async (texts, priority, signal) => (await load()).embed(texts, priority, signal),
+    close: async () => {},
+  }
+}
+
+interface Once<T> {
+  (): Promise<T>
+  readonly started: Promise<T> | undefined
+}
+
+/** Runs `work` at the first call; every call gets that one result. */
+function once<T>(work: () => Promise<T>): Once<T> {
+  let started: Promise<T> | undefined
+  const call = () => {
+    started ??= work()
+    return started
+  }
+  return Object.defineProperty(call, 'started', { get: () => started }) as unknown as Once<T>
+}

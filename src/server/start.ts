@@ -1,0 +1,94 @@
+import { createApp } from '../app.ts'
+import type { Config } from '../config.ts'
+import type { Engine } from '../engine/engine.ts'
+import { openScripted } from '../engine/scripted.ts'
+import { PalimpsestError } from '../errors.ts'
+import type { Gateway, Limits, Logger } from '../gateway.ts'
+import type { Handoffs } from '../handoff/queue.ts'
+import { openHandoffs } from './handoffs.ts'
+import { openAccess } from './access.ts'
+import { listen } from './listen.ts'
+import { now, openParts, type Parts, VERSION } from './parts.ts'
+import { openTelemetry } from './telemetry.ts'
+import { choose, openWeights } from './models.ts'
+
+export interface StartOptions {
+  readonly config: Config<Limits>
+  readonly log: Logger
+  /** `none`: the commands on edits, which ask no model. */
+  readonly model: 'configured' | 'none'
+  readonly host: string
+  /** 0: a free one. */
+  readonly port: number
+  readonly watch: boolean
+  /** The one key that is let in; absent: as configured. */
+  readonly key?: string
+  /** Aborting it refuses new work; `close` does the rest. */
+  readonly closing: AbortSignal
+}
+
+/** A gateway that listens. */
+export interface Running extends Pick<Parts, 'memory' | 'folder'> {
+  readonly url: string
+  readonly gateway: Gateway
+  readonly handoffs: Handoffs
+  /** Lets running requests end for `graceMs`, saves the indexes, frees models, port and data folder. */
+  close(graceMs: number): Promise<void>
+}
+
+/** Starts a gateway. What can be wrong with port, templates and data folder is found before any model is fetched or loaded. */
+export async function startGateway({ config, log, model, host, port, watch, closing, key }: StartOptions): Promise<Running> {
+  const opened: ((graceMs: number) => Promise<void>)[] = []
+  const close = async (graceMs: number) => {
+    for (const undo of opened.splice(0).reverse()) await undo(graceMs)
+  }
+  try {
+    const choice = model === 'none' ? null : await choose(config)
+    const { access, close: closeAccess } = openAccess(config, { host, token: key, now, log })
+    opened.push(async () => closeAccess())
+    const listener = await listen(host, port)
+    opened.push((graceMs) => listener.close(graceMs))
+    const { telemetry, close: closeTelemetry } = await openTelemetry(config, VERSION)
+    opened.push(closeTelemetry)
+    const weights = openWeights(config, choice, log, closing)
+    opened.push(() => weights.close())
+    const parts = await openParts({
+      config,
+      embedder: await weights.embedder(),
+      reader: weights.reader(),
+      log,
+      watch,
+      closing,
+      telemetry,
+      access,
+    })
+    opened.push(() => parts.close())
+    const engine = choice === null ? withoutModel() : await weights.engine()
+    const models = choice === null ? undefined : await weights.models(engine)
+    // Requests end with the engine, so both stop at the same time, ahead of all else.
+    opened[1] = async () => {}
+    opened.push(
+      async (graceMs) => void (await Promise.all([listener.close(graceMs), engine.close(graceMs), models?.close(graceMs)])),
+    )
+    closing.throwIfAborted()
+    const gateway = parts.gateway(engine, models)
+    const handoffs = openHandoffs(config, gateway)
+    opened.push(() => handoffs.close())
+    listener.serve(createApp(gateway, handoffs))
+    if (model === 'configured') parts.memory.setUrl(listener.url)
+    return { url: listener.url, gateway, handoffs, memory: parts.memory, folder: parts.folder, close }
+  } catch (error) {
+    await close(0)
+    throw error
+  }
+}
+
+function withoutModel(): Engine {
+  const refuse = (): never => {
+    throw new PalimpsestError(
+      'engine_failed',
+      'This gateway was started for its edits only and has no model. Start one with: palimpsest serve',
+    )
+  }
+  return openScripted({ name: 'none', reply: refuse })
+}
