@@ -29,9 +29,9 @@ const VENDOR: Readonly<Record<string, readonly [package_: string, path: string]>
 /** Every file that the page may ask for, by its path, and a hash over all of them. */
 export function readWebFiles(): { readonly files: ReadonlyMap<string, WebFile>; readonly hash: string } {
   if (WEB === undefined) throw new Error('src/console/web is not where the gateway was built from; the console needs it')
-  const own = readdirSync(WEB).filter((name) => extname(name) in TYPES)
+  const own = readdirSync(WEB, { recursive: true, encoding: 'utf8' }).filter((name) => extname(name) in TYPES)
   const files = new Map([
-    ...own.map((name) => [name, webFile(join(WEB, name))] as const),
+    ...own.map((name) => [name.replaceAll('\\', '/'), webFile(join(WEB, name))] as const),
     ...Object.entries(VENDOR).map(([name, [library, path]]) => [name, webFile(join(folderOf(library), path))] as const),
   ])
   const all = createHash('sha256')
