@@ -2,9 +2,9 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { openRuntime } from '../src/engine/embedded/runtime.ts'
 import type { Engine } from '../src/engine/engine.ts'
 import { eventData } from '../src/engine/upstream/sse-parser.ts'
-import { openRuntime } from '../src/engine/embedded/runtime.ts'
 import { Trace } from '../src/trace.ts'
 
 export const CONTENDERS = ['bare', 'server', 'embedded', 'embedded-own'] as const

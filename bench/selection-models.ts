@@ -1,5 +1,5 @@
-import type { Embedder, PairReader } from '../src/engine/engine.ts'
 import type { Runtime } from '../src/engine/embedded/runtime.ts'
+import type { Embedder, PairReader } from '../src/engine/engine.ts'
 import { cachedEmbedder } from '../src/memory/vectors/cached-embedder.ts'
 import { EMBED_PREFIX, EMBEDDER_MODEL, READER_MODEL } from '../src/models/catalog.ts'
 import { cachedReader } from '../src/selection/reader-cache.ts'

@@ -1,6 +1,6 @@
 /**
  * Experiments whose truth is known: how often are the statistics of `src/experiment` wrong, under looks at every 50 exposures?
- * In full by `npm run bench:experiments`, in short by test/unit/experiment-simulation.test.ts.
+ * In full by `npm run bench:experiments`, in short by test/unit/experiment/simulation.test.ts.
  */
 import { randomFrom } from '../src/evaluate/metrics/random.ts'
 import { compareArms, type Kind, rateSequence, type Sample } from '../src/experiment/statistics/confidence.ts'

@@ -6,10 +6,10 @@ import { basename, dirname, isAbsolute, join, normalize, relative, resolve } fro
 import { pipeline } from 'node:stream/promises'
 import Database from 'better-sqlite3'
 import { z } from 'zod'
+import { writeDurably } from '../adapters/record.ts'
 import { PalimpsestError } from '../errors.ts'
 import { copyMemory } from '../storage/folder-copy.ts'
 import { lockFolder } from '../storage/folder-lock.ts'
-import { writeDurably } from '../adapters/record.ts'
 
 const FORMAT = 'palimpsest-snapshot'
 const VERSION = 1

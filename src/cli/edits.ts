@@ -3,14 +3,14 @@ import type { Config } from '../config.ts'
 import { FORMATS } from '../edit/formats.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { Limits } from '../gateway.ts'
+import { count } from '../terminal/table.ts'
 import { addCheckCommand } from './check/check.ts'
 import { type Client, connect, query } from './client/client.ts'
-import { batchTable, editHistory, editTable, explanationText } from './text/edits-text.ts'
-import { importFiles } from './import.ts'
 import { bootWithoutModel } from './client/local.ts'
-import { configOf, withSettings } from './options.ts'
-import { count } from '../terminal/table.ts'
 import type { WireBatch, WireEdit, WireExplanation, WireHistory, WirePage } from './client/wire.ts'
+import { importFiles } from './import.ts'
+import { configOf, withSettings } from './options.ts'
+import { batchTable, editHistory, editTable, explanationText } from './text/edits-text.ts'
 
 /** What was typed on one of these commands, beside the settings. */
 interface Typed {

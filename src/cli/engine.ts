@@ -1,7 +1,15 @@
 import { execFileSync } from 'node:child_process'
 import { availableParallelism } from 'node:os'
 import type { Command } from 'commander'
-import { BUILD_TOOLS, buildAddon, buildServer, hasAddon, hasServer, llamaRelease, serverPath } from '../engine/llama-server/build.ts'
+import {
+  BUILD_TOOLS,
+  buildAddon,
+  buildServer,
+  hasAddon,
+  hasServer,
+  llamaRelease,
+  serverPath,
+} from '../engine/llama-server/build.ts'
 import { PalimpsestError } from '../errors.ts'
 import { Bar } from '../terminal/progress-bar.ts'
 import { configOf, withSettings } from './options.ts'

@@ -5,10 +5,10 @@ import type { Config } from '../config.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { Limits } from '../gateway.ts'
 import { type Client, connect } from './client/client.ts'
-import { comparisonText, experimentTable, experimentText, replayText } from './text/experiments-text.ts'
 import { bootWithModel, bootWithoutModel } from './client/local.ts'
-import { configOf, withSettings } from './options.ts'
 import type { WireComparison, WireExperiment, WireExperimentResult, WireReplayResult } from './client/wire.ts'
+import { configOf, withSettings } from './options.ts'
+import { comparisonText, experimentTable, experimentText, replayText } from './text/experiments-text.ts'
 
 interface Typed {
   readonly tenant?: string

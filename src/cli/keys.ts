@@ -6,9 +6,9 @@ import type { KeyStore } from '../access/key-store.ts'
 import { isoDate, parseInstant } from '../edit/instant.ts'
 import { PalimpsestError } from '../errors.ts'
 import { openKeys } from '../server/access.ts'
+import { count, table } from '../terminal/table.ts'
 import { DEFAULT_TENANT, tenant } from '../wire/palimpsest/selection.ts'
 import { configOf, withSettings } from './options.ts'
-import { count, table } from '../terminal/table.ts'
 
 interface Typed {
   readonly json?: boolean

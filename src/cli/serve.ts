@@ -2,11 +2,11 @@ import type { Command } from 'commander'
 import type { Config } from '../config.ts'
 import { hasServer } from '../engine/llama-server/build.ts'
 import type { Limits } from '../gateway.ts'
-import { banner, sampleQuestion } from './text/banner.ts'
 import { openLog } from '../server/console-log.ts'
 import { VERSION } from '../server/parts.ts'
-import { configOf, withSettings } from './options.ts'
 import { type Running, startGateway } from '../server/start.ts'
+import { configOf, withSettings } from './options.ts'
+import { banner, sampleQuestion } from './text/banner.ts'
 
 /** Exit code of a process ended by SIGINT, as shells have it. */
 const INTERRUPTED = 130

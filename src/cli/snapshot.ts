@@ -3,8 +3,8 @@ import type { Command } from 'commander'
 import { createSnapshot, listSnapshots, restoreSnapshot, snapshotPath, snapshotsDir } from '../backup/snapshot.ts'
 import { configurationOf, defaultSnapshot } from '../server/handoffs.ts'
 import { VERSION } from '../server/parts.ts'
-import { configOf, withSettings } from './options.ts'
 import { count, table } from '../terminal/table.ts'
+import { configOf, withSettings } from './options.ts'
 
 /** `palimpsest snapshot …`: memory, adapters and configuration, kept and put back. */
 export function addSnapshotCommand(program: Command): void {

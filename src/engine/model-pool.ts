@@ -1,7 +1,7 @@
 import { PalimpsestError } from '../errors.ts'
 import type { Engine } from './engine.ts'
-import { shuttingDown } from './scheduling/slot-queue.ts'
 import { Turns } from './scheduling/shared-lock.ts'
+import { shuttingDown } from './scheduling/slot-queue.ts'
 
 /** A model that is opened when asked for. */
 export interface PooledModel {

@@ -1,6 +1,5 @@
 import type { Message, Sampling } from '../request.ts'
 import type { Trace } from '../trace.ts'
-import { AnswerStream } from './output/answer-stream.ts'
 import type {
   Engine,
   Finish,
@@ -16,8 +15,9 @@ import type {
   TokenLogprob,
 } from './engine.ts'
 import { contextExceeded } from './limits.ts'
-import { SlotQueue, shuttingDown } from './scheduling/slot-queue.ts'
+import { AnswerStream } from './output/answer-stream.ts'
 import { append, type Cached, chooseSlot, empty, pieces, reusable, truncate } from './scheduling/prefix-cache.ts'
+import { SlotQueue, shuttingDown } from './scheduling/slot-queue.ts'
 
 export interface ScriptedOptions {
   readonly name: string

@@ -1,17 +1,18 @@
 /** One evaluation: what is asked of whom, in which order, and what comes of it. */
-import type { AnswerFile, Circumstances, Line } from './protocols/answers.ts'
-import { answerKey } from './protocols/answers.ts'
-import { type CosineBaseline, cosineBaseline } from './methods/cosine.ts'
+
 import type { DataRecord } from './data/dataset.ts'
-import { type Force, forcing } from './protocols/forced.ts'
-import { type Aids, type Generated, generate } from './protocols/generated.ts'
+import type { Probe } from './data/probe.ts'
+import { type CosineBaseline, cosineBaseline } from './methods/cosine.ts'
 import { ikePrompts } from './methods/ike.ts'
 import { applies, type Compared, type Protocol } from './methods/methods.ts'
 import type { Outcome } from './metrics/outcomes.ts'
-import type { Probe } from './data/probe.ts'
 import { randomFrom, sample } from './metrics/random.ts'
-import { selecting } from './protocols/selection.ts'
 import type { SelectionOutcome } from './metrics/selection-scores.ts'
+import type { AnswerFile, Circumstances, Line } from './protocols/answers.ts'
+import { answerKey } from './protocols/answers.ts'
+import { type Force, forcing } from './protocols/forced.ts'
+import { type Aids, type Generated, generate } from './protocols/generated.ts'
+import { selecting } from './protocols/selection.ts'
 import { ownRecord, type Trial, tokensFor } from './trial.ts'
 
 /** How far a run is, for a bar. */

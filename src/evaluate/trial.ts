@@ -3,8 +3,8 @@ import type { Embedder } from '../engine/engine.ts'
 import type { Gateway } from '../gateway.ts'
 import type { DataRecord } from './data/dataset.ts'
 import type { Probe } from './data/probe.ts'
-import { randomFrom, sample } from './metrics/random.ts'
 import type { RememberingEngine } from './methods/remember.ts'
+import { randomFrom, sample } from './metrics/random.ts'
 
 /** All that stays the same while methods are compared. */
 export interface Trial {

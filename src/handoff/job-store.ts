@@ -1,8 +1,8 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Edit } from '../edit/edit.ts'
 import { writeDurably } from '../adapters/record.ts'
+import type { Edit } from '../edit/edit.ts'
 import { isOver, type Job, readJob } from './job.ts'
 
 const RECORD = 'job.json'

@@ -1,6 +1,6 @@
 import { z } from 'zod'
-import type { Limits } from '../gateway.ts'
 import { ADAPTER_ID } from '../adapters/record.ts'
+import type { Limits } from '../gateway.ts'
 import { check } from '../wire/openai/refusal.ts'
 import { tenant, text } from '../wire/palimpsest/selection.ts'
 import { URGENCIES } from './advice.ts'

@@ -1,10 +1,16 @@
 import type { Request } from 'express'
-import type { Gateway } from '../gateway.ts'
 import type { Adapter, Adapters } from '../adapters/registry.ts'
-import { readAdapterChange, readAdapterFields, readAdapterFile, readAdapterPromotion, wireAdapter } from '../wire/palimpsest/adapters.ts'
+import type { Gateway } from '../gateway.ts'
+import {
+  readAdapterChange,
+  readAdapterFields,
+  readAdapterFile,
+  readAdapterPromotion,
+  wireAdapter,
+} from '../wire/palimpsest/adapters.ts'
 import { bytes, json, mediaType, optionalJson } from './request/body.ts'
-import { refuseWhenClosing, tenantHeader } from './request/request-context.ts'
 import { pathParam, tenantOf } from './request/query.ts'
+import { refuseWhenClosing, tenantHeader } from './request/request-context.ts'
 import type { Routes } from './routes.ts'
 
 /**

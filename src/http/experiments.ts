@@ -4,9 +4,10 @@ import { z } from 'zod'
 import { PalimpsestError } from '../errors.ts'
 import type { Experiment } from '../experiment/experiment.ts'
 import { keyOf } from '../experiment/experiment.ts'
-import { needed } from '../experiment/statistics/power.ts'
 import { type Pair, replayResult } from '../experiment/replay/replay.ts'
+import { needed } from '../experiment/statistics/power.ts'
 import type { Gateway } from '../gateway.ts'
+import { check } from '../wire/openai/refusal.ts'
 import {
   wireEvent,
   wireExperiment,
@@ -17,11 +18,10 @@ import {
   wireStanding,
 } from '../wire/palimpsest/experiment-answers.ts'
 import { readExperiment, readFeedback, readRollout, type ServedNow } from '../wire/palimpsest/experiments.ts'
-import { check } from '../wire/openai/refusal.ts'
 import { oneTenant, tenant, text } from '../wire/palimpsest/selection.ts'
 import { bytes, json, optionalJson } from './request/body.ts'
-import { refuseWhenClosing, tenantHeader } from './request/request-context.ts'
 import { pathParam, query, tenantOf } from './request/query.ts'
+import { refuseWhenClosing, tenantHeader } from './request/request-context.ts'
 import type { Routes } from './routes.ts'
 
 /** Pairs of answers shown of one replay. */

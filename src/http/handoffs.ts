@@ -1,13 +1,13 @@
 import type { Request } from 'express'
 import type { Gateway } from '../gateway.ts'
-import type { Handoffs } from '../handoff/queue.ts'
 import type { Job } from '../handoff/job.ts'
+import type { Handoffs } from '../handoff/queue.ts'
 import { readAdvice, readHandoff, readImport, readPromotion, readResumption } from '../handoff/request.ts'
 import { wireAdapter } from '../wire/palimpsest/adapters.ts'
 import { oneTenant } from '../wire/palimpsest/selection.ts'
 import { bytes, json, optionalJson } from './request/body.ts'
-import { goneSignal, guarded, refuseWhenClosing, tenantHeader } from './request/request-context.ts'
 import { pathParam, tenantOf } from './request/query.ts'
+import { goneSignal, guarded, refuseWhenClosing, tenantHeader } from './request/request-context.ts'
 import type { Routes } from './routes.ts'
 
 const STILL_READING_MS = 60_000

@@ -1,7 +1,7 @@
 import type { Edit } from '../edit/edit.ts'
 import type { Embedder } from '../engine/engine.ts'
-import type { Log } from './vectors/embedding-queue.ts'
 import type { HeldEdit, Memory, VectorHit } from './memory.ts'
+import type { Log } from './vectors/embedding-queue.ts'
 import { GRAPH_OPTIONS, type GraphOptions } from './vectors/hnsw-graph.ts'
 
 /** One landed change; `added` holds the edits whose content is new (none for a withdrawal or restoration). */

@@ -1,13 +1,13 @@
 import { join } from 'node:path'
 import type { Edit } from '../edit/edit.ts'
 import { PalimpsestError } from '../errors.ts'
-import type { Log } from './vectors/embedding-queue.ts'
-import { Indexes } from './vectors/vector-indexes.ts'
+import { type FolderLock, lockFolder } from '../storage/folder-lock.ts'
+import { planSync } from './files/file-diff.ts'
+import { type Batch, EditLog } from './log/edit-log.ts'
 import { assertLandable, digestOf, landingResults, newContents } from './log/landing.ts'
+import { type Draft, type Entry, Records } from './log/projection.ts'
 import { latestFirst, listEdits } from './log/query.ts'
 import type { LiveView } from './log/timeline.ts'
-import { type FolderLock, lockFolder } from '../storage/folder-lock.ts'
-import { type Batch, EditLog } from './log/edit-log.ts'
 import type { BatchSummary, HeldEdit, IndexStatus, Landing, ListFilter, LogRecord, Page, VectorHit } from './memory.ts'
 import {
   type Change,
@@ -17,8 +17,8 @@ import {
   type MemoryStore,
   type SyncResult,
 } from './memory-store.ts'
-import { type Draft, type Entry, Records } from './log/projection.ts'
-import { planSync } from './files/file-diff.ts'
+import type { Log } from './vectors/embedding-queue.ts'
+import { Indexes } from './vectors/vector-indexes.ts'
 
 /** Opens the memory in `dataDir`. Throws `folder_in_use`, `storage_failed`, `storage_full`. */
 export async function openMemory(options: MemoryOptions): Promise<MemoryStore> {

@@ -1,6 +1,6 @@
+import { Bar, type BarStream, type Step } from '../terminal/progress-bar.ts'
 import { ensureModel, type FetchOptions, type ModelFile } from './fetch.ts'
 import type { Progress } from './meter.ts'
-import { Bar, type BarStream, type Step } from '../terminal/progress-bar.ts'
 
 /** A fetch's progress as the bar draws it. */
 export function progressStep(progress: Progress): Step {

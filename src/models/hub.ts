@@ -1,8 +1,8 @@
 import { type FileHandle, open } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { PalimpsestError } from '../errors.ts'
-import { fileState } from './checksum.ts'
 import type { CatalogModel } from './catalog.ts'
+import { fileState } from './checksum.ts'
 import { type Gathering, gatheredBytes, type Job, type Source } from './source.ts'
 
 export interface HubOptions {

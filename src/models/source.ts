@@ -1,5 +1,5 @@
-import { fileState } from './checksum.ts'
 import type { CatalogModel, Ingredient } from './catalog.ts'
+import { fileState } from './checksum.ts'
 import type { Meter } from './meter.ts'
 
 /** An ingredient and where its bytes are gathered. A prefix may be there already, from an earlier try or another source. */

@@ -1,9 +1,9 @@
 import { join } from 'node:path'
 import type { Access } from '../access/access.ts'
+import { Adapters } from '../adapters/registry.ts'
 import type { Engine } from '../engine/engine.ts'
 import type { Limits, Logger } from '../gateway.ts'
 import type { MemoryStore } from '../memory/memory-store.ts'
-import { Adapters } from '../adapters/registry.ts'
 
 export interface AdapterParts {
   readonly dataDir: string

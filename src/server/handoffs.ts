@@ -1,11 +1,11 @@
 import { rm } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { basename, dirname, join } from 'node:path'
+import { createSnapshot, listSnapshots, snapshotsDir } from '../backup/snapshot.ts'
 import type { Config } from '../config.ts'
 import type { Gateway, Limits } from '../gateway.ts'
-import { Handoffs } from '../handoff/queue.ts'
 import { installedEditor } from '../handoff/editor/installation.ts'
-import { createSnapshot, listSnapshots, snapshotsDir } from '../backup/snapshot.ts'
+import { Handoffs } from '../handoff/queue.ts'
 import { findGpu, freeMemoryBytes } from '../models/hardware.ts'
 import { VERSION } from './parts.ts'
 

@@ -5,12 +5,12 @@ import { openScripted } from '../engine/scripted.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { Gateway, Limits, Logger } from '../gateway.ts'
 import type { Handoffs } from '../handoff/queue.ts'
-import { openHandoffs } from './handoffs.ts'
 import { openAccess } from './access.ts'
+import { openHandoffs } from './handoffs.ts'
 import { listen } from './listen.ts'
+import { choose, openWeights } from './models.ts'
 import { now, openParts, type Parts, VERSION } from './parts.ts'
 import { openTelemetry } from './telemetry.ts'
-import { choose, openWeights } from './models.ts'
 
 export interface StartOptions {
   readonly config: Config<Limits>

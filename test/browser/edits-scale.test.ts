@@ -5,7 +5,7 @@ import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { openMemory } from '../../src/memory/store.ts'
 import type { Served } from '../http/fakes.ts'
-import { fakeEmbedder, recordingLog } from '../unit/memory-fixture.ts'
+import { fakeEmbedder, recordingLog } from '../support/memory-fixture.ts'
 import { open, openBrowser, serve } from './browser.ts'
 
 vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 })

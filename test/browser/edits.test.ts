@@ -1,7 +1,7 @@
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import type { Served } from '../http/fakes.ts'
-import { fakeEmbedder } from '../unit/memory-fixture.ts'
+import { fakeEmbedder } from '../support/memory-fixture.ts'
 import { findings, land, open, openBrowser, serve } from './browser.ts'
 
 vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 })

@@ -1,7 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { html } from '../../src/evaluate/report/html.ts'
 import type { Figure } from '../../src/evaluate/metrics/intervals.ts'
+import { html } from '../../src/evaluate/report/html.ts'
 import { openPlotter } from '../../src/evaluate/report/plots.ts'
 import type { Results } from '../../src/evaluate/report/report.ts'
 

@@ -3,11 +3,11 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { type IncomingMessage, request } from 'node:http'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test, vi } from 'vitest'
-import { openAdapters } from '../../src/server/adapters.ts'
 import { client } from '../../src/cli/client/client.ts'
 import type { Lora, LoraEngine } from '../../src/engine/engine.ts'
 import { openScripted } from '../../src/engine/scripted.ts'
 import { PalimpsestError } from '../../src/errors.ts'
+import { openAdapters } from '../../src/server/adapters.ts'
 import { MODEL, type Served, serve } from './fakes.ts'
 
 const BASE = 'a'.repeat(64)

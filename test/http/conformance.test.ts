@@ -2,8 +2,8 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import list from '../../docs/openai-fields.json' with { type: 'json' }
 import type { Prompt } from '../../src/engine/engine.ts'
-import { CHAT_FIELDS, COMPLETION_FIELDS, type Decision, EMBEDDING_FIELDS, RESPONSE_FIELDS } from '../../src/wire/openai/fields.ts'
 import type { Sampling } from '../../src/request.ts'
+import { CHAT_FIELDS, COMPLETION_FIELDS, type Decision, EMBEDDING_FIELDS, RESPONSE_FIELDS } from '../../src/wire/openai/fields.ts'
 import { MODEL, type Served, serve } from './fakes.ts'
 
 /**

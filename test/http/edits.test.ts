@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import type { Prompt } from '../../src/engine/engine.ts'
-import { fakeEmbedder, lexicalReader, READ_CALIBRATION } from '../unit/memory-fixture.ts'
+import { fakeEmbedder, lexicalReader, READ_CALIBRATION } from '../support/memory-fixture.ts'
 import { MODEL, type Served, type ServeOptions, serve } from './fakes.ts'
 
 const open: Served[] = []

@@ -1,7 +1,7 @@
 import OpenAI from 'openai'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import type { Embedder } from '../../src/engine/engine.ts'
-import { fakeEmbedder, vectorOf } from '../unit/memory-fixture.ts'
+import { fakeEmbedder, vectorOf } from '../support/memory-fixture.ts'
 import { type Served, type ServeOptions, serve } from './fakes.ts'
 
 const open: Served[] = []

@@ -1,14 +1,14 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { createSnapshot, snapshotsDir } from '../../src/backup/snapshot.ts'
 import type { Engine, Lora, LoraEngine, Scorer } from '../../src/engine/engine.ts'
 import { openScripted } from '../../src/engine/scripted.ts'
 import { PalimpsestError } from '../../src/errors.ts'
 import type { Gateway } from '../../src/gateway.ts'
 import { Handoffs } from '../../src/handoff/queue.ts'
-import { createSnapshot, snapshotsDir } from '../../src/backup/snapshot.ts'
 import { MODEL } from './fakes.ts'
 
-const STAND_IN = join(import.meta.dirname, '../unit/editor-stand-in.mjs')
+const STAND_IN = join(import.meta.dirname, '../support/editor-stand-in.mjs')
 export const BASE = 'a'.repeat(64)
 
 interface Made {

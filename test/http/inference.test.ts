@@ -4,8 +4,8 @@ import { afterEach, describe, expect, test, vi } from 'vitest'
 import type { Engine } from '../../src/engine/engine.ts'
 import { openScripted } from '../../src/engine/scripted.ts'
 import { PalimpsestError } from '../../src/errors.ts'
-import { CHAT_FIELDS } from '../../src/wire/openai/fields.ts'
 import type { Sampling } from '../../src/request.ts'
+import { CHAT_FIELDS } from '../../src/wire/openai/fields.ts'
 import { echo, MODEL, type Served, type ServeOptions, serve } from './fakes.ts'
 
 const open: Served[] = []

@@ -1,7 +1,7 @@
 /** Questions that describe what they ask about, through the whole application. */
 import { afterEach, describe, expect, it } from 'vitest'
 import type { Prompt } from '../../src/engine/engine.ts'
-import { fakeEmbedder, lexicalReader, READ_CALIBRATION } from '../unit/memory-fixture.ts'
+import { fakeEmbedder, lexicalReader, READ_CALIBRATION } from '../support/memory-fixture.ts'
 import { echo, MODEL, type Served, serve } from './fakes.ts'
 
 const EDITS = [

@@ -1,8 +1,8 @@
 import { request } from 'node:http'
 import { pino } from 'pino'
 import { afterEach, describe, expect, test, vi } from 'vitest'
-import { withoutKeys } from '../../src/server/console-log.ts'
 import { PalimpsestError } from '../../src/errors.ts'
+import { withoutKeys } from '../../src/server/console-log.ts'
 import { MODEL, post, type Served, type ServeOptions, serve } from './fakes.ts'
 
 /** For a machine that does other things too. */

@@ -5,7 +5,7 @@ import { parseBatch } from '../../src/edit/batch.ts'
 import type { PairReader } from '../../src/engine/engine.ts'
 import type { SelectionQuery } from '../../src/request.ts'
 import { latest } from '../../src/selection/sameness.ts'
-import { fakeEmbedder, READ_CALIBRATION } from '../unit/memory-fixture.ts'
+import { fakeEmbedder, READ_CALIBRATION } from '../support/memory-fixture.ts'
 import { MODEL, type Served, serve } from './fakes.ts'
 
 const open: Served[] = []

@@ -9,9 +9,9 @@ import {
 } from '@opentelemetry/sdk-metrics'
 import { BasicTracerProvider, InMemorySpanExporter, SimpleSpanProcessor } from '@opentelemetry/sdk-trace-base'
 import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest'
-import { openTelemetry } from '../../src/server/telemetry.ts'
 import { readConfig } from '../../src/config.ts'
 import { DEFAULT_LIMITS, type Gateway, type Limits } from '../../src/gateway.ts'
+import { openTelemetry } from '../../src/server/telemetry.ts'
 import { MODEL, post, type Served, serve } from './fakes.ts'
 
 /** For a machine that does other things too. */

@@ -2,11 +2,11 @@ import { existsSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import type { Engine, Finish, Piece, TextPrompt } from '../../src/engine/engine.ts'
 import { openRuntime, type Runtime } from '../../src/engine/embedded/runtime.ts'
-import { Gathering } from '../../src/wire/openai/completion.ts'
+import type { Engine, Finish, Piece, TextPrompt } from '../../src/engine/engine.ts'
 import type { Message, Sampling, Tool, ToolUse } from '../../src/request.ts'
 import { Trace } from '../../src/trace.ts'
+import { Gathering } from '../../src/wire/openai/completion.ts'
 import { MODELS, needing } from '../needs.ts'
 
 const MODEL =

@@ -5,11 +5,11 @@ import { join } from 'node:path'
 import { Command } from 'commander'
 import { afterAll, beforeAll, expect, it, vi } from 'vitest'
 import { addEvalCommand } from '../../src/cli/eval/eval.ts'
-import type { Line } from '../../src/evaluate/protocols/answers.ts'
 import type { Method } from '../../src/evaluate/methods/methods.ts'
+import type { Line } from '../../src/evaluate/protocols/answers.ts'
 import type { Results } from '../../src/evaluate/report/report.ts'
 import { MODELS, needing } from '../needs.ts'
-import { town } from '../unit/evaluate-fixture.ts'
+import { town } from '../support/evaluate-fixture.ts'
 
 const CACHE = join(homedir(), '.cache', 'palimpsest')
 const NAME = 'qwen2.5-coder-0.5b-instruct'

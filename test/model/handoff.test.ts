@@ -4,13 +4,13 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
+import { snapshotsDir } from '../../src/backup/snapshot.ts'
 import { client } from '../../src/cli/client/client.ts'
-import { type Running, startGateway } from '../../src/server/start.ts'
 import { readConfig } from '../../src/config.ts'
 import { DEFAULT_LIMITS } from '../../src/gateway.ts'
-import { isOver, type Job } from '../../src/handoff/job.ts'
 import { EDITOR_SOURCE, installedEditor } from '../../src/handoff/editor/installation.ts'
-import { snapshotsDir } from '../../src/backup/snapshot.ts'
+import { isOver, type Job } from '../../src/handoff/job.ts'
+import { type Running, startGateway } from '../../src/server/start.ts'
 import { needing } from '../needs.ts'
 
 const CACHE = join(homedir(), '.cache', 'palimpsest')

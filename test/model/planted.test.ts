@@ -3,9 +3,9 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { type Running, startGateway } from '../../src/server/start.ts'
 import { readConfig } from '../../src/config.ts'
 import { DEFAULT_LIMITS, type Limits } from '../../src/gateway.ts'
+import { type Running, startGateway } from '../../src/server/start.ts'
 import { MODELS, needing } from '../needs.ts'
 
 const CACHE = join(homedir(), '.cache', 'palimpsest')

@@ -2,8 +2,8 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, w
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import type { Engine } from '../../src/engine/engine.ts'
 import { openRuntime, type Runtime } from '../../src/engine/embedded/runtime.ts'
+import type { Engine } from '../../src/engine/engine.ts'
 import { Trace } from '../../src/trace.ts'
 import { MODELS, needing } from '../needs.ts'
 

@@ -3,7 +3,6 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { openWeights, type Weights } from '../../src/server/models.ts'
 import { readConfig } from '../../src/config.ts'
 import type { Edit } from '../../src/edit/edit.ts'
 import type { Embedder, PairReader } from '../../src/engine/engine.ts'
@@ -17,8 +16,9 @@ import type { ChatRequest, Message } from '../../src/request.ts'
 import { readCalibration } from '../../src/selection/gate.ts'
 import { landingReport } from '../../src/selection/landing-check.ts'
 import { Retriever } from '../../src/selection/retriever.ts'
+import { openWeights, type Weights } from '../../src/server/models.ts'
 import { Trace } from '../../src/trace.ts'
-import { edit } from '../unit/memory-data.ts'
+import { edit } from '../support/memory-data.ts'
 
 const CACHE = join(homedir(), '.cache', 'palimpsest')
 const FILES = ['multilingual-e5-small-q4_0.gguf', 'palimpsest-reader-q8_0.gguf'].map((file) => join(CACHE, 'models', file))

@@ -1,9 +1,9 @@
 import { createInterface } from 'node:readline'
 import type { Command } from 'commander'
-import { ChatSession } from './session.ts'
 import { type Client, connect } from '../client/client.ts'
 import { bootWithModel } from '../client/local.ts'
 import { configOf, withSettings } from '../options.ts'
+import { ChatSession } from './session.ts'
 
 /** `palimpsest chat`: questions and answers on the terminal, or from a pipe. */
 export function addChatCommand(program: Command): void {

@@ -1,9 +1,9 @@
 import { newToken } from '../../access/key.ts'
 import type { Config } from '../../config.ts'
 import type { Limits } from '../../gateway.ts'
-import type { Local } from './client.ts'
 import { openLog } from '../../server/console-log.ts'
 import { startGateway } from '../../server/start.ts'
+import type { Local } from './client.ts'
 
 const HOST = '127.0.0.1'
 

@@ -11,10 +11,10 @@ import type { Tick } from '../../evaluate/run.ts'
 import type { Limits } from '../../gateway.ts'
 import { cachedEmbedder } from '../../memory/vectors/cached-embedder.ts'
 import type { Choice } from '../../models/default-model.ts'
-import type { Bar } from '../../terminal/progress-bar.ts'
 import { openLog } from '../../server/console-log.ts'
-import { openParts } from '../../server/parts.ts'
 import { openWeights } from '../../server/models.ts'
+import { openParts } from '../../server/parts.ts'
+import type { Bar } from '../../terminal/progress-bar.ts'
 
 /** Vectors of every probe and masked text of a large run. */
 const EMBED_CACHE_BYTES = 256 * 1024 * 1024

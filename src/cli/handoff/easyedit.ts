@@ -7,12 +7,12 @@ import { PalimpsestError } from '../../errors.ts'
 import { readDatasetFile } from '../../evaluate/data/dataset.ts'
 import type { Probe } from '../../evaluate/data/probe.ts'
 import { hparamsFiles, passes, readmeText, refuseOthers, requestOf, SCRIPT } from '../../handoff/exchange/easyedit-export.ts'
+import { count } from '../../terminal/table.ts'
 import { type Client, query } from '../client/client.ts'
+import { bootWithModel } from '../client/local.ts'
+import type { WireEdit, WirePage } from '../client/wire.ts'
 import type { Add, Typed } from './handoff.ts'
 import { editsQuery } from './handoff.ts'
-import { bootWithModel } from '../client/local.ts'
-import { count } from '../../terminal/table.ts'
-import type { WireEdit, WirePage } from '../client/wire.ts'
 
 const PAGE = 1_000
 

@@ -6,12 +6,12 @@ import type { Limits } from '../../gateway.ts'
 import type { Advice } from '../../handoff/advice.ts'
 import { type Job, METHODS, THRESHOLDS } from '../../handoff/job.ts'
 import { type Client, connect, query } from '../client/client.ts'
-import { addEasyEditCommands } from './easyedit.ts'
-import { addSetupCommand } from './setup.ts'
-import { adviceText, handoffTable, handoffText } from '../text/handoff-text.ts'
-import { follow, handoffPath } from './wait.ts'
 import { bootWithModel, bootWithoutModel } from '../client/local.ts'
 import { configOf, withSettings } from '../options.ts'
+import { adviceText, handoffTable, handoffText } from '../text/handoff-text.ts'
+import { addEasyEditCommands } from './easyedit.ts'
+import { addSetupCommand } from './setup.ts'
+import { follow, handoffPath } from './wait.ts'
 
 export interface Typed {
   readonly tenant?: string

@@ -1,9 +1,9 @@
 /** What `edits check` prints; pure. */
 import { wilson } from '../../evaluate/metrics/intervals.ts'
 import type { Failure, Measure, PreflightResult, Score } from '../../evaluate/preflight.ts'
-import { landingText } from './edits-text.ts'
 import { clip, count, printable, table } from '../../terminal/table.ts'
 import type { WireLanding } from '../client/wire.ts'
+import { landingText } from './edits-text.ts'
 
 export interface Outcome {
   readonly file: string

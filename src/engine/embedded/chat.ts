@@ -2,8 +2,6 @@ import { DisposedError, type LlamaContext, type LlamaModel, type Token } from 'n
 import { PalimpsestError } from '../../errors.ts'
 import type { Sampling } from '../../request.ts'
 import type { Trace } from '../../trace.ts'
-import { AnswerStream } from '../output/answer-stream.ts'
-import { type FormatPiece, type FormattedFamily, format, tokenize, type Vocabulary, written } from '../format/chat-format.ts'
 import type {
   Engine,
   Finish,
@@ -18,20 +16,22 @@ import type {
   TextEngine,
   TextPrompt,
 } from '../engine.ts'
+import { type FormatPiece, type FormattedFamily, format, tokenize, type Vocabulary, written } from '../format/chat-format.ts'
+import { textTokens } from '../format/raw-prompt.ts'
 import { contextExceeded } from '../limits.ts'
+import { AnswerStream } from '../output/answer-stream.ts'
+import { logprobOf, type TokenText } from '../output/logprobs.ts'
+import type { TokenBytes } from '../output/token-bytes.ts'
+import { append, chooseSlot, dedicate, empty, pieces, reusable, truncate } from '../scheduling/prefix-cache.ts'
+import { SlotQueue, shuttingDown } from '../scheduling/slot-queue.ts'
 import { ALONE, SHARED } from './batching.ts'
 import { type Constraint, Grammars } from './grammar.ts'
 import { LoadedLoras, loraKey, type SequenceLoras } from './loras.ts'
 import { type Watch, watchLogits } from './native.ts'
 import { checkBias, checkTokens, samplerOptions } from './sampling.ts'
+import type { SavedCaches } from './saved-caches.ts'
 import { openScorer, seenAfter } from './scorer.ts'
 import { clear, openSequence, rewind, type Slot } from './slot.ts'
-import { logprobOf, type TokenText } from '../output/logprobs.ts'
-import { SlotQueue, shuttingDown } from '../scheduling/slot-queue.ts'
-import type { SavedCaches } from './saved-caches.ts'
-import { append, chooseSlot, dedicate, empty, pieces, reusable, truncate } from '../scheduling/prefix-cache.ts'
-import { textTokens } from '../format/raw-prompt.ts'
-import type { TokenBytes } from '../output/token-bytes.ts'
 
 export interface ChatParts {
   readonly model: LlamaModel

@@ -3,9 +3,9 @@ import { createReadStream, mkdirSync, readdirSync, readFileSync, rmSync } from '
 import { rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
+import { commonPrefix, truncate } from '../scheduling/prefix-cache.ts'
 import { betweenBatches } from './batching.ts'
 import { clear, type Slot } from './slot.ts'
-import { commonPrefix, truncate } from '../scheduling/prefix-cache.ts'
 
 export interface SavedCachesOptions {
   /** Only this user can read it: what is cached tells what was asked. */

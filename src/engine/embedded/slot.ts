@@ -1,6 +1,6 @@
 import type { LlamaContext, LlamaContextSequence } from 'node-llama-cpp'
-import { betweenBatches, together } from './batching.ts'
 import { type Cached, truncate } from '../scheduling/prefix-cache.ts'
+import { betweenBatches, together } from './batching.ts'
 
 /** A sequence of a context, and the record of what it has cached. */
 export interface Slot extends Cached {

@@ -1,5 +1,5 @@
-import type { Vocabulary } from './chat-format.ts'
 import type { TextPrompt } from '../engine.ts'
+import type { Vocabulary } from './chat-format.ts'
 
 /** `start`: what the vocabulary puts before every text, or a text that is empty. */
 export function textTokens(

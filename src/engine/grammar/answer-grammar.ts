@@ -1,6 +1,6 @@
 import type { AnswerFormat, ToolUse } from '../../request.ts'
-import { JsonGrammar, literal } from './json-grammar.ts'
 import { CALL, CALL_END } from '../format/tool-format.ts'
+import { JsonGrammar, literal } from './json-grammar.ts'
 
 /** What an answer is held to, as GBNF; null: free. */
 export interface AnswerGrammar {

@@ -2,9 +2,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { PalimpsestError } from '../../errors.ts'
 import type { Sampling } from '../../request.ts'
 import type { Trace } from '../../trace.ts'
-import { type AnswerGrammar, answerGrammar } from '../grammar/answer-grammar.ts'
-import { AnswerStream } from '../output/answer-stream.ts'
-import { type FormatPiece, type FormattedFamily, format, tokenize, type Vocabulary, written } from '../format/chat-format.ts'
+import { loraKey } from '../embedded/loras.ts'
+import { checkBias, checkTokens } from '../embedded/sampling.ts'
 import type {
   Backend,
   Engine,
@@ -20,18 +19,19 @@ import type {
   TextEngine,
   TextPrompt,
 } from '../engine.ts'
-import { eventData } from '../upstream/sse-parser.ts'
+import { type FormatPiece, type FormattedFamily, format, tokenize, type Vocabulary, written } from '../format/chat-format.ts'
+import { textTokens } from '../format/raw-prompt.ts'
+import { CALL } from '../format/tool-format.ts'
+import { type AnswerGrammar, answerGrammar } from '../grammar/answer-grammar.ts'
 import { contextExceeded } from '../limits.ts'
-import { loraKey } from '../embedded/loras.ts'
-import { checkBias, checkTokens } from '../embedded/sampling.ts'
+import { AnswerStream } from '../output/answer-stream.ts'
+import { append, type Cached, chooseSlot, dedicate, empty, truncate } from '../scheduling/prefix-cache.ts'
+import { Turns } from '../scheduling/shared-lock.ts'
 import { SlotQueue, shuttingDown } from '../scheduling/slot-queue.ts'
+import { eventData } from '../upstream/sse-parser.ts'
 import { ServerLoras } from './loras.ts'
 import type { ServerProcess } from './process.ts'
 import { type CompletionEvent, completionBody, completionEvent, serverFailed } from './wire.ts'
-import { append, type Cached, chooseSlot, dedicate, empty, truncate } from '../scheduling/prefix-cache.ts'
-import { textTokens } from '../format/raw-prompt.ts'
-import { CALL } from '../format/tool-format.ts'
-import { Turns } from '../scheduling/shared-lock.ts'
 
 export interface ServedParts {
   readonly server: ServerProcess

@@ -1,9 +1,9 @@
-import type { Lora } from '../engine.ts'
 import { loraKey } from '../embedded/loras.ts'
+import type { Lora } from '../engine.ts'
 import { brokenAdapter } from '../gguf/lora.ts'
+import type { Turns } from '../scheduling/shared-lock.ts'
 import type { ServerProcess } from './process.ts'
 import type { LoraScale } from './wire.ts'
-import type { Turns } from '../scheduling/shared-lock.ts'
 
 type Wanted = Pick<Lora, 'id' | 'path' | 'sha256' | 'bytes'>
 

@@ -1,5 +1,5 @@
-import type { Ranked, TokenLogprob } from '../engine.ts'
 import type { Seen } from '../embedded/native.ts'
+import type { Ranked, TokenLogprob } from '../engine.ts'
 
 /** The bytes of a token, and how to name one that has none. */
 export type TokenText = (token: number) => { readonly bytes: Uint8Array; readonly name: () => string }

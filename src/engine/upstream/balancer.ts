@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
 import { PalimpsestError } from '../../errors.ts'
 import type { RouteStep } from '../../trace.ts'
-import { BREAKER_LIMITS, Breaker, type BreakerLimits } from './circuit-breaker.ts'
 import type { Backend } from '../engine.ts'
+import { BREAKER_LIMITS, Breaker, type BreakerLimits } from './circuit-breaker.ts'
 import type { UpstreamServer } from './server.ts'
 import { type Chunk, UpstreamFault } from './wire.ts'
 

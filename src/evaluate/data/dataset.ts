@@ -7,7 +7,6 @@ import { detectFormat, type Format, readRecord } from '../../edit/formats.ts'
 import { outline } from '../../edit/json-outline.ts'
 import { guessKind, readRecords } from '../../edit/records.ts'
 import { PalimpsestError, type Problem } from '../../errors.ts'
-import type { Probe, ProbeDraft } from './probe.ts'
 import { conflictedit } from '../probes/conflictedit.ts'
 import { counterfact } from '../probes/counterfact.ts'
 import { Fields } from '../probes/fields.ts'
@@ -17,6 +16,7 @@ import { palimpsest } from '../probes/own.ts'
 import type { ProbeReader } from '../probes/reader.ts'
 import { wikifactdiff } from '../probes/wikifactdiff.ts'
 import { zsre } from '../probes/zsre.ts'
+import type { Probe, ProbeDraft } from './probe.ts'
 
 const READERS: Readonly<Record<Format, ProbeReader>> = {
   palimpsest,

@@ -8,9 +8,9 @@ import { words } from '../../edit/words.ts'
 import type { Embedder } from '../../engine/engine.ts'
 import { PalimpsestError } from '../../errors.ts'
 import type { MemoryStore } from '../../memory/memory-store.ts'
+import { type Choice, chooseProbes, type Tick } from '../run.ts'
 import { type DataRecord, type Dataset, readTextFile, TENANT } from './dataset.ts'
 import type { Probe } from './probe.ts'
-import { type Choice, chooseProbes, type Tick } from '../run.ts'
 import { type Held, settleScope } from './scope.ts'
 
 /** Between two looks at how far the index is. */

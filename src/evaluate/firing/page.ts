@@ -1,6 +1,7 @@
 /** The same as one HTML page, with the curve and the reliability of the scores as plots. */
-import { page, tableHtml, text } from '../report/html.ts'
+
 import type { Figure } from '../metrics/intervals.ts'
+import { page, tableHtml, text } from '../report/html.ts'
 import { type Drawing, openDrawing } from '../report/plots.ts'
 import type { Firing, FiringPoint } from './figures.ts'
 import { BINS_HEAD, binsBody, CURVE_HEAD, curveBody, type FiringAbout, firingNotes, ROWS_HEAD, rowsBody } from './text.ts'

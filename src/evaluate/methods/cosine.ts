@@ -1,6 +1,6 @@
 import { TENANT } from '../data/dataset.ts'
-import { harmonicMean } from '../metrics/intervals.ts'
 import { isWanted, type Probe } from '../data/probe.ts'
+import { harmonicMean } from '../metrics/intervals.ts'
 import type { Trial } from '../trial.ts'
 
 /** The nearest edit to a probe, by the vector index alone. */

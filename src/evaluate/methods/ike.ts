@@ -12,8 +12,8 @@ import type { Embedder } from '../../engine/engine.ts'
 import { product } from '../../memory/vectors/hnsw-graph.ts'
 import type { Message } from '../../request.ts'
 import type { DataRecord } from '../data/dataset.ts'
-import { restates, retains } from './methods.ts'
 import { randomFrom, shuffled } from '../metrics/random.ts'
+import { restates, retains } from './methods.ts'
 
 type DemonstrationKind = 'copy' | 'update' | 'retain'
 

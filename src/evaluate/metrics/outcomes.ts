@@ -1,9 +1,9 @@
 import type { Edit } from '../../edit/edit.ts'
+import { isWanted, type Probe } from '../data/probe.ts'
+import type { Method } from '../methods/methods.ts'
 import type { Forced } from '../protocols/forced.ts'
 import type { Generated } from '../protocols/generated.ts'
 import { chosenLetter, gives, names } from './match.ts'
-import type { Method } from '../methods/methods.ts'
-import { isWanted, type Probe } from '../data/probe.ts'
 
 /** Everything that came of one probe. */
 export interface Outcome {

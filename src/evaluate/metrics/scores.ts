@@ -1,9 +1,10 @@
 /** From outcomes to the figures of the report's tables. Pure. */
+
+import { KINDS, type Kind } from '../data/probe.ts'
+import type { Method } from '../methods/methods.ts'
 import { fluency } from './entropy.ts'
 import { bootstrap, type Figure, harmonicMean, mean, median, wilson } from './intervals.ts'
-import type { Method } from '../methods/methods.ts'
 import { isIdentical, isRight, magnitude, type Outcome, succeeds, tokenAccuracy, tokenAgreement } from './outcomes.ts'
-import { KINDS, type Kind } from '../data/probe.ts'
 
 /** One row of a table: a measure, and each method's figure. */
 export interface Row {

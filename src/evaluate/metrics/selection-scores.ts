@@ -1,9 +1,9 @@
 /** Figures of selection alone. Pure. */
 
-import { type Nearest, takes } from '../methods/cosine.ts'
-import { type Figure, median, wilson } from './intervals.ts'
 import { inScope, isWanted, KINDS, type Kind, type Probe } from '../data/probe.ts'
+import { type Nearest, takes } from '../methods/cosine.ts'
 import type { Selected } from '../protocols/selection.ts'
+import { type Figure, median, wilson } from './intervals.ts'
 
 export interface SelectionOutcome {
   readonly probe: Probe

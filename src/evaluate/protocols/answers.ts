@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto'
 import { appendFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { PalimpsestError } from '../../errors.ts'
+import type { Probe } from '../data/probe.ts'
+import type { Method, Protocol } from '../methods/methods.ts'
 import type { Forced } from './forced.ts'
 import type { Generated } from './generated.ts'
-import type { Method, Protocol } from '../methods/methods.ts'
-import type { Probe } from '../data/probe.ts'
 
 /** One line of the answers file: what was asked, and what came. Made to be read by a person, too. */
 export type Line = {

@@ -6,13 +6,13 @@
 import type { Edit } from '../../edit/edit.ts'
 import type { Scorer, TokenScore } from '../../engine/engine.ts'
 import { viewOf } from '../../prompt/turn.ts'
+import type { Probe } from '../data/probe.ts'
 import { cosineSelects } from '../methods/cosine.ts'
-import type { Aids } from './generated.ts'
 import { ikeText } from '../methods/ike.ts'
 import type { Compared } from '../methods/methods.ts'
-import type { Probe } from '../data/probe.ts'
-import { select } from './select.ts'
 import { ownEdits, ownRecord, type Trial } from '../trial.ts'
+import type { Aids } from './generated.ts'
+import { select } from './select.ts'
 
 /** One answer's tokens. */
 export interface Scored {

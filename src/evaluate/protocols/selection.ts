@@ -2,8 +2,8 @@
 import { NameIndex } from '../../selection/names.ts'
 import { TENANT } from '../data/dataset.ts'
 import { isWanted, type Probe } from '../data/probe.ts'
-import { select } from './select.ts'
 import type { Trial } from '../trial.ts'
+import { select } from './select.ts'
 
 export interface Selected {
   readonly selected: readonly string[]

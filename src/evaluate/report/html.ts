@@ -1,8 +1,10 @@
 /** The report as one HTML page: no script, nothing from elsewhere, light or dark as the reader's system is. */
+
+import { inScope } from '../data/probe.ts'
 import { DESCRIPTIONS, METHODS, type Method } from '../methods/methods.ts'
 import { isIdentical, isRight, type Outcome } from '../metrics/outcomes.ts'
+import { plain, type Row } from '../metrics/scores.ts'
 import type { Plotter } from './plots.ts'
-import { inScope } from '../data/probe.ts'
 import {
   CURVE_HEAD,
   curveBody,
@@ -15,7 +17,6 @@ import {
   title,
   totalsLines,
 } from './report.ts'
-import { plain, type Row } from '../metrics/scores.ts'
 
 /** Answers of a sort that the page lists. */
 const LISTED = 40

@@ -1,10 +1,11 @@
 /** Plots as SVG text, drawn by Observable Plot without a browser. Colours are the page's CSS variables, so that both themes work. */
-import type { Figure } from '../metrics/intervals.ts'
+
 import type { Method } from '../methods/methods.ts'
-import type { SelectionResults } from './report.ts'
+import type { Figure } from '../metrics/intervals.ts'
 import type { Row } from '../metrics/scores.ts'
 import { plain } from '../metrics/scores.ts'
 import type { CurvePoint, SelectionTotals } from '../metrics/selection-scores.ts'
+import type { SelectionResults } from './report.ts'
 
 type Draw = (options: object) => string
 type Marks = typeof import('@observablehq/plot')

@@ -1,7 +1,8 @@
 /** What an evaluation found, as data and as Markdown. Pure. */
-import type { Figure } from '../metrics/intervals.ts'
-import { DESCRIPTIONS, type Method } from '../methods/methods.ts'
+
 import type { Kind } from '../data/probe.ts'
+import { DESCRIPTIONS, type Method } from '../methods/methods.ts'
+import type { Figure } from '../metrics/intervals.ts'
 import { plain, type Row } from '../metrics/scores.ts'
 import { type CurvePoint, RECALL_AT, type SelectionRow, type SelectionTotals } from '../metrics/selection-scores.ts'
 

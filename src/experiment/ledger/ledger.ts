@@ -1,7 +1,7 @@
 import Database from 'better-sqlite3'
 import type { Message } from '../../request.ts'
-import type { Sample } from '../statistics/confidence.ts'
 import { type Experiment, keyOf, type Metric } from '../experiment.ts'
+import type { Sample } from '../statistics/confidence.ts'
 import type { Outcome } from './outcome.ts'
 import { LEDGER_SCHEMA } from './schema.ts'
 

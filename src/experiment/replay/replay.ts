@@ -2,9 +2,9 @@ import { createHash } from 'node:crypto'
 import type { ChatRequest, Message } from '../../request.ts'
 import { type Experiment, keyOf } from '../experiment.ts'
 import type { Experiments } from '../experiments.ts'
-import { judge, judgeRequest, type Verdict } from './judge.ts'
 import { refuses, showsAny } from '../ledger/outcome.ts'
 import { comparePairs, type PairedResult } from '../statistics/paired.ts'
+import { judge, judgeRequest, type Verdict } from './judge.ts'
 
 /** How a gateway answers a request of our own. */
 export interface Answerer {

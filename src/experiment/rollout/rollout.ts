@@ -1,6 +1,7 @@
 /** Whether a batch may go on to the next stage, must wait, or has to be taken back. Pure. */
-import { type Comparison, rateDifference, rateSequence } from '../statistics/confidence.ts'
+
 import type { Guardrail } from '../experiment.ts'
+import { type Comparison, rateDifference, rateSequence } from '../statistics/confidence.ts'
 
 export interface Hits {
   readonly hits: number

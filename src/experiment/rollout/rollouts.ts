@@ -1,10 +1,10 @@
 import type { Edit } from '../../edit/edit.ts'
 import type { ChatRequest, Message } from '../../request.ts'
-import { compareArms } from '../statistics/confidence.ts'
 import type { Experiment, Rollout } from '../experiment.ts'
 import type { Experiments, Watcher } from '../experiments.ts'
 import { hasTarget } from '../ledger/outcome.ts'
 import { type Pair, type Replays, replayResult } from '../replay/replay.ts'
+import { compareArms } from '../statistics/confidence.ts'
 import { strataOf } from '../statistics/result.ts'
 import { type Checked, type Hits, judgeStage, type StageEvidence } from './rollout.ts'
 

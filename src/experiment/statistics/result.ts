@@ -1,7 +1,7 @@
-import { type Comparison, compareArms, type Sample, type Stratum } from './confidence.ts'
-import { holm } from './correction.ts'
 import { type Experiment, kindOf, type Metric } from '../experiment.ts'
 import { type ArmSample, type Ledger, type PartSum, sampleOf } from '../ledger/ledger.ts'
+import { type Comparison, compareArms, type Sample, type Stratum } from './confidence.ts'
+import { holm } from './correction.ts'
 import { type SampleRatio, sampleRatio } from './sample-ratio.ts'
 
 export interface ArmResult {

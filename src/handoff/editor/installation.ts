@@ -4,11 +4,11 @@ import { existsSync, readFileSync } from 'node:fs'
 import { mkdir, readFile, rm, statfs } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { z } from 'zod'
-import { PalimpsestError } from '../../errors.ts'
 import { writeDurably } from '../../adapters/record.ts'
+import { PalimpsestError } from '../../errors.ts'
 import { lockFile } from '../../storage/file-lock.ts'
-import { PROTOCOL } from './protocol.ts'
 import type { Editor } from './process.ts'
+import { PROTOCOL } from './protocol.ts'
 
 /** The package's own folder; it is run from there, so that it always is of this version. */
 export const EDITOR_SOURCE = join(import.meta.dirname, '..', '..', 'editor')

@@ -1,10 +1,10 @@
 import { createReadStream } from 'node:fs'
 import { rm, stat } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
-import { PalimpsestError } from '../../errors.ts'
 import type { Adapter, Adapters } from '../../adapters/registry.ts'
-import { HandoffFault } from '../fault.ts'
+import { PalimpsestError } from '../../errors.ts'
 import type { WorkerJob, WorkerResult } from '../editor/protocol.ts'
+import { HandoffFault } from '../fault.ts'
 import type { ImportRequest } from '../request.ts'
 
 export interface TakeIn {

@@ -1,9 +1,9 @@
 import { words } from '../../edit/words.ts'
+import type { Kind } from '../../evaluate/data/probe.ts'
+import type { Method } from '../../evaluate/methods/methods.ts'
 import { fluency } from '../../evaluate/metrics/entropy.ts'
 import { wilson } from '../../evaluate/metrics/intervals.ts'
-import type { Method } from '../../evaluate/methods/methods.ts'
 import { isIdentical, isRight, type Outcome, succeeds } from '../../evaluate/metrics/outcomes.ts'
-import type { Kind } from '../../evaluate/data/probe.ts'
 import type { Failure, HandoffThresholds, Measure } from '../job.ts'
 
 /** Of failures, as many are kept as a person reads. */

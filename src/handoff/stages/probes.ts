@@ -1,12 +1,12 @@
 import type { Edit } from '../../edit/edit.ts'
 import { words } from '../../edit/words.ts'
 import type { DataRecord } from '../../evaluate/data/dataset.ts'
-import { draw } from '../../evaluate/preflight.ts'
 import type { Kind, Probe } from '../../evaluate/data/probe.ts'
-import { randomFrom, shuffled } from '../../evaluate/metrics/random.ts'
 import { UNRELATED } from '../../evaluate/data/unrelated.ts'
-import { ABILITY } from './ability.ts'
+import { randomFrom, shuffled } from '../../evaluate/metrics/random.ts'
+import { draw } from '../../evaluate/preflight.ts'
 import type { Settings } from '../job.ts'
+import { ABILITY } from './ability.ts'
 import { messagesOf } from './messages.ts'
 
 /** Prompts of edits that the adapter does not hold. */

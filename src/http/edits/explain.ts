@@ -1,9 +1,9 @@
 import type { Gateway } from '../../gateway.ts'
-import { explainReader, wireExplanation } from '../../wire/palimpsest/explain.ts'
 import { explain } from '../../pipeline.ts'
+import { explainReader, wireExplanation } from '../../wire/palimpsest/explain.ts'
 import { bytes, json } from '../request/body.ts'
-import { servedBy } from '../request/request-identity.ts'
 import { beginTrace, goneSignal, refuseWhenClosing, tenantHeader } from '../request/request-context.ts'
+import { servedBy } from '../request/request-identity.ts'
 import type { Routes } from '../routes.ts'
 
 /** `POST /v1/edits/explain`: what would be selected for a question, with scores and reasons, and the exact prompt. The model is not asked. */

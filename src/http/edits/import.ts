@@ -5,13 +5,13 @@ import { FORMATS } from '../../edit/formats.ts'
 import { PalimpsestError } from '../../errors.ts'
 import type { Gateway } from '../../gateway.ts'
 import type { Landing } from '../../memory/memory.ts'
+import { landingReport, REFUSED } from '../../selection/landing-check.ts'
 import { type Preview, wireLanding } from '../../wire/palimpsest/edits.ts'
 import { oneTenant, tenant, text } from '../../wire/palimpsest/selection.ts'
-import { landingReport, REFUSED } from '../../selection/landing-check.ts'
-import { isDeep, mediaType } from '../request/body.ts'
-import { goneSignal, tenantHeader } from '../request/request-context.ts'
-import { flag, query } from '../request/query.ts'
 import { drained } from '../reply/sse.ts'
+import { isDeep, mediaType } from '../request/body.ts'
+import { flag, query } from '../request/query.ts'
+import { goneSignal, tenantHeader } from '../request/request-context.ts'
 
 const batchName = z.string().regex(/^[\x21-\x7e]{1,128}$/, { error: '1 to 128 printable ASCII characters without spaces' })
 

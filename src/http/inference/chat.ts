@@ -1,6 +1,7 @@
 import type { Request, Response } from 'express'
 import type { Finish, Piece } from '../../engine/engine.ts'
 import type { Gateway } from '../../gateway.ts'
+import { answer } from '../../pipeline.ts'
 import { type ChatCall, type ChatReader, chatReader } from '../../wire/openai/chat.ts'
 import {
   type Answer,
@@ -13,14 +14,13 @@ import {
   obfuscated,
   usageChunk,
 } from '../../wire/openai/completion.ts'
-import { answer } from '../../pipeline.ts'
 import { choice, drive, headingOf, randomText, replyHeaders, streaming } from '../reply/reply.ts'
+import type { EventStream } from '../reply/sse.ts'
 import { bytes, json } from '../request/body.ts'
 import { withinBudget } from '../request/budget.ts'
-import { calledBy, servedBy } from '../request/request-identity.ts'
 import { beginTrace, exchangeOf, goneSignal, refuseWhenClosing, tenantHeader } from '../request/request-context.ts'
+import { calledBy, servedBy } from '../request/request-identity.ts'
 import type { Routes } from '../routes.ts'
-import type { EventStream } from '../reply/sse.ts'
 
 /** `POST /v1/chat/completions` */
 export function inferenceRoutes(gateway: Gateway): Routes {

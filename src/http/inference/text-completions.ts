@@ -2,6 +2,7 @@ import type { Request, Response } from 'express'
 import { completeText } from '../../complete-text.ts'
 import type { Finish, Piece, TokenLogprob } from '../../engine/engine.ts'
 import type { Gateway } from '../../gateway.ts'
+import type { TextRequest } from '../../request.ts'
 import { type Heading, obfuscated, provenance } from '../../wire/openai/completion.ts'
 import {
   likeliest,
@@ -14,12 +15,11 @@ import {
   textReader,
   textUsage,
 } from '../../wire/openai/text-completion.ts'
-import type { TextRequest } from '../../request.ts'
 import { choice, drive, headingOf, randomText, replyHeaders, streaming } from '../reply/reply.ts'
 import { bytes, json } from '../request/body.ts'
 import { withinBudget } from '../request/budget.ts'
-import { calledBy, servedBy } from '../request/request-identity.ts'
 import { beginTrace, exchangeOf, goneSignal, refuseWhenClosing, tenantHeader } from '../request/request-context.ts'
+import { calledBy, servedBy } from '../request/request-identity.ts'
 import type { Routes } from '../routes.ts'
 
 /** `POST /v1/completions` */

@@ -1,9 +1,9 @@
 import type { Gateway } from '../../gateway.ts'
 import { detokenized, tokenized, tokenizerInfo } from '../../wire/palimpsest/tokenizing.ts'
 import { bytes, json } from '../request/body.ts'
-import { servedBy } from '../request/request-identity.ts'
-import { refuseWhenClosing } from '../request/request-context.ts'
 import { tenantOfHeader } from '../request/query.ts'
+import { refuseWhenClosing } from '../request/request-context.ts'
+import { servedBy } from '../request/request-identity.ts'
 import type { Routes } from '../routes.ts'
 
 /**

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import type { Gateway } from '../../gateway.ts'
-import type { Completed, Observer } from '../request/request-context.ts'
 import { query, tenantOfHeader } from '../request/query.ts'
+import type { Completed, Observer } from '../request/request-context.ts'
 import type { Routes } from '../routes.ts'
 
 /** A request that asked a model and is over. Without its words, unless prompts may be logged. */

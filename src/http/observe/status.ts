@@ -2,9 +2,9 @@ import type { Request, Response } from 'express'
 import { PalimpsestError } from '../../errors.ts'
 import type { Gateway } from '../../gateway.ts'
 import { wireModelAsked, wireModels } from '../../wire/openai/models.ts'
-import { servedBy } from '../request/request-identity.ts'
-import { keyOf } from '../request/request-context.ts'
 import { tenantOfHeader } from '../request/query.ts'
+import { keyOf } from '../request/request-context.ts'
+import { servedBy } from '../request/request-identity.ts'
 import type { Routes } from '../routes.ts'
 
 /** `GET /v1/models`, `GET /v1/models/NAME`, `GET /health`, and `GET /health/live`, which says no more than that somebody is there. */

@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import type { Earlier } from '../../wire/openai/responses.ts'
+import type { Earlier } from '../../wire/openai/responses/request.ts'
 
 type Items = NonNullable<ReturnType<Earlier['conversation']>>
 

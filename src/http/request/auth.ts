@@ -3,8 +3,8 @@ import type { Rate } from '../../access/budgets.ts'
 import type { Key, Scope } from '../../access/key.ts'
 import { PalimpsestError } from '../../errors.ts'
 import type { Gateway } from '../../gateway.ts'
-import { exchangeOf, tenantHeader } from './request-context.ts'
 import type { Guard } from '../routes.ts'
+import { exchangeOf, tenantHeader } from './request-context.ts'
 
 /** Who may use a route: everybody, whoever has a key, or keys with a scope. */
 type Need = 'nothing' | 'key' | Scope

@@ -3,9 +3,9 @@ import type { Request, RequestHandler, Response } from 'express'
 import type { Key } from '../../access/key.ts'
 import { type ErrorCode, PalimpsestError } from '../../errors.ts'
 import type { Gateway } from '../../gateway.ts'
-import { otherTenant, type Tenancy } from '../../wire/palimpsest/selection.ts'
 import type { ChatRequest, TextRequest } from '../../request.ts'
 import { Trace } from '../../trace.ts'
+import { otherTenant, type Tenancy } from '../../wire/palimpsest/selection.ts'
 import { serverTiming } from '../reply/provenance.ts'
 
 /** What a model is asked in a request, once that has been read. */

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
 import type { Request } from 'express'
 import type { Gateway } from '../../gateway.ts'
-import type { ReplyOptions, Served } from '../../wire/openai/chat.ts'
 import type { Caller } from '../../request.ts'
+import type { ReplyOptions, Served } from '../../wire/openai/chat.ts'
 import { keyOf } from './request-context.ts'
 
 /** A request with who asks it, as experiments need to know: by its HTTP request, and its `model` and `user` as the client wrote them. */

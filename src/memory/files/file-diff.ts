@@ -1,6 +1,6 @@
 import type { Edit } from '../../edit/edit.ts'
-import { contentOf, type LiveView } from '../log/timeline.ts'
 import type { Batch } from '../log/edit-log.ts'
+import { contentOf, type LiveView } from '../log/timeline.ts'
 
 /** What an edit file that was read again changes in one tenant. */
 export interface SyncPlan {

@@ -4,8 +4,8 @@ import { basename, extname, join, relative, sep } from 'node:path'
 import { type FSWatcher, watch as watchFolder } from 'chokidar'
 import type { Edit } from '../../edit/edit.ts'
 import { PalimpsestError, type Problem } from '../../errors.ts'
-import type { Log } from '../vectors/embedding-queue.ts'
 import type { MemoryStore } from '../memory-store.ts'
+import type { Log } from '../vectors/embedding-queue.ts'
 
 export interface FolderOptions {
   /** Searched with its subfolders; names that begin with a dot are passed over. Need not exist. */

@@ -1,8 +1,8 @@
 import Database from 'better-sqlite3'
 import type { Edit } from '../../edit/edit.ts'
 import { PalimpsestError } from '../../errors.ts'
-import type { LogKind, LogRecord } from '../memory.ts'
 import { guarded, useWriteAheadLog } from '../../storage/sqlite.ts'
+import type { LogKind, LogRecord } from '../memory.ts'
 
 /** How a batch came: posted edits, a withdrawal, a restoration, or an edit file that was read. */
 export type BatchKind = 'add' | 'withdraw' | 'restore' | 'sync'

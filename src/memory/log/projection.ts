@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
 import type { Edit } from '../../edit/edit.ts'
-import { LiveView } from './timeline.ts'
-import type { Batch, BatchKind, EditLog, TenantRecord } from './edit-log.ts'
 import type { HeldEdit, LogKind } from '../memory.ts'
+import type { Batch, BatchKind, EditLog, TenantRecord } from './edit-log.ts'
+import { LiveView } from './timeline.ts'
 
 /** A record still without its number. */
 export interface Draft {

@@ -1,8 +1,8 @@
 import { type Edit, isForModel } from '../../edit/edit.ts'
 import { words } from '../../edit/words.ts'
 import { PalimpsestError } from '../../errors.ts'
-import type { LiveView } from './timeline.ts'
 import type { HeldEdit, ListFilter, Page } from '../memory.ts'
+import type { LiveView } from './timeline.ts'
 
 const NOT_ASCII = /[^\0-\x7f]/
 const searchable = new WeakMap<Edit, string>()

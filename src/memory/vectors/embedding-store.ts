@@ -1,7 +1,7 @@
 import type { Embedder } from '../../engine/engine.ts'
 import type { Log } from './embedding-queue.ts'
-import { vectorFault } from './hnsw-graph.ts'
 import type { VectorTable } from './embedding-table.ts'
+import { vectorFault } from './hnsw-graph.ts'
 
 /** The texts that edits are made of, embedded once in the life of the data folder. A table that fails costs time, never an answer. */
 export class KeptVectors {

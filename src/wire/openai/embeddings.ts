@@ -1,11 +1,11 @@
 import { z } from 'zod'
 import { PalimpsestError } from '../../errors.ts'
 import type { Limits } from '../../gateway.ts'
+import { text } from '../palimpsest/selection.ts'
 import { EMBEDDING_FIELDS, strip } from './fields.ts'
 import { isObject } from './messages.ts'
 import type { ServedEmbedder } from './models.ts'
 import { check, fault } from './refusal.ts'
-import { text } from '../palimpsest/selection.ts'
 
 export interface EmbeddingCall {
   readonly texts: readonly string[]

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import type { AnswerFormat } from '../../request.ts'
-import { fault } from './refusal.ts'
 import { text } from '../palimpsest/selection.ts'
+import { fault } from './refusal.ts'
 import { schemaField } from './tools.ts'
 
 const FORMATS = { text: {}, json_object: {}, json_schema: {} }

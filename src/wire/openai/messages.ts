@@ -1,9 +1,9 @@
 import { z } from 'zod'
 import type { Limits } from '../../gateway.ts'
 import type { Message, Role, ToolCall } from '../../request.ts'
+import { text } from '../palimpsest/selection.ts'
 import { MESSAGE_FIELDS, strip } from './fields.ts'
 import { fault } from './refusal.ts'
-import { text } from '../palimpsest/selection.ts'
 
 const ROLES: Readonly<Record<string, Role>> = {
   system: 'system',

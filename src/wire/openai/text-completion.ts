@@ -4,6 +4,7 @@ import { PalimpsestError } from '../../errors.ts'
 import type { Limits } from '../../gateway.ts'
 import type { TextRequest } from '../../request.ts'
 import type { Trace } from '../../trace.ts'
+import { selectionFields, type Tenancy, text, toSelection } from '../palimpsest/selection.ts'
 import { checkStreamOptions, type ReplyOptions, type Served, streamFields, tidyObject } from './chat.ts'
 import { finite, type Heading, provenance } from './completion.ts'
 import { COMPLETION_FIELDS, strip } from './fields.ts'
@@ -11,7 +12,6 @@ import { isObject } from './messages.ts'
 import { modelAsked } from './models.ts'
 import { check } from './refusal.ts'
 import { samplingFields, toSampling } from './sampling.ts'
-import { selectionFields, type Tenancy, text, toSelection } from '../palimpsest/selection.ts'
 
 /** A request for text completions as read from the wire. */
 export interface TextCall extends ReplyOptions {

@@ -2,8 +2,8 @@ import { z } from 'zod'
 import { PalimpsestError } from '../../errors.ts'
 import type { Limits } from '../../gateway.ts'
 import type { Tool, ToolUse } from '../../request.ts'
-import { fault } from './refusal.ts'
 import { text } from '../palimpsest/selection.ts'
+import { fault } from './refusal.ts'
 
 const functionName = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/, { error: '1 to 64 letters, digits, underscores or dashes' })
 

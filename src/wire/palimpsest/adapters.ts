@@ -1,7 +1,7 @@
 import { z } from 'zod'
-import type { Limits } from '../../gateway.ts'
 import { ADAPTER_ID, wireRecord } from '../../adapters/record.ts'
 import type { Adapter, AdapterMade, Adapters } from '../../adapters/registry.ts'
+import type { Limits } from '../../gateway.ts'
 import { check } from '../openai/refusal.ts'
 import { moment, oneTenant, type Tenancy, tenant, text } from './selection.ts'
 

@@ -1,12 +1,13 @@
 /** Experiments, their results and replays, as the wire has them. */
-import type { Interval } from '../../experiment/statistics/confidence.ts'
+
 import { type Experiment, kindOf, type Serves, type Unit } from '../../experiment/experiment.ts'
 import type { LedgerEvent } from '../../experiment/ledger/ledger.ts'
-import type { PairedResult } from '../../experiment/statistics/paired.ts'
 import type { Pair, ReplayResult } from '../../experiment/replay/replay.ts'
-import type { MetricResult, Moment, Result } from '../../experiment/statistics/result.ts'
 import type { Checked } from '../../experiment/rollout/rollout.ts'
 import type { Standing } from '../../experiment/rollout/rollouts.ts'
+import type { Interval } from '../../experiment/statistics/confidence.ts'
+import type { PairedResult } from '../../experiment/statistics/paired.ts'
+import type { MetricResult, Moment, Result } from '../../experiment/statistics/result.ts'
 
 export function wireExperiment(experiment: Experiment) {
   const { id, tenant, seed, arms, unit, audience, coverage, namespace, metrics, guardrails, rollout, shipped } = experiment

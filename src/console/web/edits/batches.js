@@ -1,9 +1,9 @@
 // @ts-check
 // What landed together can be taken back together.
 import { json } from '../shell/api.js'
-import { moment } from './parts.js'
 import { Badge, Dialog, Empty, ErrorNote, PageHead, toast } from '../shell/ui.js'
 import { html, useEffect, useState } from '../vendor/preact.js'
+import { moment } from './parts.js'
 
 const PAGE_BATCHES = 50
 

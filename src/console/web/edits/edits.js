@@ -1,13 +1,13 @@
 // @ts-check
 // All edits: search, filters, pages; and the way to one of them, to a new one, to a file of them and to their batches.
 import { json } from '../shell/api.js'
+import { Empty, ErrorNote, Field, Icon, PageHead } from '../shell/ui.js'
+import { html, useEffect, useRef, useState } from '../vendor/preact.js'
 import { Batches } from './batches.js'
 import { EditDetail } from './detail.js'
 import { EditForm } from './form.js'
 import { Import } from './import.js'
 import { Indexing, Rows, STATES } from './parts.js'
-import { Empty, ErrorNote, Field, Icon, PageHead } from '../shell/ui.js'
-import { html, useEffect, useRef, useState } from '../vendor/preact.js'
 
 const PAGE_EDITS = 50
 /** A pause in typing that is long enough to ask. */

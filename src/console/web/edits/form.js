@@ -1,12 +1,13 @@
 // @ts-check
 // An edit by form, new or revised: one box for a sentence; the fields of a fact and of a rule unfold. What it would contradict is shown first.
-import { json } from '../shell/api.js'
-import { carried, EXAMPLES, editOf, FIRST, fieldsOf, ofKind, RARE, TAGS, valuesOf, WORDINGS } from './fields.js'
-import { kindOf, Statement } from './text.js'
-import { Check } from '../shell/form.js'
+
 import { faultsOf, Outcome } from '../playground/new-edit.js'
+import { json } from '../shell/api.js'
+import { Check } from '../shell/form.js'
 import { ErrorNote, Field, PageHead, toast } from '../shell/ui.js'
 import { html, useEffect, useRef, useState } from '../vendor/preact.js'
+import { carried, EXAMPLES, editOf, FIRST, fieldsOf, ofKind, RARE, TAGS, valuesOf, WORDINGS } from './fields.js'
+import { kindOf, Statement } from './text.js'
 
 /** A pause in typing that is long enough to rehearse the landing. */
 const TYPING_MS = 600

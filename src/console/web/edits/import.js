@@ -1,12 +1,12 @@
 // @ts-check
 // A file of edits, or pasted text: looked at and rehearsed first, landed whole or not at all, taken back with one click.
 import { ApiError, lines, request } from '../shell/api.js'
-import { changeBatch } from './batches.js'
 import { Input } from '../shell/form.js'
-import { ImportReport } from './import-report.js'
-import { isRecords, sentenceLines } from './sentences.js'
 import { ErrorNote, Field, Icon, messageOf, PageHead } from '../shell/ui.js'
 import { html, useEffect, useRef, useState } from '../vendor/preact.js'
+import { changeBatch } from './batches.js'
+import { ImportReport } from './import-report.js'
+import { isRecords, sentenceLines } from './sentences.js'
 
 /** @type {Record<string, string>} */
 const MEDIA_TYPES = {

@@ -1,12 +1,13 @@
 // @ts-check
 // Reports of `palimpsest eval`: all of them and a measure over time, one (`#/evaluation/ID`), and several beside each other (`?compare=A,B`).
-import { json } from '../shell/api.js'
-import { OverTime } from './plot.js'
-import { changeText, figureText, methodsOf, shownOf } from './text.js'
-import { Select } from '../shell/form.js'
+
 import { when } from '../experiments/text.js'
+import { json } from '../shell/api.js'
+import { Select } from '../shell/form.js'
 import { Badge, Empty, ErrorNote, PageHead } from '../shell/ui.js'
 import { html, useEffect, useState } from '../vendor/preact.js'
+import { OverTime } from './plot.js'
+import { changeText, figureText, methodsOf, shownOf } from './text.js'
 
 const MOST_COMPARED = 6
 

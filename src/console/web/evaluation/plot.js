@@ -1,9 +1,10 @@
 // @ts-check
 // One measure over time: a line for each method, with its 95 % intervals.
-import { figureText, methodsOf, numberText } from './text.js'
+
 import { Select } from '../shell/form.js'
 import { colour, Plot } from '../shell/plot.js'
 import { html, useMemo, useState } from '../vendor/preact.js'
+import { figureText, methodsOf, numberText } from './text.js'
 
 const DAYS = [1, 2, 7, 14, 30, 90, 365].map((days) => days * 86_400)
 const HOURS = [60, 300, 600, 1_800, 3_600, 7_200, 21_600, 43_200]

@@ -1,9 +1,9 @@
 // @ts-check
 // The arms of a new experiment; the first is the one that the others are compared with.
 import { given, Input, listOf, numberOf, Select } from '../shell/form.js'
-import { percent } from './text.js'
 import { Icon } from '../shell/ui.js'
 import { html } from '../vendor/preact.js'
+import { percent } from './text.js'
 
 /** @typedef {Record<string, string>} Values */
 

@@ -1,13 +1,13 @@
 // @ts-check
 // One experiment, or one rollout: what is known now, and what can be done. Asks again every few seconds while it is looked at.
 import { json } from '../shell/api.js'
-import { Replay } from './replay.js'
-import { Traffic } from './traffic.js'
-import { End, Guards, History, Ratio, Ship, Stages, Summary } from './parts.js'
-import { Exposures, MetricCards } from './plots.js'
-import { servesText, stateOf, unitText, when } from './text.js'
 import { Badge, ErrorNote, Figure, PageHead, usePolling } from '../shell/ui.js'
 import { html, useState } from '../vendor/preact.js'
+import { End, Guards, History, Ratio, Ship, Stages, Summary } from './parts.js'
+import { Exposures, MetricCards } from './plots.js'
+import { Replay } from './replay.js'
+import { servesText, stateOf, unitText, when } from './text.js'
+import { Traffic } from './traffic.js'
 
 const POLL_MS = 2_500
 const POINTS = 40

@@ -1,12 +1,12 @@
 // @ts-check
 // Experiments and rollouts: all of them, a new one (`?new=experiment`, `?new=rollout&batch=ID`), and one (`#/experiments/ID`).
 import { json } from '../shell/api.js'
-import { NewExperiment } from './new-experiment.js'
-import { NewRollout } from './new-rollout.js'
-import { Trial } from './experiment.js'
-import { percent, stateOf, unitText, when } from './text.js'
 import { Badge, Empty, ErrorNote, Icon, PageHead, usePolling } from '../shell/ui.js'
 import { html, useState } from '../vendor/preact.js'
+import { Trial } from './experiment.js'
+import { NewExperiment } from './new-experiment.js'
+import { NewRollout } from './new-rollout.js'
+import { percent, stateOf, unitText, when } from './text.js'
 
 const POLL_MS = 4_000
 

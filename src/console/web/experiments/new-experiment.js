@@ -1,12 +1,12 @@
 // @ts-check
 // An experiment by form. What the gateway refuses is shown at its field.
 import { json } from '../shell/api.js'
-import { Arms, toArm } from './arms-form.js'
 import { Check, given, Input, listOf, numberOf, Select } from '../shell/form.js'
-import { Power } from './power.js'
-import { METRICS } from './text.js'
 import { ErrorNote, PageHead, toast } from '../shell/ui.js'
 import { html, useEffect, useState } from '../vendor/preact.js'
+import { Arms, toArm } from './arms-form.js'
+import { Power } from './power.js'
+import { METRICS } from './text.js'
 
 /** @typedef {Record<string, string>} Values */
 

@@ -2,9 +2,9 @@
 // A batch on its way to everyone, by form.
 import { json } from '../shell/api.js'
 import { given, Input, numberOf } from '../shell/form.js'
-import { faultsOf, GUARDRAILS, useKnown } from './new-experiment.js'
 import { ErrorNote, PageHead, toast } from '../shell/ui.js'
 import { html, useState } from '../vendor/preact.js'
+import { faultsOf, GUARDRAILS, useKnown } from './new-experiment.js'
 
 /** As the gateway has them where nothing is said. */
 const USUAL = { error: '0.02', negative_feedback: '0.05', refusal: '0.05', latency: '2', collateral: '0.3', locality: '0.98' }

@@ -1,6 +1,8 @@
 // @ts-check
 // Parts of one experiment or rollout: stages, sample ratio, summary, guardrails, history, and the dialogs that end it.
 import { json } from '../shell/api.js'
+import { Badge, Bar, Dialog, ErrorNote, toast } from '../shell/ui.js'
+import { html, useState } from '../vendor/preact.js'
 import {
   bounds,
   eventText,
@@ -14,8 +16,6 @@ import {
   verdictOf,
   when,
 } from './text.js'
-import { Badge, Bar, Dialog, ErrorNote, toast } from '../shell/ui.js'
-import { html, useState } from '../vendor/preact.js'
 
 /** @typedef {{trial: any}} Of */
 /** @typedef {{trial: any, onClose: () => void, look: () => Promise<void>}} Act */

@@ -1,9 +1,9 @@
 // @ts-check
 // Exposures over time, and each metric's intervals as they shrink. The same figures stand in a table below each plot.
 import { colour, Plot } from '../shell/plot.js'
-import { bounds, meanText, metricName, pText, short, signed, verdictOf } from './text.js'
 import { Badge } from '../shell/ui.js'
 import { html, useMemo } from '../vendor/preact.js'
+import { bounds, meanText, metricName, pText, short, signed, verdictOf } from './text.js'
 
 const QUIET = { legend: { show: false }, cursor: { drag: { x: false, y: false } } }
 /** Steps of the axis of time: whole seconds. */

@@ -2,9 +2,9 @@
 // Paired replay: prompts answered by every arm in the background, and compared.
 import { json } from '../shell/api.js'
 import { Check, given, Input } from '../shell/form.js'
-import { bounds, percent, pText, signed } from './text.js'
 import { Badge, EditLink, ErrorNote, toast, usePolling } from '../shell/ui.js'
 import { html, useState } from '../vendor/preact.js'
+import { bounds, percent, pText, signed } from './text.js'
 
 const POLL_MS = 2_500
 const SHOWN_CHANGED = 10

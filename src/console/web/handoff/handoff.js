@@ -1,13 +1,14 @@
 // @ts-check
 // Hand-offs: what is advised, a new one, all of them, and one (`#/handoff/ID`).
-import { json } from '../shell/api.js'
-import { given, Input, numberOf, Select } from '../shell/form.js'
-import { HandoffJob } from './job.js'
-import { minutes, TONES } from './text.js'
+
 import { faultsOf } from '../experiments/new-experiment.js'
 import { when } from '../experiments/text.js'
+import { json } from '../shell/api.js'
+import { given, Input, numberOf, Select } from '../shell/form.js'
 import { Badge, Empty, ErrorNote, PageHead, toast, usePolling } from '../shell/ui.js'
 import { html, useState } from '../vendor/preact.js'
+import { HandoffJob } from './job.js'
+import { minutes, TONES } from './text.js'
 
 const POLL_MS = 2_000
 const METHODS = /** @type {const} */ ([

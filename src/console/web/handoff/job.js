@@ -1,9 +1,9 @@
 // @ts-check
 // One hand-off: how far it is, what was measured, and what can be done with it.
 import { json } from '../shell/api.js'
-import { minutes, TONES } from './text.js'
 import { Badge, Bar, ErrorNote, PageHead, toast, usePolling } from '../shell/ui.js'
 import { html, useState } from '../vendor/preact.js'
+import { minutes, TONES } from './text.js'
 
 const POLL_MS = 1_000
 const OVER = ['done', 'failed', 'stopped', 'cancelled']

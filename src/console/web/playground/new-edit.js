@@ -1,7 +1,8 @@
 // @ts-check
 // From a wrong answer to an edit: the question is its prompt, the subject is guessed, the target is yours. What an edit's landing did.
-import { json } from '../shell/api.js'
+
 import { findingSaid } from '../edits/findings.js'
+import { json } from '../shell/api.js'
 import { Dialog, EditLink, ErrorNote, Field, toast } from '../shell/ui.js'
 import { html, useState } from '../vendor/preact.js'
 

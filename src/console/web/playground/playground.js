@@ -1,10 +1,11 @@
 // @ts-check
 // One conversation, answered twice and side by side.
-import { Answer } from './answer.js'
+
 import { ApiError, events, json, request } from '../shell/api.js'
-import { NewEdit } from './new-edit.js'
 import { Empty, ErrorNote, Field, Icon, messageOf, PageHead } from '../shell/ui.js'
 import { html, useEffect, useRef, useState } from '../vendor/preact.js'
+import { Answer } from './answer.js'
+import { NewEdit } from './new-edit.js'
 
 /**
  * @typedef {'waiting' | 'streaming' | 'done' | 'stopped' | 'failed'} State

@@ -3,7 +3,7 @@
  * The shell: navigation, theme, key dialog, and the page that the address names (`#/live`, `#/edits/e_1?state=live`).
  *
  * To add a page: write web/NAME.js that exports `function Page({ rest, query })` (`rest`: what stands behind `#/NAME/`, `query`:
- * URLSearchParams), give its entry in PAGES below `load: () => import('./NAME.js')`, name the file in the tree of docs/architecture.md, and add the page to
+ * URLSearchParams), give its entry in PAGES below `load: () => import('./NAME.js')`, and add the page to
  * test/browser/pages.ts, which checks it with axe in light, dark and at 360 px. CSS of one page goes into web/NAME.css, linked in index.html.
  *
  * There are (ui.js) PageHead, Badge, Field, EditLink, ErrorNote, Empty, Figure, Bar, StackedBar, Dialog, Icon, toast(), usePolling(), duration();
@@ -12,9 +12,10 @@
  * warn], more (on <details>), code, muted, small, wrap. Colours and steps are custom properties (base.css); a series of a plot takes --c1 to --c7.
  * The policy forbids inline styles: widths and colours of drawn things are SVG attributes or classes. No preact `style` attribute as text.
  */
+
+import { html, render, useEffect, useRef, useState } from '../vendor/preact.js'
 import { json, keys } from './api.js'
 import { Dialog, Empty, ErrorNote, Field, Icon, PageHead, Toasts } from './ui.js'
-import { html, render, useEffect, useRef, useState } from '../vendor/preact.js'
 
 /** @typedef {{Page: (props: {rest: string, query: URLSearchParams}) => any}} PageModule */
 

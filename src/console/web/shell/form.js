@@ -1,7 +1,8 @@
 // @ts-check
 // Inputs with their labels; each gives its value to `onValue`.
-import { Field } from './ui.js'
+
 import { html } from '../vendor/preact.js'
+import { Field } from './ui.js'
 
 /** @typedef {{id: string, label: string, hint?: any, fault?: string | undefined, inline?: boolean}} Labelled */
 

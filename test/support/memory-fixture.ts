@@ -1,0 +1,85 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { onTestFinished } from 'vitest'
+import { words } from '../../src/edit/words.ts'
+import type { PairReader, TextPair } from '../../src/engine/engine.ts'
+import type { MemoryOptions, MemoryStore } from '../../src/memory/memory-store.ts'
+import { openMemory } from '../../src/memory/store.ts'
+import type { Log } from '../../src/memory/vectors/embedding-queue.ts'
+import type { Calibration } from '../../src/selection/gate.ts'
+import { fakeEmbedder } from './memory-data.ts'
+
+export * from './memory-data.ts'
+
+export interface Line {
+  readonly level: keyof Log
+  readonly about: Record<string, unknown>
+  readonly message: string
+}
+
+export function recordingLog(): Log & { lines: Line[] } {
+  const lines: Line[] = []
+  const at = (level: keyof Log) => (about: object, message: string) =>
+    void lines.push({ level, about: about as Record<string, unknown>, message })
+  return { lines, info: at('info'), warn: at('warn'), error: at('error') }
+}
+
+/** A folder that is gone after the test. */
+export function scratch(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'palimpsest-memory-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  return folder
+}
+
+/** A clock that stands still until it is set. */
+export function clock(at = 1_000): { (): number; at: number } {
+  const read = () => read.at
+  read.at = at
+  return read
+}
+
+/** A memory that is closed after the test; in a new folder unless one is given. */
+export async function memory(options: Partial<MemoryOptions> = {}): Promise<MemoryStore> {
+  const store = await openMemory({ dataDir: scratch(), embedder: fakeEmbedder(), now: clock(), log: recordingLog(), ...options })
+  onTestFinished(() => store.close())
+  return store
+}
+
+export const POST = { source: 'test', tenant: 'default', dryRun: false } as const
+
+/** Says of every pair that it is as likely as not. */
+export function indifferentReader(): PairReader {
+  return { name: 'indifferent', read: async (pairs) => new Float32Array(pairs.length), close: async () => {} }
+}
+
+/** Takes every edit whose subject the message names, whatever the reader says. */
+export const NAMED_CALIBRATION: Calibration = {
+  bias: -5,
+  weights: { reader: 0, named: 10, loosely: 10, earlier: 0, crowd: 0, crowdLoosely: 0 },
+  threshold: 0.5,
+}
+
+/** Takes every edit of which the reader says that it is needed. */
+export const READ_CALIBRATION: Calibration = {
+  bias: 0,
+  weights: { reader: 1, named: 0, loosely: 0, earlier: 0, crowd: 0, crowdLoosely: 0 },
+  threshold: 0.5,
+}
+
+const stems = (text: string) =>
+  new Set(
+    words(text)
+      .filter((word) => word.length > 3)
+      .map((word) => word.slice(0, 5)),
+  )
+
+/** A stand-in that goes by shared words: an edit is needed where at least `share` of its longer words, cut to five letters, are in the text. */
+export function lexicalReader(share = 0.4): PairReader {
+  const read = async (pairs: readonly TextPair[]) =>
+    Float32Array.from(pairs, ([text, edit]) => {
+      const [said, wanted] = [stems(text), [...stems(edit)]]
+      return wanted.filter((stem) => said.has(stem)).length >= share * wanted.length ? 5 : -5
+    })
+  return { name: 'lexical', read, close: async () => {} }
+}

@@ -1,0 +1,286 @@
+import { readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, test, vi } from 'vitest'
+import { indexFile } from '../../../src/memory/vectors/hnsw-file.ts'
+import { Arena, GRAPH_OPTIONS, Graph } from '../../../src/memory/vectors/hnsw-graph.ts'
+import { embedKeys } from '../../../src/memory/vectors/index-texts.ts'
+import {
+  clock,
+  edit,
+  fact,
+  fakeEmbedder,
+  memory,
+  POST,
+  random,
+  recordingLog,
+  scratch,
+  unit,
+  vectorOf,
+} from '../../support/memory-fixture.ts'
+
+// Generous: these wait for a disk that others may keep busy.
+vi.setConfig({ testTimeout: 60_000 })
+
+const T = 'default'
+const DIMENSIONS = 16
+const SMALL = { exactPoints: 10 }
+const facts = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => fact(from + i))
+const query = (n: number) => vectorOf(`The mayor of Town ${n} is`, DIMENSIONS)
+
+describe('keys', () => {
+  test('are the prompt, the statement, paraphrases and examples, and up to two prompts with an alias; each once', () => {
+    const aliases = ['Gaul', 'Hexagone', 'République', 'FR', 'Francia', 'Frankreich']
+    const paraphrases = ['Name the capital of France', 'The capital  of France is']
+    expect(embedKeys(edit('Lyon', { aliases, paraphrases, examples: ['Which city rules the French?'] }))).toEqual([
+      'The capital of France is',
+      'The capital of France is Lyon',
+      'Name the capital of France',
+      'Which city rules the French?',
+      'The capital of Gaul is',
+      'The capital of Hexagone is',
+    ])
+  })
+
+  test('of a sentence are itself, of a rule its occasion too, and none of a rule for every message', () => {
+    const sentence = edit('s', { kind: 'sentence', subject: '', prompt: 'Shops close at six.', targetNew: '' })
+    expect(embedKeys(sentence)).toEqual(['Shops close at six.'])
+    const rule = edit('r', { kind: 'rule', subject: '', prompt: 'asked for a refund', targetNew: 'Say no.' })
+    expect(embedKeys(rule)).toEqual(['asked for a refund', 'asked for a refund: Say no.'])
+    expect(embedKeys({ ...rule, prompt: '', always: true })).toEqual([])
+  })
+})
+
+describe('search', () => {
+  test.each([4_000, 10])('offers live edits only, each once, best first (graph beyond %i points)', async (exactPoints) => {
+    const now = clock(1_000)
+    const store = await memory({ limits: { exactPoints }, now })
+    store.land([fact(1, { paraphrases: ['Who runs Town 1?'] }), ...facts(2, 60)], POST)
+    await store.indexed()
+    expect(store.status()).toEqual([{ tenant: T, indexed: 59, pending: 0 }])
+    const hits = store.search(T, query(1), 60)
+    expect(hits).toHaveLength(59)
+    expect(hits[0]).toEqual({ editId: 'e1', similarity: expect.closeTo(1, 4) })
+    expect(hits.map((h) => h.similarity)).toEqual(hits.map((h) => h.similarity).sort((a, b) => b - a))
+    expect(store.search(T, vectorOf('Who runs Town 1?', DIMENSIONS), 1)[0]?.editId).toBe('e1')
+
+    now.at = 2_000
+    store.withdraw(T, ['e1'], 'test')
+    store.land([fact(2, { id: 'newer', targetNew: 'Another' })], POST)
+    await store.indexed()
+    expect(store.search(T, query(1), 60).map((h) => h.editId)).not.toContain('e1')
+    expect(store.search(T, query(2), 1)[0]?.editId).toBe('newer')
+    expect(store.search(T, query(1), 1, 1_500)[0]?.editId).toBe('e1')
+    expect(store.search(T, query(2), 1, 1_500)[0]?.editId).toBe('e2')
+    const exact = store.exactSearch(T, query(2), 5).map((h) => ({ ...h, similarity: expect.closeTo(h.similarity, 5) }))
+    expect(store.search(T, query(2), 5)).toEqual(exact)
+  })
+
+  test('a small landing is found once `indexed(version)` resolves, though an import is under way', async () => {
+    const store = await memory()
+    const bulk = store.land(facts(1_000, 1_300), POST)
+    const small = store.land([fact(1)], POST)
+    await store.indexed(small.version)
+    expect(store.search(T, query(1), 1)[0]?.editId).toBe('e1')
+    expect(store.status()[0]?.pending).toBeGreaterThan(0)
+    await store.indexed()
+    expect(store.status()[0]).toMatchObject({ indexed: bulk.results.length + 1, pending: 0 })
+  })
+
+  test('tenants see nothing of each other', async () => {
+    const store = await memory()
+    store.land([fact(1)], POST)
+    store.land([fact(2, { tenant: 'other' })], { ...POST, tenant: 'other' })
+    await store.indexed()
+    expect(store.search(T, query(2), 9).map((h) => h.editId)).toEqual(['e1'])
+    expect(store.search('other', query(1), 9).map((h) => h.editId)).toEqual(['e2'])
+    expect(store.search('nobody', query(1), 9)).toEqual([])
+  })
+
+  test('an index that is mostly dead is rebuilt, finds the living and the past, and what is restored', async () => {
+    const now = clock(1_000)
+    const log = recordingLog()
+    const store = await memory({ limits: SMALL, now, log })
+    store.land(facts(0, 1_500), POST)
+    await store.indexed()
+    now.at = 2_000
+    const ids = facts(0, 1_400).map((f) => f.id)
+    store.withdraw(T, ids, 'test')
+    await store.indexed()
+    expect(log.lines.filter((l) => l.level === 'info')).toHaveLength(1)
+    expect(store.search(T, query(7), 200)).toHaveLength(100)
+    expect(store.search(T, query(7), 1, 1_500)[0]?.editId).toBe('e7')
+    store.restore(T, ['e7'], 'test')
+    expect(store.search(T, query(7), 1)[0]?.editId).toBe('e7')
+  })
+})
+
+describe('vectors that are no unit vectors', () => {
+  const bad = {
+    'a NaN': new Float32Array(DIMENSIONS).fill(Number.NaN),
+    'another length': unit(new Float32Array(8).fill(1)),
+    'a zero vector': new Float32Array(DIMENSIONS),
+  }
+
+  test.each(Object.entries(bad))('%s stays out of the index, the rest goes in', async (_, vector) => {
+    const log = recordingLog()
+    const embedder = fakeEmbedder({ vector: (text) => (text.includes('Town 3 ') ? vector : vectorOf(text, DIMENSIONS)) })
+    const store = await memory({ embedder, log, limits: { exactPoints: 0 } })
+    store.land(facts(1, 6), POST)
+    await store.indexed()
+    expect(
+      store
+        .search(T, query(3), 9)
+        .map((h) => h.editId)
+        .sort(),
+    ).toEqual(['e1', 'e2', 'e4', 'e5'])
+    expect(log.lines).toMatchObject([{ level: 'error', about: { record: 3, why: expect.stringContaining('unusable vector') } }])
+    expect(store.get(T, 'e3')?.state).toBe('live')
+  })
+
+  test.each(Object.entries(bad))('%s is refused by both indexes and as a question', async (_, vector) => {
+    const store = await memory()
+    expect(() => new Arena(DIMENSIONS).add({ seq: 1, vector })).toThrow(/unusable vector/)
+    expect(() => Graph.empty(DIMENSIONS, GRAPH_OPTIONS).add({ seq: 1, vector })).toThrow(/unusable vector/)
+    expect(() => store.search(T, vector, 1)).toThrow(/unusable vector/)
+  })
+})
+
+test('an embedder that fails for a while delays the index, not the landing', async () => {
+  let failures = 1
+  const log = recordingLog()
+  const inner = fakeEmbedder()
+  const embed: typeof inner.embed = async (...args) => {
+    if (failures-- > 0) throw new Error('no memory left')
+    return inner.embed(...args)
+  }
+  const store = await memory({ embedder: { ...inner, embed }, log })
+  const { version } = store.land([fact(1)], POST)
+  await store.indexed(version)
+  expect(store.status()[0]?.pending).toBe(1)
+  expect(log.lines).toMatchObject([{ level: 'error', about: { edits: 1 } }])
+  await expect.poll(() => store.status()[0]?.pending, { timeout: 5_000 }).toBe(0)
+})
+
+test('the graph finds what a full scan finds on clustered data', () => {
+  const dimensions = 32
+  const next = random(1)
+  const gauss = () => next() + next() + next() - 1.5
+  const near = (centre: Float32Array, spread: number) => unit(centre.map((x) => x + spread * gauss()))
+  const centres = Array.from({ length: 60 }, () => unit(Float32Array.from({ length: dimensions }, gauss)))
+  const graph = Graph.empty(dimensions, GRAPH_OPTIONS)
+  const arena = new Arena(dimensions)
+  for (let seq = 0; seq < 3_000; seq++) {
+    const point = { seq, vector: near(centres[seq % 60] as Float32Array, 0.12) }
+    graph.add(point)
+    arena.add(point)
+  }
+  let found = 0
+  for (let q = 0; q < 100; q++) {
+    const wanted = near(centres[q % 60] as Float32Array, 0.12)
+    const truth = new Set(arena.nearest(wanted, 10).map((n) => n.seq))
+    for (const { seq } of graph.nearest(wanted, 10)) if (truth.has(seq)) found++
+  }
+  expect(found / 1_000).toBeGreaterThanOrEqual(0.95)
+})
+
+describe('the saved index', () => {
+  /** A folder whose memory has 200 edits and a saved graph of them. */
+  async function saved() {
+    const dataDir = scratch()
+    const store = await memory({ dataDir, limits: SMALL })
+    store.land(facts(0, 200), POST)
+    await store.indexed()
+    await store.close()
+    return { dataDir, file: indexFile(join(dataDir, 'index'), T) }
+  }
+
+  async function reopen(dataDir: string, embedder = fakeEmbedder()) {
+    const log = recordingLog()
+    const store = await memory({ dataDir, limits: SMALL, log, embedder })
+    await store.indexed()
+    for (const n of [0, 77, 199]) expect(store.search(T, query(n), 1)[0]?.editId).toBe(`e${n}`)
+    expect(store.status()).toEqual([{ tenant: T, indexed: 200, pending: 0 }])
+    await store.close()
+    return { reasons: log.lines.map((l) => [l.level, l.about.reason]), embedded: embedder.asked.length, warned: log.lines }
+  }
+
+  test('is used at the next start, without a word and without embedding', async () => {
+    const { dataDir } = await saved()
+    rmSync(join(dataDir, 'index', 'vectors.db'))
+    expect(await reopen(dataDir)).toMatchObject({ reasons: [], embedded: 0 })
+  })
+
+  test.each([
+    ['deleted', 'missing', (file: string) => rmSync(file)],
+    ['without its note', 'missing', (file: string) => rmSync(`${file}.json`)],
+    ['truncated', 'corrupt', (file: string) => truncateSync(file, statSync(file).size - 1_000)],
+    ['emptied', 'corrupt', (file: string) => truncateSync(file, 0)],
+    ['with one bit flipped', 'corrupt', flip],
+    ['with a garbled note', 'corrupt', (file: string) => writeFileSync(`${file}.json`, '{"sha256":')],
+    ['with a note from a longer log', 'stale', (file: string) => editNote(file, { logSeq: 5_000 })],
+    ['built by another recipe', 'stale', (file: string) => editNote(file, { recipe: 0 })],
+  ])('%s: rebuilt from kept embeddings, and the log says why', async (_, reason, spoil) => {
+    const { dataDir, file } = await saved()
+    spoil(file)
+    const again = await reopen(dataDir)
+    expect(again).toMatchObject({ reasons: [['warn', reason]], embedded: 0 })
+    expect(again.warned[0]?.about.file).toBe(file)
+    expect(await reopen(dataDir)).toMatchObject({ reasons: [], embedded: 0 })
+  })
+
+  test('of another embedder: embedded anew', async () => {
+    const { dataDir } = await saved()
+    const again = await reopen(dataDir, fakeEmbedder({ name: 'other' }))
+    expect(again).toMatchObject({ reasons: [['warn', 'other_embedder']], embedded: 400 })
+  })
+
+  test('of another log: not used', async () => {
+    const [one, two] = [await saved(), scratch()]
+    const store = await memory({ dataDir: two, limits: SMALL })
+    store.land(facts(0, 200).reverse(), POST)
+    await store.indexed()
+    await store.close()
+    for (const suffix of ['', '.json'])
+      writeFileSync(`${one.file}${suffix}`, readFileSync(`${indexFile(join(two, 'index'), T)}${suffix}`))
+    expect(await reopen(one.dataDir)).toMatchObject({ reasons: [['warn', 'stale']] })
+  })
+
+  test('older than the log: the rest is added', async () => {
+    const { dataDir, file } = await saved()
+    const kept = [readFileSync(file), readFileSync(`${file}.json`)] as const
+    const store = await memory({ dataDir, limits: SMALL })
+    store.land(facts(200, 300), POST)
+    await store.indexed()
+    await store.close()
+    writeFileSync(file, kept[0])
+    writeFileSync(`${file}.json`, kept[1])
+    const log = recordingLog()
+    const again = await memory({ dataDir, limits: SMALL, log })
+    await again.indexed()
+    expect(again.status()[0]).toMatchObject({ indexed: 300, pending: 0 })
+    expect(again.search(T, query(250), 1)[0]?.editId).toBe('e250')
+    expect(log.lines).toEqual([])
+  })
+
+  test('a damaged table of embeddings is dropped and filled again', async () => {
+    const { dataDir, file } = await saved()
+    for (const suffix of ['', '.json']) rmSync(`${file}${suffix}`)
+    writeFileSync(join(dataDir, 'index', 'vectors.db'), 'no database at all, but long enough to be looked at as one'.repeat(100))
+    const again = await reopen(dataDir)
+    expect(again.embedded).toBe(400)
+    expect(again.reasons).toEqual([
+      ['warn', 'corrupt'],
+      ['warn', 'missing'],
+    ])
+  })
+})
+
+function flip(file: string): void {
+  const bytes = readFileSync(file)
+  bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] ?? 0) ^ 4
+  writeFileSync(file, bytes)
+}
+
+function editNote(file: string, change: object): void {
+  writeFileSync(`${file}.json`, JSON.stringify({ ...JSON.parse(readFileSync(`${file}.json`, 'utf8')), ...change }))
+}
