@@ -12,6 +12,7 @@ import { bytes, fraction, httpUrl, names, number, oneOf, orNone, text, truth, up
 import { unknownField } from './edit/spelling.ts'
 import { PalimpsestError } from './errors.ts'
 import { defaultHome } from './models/cache-folder.ts'
+import { PACKAGE_ROOT } from './package-root.ts'
 import { MULTI_HOP } from './request.ts'
 
 const FILES = ['palimpsest.config.json', 'palimpsest.config.yaml', 'palimpsest.config.yml'] as const
@@ -86,7 +87,7 @@ const SETTINGS = {
       path: true,
     },
   ),
-  templatesDir: setting(text, join(import.meta.dirname, '..', 'templates'), 'folder of prompt templates', {
+  templatesDir: setting(text, join(PACKAGE_ROOT, 'templates'), 'folder of prompt templates', {
     flag: '<folder>',
     path: true,
   }),

@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto'
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, extname, join } from 'node:path'
+import { PACKAGE_ROOT } from '../package-root.ts'
 
 /** A file of the web page, held in memory: all of them together are some 200 kB. */
 export interface WebFile {
@@ -9,8 +10,8 @@ export interface WebFile {
   readonly type: string
 }
 
-/** The browser's files are served as they are written, so a built gateway, a folder or two deep, reads them where the sources lie. */
-const WEB = ['../../src/console/web', '../../../src/console/web'].map((path) => join(import.meta.dirname, path)).find(existsSync)
+/** The browser's files are served as they are written, so a built gateway reads them where the sources lie. */
+const WEB = join(PACKAGE_ROOT, 'src/console/web')
 
 const TYPES: Readonly<Record<string, string>> = {
   '.html': 'text/html; charset=utf-8',
@@ -28,7 +29,6 @@ const VENDOR: Readonly<Record<string, readonly [package_: string, path: string]>
 
 /** Every file that the page may ask for, by its path, and a hash over all of them. */
 export function readWebFiles(): { readonly files: ReadonlyMap<string, WebFile>; readonly hash: string } {
-  if (WEB === undefined) throw new Error('src/console/web is not where the gateway was built from; the console needs it')
   const own = readdirSync(WEB, { recursive: true, encoding: 'utf8' }).filter((name) => extname(name) in TYPES)
   const files = new Map([
     ...own.map((name) => [name.replaceAll('\\', '/'), webFile(join(WEB, name))] as const),

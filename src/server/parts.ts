@@ -11,6 +11,7 @@ import { type EditFolder, openFolder } from '../memory/files/watcher.ts'
 import type { MemoryStore } from '../memory/memory-store.ts'
 import { openMemory } from '../memory/store.ts'
 import { cachedEmbedder } from '../memory/vectors/cached-embedder.ts'
+import { PACKAGE_ROOT } from '../package-root.ts'
 import { openTemplates, type Templates } from '../prompt/templates.ts'
 import { readCalibration } from '../selection/gate.ts'
 import { cachedReader } from '../selection/reader-cache.ts'
@@ -20,8 +21,7 @@ import { parseEditFile } from './edit-file.ts'
 import { declareFiles, openTrials } from './experiments.ts'
 
 /** Of the package, for `--version` and /health. */
-export const VERSION = (JSON.parse(readFileSync(join(import.meta.dirname, '../../package.json'), 'utf8')) as { version: string })
-  .version
+export const VERSION = (JSON.parse(readFileSync(join(PACKAGE_ROOT, 'package.json'), 'utf8')) as { version: string }).version
 
 /** All of a gateway but the engine, so that what can fail at once fails before a model is fetched or loaded. */
 export interface Parts {
