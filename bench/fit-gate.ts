@@ -92,7 +92,8 @@ interface Asked {
 
 /** A near miss tells of its own edit and of those it `is` for only. */
 function askedOf(team: readonly Taught[]): Asked[] {
-  const ids = new Set(team.map(({ id }) => id))
+  // What holds for every message may be right for any of them.
+  const ids = new Set(team.flatMap(({ id, always }) => (always ? [] : [id])))
   return team.flatMap(({ id, in_scope: inScope, near_miss: nearMiss }): Asked[] => [
     ...inScope.map(({ messages, also = [] }) => ({
       messages,

@@ -44,7 +44,7 @@ const betweenOf = new WeakMap<LlamaContext, Between>()
 export function together(sequence: LlamaContextSequence): LlamaContextSequence {
   const native = sequence as unknown as { _decodeTokens(...args: unknown[]): Promise<unknown> }
   const decode = native._decodeTokens
-  if (typeof decode !== 'function') throw new Error('node-llama-cpp no longer decodes as llama-batching.ts expects')
+  if (typeof decode !== 'function') throw new Error('node-llama-cpp no longer decodes as engine/embedded/batching.ts expects')
   native._decodeTokens = async (...args) => {
     const between = betweenOf.get(sequence.context)
     if (between !== undefined && between.waiting > 0) await between.done

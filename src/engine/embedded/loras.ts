@@ -60,7 +60,7 @@ export class LoadedLoras {
     this.#model = model as unknown as NativeModel
     this.#limitBytes = limitBytes
     if (typeof this.#model._model?.loadLora !== 'function')
-      throw new Error('node-llama-cpp no longer loads adapters as llama-loras.ts expects')
+      throw new Error('node-llama-cpp no longer loads adapters as engine/embedded/loras.ts expects')
   }
 
   /** null for none. Throws `adapter_mismatch` where llama.cpp refuses the file. */
@@ -147,7 +147,7 @@ export class SequenceLoras {
   watch(context: LlamaContext): void {
     const native = context as unknown as NativeContext
     if (typeof native._ctx?.setLoras !== 'function' || !Array.isArray(native._queuedDecodes))
-      throw new Error('node-llama-cpp no longer batches as llama-loras.ts expects')
+      throw new Error('node-llama-cpp no longer batches as engine/embedded/loras.ts expects')
     this.#context = native
   }
 
@@ -170,7 +170,7 @@ export class SequenceLoras {
   strategy(within: CustomBatchingPrioritizationStrategy): CustomBatchingPrioritizationStrategy {
     return ({ items, size }) => {
       const queued = this.#context?._queuedDecodes ?? []
-      if (queued.length !== items.length) throw new Error('node-llama-cpp no longer queues as llama-loras.ts expects')
+      if (queued.length !== items.length) throw new Error('node-llama-cpp no longer queues as engine/embedded/loras.ts expects')
       const loras = queued.map(({ sequenceId }) => this.#of.get(sequenceId))
       const [first] = loras
       this.#apply(first)

@@ -50,7 +50,7 @@ export function watchLogits(context: LlamaContext, sequence: LlamaContextSequenc
   const { _ctx: computed } = context as unknown as NativeContext
   const decode = native._decodeTokens
   if (typeof decode !== 'function' || typeof computed?.sampleToken !== 'function')
-    throw new Error('node-llama-cpp no longer decodes as llama-native.ts expects')
+    throw new Error('node-llama-cpp no longer decodes as engine/embedded/native.ts expects')
   let greedy: NativeSampler | undefined
   native._decodeTokens = (...args) => {
     const draw = args[MAPPER] as Mapper
