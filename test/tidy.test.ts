@@ -29,7 +29,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ['edit'],
   ['storage', 'terminal'],
   ['trace.ts'],
-  ['request.ts', 'errors.ts', 'package-root.ts'],
+  ['request.ts', 'errors.ts', 'logger.ts', 'package-root.ts'],
 ]
 
 const FILE_LINES = 400

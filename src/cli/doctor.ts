@@ -18,6 +18,7 @@ import { holder } from '../storage/folder-lock.ts'
 import { Bar, type BarStream } from '../terminal/progress-bar.ts'
 import { checkHandoff } from './handoff/setup.ts'
 import { configOf, withSettings } from './options.ts'
+import type { Check } from './text/check-line.ts'
 
 export interface DoctorOptions {
   /** The model cache. */
@@ -35,15 +36,6 @@ export interface DoctorOptions {
   readonly wanted?: string | undefined
   readonly out: BarStream
   readonly now: () => number
-}
-
-/** `missing`: the gateway cannot do its work without it. `note`: worth knowing, nothing to mend now. */
-export interface Check {
-  readonly state: 'ok' | 'note' | 'missing'
-  readonly what: string
-  readonly found: string
-  /** What to do about it. */
-  readonly mend?: string
 }
 
 const NODE_MAJOR = 20

@@ -1,7 +1,7 @@
 import type { Edit } from '../edit/edit.ts'
 import type { Embedder } from '../engine/engine.ts'
+import type { Logger } from '../logger.ts'
 import type { HeldEdit, Memory, VectorHit } from './memory.ts'
-import type { Log } from './vectors/embedding-queue.ts'
 import { GRAPH_OPTIONS, type GraphOptions } from './vectors/hnsw-graph.ts'
 
 /** One landed change; `added` holds the edits whose content is new (none for a withdrawal or restoration). */
@@ -38,7 +38,7 @@ export interface MemoryOptions {
   /** Milliseconds since the epoch. */
   readonly now: () => number
   readonly limits?: Partial<MemoryLimits>
-  readonly log: Log
+  readonly log: Logger
 }
 
 /** The memory of one data folder, with what its neighbours need beyond the contract. */

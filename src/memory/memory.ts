@@ -117,5 +117,3 @@ export interface Memory {
   status(): readonly IndexStatus[]
   close(): Promise<void>
 }
-
-export type { Problem }

@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import type { Edit } from '../edit/edit.ts'
 import { PalimpsestError } from '../errors.ts'
+import type { Logger } from '../logger.ts'
 import { type FolderLock, lockFolder } from '../storage/folder-lock.ts'
 import { planSync } from './files/file-diff.ts'
 import { type Batch, EditLog } from './log/edit-log.ts'
@@ -17,7 +18,6 @@ import {
   type MemoryStore,
   type SyncResult,
 } from './memory-store.ts'
-import type { Log } from './vectors/embedding-queue.ts'
 import { Indexes } from './vectors/vector-indexes.ts'
 
 /** Opens the memory in `dataDir`. Throws `folder_in_use`, `storage_failed`, `storage_full`. */
@@ -42,7 +42,7 @@ class Store implements MemoryStore {
   readonly #records: Records
   readonly #lock: FolderLock
   readonly #limits: MemoryLimits
-  readonly #say: Log
+  readonly #say: Logger
   readonly #indexes: Indexes
   readonly #listeners = new Set<(change: Change) => void>()
   /** What each edit file said when it was last read, as tenant and id. */

@@ -3,7 +3,8 @@ import { type Access, accessBy, accessByOne, isLoopback } from '../access/access
 import { KeyStore } from '../access/key-store.ts'
 import type { Config } from '../config.ts'
 import { PalimpsestError } from '../errors.ts'
-import type { Limits, Logger } from '../gateway.ts'
+import type { Limits } from '../gateway.ts'
+import type { Logger } from '../logger.ts'
 import { guarded } from '../storage/sqlite.ts'
 
 /** Beside the memory, but not within what its lock guards: keys are made and revoked while a gateway runs. */

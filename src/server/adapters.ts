@@ -2,7 +2,8 @@ import { join } from 'node:path'
 import type { Access } from '../access/access.ts'
 import { Adapters } from '../adapters/registry.ts'
 import type { Engine } from '../engine/engine.ts'
-import type { Limits, Logger } from '../gateway.ts'
+import type { Limits } from '../gateway.ts'
+import type { Logger } from '../logger.ts'
 import type { MemoryStore } from '../memory/memory-store.ts'
 
 export interface AdapterParts {

@@ -4,23 +4,23 @@ import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
 import { words } from '../../src/edit/words.ts'
 import type { PairReader, TextPair } from '../../src/engine/engine.ts'
+import type { Logger } from '../../src/logger.ts'
 import type { MemoryOptions, MemoryStore } from '../../src/memory/memory-store.ts'
 import { openMemory } from '../../src/memory/store.ts'
-import type { Log } from '../../src/memory/vectors/embedding-queue.ts'
 import type { Calibration } from '../../src/selection/gate.ts'
 import { fakeEmbedder } from './memory-data.ts'
 
 export * from './memory-data.ts'
 
 export interface Line {
-  readonly level: keyof Log
+  readonly level: keyof Logger
   readonly about: Record<string, unknown>
   readonly message: string
 }
 
-export function recordingLog(): Log & { lines: Line[] } {
+export function recordingLog(): Logger & { lines: Line[] } {
   const lines: Line[] = []
-  const at = (level: keyof Log) => (about: object, message: string) =>
+  const at = (level: keyof Logger) => (about: object, message: string) =>
     void lines.push({ level, about: about as Record<string, unknown>, message })
   return { lines, info: at('info'), warn: at('warn'), error: at('error') }
 }

@@ -11,8 +11,7 @@ import { count } from '../../terminal/table.ts'
 import { type Client, query } from '../client/client.ts'
 import { bootWithModel } from '../client/local.ts'
 import type { WireEdit, WirePage } from '../client/wire.ts'
-import type { Add, Typed } from './handoff.ts'
-import { editsQuery } from './handoff.ts'
+import { type Add, editsQuery, type Typed } from './command.ts'
 
 const PAGE = 1_000
 

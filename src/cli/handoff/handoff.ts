@@ -1,28 +1,15 @@
 import type { Command } from 'commander'
 import { z } from 'zod'
-import type { Config } from '../../config.ts'
 import { PalimpsestError } from '../../errors.ts'
-import type { Limits } from '../../gateway.ts'
 import type { Advice } from '../../handoff/advice.ts'
 import { type Job, METHODS, THRESHOLDS } from '../../handoff/job.ts'
-import { type Client, connect, query } from '../client/client.ts'
-import { bootWithModel, bootWithoutModel } from '../client/local.ts'
-import { configOf, withSettings } from '../options.ts'
+import { query } from '../client/client.ts'
+import { bootWithModel } from '../client/local.ts'
 import { adviceText, handoffTable, handoffText } from '../text/handoff-text.ts'
+import { type Action, add, editsQuery, type Typed } from './command.ts'
 import { addEasyEditCommands } from './easyedit.ts'
 import { addSetupCommand } from './setup.ts'
 import { follow, handoffPath } from './wait.ts'
-
-export interface Typed {
-  readonly tenant?: string
-  readonly json?: boolean
-}
-
-type Action<O extends Typed> = (
-  client: Client,
-  args: readonly string[],
-  options: O,
-) => Promise<{ readonly text: string; readonly value: unknown }>
 
 /** `palimpsest handoff …`: edits that have proved themselves into the parameters, as an adapter, and back. */
 export function addHandoffCommand(program: Command): void {
@@ -49,46 +36,6 @@ export function addHandoffCommand(program: Command): void {
     .option('--ungated', 'answer every request through it, not only those that need an edit that it holds')
   add(handoff, 'rollback <id>', 'answer as before; its edits return to the prompt', rollback, bootWithModel)
   addEasyEditCommands(handoff, add)
-}
-
-export type Add = typeof add
-
-function add<O extends Typed>(
-  parent: Command,
-  usage: string,
-  description: string,
-  action: Action<O>,
-  boot: typeof bootWithModel = bootWithoutModel,
-): Command {
-  const command = parent
-    .command(usage)
-    .description(description)
-    .option('--tenant <name>', 'tenant whose edits are meant')
-    .option('--json', 'print JSON')
-  withSettings(command, 'url', 'port', 'dataDir', 'editsDir', 'logLevel')
-  if (boot === bootWithModel) withSettings(command, 'model', 'home', 'threads', 'gpu', 'embedder', 'engine', 'contextTokens')
-  return command.action(async () => {
-    const options = command.opts<O>()
-    const config: Config<Limits> = configOf(command)
-    const client = await connect(config, options.tenant === undefined ? {} : { tenant: options.tenant }, () => boot(config))
-    try {
-      const { text, value } = await action(client, command.args, options)
-      process.stdout.write(`${options.json ? JSON.stringify(value, null, 2) : text}\n`)
-    } finally {
-      await client.close()
-    }
-  })
-}
-
-/** `tag=T,batch=B`, or ids. */
-export function editsQuery(typed: string | undefined): Record<string, string> | string[] | undefined {
-  if (typed === undefined || typed === 'all') return undefined
-  const parts = typed
-    .split(',')
-    .map((part) => part.trim())
-    .filter(Boolean)
-  if (parts.every((part) => !/^(?:tag|batch|subject|q)=/.test(part))) return parts
-  return Object.fromEntries(parts.map((part) => [part.slice(0, part.indexOf('=')), part.slice(part.indexOf('=') + 1)]))
 }
 
 const advise: Action<Typed & { when?: string; edits?: string }> = async (client, _args, { when, edits }) => {

@@ -2,8 +2,8 @@ import type { Command } from 'commander'
 import { PalimpsestError } from '../../errors.ts'
 import { checkEditor, installedEditor, recordedVersions, setUp, type Versions } from '../../handoff/editor/installation.ts'
 import { Bar } from '../../terminal/progress-bar.ts'
-import type { Check } from '../doctor.ts'
 import { configOf, withSettings } from '../options.ts'
+import type { Check } from '../text/check-line.ts'
 
 const ALIVE_MS = 1_000
 

@@ -55,7 +55,8 @@ async function openRanking(model: LlamaModel, contextSize: number, flashAttentio
   })
   const sequence: LlamaContextSequence = context.getSequence()
   const { _ctx: computed } = context as unknown as Private
-  if (typeof computed?.getEmbedding !== 'function') throw new Error('node-llama-cpp no longer ranks as engine/embedded/reader.ts expects')
+  if (typeof computed?.getEmbedding !== 'function')
+    throw new Error('node-llama-cpp no longer ranks as engine/embedded/reader.ts expects')
   return {
     context,
     async evaluate(tokens) {

@@ -4,8 +4,8 @@ import { basename, extname, join, relative, sep } from 'node:path'
 import { type FSWatcher, watch as watchFolder } from 'chokidar'
 import type { Edit } from '../../edit/edit.ts'
 import { PalimpsestError, type Problem } from '../../errors.ts'
+import type { Logger } from '../../logger.ts'
 import type { MemoryStore } from '../memory-store.ts'
-import type { Log } from '../vectors/embedding-queue.ts'
 
 export interface FolderOptions {
   /** Searched with its subfolders; names that begin with a dot are passed over. Need not exist. */
@@ -15,7 +15,7 @@ export interface FolderOptions {
   readonly parse: (content: Uint8Array, file: string) => readonly Edit[]
   /** Follow changes on disk. */
   readonly watch: boolean
-  readonly log: Log
+  readonly log: Logger
 }
 
 /** What one file of the folder said when it was last read without a fault. */
@@ -119,7 +119,7 @@ export function describeProblem({ file, line, field, message }: Problem): string
 }
 
 /** Watching begins before the first reading, so that no change falls between them. */
-async function watched(dir: string, reload: () => void, log: Log): Promise<FSWatcher> {
+async function watched(dir: string, reload: () => void, log: Logger): Promise<FSWatcher> {
   const watcher = watchFolder(dir, {
     ignored: (path, stats) =>
       path !== dir && (basename(path).startsWith('.') || (stats?.isFile() === true && !ENDINGS.has(extname(path).toLowerCase()))),

@@ -1,18 +1,12 @@
 import { setTimeout as sleep, setImmediate as yieldToLoop } from 'node:timers/promises'
+import type { Logger } from '../../logger.ts'
 import type { KeptVectors } from './embedding-store.ts'
 import { vectorFault } from './hnsw-graph.ts'
-
-/** What the memory says to its keeper; pino's loggers fit. */
-export interface Log {
-  info(about: object, message: string): void
-  warn(about: object, message: string): void
-  error(about: object, message: string): void
-}
 
 /** An edit whose texts need vectors. */
 export interface Job {
   readonly tenant: string
-  /** Log record that landed it. */
+  /** Logger record that landed it. */
   readonly seq: number
   readonly texts: readonly string[]
 }
@@ -47,7 +41,7 @@ export interface IndexerOptions {
   readonly place: (job: Job, vectors: readonly Float32Array[]) => void
   /** Called whenever a lane has run empty. */
   readonly idle: () => void
-  readonly log: Log
+  readonly log: Logger
 }
 
 /** Gives edits their vectors, from the table or the embedder, off the request path. */

@@ -1,5 +1,5 @@
 import type { Embedder } from '../../engine/engine.ts'
-import type { Log } from './embedding-queue.ts'
+import type { Logger } from '../../logger.ts'
 import type { VectorTable } from './embedding-table.ts'
 import { vectorFault } from './hnsw-graph.ts'
 
@@ -7,9 +7,9 @@ import { vectorFault } from './hnsw-graph.ts'
 export class KeptVectors {
   readonly #embedder: Embedder
   readonly #table: VectorTable
-  readonly #log: Log
+  readonly #log: Logger
 
-  constructor(embedder: Embedder, table: VectorTable, log: Log) {
+  constructor(embedder: Embedder, table: VectorTable, log: Logger) {
     this.#embedder = embedder
     this.#table = table
     this.#log = log

@@ -3,10 +3,11 @@ import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setImmediate as yieldToLoop } from 'node:timers/promises'
 import type { Embedder } from '../../engine/engine.ts'
+import type { Logger } from '../../logger.ts'
 import { guarded } from '../../storage/sqlite.ts'
 import type { LiveView, Revision } from '../log/timeline.ts'
 import type { IndexStatus, VectorHit } from '../memory.ts'
-import { Indexer, type Job, type LaneName, type Log } from './embedding-queue.ts'
+import { Indexer, type Job, type LaneName } from './embedding-queue.ts'
 import { KeptVectors } from './embedding-store.ts'
 import { dropVectorTable, VectorTable } from './embedding-table.ts'
 import { type Expected, indexFile, loadGraph, saveGraph } from './hnsw-file.ts'
@@ -17,7 +18,7 @@ import { type IndexOptions, TenantIndex } from './tenant-index.ts'
 export interface IndexesOptions extends IndexOptions {
   readonly folder: string
   readonly embedder: Embedder
-  readonly log: Log
+  readonly log: Logger
   /** Now, in milliseconds since the epoch. */
   readonly moment: () => number
   /** Last record of the log. */
@@ -42,7 +43,7 @@ interface Tenant {
 }
 
 /** Opens the table of embeddings; a damaged one is dropped: it is derived. */
-function openTable(folder: string, embedder: Embedder, log: Log): VectorTable {
+function openTable(folder: string, embedder: Embedder, log: Logger): VectorTable {
   const file = join(folder, 'vectors.db')
   guarded(folder, 'making the index folder', () => mkdirSync(folder, { recursive: true }))
   try {
