@@ -12,7 +12,6 @@ export function growsInPlace(method: HandoffMethod): boolean {
 
 export const STATES = ['queued', 'running', 'interrupted', 'cancelled', 'failed', 'stopped', 'done'] as const
 /** `interrupted`: the process ended under it; `stopped`: a threshold broke and what had been made was taken back. */
-type HandoffState = (typeof STATES)[number]
 
 const share = z.number().min(0).max(1)
 

@@ -1,5 +1,4 @@
 import type { Edit } from '../edit/edit.ts'
-import type { Problem } from '../errors.ts'
 
 /** What the log knows of an edit at a moment. */
 export type EditState = 'live' | 'superseded' | 'withdrawn' | 'not_yet_valid' | 'expired'
