@@ -10,8 +10,8 @@ export function growsInPlace(method: HandoffMethod): boolean {
   return method === 'memit' || method === 'pmet'
 }
 
-export const STATES = ['queued', 'running', 'interrupted', 'cancelled', 'failed', 'stopped', 'done'] as const
 /** `interrupted`: the process ended under it; `stopped`: a threshold broke and what had been made was taken back. */
+export const STATES = ['queued', 'running', 'interrupted', 'cancelled', 'failed', 'stopped', 'done'] as const
 
 const share = z.number().min(0).max(1)
 
