@@ -2,9 +2,9 @@
 /*
  * The shell: navigation, theme, key dialog, and the page that the address names (`#/live`, `#/edits/e_1?state=live`).
  *
- * To add a page: write web/NAME.js that exports `function Page({ rest, query })` (`rest`: what stands behind `#/NAME/`, `query`:
- * URLSearchParams), give its entry in PAGES below `load: () => import('./NAME.js')`, and add the page to
- * test/browser/pages.ts, which checks it with axe in light, dark and at 360 px. CSS of one page goes into web/NAME.css, linked in index.html.
+ * To add a page: write web/NAME/NAME.js that exports `function Page({ rest, query })` (`rest`: what stands behind `#/NAME/`, `query`:
+ * URLSearchParams), give its entry in PAGES below a `load` like the others', and add the page to
+ * test/browser/pages.ts, which checks it with axe in light, dark and at 360 px. CSS of one page goes into web/NAME/NAME.css, linked in index.html.
  *
  * There are (ui.js) PageHead, Badge, Field, EditLink, ErrorNote, Empty, Figure, Bar, StackedBar, Dialog, Icon, toast(), usePolling(), duration();
  * (plot.js) Plot; (api.js) json(), request(), events(), lines(), ApiError. Classes (components.css): card, card-head, stack, row, spread,
