@@ -5,7 +5,7 @@ import { statement } from '../edit/edit.ts'
 import { PalimpsestError } from '../errors.ts'
 import { PACKAGE_ROOT } from '../package-root.ts'
 import type { Considered, Reason } from '../trace.ts'
-import type { Candidate } from './retriever.ts'
+import type { Candidate } from './candidate.ts'
 
 /** What speaks for a candidate: the reader's log-odds, by what it was offered, and among how many, where no name says which. */
 export const EVIDENCE = ['reader', 'named', 'loosely', 'earlier', 'crowd', 'crowdLoosely'] as const

@@ -186,25 +186,7 @@ export class NameIndex {
     inside: boolean,
     least: number,
   ): NameMatch[] {
-    const found = new Map<Name, { first: number; last: number; hits: Map<string, boolean> }>()
-    let passed = 0
-    for (const [i, { word: written, start, end }] of text.entries()) {
-      while ((whole[passed]?.end ?? end) <= start) passed++
-      if (written.length < LOOSE_WORD_CHARS || (whole[passed]?.start ?? end) < end !== inside) continue
-      for (const [word, same] of this.#wordsLike(written)) {
-        for (const name of this.#byWord.get(word) ?? []) {
-          if (name.edits.size === 0 || name.capitals) continue
-          const seen = found.get(name)
-          // A name's words stand together: start anew when the gap is longer than the name itself.
-          if (seen === undefined || i - seen.last > name.words.length)
-            found.set(name, { first: i, last: i, hits: new Map([[word, same]]) })
-          else {
-            seen.last = i
-            seen.hits.set(word, same || (seen.hits.get(word) ?? false))
-          }
-        }
-      }
-    }
+    const found = this.#touched(text, whole, inside)
     const named = new Set(whole.map((m) => m.editId))
     const out: NameMatch[] = []
     const weights = new Map<string, number>()
@@ -218,6 +200,20 @@ export class NameIndex {
       }
     }
     return out.sort((a, b) => b.coverage - a.coverage).slice(0, LOOSE_MATCHES)
+  }
+
+  /** Names that share words with the text, outside of whole names or `inside` them, and where. */
+  #touched(text: readonly Token[], whole: readonly NameMatch[], inside: boolean): Map<Name, Touched> {
+    const found = new Map<Name, Touched>()
+    let passed = 0
+    for (const [i, { word: written, start, end }] of text.entries()) {
+      while ((whole[passed]?.end ?? end) <= start) passed++
+      if (written.length < LOOSE_WORD_CHARS || (whole[passed]?.start ?? end) < end !== inside) continue
+      for (const [word, same] of this.#wordsLike(written))
+        for (const name of this.#byWord.get(word) ?? [])
+          if (name.edits.size > 0 && !name.capitals) found.set(name, touch(found.get(name), name, i, word, same))
+    }
+    return found
   }
 
   /** Indexed words equal to `word`, or within one edit of it when none is equal; the flag says which. */
@@ -255,6 +251,20 @@ export class NameIndex {
     }
     return total === 0 ? 0 : matched / total
   }
+}
+
+/** Where in a text the words of a name stand, by token, and whether each is written as it is. */
+interface Touched {
+  readonly first: number
+  readonly last: number
+  readonly hits: Map<string, boolean>
+}
+
+/** A name's words stand together: start anew when the gap is longer than the name itself. */
+function touch(seen: Touched | undefined, { words }: Name, at: number, word: string, same: boolean): Touched {
+  if (seen === undefined || at - seen.last > words.length) return { first: at, last: at, hits: new Map([[word, same]]) }
+  seen.hits.set(word, same || (seen.hits.get(word) ?? false))
+  return { ...seen, last: at }
 }
 
 const bare = (name: readonly string[]): string => name.map((word) => word.replace(/[^\p{L}\p{N}]/gu, '')).join(' ')

@@ -7,9 +7,10 @@ import type { HeldEdit, VectorHit } from '../memory/memory.ts'
 import { product } from '../memory/vectors/hnsw-graph.ts'
 import { embedKeys } from '../memory/vectors/index-texts.ts'
 import type { SelectionQuery } from '../request.ts'
-import { NameIndex, type NameMatch } from './names.ts'
+import { type Candidate, Offers } from './candidate.ts'
+import { NameIndex } from './names.ts'
 import { type Nearness, nearnessFor } from './nearness.ts'
-import { conversationEnd, earlierOf, editText, partsOf } from './text.ts'
+import { conversationEnd, earlierOf, editText, type Part, partsOf } from './text.ts'
 
 /** What retrieval needs of the memory. */
 export interface Source {
@@ -25,31 +26,6 @@ export interface Source {
     signal?: AbortSignal,
   ): Promise<ReadonlyMap<string, Float32Array>>
   onChange(listener: (change: { tenant: string; added: readonly HeldEdit[] }) => void): void
-}
-
-/** An edit that might be meant by a turn, with what speaks for it. */
-export interface Candidate {
-  readonly edit: Edit
-  /** Best cosine of a part of the message and a key of the edit; null: the vector index did not offer it. */
-  readonly similarity: number | null
-  /** Log-odds that it is worth reading (`Nearness`), the best part of the message; null: it is not among the nearest. */
-  readonly nearness: number | null
-  /** Where the message names the subject; null: nowhere. */
-  readonly name: NameMatch | null
-  /** Only an earlier turn names the subject. */
-  readonly earlier: boolean
-  /** The reader's log-odds; null: it was not plausible enough to be read. */
-  readonly logit: number | null
-  /** What the reader read. */
-  readonly read: string
-  /** The key of the edit that is nearest to the message; null: not looked for. */
-  readonly key: string | null
-  /** The message is nearer to a counterexample of the edit than to any of its keys. */
-  readonly counter: boolean
-  /** The message names another subject in full, in the words that this one's name shares with it. */
-  readonly outdone: boolean
-  /** Edits of the memory that it was found among. */
-  readonly among: number
 }
 
 /** Edits nearest to each part of a message that are looked at, by cosine and by nearness each. */
@@ -164,82 +140,47 @@ export class Retriever {
     const eligible = (id: string) => this.#eligible(query, id, at)
     const earlier = earlierOf(query.messages, turn)
     const parts = partsOf(earlier, last)
+    const offers = new Offers(eligible, index.edits)
+    const outdone = offerNamed(offers, index, { last, earlier, parts }, (id) => eligible(id) !== undefined)
     const whole = parts[0]?.read ?? ''
     const searched = [...parts, ...(earlier.length === 0 ? [] : [{ searched: conversationEnd(earlier, last), read: whole }])]
-    const found = new Map<string, Candidate>()
-    const offer = (id: string, by: Partial<Candidate> & { read: string }) => {
-      const edit = found.get(id)?.edit ?? eligible(id)
-      if (edit === undefined) return
-      const had = found.get(id) ?? {
-        edit,
-        similarity: null,
-        nearness: null,
-        name: null,
-        earlier: false,
-        logit: null,
-        key: null,
-        counter: false,
-        outdone: false,
-        among: index.edits,
-        read: by.read,
-      }
-      const nearer = by.nearness != null && by.nearness > (had.nearness ?? Number.NEGATIVE_INFINITY)
-      found.set(id, {
-        ...had,
-        similarity: higher(by.similarity, had.similarity),
-        nearness: higher(by.nearness, had.nearness),
-        read: nearer && had.name === null ? by.read : had.read,
-        name: had.name ?? by.name ?? null,
-        earlier: had.earlier || by.earlier === true,
-      })
-    }
-    const { named, outdone } = index.look(ends(last), (id) => eligible(id) !== undefined)
-    for (const match of named) {
-      const written = last.slice(match.start, match.end)
-      offer(match.editId, { name: match, read: parts.find((p, i) => i > 0 && p.searched.includes(written))?.read ?? whole })
-    }
-    for (const text of earlier.slice(-EARLIER_TURNS)) {
-      for (const match of index.find(ends(text), (id) => eligible(id) !== undefined)) {
-        if (match.kind === 'exact' || match.kind === 'alias') offer(match.editId, { earlier: true, read: whole })
-      }
-    }
-    const vectors = await this.#embedder.embed(
-      searched.map((part) => normalized(part.searched)),
-      'query',
-      signal,
-    )
+    const texts = searched.map((part) => normalized(part.searched))
+    const vectors = await this.#embedder.embed(texts, 'query', signal)
+    this.#offerNear(offers, query, searched, vectors)
+    for (const id of this.#always.get(query.tenant) ?? []) offers.add(id, { read: whole })
+    const found = offers.all().map((c) => (c.name === null && outdone.has(c.edit.id) ? { ...c, outdone: true } : c))
+    return this.#read(found, vectors, signal)
+  }
+
+  /** Offers what is near to a part of the message, by cosine and by nearness. */
+  #offerNear(offers: Offers, query: SelectionQuery, searched: readonly Part[], vectors: readonly Float32Array[]): void {
     for (const [i, { read }] of searched.entries()) {
       const vector = vectors[i]
       if (vector === undefined) continue
       for (const { editId, similarity } of this.#source.search(query.tenant, vector, NEAREST, query.asOf))
-        offer(editId, { similarity, read })
+        offers.add(editId, { similarity, read })
       const { direction, norm } = this.#nearness.towards(vector)
       for (const { editId, similarity } of this.#source.search(query.tenant, direction, NEAREST, query.asOf))
-        offer(editId, { nearness: norm * similarity + this.#nearness.bias, read })
+        offers.add(editId, { nearness: norm * similarity + this.#nearness.bias, read })
     }
-    for (const id of this.#always.get(query.tenant) ?? []) offer(id, { read: whole })
+  }
+
+  /** The candidates with what the reader says of the plausible ones: rules for every message first, then the most promising. */
+  async #read(found: readonly Candidate[], vectors: readonly Float32Array[], signal?: AbortSignal): Promise<Candidate[]> {
     const promise = (c: Candidate) => promiseOf(c, this.#nearness.least)
-    const ranked = [...found.values()].sort((a, b) => promise(b) - promise(a))
-    const plausible = plausibleOf(
-      ranked.filter((c) => !c.edit.always),
-      this.#nearness,
+    const always = found.filter((c) => c.edit.always)
+    const ranked = found.filter((c) => !c.edit.always).toSorted((a, b) => promise(b) - promise(a))
+    const plausible = plausibleOf(ranked, this.#nearness)
+    const logits = await this.read(
+      plausible.map((c) => [c.read, editText(c.edit)]),
+      signal,
     )
-    const logits =
-      plausible.length === 0
-        ? []
-        : await this.#reader.read(
-            plausible.map((c) => [c.read, editText(c.edit)]),
-            'query',
-            signal,
-          )
     const keys = await this.#nearestKeys(plausible, vectors)
-    const counters = await this.#countered([...plausible, ...ranked.filter((c) => c.edit.always)], vectors)
+    const counters = await this.#countered([...plausible, ...always], vectors)
     const read = new Map(plausible.map((c, i) => [c.edit.id, { ...c, logit: logits[i] ?? null, key: keys[i] ?? null }]))
-    const always = ranked.filter((c) => c.edit.always)
-    return [...always, ...ranked.filter((c) => !c.edit.always).slice(0, KEPT_CANDIDATES)].map((c) => ({
+    return [...always, ...ranked.slice(0, KEPT_CANDIDATES)].map((c) => ({
       ...(read.get(c.edit.id) ?? c),
       counter: counters.has(c.edit.id),
-      outdone: c.name === null && outdone.has(c.edit.id),
     }))
   }
 
@@ -330,8 +271,30 @@ function plausibleOf(ranked: readonly Candidate[], { least, close }: Nearness): 
   return plausible.slice(0, Math.min(READ_CANDIDATES, Math.max(READ_LEAST, fit)))
 }
 
-function higher(a: number | null | undefined, b: number | null): number | null {
-  return a == null ? b : b === null ? a : Math.max(a, b)
+interface Asked {
+  readonly last: string
+  readonly earlier: readonly string[]
+  readonly parts: readonly Part[]
+}
+
+/** Offers what the message names, and what the turns before it name in full. Returns ids that are outdone by another's whole name. */
+function offerNamed(
+  offers: Offers,
+  index: NameIndex,
+  { last, earlier, parts }: Asked,
+  eligible: (id: string) => boolean,
+): ReadonlySet<string> {
+  const whole = parts[0]?.read ?? ''
+  const { named, outdone } = index.look(ends(last), eligible)
+  for (const match of named) {
+    const written = last.slice(match.start, match.end)
+    const part = parts.find((p, i) => i > 0 && p.searched.includes(written))
+    offers.add(match.editId, { name: match, read: part?.read ?? whole })
+  }
+  for (const text of earlier.slice(-EARLIER_TURNS))
+    for (const { editId, kind } of index.find(ends(text), eligible))
+      if (kind === 'exact' || kind === 'alias') offers.add(editId, { earlier: true, read: whole })
+  return outdone
 }
 
 function ends(text: string): string {

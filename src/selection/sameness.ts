@@ -3,8 +3,9 @@ import { normalized, words } from '../edit/words.ts'
 import type { TextPair } from '../engine/engine.ts'
 import type { SelectionQuery } from '../request.ts'
 import type { Considered } from '../trace.ts'
+import type { Candidate } from './candidate.ts'
 import { type Calibration, score, shown } from './gate.ts'
-import type { Candidate, Retriever } from './retriever.ts'
+import type { Retriever } from './retriever.ts'
 import { editText } from './text.ts'
 
 /** Log-odds from which on what one edit answers is what another answers, read in both directions: 80 %, for a pair taken for the same hides one. */

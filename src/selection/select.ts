@@ -7,9 +7,10 @@ import type { PoolEdit } from '../prompt/demonstrations.ts'
 import type { ScopedEdit } from '../prompt/render.ts'
 import type { ChatRequest, MultiHop } from '../request.ts'
 import type { Considered, Stage } from '../trace.ts'
+import type { Candidate } from './candidate.ts'
 import { bridge, type Chain, follow } from './chain.ts'
 import { type Calibration, gate } from './gate.ts'
-import type { Candidate, Retriever } from './retriever.ts'
+import type { Retriever } from './retriever.ts'
 import { latest } from './sameness.ts'
 
 /** What one user turn needs of the memory, and why. */

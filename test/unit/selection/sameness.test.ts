@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { Edit } from '../../../src/edit/edit.ts'
 import type { TextPair } from '../../../src/engine/engine.ts'
-import type { Candidate } from '../../../src/selection/retriever.ts'
+import type { Candidate } from '../../../src/selection/candidate.ts'
 import { asksSame, latest, namesOf, rivals, samenessPairs, sameSubject, sameTarget } from '../../../src/selection/sameness.ts'
 import { edit } from '../../support/memory-data.ts'
 
