@@ -10,6 +10,7 @@ export type Reason =
   | 'not_read' // too far from the message to be read
   | 'below_threshold'
   | 'other_name' // the message names another subject in full, in the same words
+  | 'boundless' // it would apply to any message, and is not declared `always`
   | 'outranked' // another edit is needed much more clearly
   | 'counterexample' // the message is nearest to one that the edit is not for
   | 'outdated' // a later edit answers the same question differently, in other words

@@ -22,6 +22,8 @@ export interface Candidate {
   readonly counter: boolean
   /** The message names another subject in full, in the words that this one's name shares with it. */
   readonly outdone: boolean
+  /** It would apply to any message, though it is not declared `always`. Absent: not asked. */
+  readonly boundless?: boolean
   /** Edits of the memory that it was found among. */
   readonly among: number
 }

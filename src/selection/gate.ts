@@ -67,7 +67,7 @@ export function evidenceOf({ logit, name, earlier, among }: Candidate): Evidence
 /** Probability that the turn needs the edit: logistic regression over the evidence; 0 where the reader was not asked. */
 export function score(candidate: Candidate, { bias, weights }: Calibration): number {
   if (candidate.edit.always) return candidate.counter ? 0 : 1
-  if (candidate.logit === null || candidate.outdone) return 0
+  if (candidate.logit === null || candidate.outdone || candidate.boundless) return 0
   const evidence = evidenceOf(candidate)
   return 1 / (1 + Math.exp(-EVIDENCE.reduce((sum, name) => sum + weights[name] * evidence[name], bias)))
 }
@@ -98,6 +98,7 @@ function verdict(candidate: Candidate, score: number, { threshold, best, room }:
   if (candidate.counter) return 'counterexample'
   if (candidate.logit === null && !candidate.edit.always) return 'not_read'
   if (candidate.outdone) return 'other_name'
+  if (candidate.boundless) return 'boundless'
   if (score < threshold) return 'below_threshold'
   if (!candidate.edit.always && logOdds(best) - logOdds(score) > BESIDE_BEST) return 'outranked'
   const kind = candidate.edit.always ? 'always' : 'asked'

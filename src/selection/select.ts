@@ -7,6 +7,7 @@ import type { PoolEdit } from '../prompt/demonstrations.ts'
 import type { ScopedEdit } from '../prompt/render.ts'
 import type { ChatRequest, MultiHop } from '../request.ts'
 import type { Considered, Stage } from '../trace.ts'
+import { boundless } from './boundless.ts'
 import type { Candidate } from './candidate.ts'
 import { bridge, type Chain, follow } from './chain.ts'
 import { type Calibration, gate } from './gate.ts'
@@ -78,7 +79,9 @@ async function selectTurn(
   const calibration = { ...gateway.calibration, threshold: request.threshold ?? gateway.calibration.threshold }
   const { without, isWithheld } = withholding(request, memory)
   const { candidates: found, cached } = await meter.time('retrieve', () => retriever.candidates(request, turn, signal))
-  const candidates = without(found)
+  const offered = without(found)
+  const unbounded = await meter.time('gate', () => boundless(offered, calibration, (pairs) => retriever.read(pairs, signal)))
+  const candidates = offered.map((c) => (unbounded.has(c.edit.id) ? { ...c, boundless: true } : c))
   const { current, outdated } = await meter.time('gate', () => latest(request, candidates, calibration, retriever, signal))
   const considered = [...gate(current, calibration), ...outdated]
   const scores = new Map(considered.flatMap((c) => (c.reason === 'selected' ? [[c.id, c.score]] : [])))

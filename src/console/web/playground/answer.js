@@ -14,6 +14,7 @@ const REASONS = {
   not_read: 'too far from the message to be read closely',
   below_threshold: 'read, and not likely enough to be needed',
   other_name: 'the message names another subject in full',
+  boundless: 'it would apply to any message; declare it as a rule for every message',
   outranked: 'another edit is needed much more clearly',
   counterexample: 'the message is like one that does not need it',
   outdated: 'a later edit says otherwise',
