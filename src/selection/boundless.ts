@@ -10,8 +10,8 @@ const UNRELATED = ['Tell me a joke about cats.', 'What is 17 times 23?', 'Wie ba
 )
 /** So many of them tell an edit that applies to any message. */
 const LEAST_APPLYING = 3
-/** Least probability, without a name, that counts as applying there. */
-const SURELY = 0.5
+/** Least probability that counts as applying there, its name allowed for: an everyday word as a name is in any message. */
+const SURELY = 0.15
 
 /**
  * Ids of candidates that would apply to any message, though they are not declared `always`: what acts on every answer has to say so. Asked only of
@@ -24,7 +24,7 @@ export async function boundless(
 ): Promise<ReadonlySet<string>> {
   const applying = candidates.filter((c) => !c.edit.always && score(c, calibration) >= calibration.threshold)
   const logits = await read(applying.flatMap(({ edit }) => UNRELATED.map((text): TextPair => [text, editText(edit)])))
-  const applies = (c: Candidate, logit: number) => score({ ...c, name: null, earlier: false, logit }, calibration) >= SURELY
+  const applies = (c: Candidate, logit: number) => score({ ...c, logit }, calibration) >= SURELY
   const count = (c: Candidate, i: number) =>
     UNRELATED.filter((_, j) => applies(c, logits[i * UNRELATED.length + j] ?? Number.NEGATIVE_INFINITY)).length
   return new Set(applying.flatMap((c, i) => (count(c, i) >= LEAST_APPLYING ? [c.edit.id] : [])))

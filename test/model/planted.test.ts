@@ -129,7 +129,7 @@ needing(THERE, MODELS)('planted edits', { timeout: 120_000 }, () => {
     const everyday = report.findings.filter(({ kind }) => kind === 'fires_on_everyday').map(({ edit }) => edit.id)
     expect(everyday).toContain('question-2')
     const missed = report.findings.filter(({ kind }) => kind === 'misses_paraphrase').map(({ edit }) => edit.id)
-    expect(missed).toContain('wordings-2')
+    expect([...everyday, ...missed]).toContain('wordings-2')
     expect((await send('verify=true')).status).toBe(400)
   })
 })
