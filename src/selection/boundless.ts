@@ -5,9 +5,12 @@ import { type Calibration, score } from './gate.ts'
 import { editText } from './text.ts'
 
 /** Messages that have nothing to do with one another: hardly any edit is for two of them. */
-const UNRELATED = ['Tell me a joke about cats.', 'What is 17 times 23?', 'Wie backe ich ein Brot?', '富士山の高さを教えて。'].map(
-  normalized,
-)
+export const UNRELATED = [
+  'Tell me a joke about cats.',
+  'What is 17 times 23?',
+  'Wie backe ich ein Brot?',
+  '富士山の高さを教えて。',
+].map(normalized)
 /** So many of them tell an edit that applies to any message. */
 const LEAST_APPLYING = 3
 /** Least probability that counts as applying there, its name allowed for: an everyday word as a name is in any message. */
@@ -23,6 +26,7 @@ export async function boundless(
   read: (pairs: readonly TextPair[]) => Promise<Float32Array>,
 ): Promise<ReadonlySet<string>> {
   const applying = candidates.filter((c) => !c.edit.always && score(c, calibration) >= calibration.threshold)
+  if (applying.length === 0) return new Set()
   const logits = await read(applying.flatMap(({ edit }) => UNRELATED.map((text): TextPair => [text, editText(edit)])))
   const applies = (c: Candidate, logit: number) => score({ ...c, logit }, calibration) >= SURELY
   const count = (c: Candidate, i: number) =>
