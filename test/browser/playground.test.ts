@@ -136,7 +136,7 @@ describe('the playground', () => {
     ['What is his first name?', ''],
   ])('guesses what "%s" is about', async (question, subject) => {
     const { page } = await open(browser, served.base)
-    const guess = `import(document.querySelector('script[type=module]').src.replace('app.js', 'new-edit.js')).then((m) => m.guessSubject(${JSON.stringify(question)}))`
+    const guess = `import(document.querySelector('script[type=module]').src.replace('shell/app.js', 'playground/new-edit.js')).then((m) => m.guessSubject(${JSON.stringify(question)}))`
     expect(await page.evaluate(guess)).toBe(subject)
   })
 
