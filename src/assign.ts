@@ -25,7 +25,9 @@ export async function assign(
   const select = selector(gateway, meter, signal)
   const allocator = gateway.experiments?.allocator
   for (const contest of allocator?.contests(asked, kept) ?? []) {
-    const selections = await Promise.all(contest.arms.map(select))
+    // One after another: what the first finds is known to the others, where they differ in a threshold only.
+    const selections: Selection[] = []
+    for (const arm of contest.arms) selections.push(await select(arm))
     const exposed = allocator?.expose(contest, selections.map(chosenOf))
     const request = contest.arms[exposed?.arm ?? -1]
     const selection = selections[exposed?.arm ?? -1]

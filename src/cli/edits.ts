@@ -5,18 +5,11 @@ import { PalimpsestError } from '../errors.ts'
 import type { Limits } from '../gateway.ts'
 import { count } from '../terminal/table.ts'
 import { addCheckCommand } from './check/check.ts'
-import { type Client, connect, query } from './client/client.ts'
-import { bootWithoutModel } from './client/local.ts'
+import { type Client, query } from './client/client.ts'
+import { gatewayCommand, type Typed } from './client/command.ts'
 import type { WireBatch, WireEdit, WireExplanation, WireHistory, WirePage } from './client/wire.ts'
 import { importFiles } from './import.ts'
-import { configOf, withSettings } from './options.ts'
 import { batchTable, editHistory, editTable, explanationText } from './text/edits-text.ts'
-
-/** What was typed on one of these commands, beside the settings. */
-interface Typed {
-  readonly tenant?: string
-  readonly json?: boolean
-}
 
 type Action<O extends Typed> = (client: Client, args: readonly string[], options: O, config: Config<Limits>) => Promise<string>
 
@@ -74,24 +67,7 @@ function filtered(command: Command): Command {
 
 /** A subcommand that finds the gateway, runs, prints, and lets go. */
 function add<O extends Typed>(parent: Command, usage: string, description: string, action: Action<O>): Command {
-  const command = parent
-    .command(usage)
-    .description(description)
-    .option('--tenant <name>', 'tenant whose edits are meant')
-    .option('--json', 'print JSON')
-  withSettings(command, 'url', 'port', 'dataDir', 'editsDir', 'logLevel')
-  return command.action(async () => {
-    const options = command.opts<O>()
-    const config = configOf(command)
-    const client = await connect(config, options.tenant === undefined ? {} : { tenant: options.tenant }, () =>
-      bootWithoutModel(config),
-    )
-    try {
-      process.stdout.write(`${await action(client, command.args, options, config)}\n`)
-    } finally {
-      await client.close()
-    }
-  })
+  return gatewayCommand(parent, { usage, description, of: 'edits' }, action)
 }
 
 const asJson = (value: unknown): string => JSON.stringify(value, null, 2)

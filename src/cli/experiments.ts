@@ -1,19 +1,12 @@
 import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import { parse as parseYaml } from 'yaml'
-import type { Config } from '../config.ts'
 import { PalimpsestError } from '../errors.ts'
-import type { Limits } from '../gateway.ts'
-import { type Client, connect } from './client/client.ts'
+import type { Client } from './client/client.ts'
+import { gatewayCommand, type Typed } from './client/command.ts'
 import { bootWithModel, bootWithoutModel } from './client/local.ts'
 import type { WireComparison, WireExperiment, WireExperimentResult, WireReplayResult } from './client/wire.ts'
-import { configOf, withSettings } from './options.ts'
 import { comparisonText, experimentTable, experimentText, replayText } from './text/experiments-text.ts'
-
-interface Typed {
-  readonly tenant?: string
-  readonly json?: boolean
-}
 
 type Action<O extends Typed> = (client: Client, args: readonly string[], options: O) => Promise<unknown>
 
@@ -65,36 +58,24 @@ function add<O extends Typed>(
   action: Action<O>,
   boot: typeof bootWithModel = bootWithoutModel,
 ): Command {
-  const command = parent
-    .command(usage)
-    .description(description)
-    .option('--tenant <name>', 'tenant whose experiments are meant')
-    .option('--json', 'print JSON')
-  withSettings(command, 'url', 'port', 'dataDir', 'editsDir', 'logLevel')
-  if (boot === bootWithModel) withSettings(command, 'model', 'threads', 'embedder')
-  return command.action(async () => {
-    const options = command.opts<O>()
-    const config: Config<Limits> = configOf(command)
-    const named = options.tenant === undefined ? {} : { tenant: options.tenant }
-    const client = await connect(config, named, () => boot(config))
-    try {
-      // Asking for JSON shows what the gateway said, as it said it.
-      const heard: unknown[] = []
-      const listening: Client = {
-        ...client,
-        json: async <T>(method: string, to: string, body?: unknown) => {
-          const answer = await client.json<T>(method, to, body)
-          heard.push(answer)
-          return answer
-        },
-      }
-      const text = await action(listening, command.args, options)
-      process.stdout.write(`${options.json ? JSON.stringify(heard.at(-1), null, 2) : text}\n`)
-    } finally {
-      await client.close()
+  const wish = { usage, description, of: 'experiments', modelSettings: MODEL_SETTINGS, boot }
+  return gatewayCommand<O>(parent, wish, async (client, args, options) => {
+    // Asking for JSON shows what the gateway said, as it said it.
+    const heard: unknown[] = []
+    const listening: Client = {
+      ...client,
+      json: async <T>(method: string, to: string, body?: unknown) => {
+        const answer = await client.json<T>(method, to, body)
+        heard.push(answer)
+        return answer
+      },
     }
+    const text = await action(listening, args, options)
+    return options.json ? JSON.stringify(heard.at(-1), null, 2) : `${text}`
   })
 }
+
+const MODEL_SETTINGS = ['model', 'threads', 'embedder'] as const
 
 type Kind = 'experiments' | 'rollouts'
 

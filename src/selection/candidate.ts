@@ -28,6 +28,12 @@ export interface Candidate {
   readonly among: number
 }
 
+/** An edit of which nothing is known but what the reader would read; `among`: edits of the memory. */
+export function unread(edit: Edit, read: string, among = 1): Candidate {
+  const evidence = { similarity: null, nearness: null, name: null, earlier: false, logit: null, key: null }
+  return { edit, ...evidence, counter: false, outdone: false, among, read }
+}
+
 /** What speaks for an edit, by one part of a message; `read`: what the reader would read. */
 type Offer = Partial<Pick<Candidate, 'similarity' | 'nearness' | 'name' | 'earlier'>> & { readonly read: string }
 
@@ -63,8 +69,7 @@ export class Offers {
 
   #first(id: string, read: string): Candidate | undefined {
     const edit = this.#eligible(id)
-    const unknown = { similarity: null, nearness: null, name: null, earlier: false, logit: null, key: null }
-    return edit && { edit, ...unknown, counter: false, outdone: false, among: this.#among, read }
+    return edit && unread(edit, read, this.#among)
   }
 }
 

@@ -2,7 +2,7 @@ import type { Edit } from '../edit/edit.ts'
 import { normalized } from '../edit/words.ts'
 import type { SelectionQuery } from '../request.ts'
 import type { Considered } from '../trace.ts'
-import type { Candidate } from './candidate.ts'
+import { type Candidate, unread } from './candidate.ts'
 import { type Calibration, gate } from './gate.ts'
 import type { Retriever } from './retriever.ts'
 import { latest } from './sameness.ts'
@@ -103,7 +103,7 @@ async function drawnIn(
     some.map((edit) => [read, editText(edit)]),
     signal,
   )
-  const candidates = some.map((edit, i): Candidate => ({ ...UNNAMED, edit, read, logit: logits[i] ?? null }))
+  const candidates = some.map((edit, i): Candidate => ({ ...unread(edit, read), logit: logits[i] ?? null }))
   const sure = { ...calibration, threshold: Math.max(DRAWN_IN, calibration.threshold) }
   const { current, outdated } = await latest(query, candidates, sure, source, signal)
   const [best, ...others] = [...gate(current, sure), ...outdated]
@@ -114,14 +114,3 @@ async function drawnIn(
   const edit = best.reason === 'selected' ? some.find(({ id }) => id === best.id) : undefined
   return { link: edit && { edit, score: best.score * last.score, hop }, considered }
 }
-
-const UNNAMED = {
-  similarity: null,
-  nearness: null,
-  name: null,
-  earlier: false,
-  counter: false,
-  outdone: false,
-  among: 1,
-  key: null,
-} as const

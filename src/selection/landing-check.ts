@@ -11,8 +11,9 @@ import type { TextPair } from '../engine/engine.ts'
 import { overlap } from '../memory/log/landing.ts'
 import type { HeldEdit, LandingResult, VectorHit } from '../memory/memory.ts'
 import { product } from '../memory/vectors/hnsw-graph.ts'
+import { unread } from './candidate.ts'
 import { EVERYDAY } from './everyday.ts'
-import type { Calibration } from './gate.ts'
+import { type Calibration, score } from './gate.ts'
 import { NameIndex } from './names.ts'
 import { asksSame, rivals, samenessPairs } from './sameness.ts'
 import { editText } from './text.ts'
@@ -171,12 +172,12 @@ function ofSubject(one: Entry): Finding[] {
 }
 
 /** Whether the gate would let the edit through for this text, by the reader's log-odds and by whether the text names its subject. */
-function applying(edit: Edit, { bias, weights, threshold }: Calibration): (text: string, logit: number | undefined) => boolean {
+function applying(edit: Edit, calibration: Calibration): (text: string, logit: number | undefined) => boolean {
   const names = new NameIndex()
   names.add(edit)
   return (text, logit) => {
-    const named = names.find(text).some(({ kind }) => kind === 'exact' || kind === 'alias') ? weights.named : 0
-    return 1 / (1 + Math.exp(-(bias + named + weights.reader * (logit ?? -100)))) >= threshold
+    const name = names.find(text).find(({ kind }) => kind === 'exact' || kind === 'alias') ?? null
+    return score({ ...unread(edit, text), name, logit: logit ?? -100 }, calibration) >= calibration.threshold
   }
 }
 

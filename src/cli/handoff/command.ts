@@ -1,14 +1,7 @@
 import type { Command } from 'commander'
-import type { Config } from '../../config.ts'
-import type { Limits } from '../../gateway.ts'
-import { type Client, connect } from '../client/client.ts'
-import { bootWithModel, bootWithoutModel } from '../client/local.ts'
-import { configOf, withSettings } from '../options.ts'
-
-export interface Typed {
-  readonly tenant?: string
-  readonly json?: boolean
-}
+import type { Client } from '../client/client.ts'
+import { gatewayCommand, type Typed } from '../client/command.ts'
+import { type bootWithModel, bootWithoutModel } from '../client/local.ts'
 
 export type Action<O extends Typed> = (
   client: Client,
@@ -16,9 +9,7 @@ export type Action<O extends Typed> = (
   options: O,
 ) => Promise<{ readonly text: string; readonly value: unknown }>
 
-export type Add = typeof add
-
-/** A command that a gateway answers: one that runs, or one inside the command. */
+/** A command on hand-offs: `action` gives its words and what `--json` prints. */
 export function add<O extends Typed>(
   parent: Command,
   usage: string,
@@ -26,25 +17,14 @@ export function add<O extends Typed>(
   action: Action<O>,
   boot: typeof bootWithModel = bootWithoutModel,
 ): Command {
-  const command = parent
-    .command(usage)
-    .description(description)
-    .option('--tenant <name>', 'tenant whose edits are meant')
-    .option('--json', 'print JSON')
-  withSettings(command, 'url', 'port', 'dataDir', 'editsDir', 'logLevel')
-  if (boot === bootWithModel) withSettings(command, 'model', 'home', 'threads', 'gpu', 'embedder', 'engine', 'contextTokens')
-  return command.action(async () => {
-    const options = command.opts<O>()
-    const config: Config<Limits> = configOf(command)
-    const client = await connect(config, options.tenant === undefined ? {} : { tenant: options.tenant }, () => boot(config))
-    try {
-      const { text, value } = await action(client, command.args, options)
-      process.stdout.write(`${options.json ? JSON.stringify(value, null, 2) : text}\n`)
-    } finally {
-      await client.close()
-    }
+  const wish = { usage, description, of: 'edits', modelSettings: MODEL_SETTINGS, boot }
+  return gatewayCommand<O>(parent, wish, async (client, args, options) => {
+    const { text, value } = await action(client, args, options)
+    return options.json ? JSON.stringify(value, null, 2) : text
   })
 }
+
+const MODEL_SETTINGS = ['model', 'home', 'threads', 'gpu', 'embedder', 'engine', 'contextTokens'] as const
 
 /** `tag=T,batch=B`, or ids. */
 export function editsQuery(typed: string | undefined): Record<string, string> | string[] | undefined {

@@ -9,15 +9,16 @@ import type { Probe } from '../../evaluate/data/probe.ts'
 import { hparamsFiles, passes, readmeText, refuseOthers, requestOf, SCRIPT } from '../../handoff/exchange/easyedit-export.ts'
 import { count } from '../../terminal/table.ts'
 import { type Client, query } from '../client/client.ts'
+import type { Typed } from '../client/command.ts'
 import { bootWithModel } from '../client/local.ts'
 import type { WireEdit, WirePage } from '../client/wire.ts'
-import { type Add, editsQuery, type Typed } from './command.ts'
+import { add, editsQuery } from './command.ts'
 
 const PAGE = 1_000
 
 /** A fact, unless it says otherwise. */
 
-export function addEasyEditCommands(handoff: Command, add: Add): void {
+export function addEasyEditCommands(handoff: Command): void {
   add(handoff, 'export', 'the edits as requests, hyper-parameters and a script for EasyEdit', exportEdits)
     .option('--to <tool>', 'easyedit', 'easyedit')
     .requiredOption('--out <folder>', 'a folder that is not there yet')

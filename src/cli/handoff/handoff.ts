@@ -4,9 +4,10 @@ import { PalimpsestError } from '../../errors.ts'
 import type { Advice } from '../../handoff/advice.ts'
 import { type Job, METHODS, THRESHOLDS } from '../../handoff/job.ts'
 import { query } from '../client/client.ts'
+import type { Typed } from '../client/command.ts'
 import { bootWithModel } from '../client/local.ts'
 import { adviceText, handoffTable, handoffText } from '../text/handoff-text.ts'
-import { type Action, add, editsQuery, type Typed } from './command.ts'
+import { type Action, add, editsQuery } from './command.ts'
 import { addEasyEditCommands } from './easyedit.ts'
 import { addSetupCommand } from './setup.ts'
 import { follow, handoffPath } from './wait.ts'
@@ -35,7 +36,7 @@ export function addHandoffCommand(program: Command): void {
     .option('--replace', 'take the place of the adapter that is promoted now')
     .option('--ungated', 'answer every request through it, not only those that need an edit that it holds')
   add(handoff, 'rollback <id>', 'answer as before; its edits return to the prompt', rollback, bootWithModel)
-  addEasyEditCommands(handoff, add)
+  addEasyEditCommands(handoff)
 }
 
 const advise: Action<Typed & { when?: string; edits?: string }> = async (client, _args, { when, edits }) => {
