@@ -58,7 +58,7 @@ def main() -> None:
     reader = Reader(body, [int(i) for i in options.layers.split(",")])
     reader.load_state_dict(torch.load(options.state, map_location="cpu")["reader"], strict=False)
     pools = [p for f in options.files for p in trial_pools(f)]
-    near, _ = with_neighbours(pools, None, body)
+    near = with_neighbours(pools, body)
     for pool, orders in zip(pools, near, strict=True):
         pairs, where = [], []
         for n, (question, order) in enumerate(zip(pool.questions, orders, strict=True)):

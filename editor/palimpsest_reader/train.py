@@ -77,19 +77,17 @@ def tensors(rows, pad: int):
     return ids, torch.tensor([len(r) for r, _ in rows]), torch.tensor([float(y) for _, y in rows])
 
 
-def with_neighbours(pools: list[Pool], crowd: Pool | None, body) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """The edits nearest to each question of each pool, and those of `crowd`."""
-    texts = [t for p in pools for t in (*p.edits, *(q.text for q in p.questions))]
-    vectors = embed(body, texts)
-    out, beyond, at = [], [], 0
-    many = vectors[len(vectors) - len(crowd.questions) - len(crowd.edits) : len(vectors) - len(crowd.questions)] if crowd else vectors[:0]
-    for pool in pools:
-        edits = vectors[at : at + len(pool.edits)]
-        asked = vectors[at + len(pool.edits) : at + len(pool.edits) + len(pool.questions)]
-        at += len(pool.edits) + len(pool.questions)
-        out.append(nearest(asked, edits, NEAR))
-        beyond.append(nearest(asked, many, DRAWN_FROM) if crowd else out[-1])
-    return out, beyond
+def vectors_of(pools: list[Pool], body) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of each pool, the vectors of its edits and of its questions."""
+    vectors = embed(body, [t for p in pools for t in (*p.edits, *(q.text for q in p.questions))])
+    ends = np.cumsum([n for p in pools for n in (len(p.edits), len(p.questions))])
+    parts = np.split(vectors, ends[:-1])
+    return list(zip(parts[::2], parts[1::2], strict=True))
+
+
+def with_neighbours(pools: list[Pool], body) -> list[np.ndarray]:
+    """The edits nearest to each question of each pool."""
+    return [nearest(asked, edits, NEAR) for edits, asked in vectors_of(pools, body)]
 
 
 @torch.inference_mode()
@@ -183,13 +181,15 @@ def main() -> None:
     taught = [p for p in own if options.keep_all or not held_out(p)]
     kept = [p for p in own if held_out(p)]
     public = [public_pool(options.public, rng, options.counterfact)] if options.public else []
-    near, beyond = with_neighbours([*taught, *kept, *public], public[0] if public else None, body)
+    vectors = vectors_of([*taught, *kept, *public], body)
+    near = [nearest(asked, edits, NEAR) for edits, asked in vectors]
     say(f"{len(taught)} teams taught, {len(kept)} held out, {sum(len(p.questions) for p in [*taught, *public])} questions")
     pairs: list[Pair] = []
     for pool, orders in zip(public, near[len(taught) + len(kept) :], strict=True):
         pairs += pairs_of(pool, orders, rng, options.spare, options.public_share)
-        for team, further in zip(taught, beyond, strict=False):
-            pairs += crowd_pairs(team.questions, further, pool, options.crowd, rng)
+        many, _ = vectors[-1]
+        for team, (_, asked) in zip(taught, vectors, strict=False):
+            pairs += crowd_pairs(team.questions, nearest(asked, many, DRAWN_FROM), pool, options.crowd, rng)
     start = torch.load(options.start, map_location="cpu") if options.start else {}
     known = set(start.get("teams", []))
     for _ in range(options.repeat):
