@@ -1,10 +1,10 @@
-import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { constants, createReadStream, existsSync, readdirSync, readFileSync } from 'node:fs'
 import { copyFile, cp, lstat, mkdir, mkdtemp, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, isAbsolute, join, normalize, relative, resolve } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import Database from 'better-sqlite3'
+import * as tar from 'tar'
 import { z } from 'zod'
 import { writeDurably } from '../adapters/record.ts'
 import { PalimpsestError } from '../errors.ts'
@@ -69,8 +69,8 @@ export async function createSnapshot({
       files: await Promise.all(filesUnder(staging).map((path) => entryOf(staging, path))),
     }
     await writeDurably(join(staging, MANIFEST), `${JSON.stringify(made, null, 2)}\n`)
-    if (isTar(to)) await tar(['-cf', `${staging}.tar`, '-C', staging, '.'], () => rename(`${staging}.tar`, to))
-    else await rename(staging, to)
+    if (isTar(to)) await tar.create({ file: `${staging}.tar`, cwd: staging }, ['.'])
+    await rename(isTar(to) ? `${staging}.tar` : staging, to)
     return made
   } catch (cause) {
     throw failed('Taking the snapshot', cause)
@@ -99,7 +99,9 @@ export async function restoreSnapshot(from: string, dataDir: string, now: () => 
     const folder = isTar(from) ? join(staging, 'unpacked') : from
     if (isTar(from)) {
       await mkdir(folder)
-      await tar(['-xf', resolve(from), '-C', folder], async () => {})
+      await tar.extract({ file: from, cwd: folder, strict: true }).catch((error: Error) => {
+        throw broken(`${from} does not unpack: ${error.message}`)
+      })
     }
     const read = await verify(folder)
     const fresh = join(staging, DATA)
@@ -153,22 +155,22 @@ function readManifest(folder: string): Manifest | null {
 async function verify(folder: string): Promise<Manifest> {
   const read = readManifest(folder)
   if (read === null) throw broken(`${folder} has no ${MANIFEST} of a snapshot that this version reads`)
-  for (const { path, bytes, sha256 } of read.files) {
-    const file = join(folder, path)
-    if (isAbsolute(path) || normalize(path).startsWith('..')) throw broken(`it names '${path}', which lies outside of it`)
-    const found = await lstat(file).catch(() => null)
-    if (found === null || !found.isFile()) throw broken(`${path} is missing`)
-    const sum = found.size === bytes ? await sha256Of(file) : null
-    if (sum !== sha256)
-      throw broken(
-        `${path} is not as it was: expected ${bytes} bytes with sha256 ${sha256.slice(0, 12)}…, got ${found.size} bytes${sum === null ? '' : ` with ${sum.slice(0, 12)}…`}`,
-      )
-  }
+  for (const entry of read.files) await verifyFile(folder, entry)
   const known = new Set(read.files.map(({ path }) => path))
   const stray = filesUnder(folder).find((path) => path !== MANIFEST && !known.has(path))
   if (stray !== undefined) throw broken(`it holds ${stray}, which its manifest does not name`)
   if (!known.has(join(DATA, DATABASE))) throw broken('it holds no memory')
   return read
+}
+
+async function verifyFile(folder: string, { path, bytes, sha256 }: Manifest['files'][number]): Promise<void> {
+  if (isAbsolute(path) || normalize(path).startsWith('..')) throw broken(`it names '${path}', which lies outside of it`)
+  const file = join(folder, path)
+  const found = await lstat(file).catch(() => null)
+  if (found === null || !found.isFile()) throw broken(`${path} is missing`)
+  if (found.size !== bytes) throw broken(`${path} is not as it was: expected ${bytes} bytes, got ${found.size}`)
+  const sum = await sha256Of(file)
+  if (sum !== sha256) throw broken(`${path} is not as it was: expected sha256 ${sha256.slice(0, 12)}…, got ${sum.slice(0, 12)}…`)
 }
 
 function checkDatabase(path: string): void {
@@ -227,20 +229,6 @@ async function sha256Of(file: string): Promise<string> {
 
 export function isTar(path: string): boolean {
   return /\.tar$/i.test(path)
-}
-
-/** The system's `tar`. */
-async function tar(args: readonly string[], then: () => Promise<void>): Promise<void> {
-  await new Promise<void>((done, fail) => {
-    const child = spawn('tar', args, { stdio: ['ignore', 'ignore', 'pipe'] })
-    let said = ''
-    child.stderr.on('data', (chunk: Buffer) => {
-      said = (said + chunk.toString()).slice(-500)
-    })
-    child.once('error', (error) => fail(new Error(`tar does not run: ${error.message}`)))
-    child.once('close', (code) => (code === 0 ? done() : fail(broken(`tar ended with ${code}: ${said.trim()}`))))
-  })
-  await then()
 }
 
 function broken(why: string): PalimpsestError {

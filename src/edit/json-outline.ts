@@ -21,50 +21,93 @@ const EXPECTED: Readonly<Record<Want, string>> = {
   end: 'nothing more',
 }
 
-export function outline(text: string): Outline {
-  const cursor = { at: 0, from: 0 }
-  const open: Token[] = []
-  let elements: number[] = []
-  let recordDepth = Number.NaN // how many brackets are open around a record
-  let want: Want = 'value'
-  let fresh = false // a bracket was just opened: it may close at once
-  let root = 0
+/** What is known between two tokens. */
+interface Walk {
+  /** Ends of the last token. */
+  at: number
+  from: number
+  readonly open: ('[' | '{')[]
+  want: Want
+  /** A bracket was just opened: it may close at once. */
+  fresh: boolean
+  root: number
+  elements: number[]
+  /** How many brackets are open around a record; null outside of the list of records. */
+  recordDepth: number | null
+}
 
+export function outline(text: string): Outline {
+  const walk: Walk = { at: 0, from: 0, open: [], want: 'value', fresh: false, root: 0, elements: [], recordDepth: null }
   for (;;) {
-    const token = nextToken(text, cursor)
-    const inside = open.at(-1)
-    const closes = (token === ']' && inside === '[' && want !== 'colon') || (token === '}' && inside === '{' && want !== 'colon')
+    const token = nextToken(text, walk)
+    const { root, elements, want, from } = walk
     if (want === 'end' && token === 'end') return { root, elements }
-    if (closes && (want === 'next' || fresh)) {
-      open.pop()
-      if (open.length < recordDepth) recordDepth = Number.NaN
-      want = open.length === 0 ? 'end' : 'next'
-      fresh = false
-    } else if (want === 'value' && (token === '[' || token === '{' || token === 'text' || token === 'scalar')) {
-      if (open.length === 0) root = cursor.from
-      if (open.length === recordDepth) elements.push(cursor.from)
-      fresh = token === '[' || token === '{'
-      if (fresh) open.push(token)
-      if (token === '[' && open.length === 1) recordDepth = 1
-      want = token === '[' ? 'value' : token === '{' ? 'key' : open.length === 0 ? 'end' : 'next'
-    } else if (want === 'key' && token === 'text') {
-      const isEdits = open.length === 1 && text.slice(cursor.from, cursor.at) === '"edits"'
-      if (isEdits) [recordDepth, elements] = [2, []]
-      else if (open.length === 1) recordDepth = Number.NaN
-      want = 'colon'
-      fresh = false
-    } else if (want === 'colon' && token === ':') {
-      want = 'value'
-    } else if (want === 'next' && token === ',') {
-      want = inside === '[' ? 'value' : 'key'
-    } else {
-      return {
-        root,
-        elements,
-        fault: { at: cursor.from, expected: token === 'broken' ? 'a text that ends and escapes that exist' : EXPECTED[want] },
-      }
-    }
+    if (take(walk, token, text)) continue
+    const expected = token === 'broken' ? 'a text that ends and escapes that exist' : EXPECTED[want]
+    return { root, elements, fault: { at: from, expected } }
   }
+}
+
+/** False where the token can't stand. */
+function take(walk: Walk, token: Token, text: string): boolean {
+  if (closes(walk, token)) return close(walk)
+  switch (walk.want) {
+    case 'value':
+      return takeValue(walk, token)
+    case 'key':
+      return takeKey(walk, token, text)
+    case 'colon':
+      walk.want = 'value'
+      return token === ':'
+    case 'next':
+      walk.want = walk.open.at(-1) === '[' ? 'value' : 'key'
+      return token === ','
+    case 'end':
+      return false
+    default:
+      return walk.want satisfies never
+  }
+}
+
+function closes({ open, want, fresh }: Walk, token: Token): boolean {
+  const opening = token === ']' ? '[' : token === '}' ? '{' : undefined
+  return opening !== undefined && open.at(-1) === opening && (want === 'next' || (fresh && want !== 'colon'))
+}
+
+function close(walk: Walk): true {
+  walk.open.pop()
+  if (walk.recordDepth !== null && walk.open.length < walk.recordDepth) walk.recordDepth = null
+  walk.want = after(walk)
+  walk.fresh = false
+  return true
+}
+
+function after({ open }: Walk): Want {
+  return open.length === 0 ? 'end' : 'next'
+}
+
+function takeValue(walk: Walk, token: Token): boolean {
+  const opens = token === '[' || token === '{'
+  if (!opens && token !== 'text' && token !== 'scalar') return false
+  if (walk.open.length === 0) walk.root = walk.from
+  if (walk.open.length === walk.recordDepth) walk.elements.push(walk.from)
+  walk.fresh = opens
+  if (opens) walk.open.push(token)
+  if (token === '[' && walk.open.length === 1) walk.recordDepth = 1
+  walk.want = token === '[' ? 'value' : token === '{' ? 'key' : after(walk)
+  return true
+}
+
+function takeKey(walk: Walk, token: Token, text: string): boolean {
+  if (token !== 'text') return false
+  if (walk.open.length === 1) {
+    const isEdits = text.slice(walk.from, walk.at) === '"edits"'
+    walk.recordDepth = isEdits ? 2 : null
+    if (isEdits) walk.elements = []
+  }
+  walk.want = 'colon'
+  walk.fresh = false
+  return true
 }
 
 type Token = '{' | '}' | '[' | ']' | ':' | ',' | 'text' | 'scalar' | 'broken' | 'unknown' | 'end'

@@ -134,7 +134,7 @@ class ScriptedEngine implements Engine {
     if (last !== null) yield last
     const ended = answer.stopped || wanted.length === tokens.length
     return {
-      reason: !ended ? 'length' : answer.calls > 0 ? 'tool_calls' : 'stop',
+      reason: answer.finish(ended ? 'stop' : 'length'),
       promptTokens: trace.promptTokens,
       completionTokens,
       cachedTokens: trace.tokensCached,

@@ -246,15 +246,12 @@ export class ChatEngine implements Engine {
           break
         }
         written.push(token)
-        evaluating = [token]
         const bytes = bytesOf(token)
-        const seen = slot.watch.top === null ? undefined : logprobOf(token, slot.watch.seen, this.#textOf)
-        const piece = answer.push(bytes, seen)
+        const piece = answer.push(bytes, this.#logprob(slot, token))
         if (piece !== null) yield piece
         this.#check(signal)
-        if (constraint?.waits && answer.inCall) evaluating = await this.#begin(constraint, answer, token, bytes)
-        if (answer.stopped) reason = 'stop'
-        else if (written.length >= limit) reason = 'length'
+        evaluating = constraint?.waits && answer.inCall ? await this.#begin(constraint, answer, token, bytes) : [token]
+        reason = answer.stopped ? 'stop' : written.length >= limit ? 'length' : null
       }
     } finally {
       slot.watch.top = null
@@ -262,13 +259,16 @@ export class ChatEngine implements Engine {
     }
     const rest = answer.end()
     if (rest !== null) yield rest
-    if (reason === 'stop' && answer.calls > 0) reason = 'tool_calls'
     return {
-      reason,
+      reason: answer.finish(reason),
       promptTokens: trace.promptTokens,
       completionTokens: written.length,
       cachedTokens: trace.tokensCached,
     }
+  }
+
+  #logprob({ watch }: ChatSlot, token: number) {
+    return watch.top === null ? undefined : logprobOf(token, watch.seen, this.#textOf)
   }
 
   /** The answer is held to a grammar from the beginning of a call on: what `token` brought beyond is taken back. Returns what to evaluate. */

@@ -199,9 +199,8 @@ export class ServedEngine implements Engine {
     try {
       while (reason === null) {
         const stage = completionTokens === 0 ? 'prefill' : 'decode'
-        const { value: event, done } = await trace.time(stage, () => stretch.events.next())
+        const event = await trace.time(stage, () => nextEvent(stretch.events))
         signal.throwIfAborted()
-        if (done) throw serverFailed('the answer broke off')
         if (event.kind === 'progress') {
           if (before === 0) trace.tokensCached = event.cached
           continue
@@ -221,8 +220,8 @@ export class ServedEngine implements Engine {
           later = false
           written = written.slice(0, written.length - answer.dropHead())
           before = completionTokens
-          const held = answer.bare === null ? grammar.afterTag : grammar.afterHead(answer.bare)
           await stretch.end()
+          const held = answer.bare === null ? grammar.afterTag : grammar.afterHead(answer.bare)
           stretch = this.#ask(slot, job, [...tokens, ...this.#spoken(written)], held, signal, true)
         }
       }
@@ -231,8 +230,7 @@ export class ServedEngine implements Engine {
     }
     const rest = answer.end()
     if (rest !== null) yield rest
-    if (reason === 'stop' && answer.calls > 0) reason = 'tool_calls'
-    return { reason, promptTokens: tokens.length, completionTokens, cachedTokens: trace.tokensCached }
+    return { reason: answer.finish(reason), promptTokens: tokens.length, completionTokens, cachedTokens: trace.tokensCached }
   }
 
   /** Events of an answer that goes on from `tokens`. Closing the connection is how the server is told to stop. */
@@ -280,12 +278,15 @@ export class ServedEngine implements Engine {
         }
         return
       } catch (cause) {
-        if (signal.aborted) throw this.#closing.signal.aborted ? shuttingDown() : signal.reason
         truncate(slot, 0)
-        if (cause instanceof PalimpsestError) throw cause
-        if (begun || tries === TRIES) throw serverFailed('its server ended', cause)
+        if (signal.aborted || cause instanceof PalimpsestError || begun || tries === TRIES) throw this.#failure(cause, signal)
       }
     }
+  }
+
+  #failure(cause: unknown, signal: AbortSignal): unknown {
+    if (signal.aborted) return this.#closing.signal.aborted ? shuttingDown() : signal.reason
+    return cause instanceof PalimpsestError ? cause : serverFailed('its server ended', cause)
   }
 
   /** A client that left is only noticed at the next token, or piece of a prompt: wait until the server works on nothing. */
@@ -352,6 +353,12 @@ export class ServedEngine implements Engine {
   #pieces(prompt: Prompt): FormatPiece[] {
     return format(this.#parts.family, prompt.messages, this.#parts.defaultSystem, prompt.tools)
   }
+}
+
+async function nextEvent(events: AsyncGenerator<CompletionEvent, void>): Promise<CompletionEvent> {
+  const { value, done } = await events.next()
+  if (done) throw serverFailed('the answer broke off')
+  return value
 }
 
 /** What llama-server does otherwise, or not at all. */

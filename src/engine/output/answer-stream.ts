@@ -1,4 +1,4 @@
-import type { CallPiece, Piece, TokenLogprob } from '../engine.ts'
+import type { CallPiece, Finish, Piece, TokenLogprob } from '../engine.ts'
 import { TextStream } from './text-stream.ts'
 import { ToolStream } from './tool-call-parser.ts'
 
@@ -42,9 +42,9 @@ export class AnswerStream {
     return this.#tools?.bare ?? null
   }
 
-  /** Calls told. */
-  get calls(): number {
-    return this.#calls
+  /** An answer that stops by itself and holds calls ends for their sake. */
+  finish(reason: Finish['reason']): Finish['reason'] {
+    return reason === 'stop' && this.#calls > 0 ? 'tool_calls' : reason
   }
 
   /** Forget what was read of a call after its beginning; returns how many bytes that was. */
@@ -79,10 +79,15 @@ export class AnswerStream {
 
   #made(text: string, calls: readonly CallPiece[], last: boolean): Piece | null {
     // Log probabilities are of the text: tokens of calls have none.
-    const tokens = this.calls > 0 || this.inCall ? this.#tokens.drop() : this.#tokens.take(text, last, this.stopped)
-    if (text === '' && calls.length === 0 && tokens.length === 0) return null
-    return { text, ...(calls.length > 0 && { calls }), ...(tokens.length > 0 && { tokens }) }
+    const tokens = this.#calls > 0 || this.inCall ? this.#tokens.drop() : this.#tokens.take(text, last, this.stopped)
+    return pieceOf(text, calls, tokens)
   }
+}
+
+/** null: there is nothing to be shown. */
+export function pieceOf(text: string, calls: readonly CallPiece[], tokens: readonly TokenLogprob[]): Piece | null {
+  if (text === '' && calls.length === 0 && tokens.length === 0) return null
+  return { text, ...(calls.length > 0 && { calls }), ...(tokens.length > 0 && { tokens }) }
 }
 
 /** Tokens whose text has not been shown in full. */

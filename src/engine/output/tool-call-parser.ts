@@ -225,27 +225,32 @@ class JsonEnd {
   /** Where in `text` the value ends; -1: not yet. */
   find(text: string): number {
     for (let at = 0; at < text.length; at++) {
-      const char = text[at]
-      if (this.#inString) {
-        if (this.#escaped) this.#escaped = false
-        else if (char === '\\') this.#escaped = true
-        else if (char === '"') {
-          this.#inString = false
-          if (this.#depth === 0) return at + 1
-        }
-        continue
-      }
-      if (char === '"') this.#inString = this.#begun = true
-      else if (char === '{' || char === '[') {
-        this.#depth++
-        this.#begun = true
-      } else if (char === '}' || char === ']') {
-        if (this.#depth === 0) return at
-        this.#depth--
-        if (this.#depth === 0) return at + 1
-      } else if (this.#depth === 0 && this.#begun && (char === ',' || /\s/.test(char ?? ''))) return at
-      else if (!/\s/.test(char ?? '')) this.#begun = true
+      const end = this.#inString ? this.#string(text.charAt(at)) : this.#outside(text.charAt(at))
+      if (end !== null) return at + end
     }
     return -1
+  }
+
+  /** 1: the value ends with this character; null: it goes on. */
+  #string(char: string): 1 | null {
+    if (this.#escaped) this.#escaped = false
+    else if (char === '\\') this.#escaped = true
+    else if (char === '"') {
+      this.#inString = false
+      return this.#depth === 0 ? 1 : null
+    }
+    return null
+  }
+
+  /** 0: the value ended before this character; 1: it ends with it; null: it goes on. */
+  #outside(char: string): 0 | 1 | null {
+    const space = /\s/.test(char)
+    if (this.#depth === 0 && (char === '}' || char === ']')) return 0
+    if (this.#depth === 0 && this.#begun && (char === ',' || space)) return 0
+    if (char === '{' || char === '[') this.#depth++
+    if (char === '}' || char === ']') return --this.#depth === 0 ? 1 : null
+    this.#inString = char === '"'
+    this.#begun ||= !space
+    return null
   }
 }

@@ -1,6 +1,7 @@
 import type { Sampling } from '../../request.ts'
 import type { Trace } from '../../trace.ts'
 import type { Backend, Engine, Finish, Inspection, Load, ModelInfo, Piece, Prompt } from '../engine.ts'
+import { pieceOf } from '../output/answer-stream.ts'
 import { TextStream } from '../output/text-stream.ts'
 import { SlotQueue, shuttingDown } from '../scheduling/slot-queue.ts'
 import { Fleet } from './balancer.ts'
@@ -107,10 +108,12 @@ class UpstreamEngine implements Engine {
       const shown = text.push(Buffer.from(chunk.text))
       shownChars += shown.length
       if (shown !== '' || chunk.calls.length > 0) parts++
-      const calls = chunk.calls.map((piece) => places.place(piece))
-      const { tokens } = chunk
-      if (shown !== '' || calls.length > 0 || tokens.length > 0)
-        yield { text: shown, ...(calls.length > 0 && { calls }), ...(tokens.length > 0 && { tokens }) }
+      const piece = pieceOf(
+        shown,
+        chunk.calls.map((call) => places.place(call)),
+        chunk.tokens,
+      )
+      if (piece !== null) yield piece
       reason = chunk.reason ?? reason
       usage = chunk.usage ?? usage
     }

@@ -1,42 +1,29 @@
-/** Longest line taken from a server, in characters; a longer one is a fault of the server. */
-const LINE_CHARS = 1_048_576
-/** … and all lines of one event together. */
-const EVENT_CHARS = 4 * LINE_CHARS
+import { createParser, type ParseError } from 'eventsource-parser'
+
+/** Longest event taken from a server, in characters, an unfinished line included; a longer one is a fault of the server. */
+const EVENT_CHARS = 4 * 1_048_576
 
 /**
- * The `data` of each event in a server-sent event stream (WHATWG HTML, section 9.2.6), however its bytes are cut up: LF, CR or CRLF,
- * comments and other fields skipped, several data lines joined by a newline. An event the stream breaks off in is given too.
+ * The `data` of each event in a server-sent event stream (WHATWG HTML, section 9.2.6), however its bytes are cut up.
+ * An event that the stream breaks off in is given too. Throws ParseError above EVENT_CHARS.
  */
 export async function* eventData(bytes: AsyncIterable<Uint8Array>): AsyncGenerator<string, void> {
-  let data: string[] = []
-  let chars = 0
-  for await (const line of lines(bytes)) {
-    if (line === '' && data.length > 0) {
-      yield data.join('\n')
-      data = []
-      chars = 0
-    }
-    if (line === 'data') data.push('')
-    else if (line.startsWith('data:')) data.push(line.slice(line[5] === ' ' ? 6 : 5))
-    else continue
-    chars += line.length
-    if (chars > EVENT_CHARS) throw new Error(`an event of more than ${EVENT_CHARS} characters`)
-  }
-  if (data.length > 0) yield data.join('\n')
-}
-
-async function* lines(bytes: AsyncIterable<Uint8Array>): AsyncGenerator<string, void> {
   const decoder = new TextDecoder()
-  let rest = ''
-  for await (const chunk of bytes) {
-    rest += decoder.decode(chunk, { stream: true })
-    // A CR at the very end may be half of a CRLF.
-    const open = rest.endsWith('\r') ? '\r' : ''
-    const cut = rest.slice(0, rest.length - open.length).split(/\r\n|\n|\r/)
-    rest = (cut.pop() ?? '') + open
-    if (rest.length > LINE_CHARS) throw new Error(`a line of more than ${LINE_CHARS} characters`)
-    yield* cut
+  const events: string[] = []
+  let fault: ParseError | undefined
+  const parser = createParser({
+    maxBufferSize: EVENT_CHARS,
+    onEvent: ({ data }) => void events.push(data),
+    // Unknown fields are skipped, as the specification says.
+    onError: (error) => {
+      if (error.type === 'max-buffer-size-exceeded') fault = error
+    },
+  })
+  const feed = (text: string): string[] => {
+    parser.feed(text)
+    if (fault !== undefined) throw fault
+    return events.splice(0)
   }
-  rest += decoder.decode()
-  if (rest !== '') yield* rest.split(/\r\n|\n|\r/)
+  for await (const chunk of bytes) yield* feed(decoder.decode(chunk, { stream: true }))
+  yield* feed(`${decoder.decode()}\n\n`)
 }

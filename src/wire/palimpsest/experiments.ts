@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { PalimpsestError } from '../../errors.ts'
+import { type ErrorCode, PalimpsestError } from '../../errors.ts'
 import {
   type Experiment,
   type Guardrail,
@@ -122,60 +122,46 @@ export function readExperiment(body: unknown, limits: Limits, ofTenant: string, 
 
 type WireArm = NonNullable<z.output<ReturnType<typeof experimentBody>>['arms']>[number]
 
-function toArm(arm: WireArm, at: number, { templates, models, adapters }: ServedNow) {
-  const param = (field: string) => `arms[${at}].${field}`
-  const { name, weight = 1, template, model, threshold, adapter } = arm
-  if (template !== undefined && !templates.includes(template))
-    throw new PalimpsestError(
-      'template_not_found',
-      `There is no template '${template.slice(0, 64)}'. Templates loaded: ${templates.join(', ')}.`,
-      {
-        param: param('template'),
-      },
-    )
-  if (model !== undefined && !models.includes(model))
-    throw new PalimpsestError(
-      'model_not_found',
-      `The model \`${model.slice(0, 64)}\` is not served here. Served: ${models.join(', ')}.`,
-      {
-        param: param('model'),
-      },
-    )
-  if (adapter !== undefined && !adapters.includes(adapter))
-    throw new PalimpsestError(
-      'adapter_not_found',
-      `There is no adapter '${adapter.slice(0, 64)}'. Registered: ${adapters.join(', ') || 'none'}.`,
-      { param: param('adapter') },
-    )
+function toArm(arm: WireArm, at: number, served: ServedNow) {
+  const fault = (code: ErrorCode, message: string, field: string) =>
+    new PalimpsestError(code, message, { param: `arms[${at}].${field}` })
+  const known = (code: ErrorCode, field: 'template' | 'model' | 'adapter', names: readonly string[]) => {
+    const name = arm[field]
+    if (name === undefined || names.includes(name)) return
+    throw fault(code, `There is no ${field} '${name.slice(0, 64)}'. There are: ${names.join(', ') || 'none'}.`, field)
+  }
+  known('template_not_found', 'template', served.templates)
+  known('model_not_found', 'model', served.models)
+  known('adapter_not_found', 'adapter', served.adapters)
+  const { name, weight = 1, model, adapter } = arm
   const edited = arm.edits !== 'off'
-  const changes = [template, threshold, arm.tags, arm.without_batches].some((value) => value !== undefined)
+  const changes = [arm.template, arm.threshold, arm.tags, arm.without_batches].some((value) => value !== undefined)
   if (adapter !== undefined && (changes || !edited || model !== undefined))
-    throw new PalimpsestError(
+    throw fault(
       'invalid_value',
       `Arm '${name}' has \`adapter\`, which comes with the edits that it does not hold: leave edits, template, tags, threshold, without_batches and model away.`,
-      { param: param('adapter') },
+      'adapter',
     )
   if ((!edited || model !== undefined) && changes)
-    throw new PalimpsestError(
+    throw fault(
       'invalid_value',
       `Arm '${name}' has \`${model === undefined ? 'edits: off' : 'model'}\`, so template, tags, threshold and without_batches have nothing to act on: leave them away.`,
-      { param: param('edits') },
+      'edits',
     )
-  const serves: Serves =
-    adapter !== undefined
-      ? { kind: 'adapter', adapter }
-      : model !== undefined
-        ? { kind: 'model', model, edited }
-        : edited
-          ? {
-              kind: 'edited',
-              tags: arm.tags ?? [],
-              withoutBatches: arm.without_batches ?? [],
-              ...(template !== undefined && { template }),
-              ...(threshold !== undefined && { threshold }),
-            }
-          : { kind: 'base' }
-  return { name, weight, serves }
+  return { name, weight, serves: servesOf(arm, edited) }
+}
+
+function servesOf({ adapter, model, template, threshold, tags = [], without_batches = [] }: WireArm, edited: boolean): Serves {
+  if (adapter !== undefined) return { kind: 'adapter', adapter }
+  if (model !== undefined) return { kind: 'model', model, edited }
+  if (!edited) return { kind: 'base' }
+  return {
+    kind: 'edited',
+    tags,
+    withoutBatches: without_batches,
+    ...(template !== undefined && { template }),
+    ...(threshold !== undefined && { threshold }),
+  }
 }
 
 function toGuardrails(fields: z.output<typeof guardrails>): Guardrail[] {

@@ -56,27 +56,26 @@ export function Traffic({ trial, onSent }) {
     tell(true)
     const { model } = await json('/health').catch(() => ({ model: { name: '' } }))
     const run = Date.now().toString(36)
+    const one = async (/** @type {number} */ at) => {
+      const user = `made-up-${run}-${(at % users) + 1}`
+      const prompt = prompts[at % prompts.length] ?? ''
+      const { headers, body } = requestOf(trial, trial.audience.models[0] ?? model.name, prompt, user)
+      try {
+        const answer = await json('/v1/chat/completions', { headers, body, signal: controller.signal })
+        const shown = { id: answer.id, prompt, user, text: answer.choices[0].message.content }
+        setAnswers((all) => [{ ...shown, experiment: answer.palimpsest?.experiment }, ...all].slice(0, SHOWN))
+      } catch (thrown) {
+        if (controller.signal.aborted) return
+        failed++
+        setError(thrown)
+        // A gateway that refuses everything is not to be asked two thousand times.
+        if (failed >= 10 && failed > done / 2) controller.abort()
+      }
+    }
     const work = async () => {
       while (next < total && !controller.signal.aborted) {
-        const at = next++
-        const user = `made-up-${run}-${(at % users) + 1}`
-        const prompt = prompts[at % prompts.length] ?? ''
-        const { headers, body } = requestOf(trial, trial.audience.models[0] ?? model.name, prompt, user)
-        try {
-          const answer = await json('/v1/chat/completions', { headers, body, signal: controller.signal })
-          setAnswers((all) =>
-            [
-              { id: answer.id, prompt, user, text: answer.choices[0].message.content, experiment: answer.palimpsest?.experiment },
-              ...all,
-            ].slice(0, SHOWN),
-          )
-        } catch (thrown) {
-          if (controller.signal.aborted) break
-          failed++
-          setError(thrown)
-          // A gateway that refuses everything is not to be asked two thousand times.
-          if (failed >= 10 && failed > done / 2) controller.abort()
-        }
+        await one(next++)
+        if (controller.signal.aborted) break
         done++
         tell(true)
       }
