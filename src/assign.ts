@@ -22,7 +22,7 @@ export async function assign(
   signal: AbortSignal,
   kept?: Kept,
 ): Promise<Assigned> {
-  const select = selector(gateway, meter, signal)
+  const select = selectOnce(gateway, meter, signal)
   const allocator = gateway.experiments?.allocator
   for (const contest of allocator?.contests(asked, kept) ?? []) {
     // One after another: what the first finds is known to the others, where they differ in a threshold only.
@@ -40,7 +40,7 @@ export async function assign(
 }
 
 /** Selection, run once for arms that select alike. */
-function selector(gateway: Gateway, meter: Meter, signal: AbortSignal) {
+export function selectOnce(gateway: Gateway, meter: Meter, signal: AbortSignal) {
   const known = new Map<string, Promise<Selection>>()
   return (request: ChatRequest): Promise<Selection> => {
     const { tags, threshold, withoutBatches = [], model } = request

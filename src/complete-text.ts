@@ -3,8 +3,7 @@ import type { Engine, Finish, Piece } from './engine/engine.ts'
 import { PalimpsestError } from './errors.ts'
 import { type Done, observed } from './experiment/ledger/outcome.ts'
 import { type Gateway, holdEngine } from './gateway.ts'
-import { loraOf, noted } from './pipeline.ts'
-import { planOf, write } from './plan.ts'
+import { loraOf, noted, prepare } from './pipeline.ts'
 import type { ChatRequest, Message, TextRequest } from './request.ts'
 import type { Trace } from './trace.ts'
 
@@ -44,11 +43,8 @@ async function* complete(
   const kept = { model: asked.model, template: asked.template ?? TEXT_TEMPLATE }
   const { request, selection, experiment, done } = await assign(asked, gateway, trace, signal, kept)
   trace.assigned(request.arm, experiment, selection)
-  const plan = planOf(request, selection, gateway)
-  trace.planned(plan)
   const count = (messages: readonly Message[]) => engine.tokenize(messages[0]?.content ?? '').length
-  const written = await trace.time('render', () => write(request, plan, gateway, model, count))
-  trace.written(written)
+  const { plan, written } = await prepare(request, selection, gateway, model, count, trace)
   const whole = written.messages[0]?.content ?? text
   if (!whole.endsWith(text))
     throw new PalimpsestError(

@@ -1,11 +1,11 @@
 import type { Adapter } from './adapters/registry.ts'
 import { assign } from './assign.ts'
-import type { Engine, Finish, Inspection, Piece, Prompt } from './engine/engine.ts'
+import type { Engine, Finish, Inspection, ModelInfo, Piece, Prompt } from './engine/engine.ts'
 import { observed } from './experiment/ledger/outcome.ts'
 import { type Gateway, holdEngine } from './gateway.ts'
-import { planOf, write } from './plan.ts'
-import type { ChatRequest, Message } from './request.ts'
-import { select } from './selection/select.ts'
+import { type Count, type Plan, planOf, type Written, write } from './plan.ts'
+import type { ChatRequest } from './request.ts'
+import { type Selection, select } from './selection/select.ts'
 import type { Trace, TurnTrace } from './trace.ts'
 
 /**
@@ -21,18 +21,42 @@ export async function* answer(
 ): AsyncGenerator<Piece, Finish> {
   const { request, selection, experiment, done } = await assign(asked, gateway, trace, signal)
   trace.assigned(request.arm, experiment, selection)
+  const pieces = generate(request, selection, gateway, trace, signal)
+  return yield* done === undefined ? pieces : observed(pieces, done, signal)
+}
+
+/** The way from the selection on; a replay begins here, with the selection that it has. */
+export async function* generate(
+  request: ChatRequest,
+  selection: Selection,
+  gateway: Gateway,
+  trace: Trace,
+  signal: AbortSignal,
+): AsyncGenerator<Piece, Finish> {
   const { engine, release } = await trace.time('queue', () => holdEngine(request.model, gateway, signal))
   try {
-    const plan = planOf(request, selection, gateway)
-    trace.planned(plan)
-    const written = await trace.time('render', () => write(request, plan, gateway, engine.model, counterOf(request, engine)))
-    trace.written(written)
+    const { plan, written } = await prepare(request, selection, gateway, engine.model, counterOf(request, engine), trace)
     const prompt = { ...promptOf(request, written.messages), ...loraOf(plan.adapter, gateway) }
-    const pieces = noted(engine.generate(prompt, request.sampling, trace, signal), trace)
-    return yield* done === undefined ? pieces : observed(pieces, done, signal)
+    return yield* noted(engine.generate(prompt, request.sampling, trace, signal), trace)
   } finally {
     release()
   }
+}
+
+/** Plans what the prompt states and writes it. */
+export async function prepare(
+  request: ChatRequest,
+  selection: Selection,
+  gateway: Gateway,
+  model: ModelInfo,
+  count: Count,
+  trace: Trace,
+): Promise<{ readonly plan: Plan; readonly written: Written }> {
+  const plan = planOf(request, selection, gateway)
+  trace.planned(plan)
+  const written = await trace.time('render', () => write(request, plan, gateway, model, count))
+  trace.written(written)
+  return { plan, written }
 }
 
 /** The adapter's weights as the engine takes them. */
@@ -40,11 +64,11 @@ export function loraOf(adapter: Adapter | undefined, { adapters }: Gateway): Pic
   return adapter === undefined || adapters === undefined ? {} : { lora: adapters.lora(adapter) }
 }
 
-function counterOf(request: ChatRequest, engine: Engine) {
-  return (messages: readonly Message[]) => engine.countTokens(promptOf(request, messages))
+export function counterOf(request: ChatRequest, engine: Engine): Count {
+  return (messages) => engine.countTokens(promptOf(request, messages))
 }
 
-function promptOf({ tools }: ChatRequest, messages: Prompt['messages']): Prompt {
+export function promptOf({ tools }: ChatRequest, messages: Prompt['messages']): Prompt {
   return tools === undefined ? { messages } : { messages, tools }
 }
 
@@ -88,10 +112,8 @@ export async function explain(asked: ChatRequest, gateway: Gateway, trace: Trace
     const selection = await select(request, gateway, trace, signal)
     trace.assigned(request.arm, null, selection)
     // What the edited arm would be shown, also where the base is asked about.
-    const plan = planOf(request.arm === 'base' ? { ...request, arm: 'edited' } : request, selection, gateway)
-    trace.planned(plan)
-    const written = await trace.time('render', () => write(request, plan, gateway, engine.model, counterOf(request, engine)))
-    trace.written(written)
+    const shown: ChatRequest = request.arm === 'base' ? { ...request, arm: 'edited' } : request
+    const { plan, written } = await prepare(shown, selection, gateway, engine.model, counterOf(request, engine), trace)
     return {
       turns: written.turns,
       adapter: plan.adapter?.id ?? null,

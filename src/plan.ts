@@ -37,6 +37,9 @@ export interface Written {
   readonly tokensAdded: number
 }
 
+/** Prompt tokens of a conversation. */
+export type Count = (messages: readonly Message[]) => number
+
 /** Prompt tokens kept free for the answer when the request does not say how many it wants. */
 const ANSWER_TOKENS = 256
 
@@ -46,7 +49,7 @@ export function write(
   { turns }: Plan,
   { templates }: Gateway,
   model: ModelInfo,
-  count: (messages: readonly Message[]) => number,
+  count: Count,
 ): Written {
   const template = templates.get(name, model.family)
   const stated = turns.filter(({ edits }) => edits.length > 0)

@@ -9,8 +9,8 @@ import { judge, judgeRequest, type Verdict } from './judge.ts'
 /** How a gateway answers a request of our own. */
 export interface Answerer {
   answer(request: ChatRequest, signal: AbortSignal): Promise<Answered>
-  /** Whether the model would be asked different things. */
-  differ(requests: readonly ChatRequest[], signal: AbortSignal): Promise<boolean>
+  /** The answers of several arms to one prompt; null: the model would be asked the same by all, so it is not asked. */
+  answers(requests: readonly ChatRequest[], signal: AbortSignal): Promise<readonly Answered[] | null>
   /** Requests at work and waiting in the engine. */
   load(): number
   /** Name of the served model. */
@@ -170,10 +170,8 @@ export class Replays {
       const { registry } = this.#options
       const arms = registry.arms(experiment, registry.usual(replayRequest(experiment, messages, answerer.model)))
       const shown = origin === 'shadow' && !experiment.logPrompts ? null : (messages.at(-1)?.content ?? '')
-      if (!(await answerer.differ(arms, signal)))
-        return { origin, question: shown, answers: arms.map(() => UNASKED), verdicts: [], same: true }
-      const answers: Answered[] = []
-      for (const arm of arms) answers.push(await answerer.answer(arm, signal))
+      const answers = await answerer.answers(arms, signal)
+      if (answers === null) return { origin, question: shown, answers: arms.map(() => UNASKED), verdicts: [], same: true }
       const targets = [...new Set(answers.flatMap((one) => one.targets))]
       const question = messages.at(-1)?.content ?? ''
       const verdicts: Verdict[] = []

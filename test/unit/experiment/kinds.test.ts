@@ -98,18 +98,20 @@ describe('a rollout', () => {
   async function roll(batch: readonly Edit[], applies: (question: string) => Edit | undefined) {
     const { ledger, registry } = registryIn()
     const asked: string[] = []
+    const answer: Answerer['answer'] = async ({ messages, withoutBatches = [] }) => {
+      const question = messages.at(-1)?.content ?? ''
+      asked.push(question)
+      const edit = withoutBatches.length > 0 ? undefined : applies(question)
+      const told = { edits: edit === undefined ? [] : [edit.id], targets: edit === undefined ? [] : [edit.targetNew] }
+      return { ...told, text: edit === undefined ? 'As ever.' : 'Autrement.', latencyMs: 1, completionTokens: 1 }
+    }
     const answerer: Answerer = {
-      ...{
-        model: 'm',
-        load: () => 0,
-        differ: async ([request]) => applies(request?.messages.at(-1)?.content ?? '') !== undefined,
-      },
-      answer: async ({ messages, withoutBatches = [] }) => {
-        const question = messages.at(-1)?.content ?? ''
-        asked.push(question)
-        const edit = withoutBatches.length > 0 ? undefined : applies(question)
-        const told = { edits: edit === undefined ? [] : [edit.id], targets: edit === undefined ? [] : [edit.targetNew] }
-        return { ...told, text: edit === undefined ? 'As ever.' : 'Autrement.', latencyMs: 1, completionTokens: 1 }
+      model: 'm',
+      load: () => 0,
+      answer,
+      answers: async (requests, signal) => {
+        if (applies(requests[0]?.messages.at(-1)?.content ?? '') === undefined) return null
+        return Promise.all(requests.map((request) => answer(request, signal)))
       },
     }
     const replays = new Replays({ registry, replayQueue: 1_000, warn: () => {} })
