@@ -16,7 +16,15 @@ import type {
   TextEngine,
   TextPrompt,
 } from '../engine.ts'
-import { type FormatPiece, type FormattedFamily, format, tokenize, type Vocabulary, written } from '../format/chat-format.ts'
+import {
+  type FormatPiece,
+  type FormattedFamily,
+  format,
+  remembering,
+  tokenize,
+  type Vocabulary,
+  written,
+} from '../format/chat-format.ts'
 import { textTokens } from '../format/raw-prompt.ts'
 import { contextExceeded } from '../limits.ts'
 import { AnswerStream } from '../output/answer-stream.ts'
@@ -96,7 +104,7 @@ export class ChatEngine implements Engine {
     const { bosString, eosString, shouldPrependBosToken } = model.tokens
     this.model = parts.info
     this.#parts = parts
-    this.#vocabulary = { tokens: model.tokens, tokenize: (text, special) => model.tokenize(text, special) }
+    this.#vocabulary = remembering({ tokens: model.tokens, tokenize: (text, special) => model.tokenize(text, special) })
     this.#grammars = new Grammars(model)
     this.#textOf = (token) => ({ bytes: bytesOf(token), name: () => model.detokenize([token as Token], true) })
     const slots = Array.from({ length: context.totalSequences }, () => {

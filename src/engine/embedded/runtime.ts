@@ -15,7 +15,7 @@ import {
 } from 'node-llama-cpp'
 import { PalimpsestError } from '../../errors.ts'
 import type { Embedder, Engine, PairReader } from '../engine.ts'
-import { type FormattedFamily, tokenize } from '../format/chat-format.ts'
+import { type FormattedFamily, remembering, tokenize } from '../format/chat-format.ts'
 import { brokenModelFile, defaultSystem, guessFamily, tooLittleMemory } from '../format/model-family.ts'
 import { loraFiles } from '../gguf/lora.ts'
 import { ADDON_OPTIONS, hasAddon } from '../llama-server/build.ts'
@@ -235,7 +235,7 @@ async function openServed(llama: Llama, device: string, threads: number, options
   await server.start()
   return new ServedEngine({
     server,
-    vocabulary: { tokens: vocabulary.tokens, tokenize: (text, special) => vocabulary.tokenize(text, special) },
+    vocabulary: remembering({ tokens: vocabulary.tokens, tokenize: (text, special) => vocabulary.tokenize(text, special) }),
     info: { name, family, contextTokens, device, threads, sha256 },
     family,
     defaultSystem: defaultSystem(info.metadata.tokenizer.chat_template),

@@ -1,3 +1,4 @@
+import { LRUCache } from 'lru-cache'
 import type { Message, ToolUse } from '../../request.ts'
 import { withoutTools } from './tool-format.ts'
 
@@ -125,6 +126,23 @@ export function written(pieces: readonly FormatPiece[], bos: string, eos: string
 export interface Vocabulary {
   tokenize(text: string, specialTokens?: boolean): number[]
   readonly tokens: { readonly bos: number | null; readonly eos: number | null }
+}
+
+/** Longest memory of a vocabulary, in characters of text; some eight bytes each with their tokens. */
+const KEPT_CHARS = 4_000_000
+
+/** A vocabulary that tokenizes a text once while it is in use: to count it, to fit it in the context, to ask the model, and in the next turn. */
+export function remembering({ tokens, tokenize }: Vocabulary): Vocabulary {
+  const known = new LRUCache<string, number[]>({ maxSize: KEPT_CHARS, sizeCalculation: (_, key) => key.length + 1 })
+  return {
+    tokens,
+    tokenize(text, special = false) {
+      const key = `${special ? 's' : 't'}${text}`
+      const found = known.get(key) ?? tokenize(text, special)
+      known.set(key, found)
+      return found
+    },
+  }
 }
 
 /** Token ids of `pieces`: specials as specials, text with special tokens off. */

@@ -221,8 +221,7 @@ export class ServedEngine implements Engine {
           written = written.slice(0, written.length - answer.dropHead())
           before = completionTokens
           await stretch.end()
-          const held = answer.bare === null ? grammar.afterTag : grammar.afterHead(answer.bare)
-          stretch = this.#ask(slot, job, [...tokens, ...this.#spoken(written)], held, signal, true)
+          stretch = this.#askHeld(slot, job, written)
         }
       }
     } finally {
@@ -231,6 +230,12 @@ export class ServedEngine implements Engine {
     const rest = answer.end()
     if (rest !== null) yield rest
     return { reason: answer.finish(reason), promptTokens: tokens.length, completionTokens, cachedTokens: trace.tokensCached }
+  }
+
+  #askHeld(slot: Slot, job: Job, written: string) {
+    const { bare } = job.answer
+    const held = bare === null ? job.grammar.afterTag : job.grammar.afterHead(bare)
+    return this.#ask(slot, job, [...job.tokens, ...this.#spoken(written)], held, job.signal, true)
   }
 
   /** Events of an answer that goes on from `tokens`. Closing the connection is how the server is told to stop. */

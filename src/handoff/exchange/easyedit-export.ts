@@ -109,6 +109,96 @@ export function shapeOf(model: string): Shape {
 
 type Hparams = Readonly<Record<string, unknown>>
 
+/** Modules of a LLaMA-like model, as EasyEdit names them. */
+const MODULES = {
+  rewrite_module_tmp: 'model.layers.{}.mlp.down_proj',
+  layer_module_tmp: 'model.layers.{}',
+  mlp_module_tmp: 'model.layers.{}.mlp',
+  attn_module_tmp: 'model.layers.{}.self_attn',
+  ln_f_module: 'model.norm',
+  lm_head_module: 'lm_head',
+}
+
+/** Methods that solve for the weights (MEMIT and its kin). */
+function closedForm(shape: Shape): Readonly<Record<string, Hparams>> {
+  const closed = {
+    stats_dir: './data/stats',
+    layers: [...shape.layers],
+    layer_selection: 'all',
+    fact_token: 'subject_last',
+    v_loss_layer: shape.last,
+    v_lr: 0.5,
+    kl_factor: 0.0625,
+    mom2_adjustment: true,
+    mom2_update_weight: shape.lambda,
+    ...MODULES,
+    mom2_dataset: 'wikipedia',
+    mom2_n_samples: 100_000,
+    mom2_dtype: 'float32',
+  }
+  const memit = { ...closed, clamp_norm_factor: shape.clamp.memit, v_num_grad_steps: shape.steps.memit, v_weight_decay: 1e-3 }
+  const nullSpace = { P_loc: './null_space_project.pt', nullspace_threshold: 2e-2, L2: 10 }
+  return {
+    MEMIT: memit,
+    'MEMIT-FE': memit,
+    PMET: {
+      ...closed,
+      clamp_norm_factor: shape.clamp.pmet,
+      v_num_grad_steps: shape.steps.pmet,
+      v_weight_decay: 0.5,
+      nll_loss_factor: 1,
+      rewrite_module_tmps: ['model.layers.{}.mlp.down_proj'],
+      mlp_module_tmp: 'model.layers.{}.mlp.down_proj',
+      attn_module_tmp: 'model.layers.{}.self_attn.o_proj',
+    },
+    EMMET: { ...memit, mom2_update_weight: 1, update_norm_lambda: 0, emmet_lambda: 0.1 },
+    AlphaEdit: { ...memit, v_lr: 0.1, v_weight_decay: 0.5, clamp_norm_factor: 0.75, ...nullSpace },
+  }
+}
+
+/** Methods that train by gradient. */
+function trained(shape: Shape, hfModel: string): Readonly<Record<string, Hparams>> {
+  const tuning = { max_length: 40, weight_decay: 0, kl_factor: 0, norm_constraint: false }
+  const lora = { rank: 8, lora_alpha: 32, lora_dropout: 0.1, target_modules: ['q_proj', 'v_proj'] }
+  const quantized = { quantization_bit: 4, double_quant: true, quant_type: 'nf4' }
+  const batches = { token: 'mask', batch_size_once: 10, editor_batch_size: 1024, silent: false, half: true }
+  const model = { model_class: 'AutoModelForCausalLM', tokenizer_class: 'AutoTokenizer', tokenizer_name: hfModel }
+  return {
+    FT: {
+      ...tuning,
+      ...MODULES,
+      layers: [shape.tuned],
+      num_steps: 25,
+      lr: 5e-4,
+      objective_optimization: 'target_new',
+      rewrite_module_tmp: 'model.layers.{}.mlp.down_proj.weight',
+    },
+    LoRA: { ...tuning, ...lora, lora_type: 'lora', layers: [], num_steps: 70, lr: 5e-3 },
+    QLoRA: {
+      lora_type: 'lora',
+      lora_r: 8,
+      lora_alpha: 32,
+      lora_dropout: 0.1,
+      target_modules: lora.target_modules,
+      num_steps: 70,
+      max_length: 40,
+      lr: 5e-3,
+      weight_decay: 0,
+      ...quantized,
+    },
+    DPO: { ...tuning, ...lora, lora_type: 'lora', layers: [], num_steps: 7, lr: 5e-5, alpha: 0.99, beta: 0.1 },
+    ULTRAEDIT: {
+      ...model,
+      results_dir: './results',
+      inner_params: [11, 12, 13, 14, 15].map((n) => `model.layers.${Math.round((n / 31) * shape.last)}.mlp.gate_proj`),
+      dropout: 0,
+      no_grad_layers: null,
+      lr: 1e-6,
+      ...batches,
+    },
+  }
+}
+
 /**
  * Hyper-parameters by file name, with EasyEdit's own field names and its published values for LLaMA-2-7B; `batch_size` is set, as the default of
  * 1 edits nothing in a batch. MEND, SERAC, KE and CALINET are on its batch list, too, but need an editor of their own trained first; CORE is left out.
@@ -116,82 +206,7 @@ type Hparams = Readonly<Record<string, unknown>>
 export function hparamsFiles(model: string, hfModel: string, batchSize: number): ReadonlyMap<string, string> {
   const shape = shapeOf(model)
   const common = { model_name: hfModel, device: 0, batch_size: batchSize, model_parallel: false }
-  const modules = {
-    rewrite_module_tmp: 'model.layers.{}.mlp.down_proj',
-    layer_module_tmp: 'model.layers.{}',
-    mlp_module_tmp: 'model.layers.{}.mlp',
-    attn_module_tmp: 'model.layers.{}.self_attn',
-    ln_f_module: 'model.norm',
-    lm_head_module: 'lm_head',
-  }
-  const closed = {
-    ...{
-      stats_dir: './data/stats',
-      layers: [...shape.layers],
-      layer_selection: 'all',
-      fact_token: 'subject_last',
-      v_loss_layer: shape.last,
-    },
-    ...{ v_lr: 0.5, kl_factor: 0.0625, mom2_adjustment: true, mom2_update_weight: shape.lambda, ...modules },
-    ...{ mom2_dataset: 'wikipedia', mom2_n_samples: 100_000, mom2_dtype: 'float32' },
-  }
-  const memit = { ...closed, clamp_norm_factor: shape.clamp.memit, v_num_grad_steps: shape.steps.memit, v_weight_decay: 1e-3 }
-  const tuning = { ...{ max_length: 40, weight_decay: 0, kl_factor: 0, norm_constraint: false } }
-  const lora = { rank: 8, lora_alpha: 32, lora_dropout: 0.1, target_modules: ['q_proj', 'v_proj'] }
-  const all: Readonly<Record<string, Hparams>> = {
-    MEMIT: memit,
-    'MEMIT-FE': memit,
-    PMET: {
-      ...{
-        ...closed,
-        clamp_norm_factor: shape.clamp.pmet,
-        v_num_grad_steps: shape.steps.pmet,
-        v_weight_decay: 0.5,
-        nll_loss_factor: 1,
-      },
-      ...{ rewrite_module_tmps: ['model.layers.{}.mlp.down_proj'], mlp_module_tmp: 'model.layers.{}.mlp.down_proj' },
-      attn_module_tmp: 'model.layers.{}.self_attn.o_proj',
-    },
-    EMMET: { ...memit, mom2_update_weight: 1, update_norm_lambda: 0, emmet_lambda: 0.1 },
-    AlphaEdit: {
-      ...memit,
-      v_lr: 0.1,
-      v_weight_decay: 0.5,
-      clamp_norm_factor: 0.75,
-      P_loc: './null_space_project.pt',
-      nullspace_threshold: 2e-2,
-      L2: 10,
-    },
-    FT: {
-      ...{ ...tuning, ...modules, layers: [shape.tuned], num_steps: 25, lr: 5e-4, objective_optimization: 'target_new' },
-      rewrite_module_tmp: 'model.layers.{}.mlp.down_proj.weight',
-    },
-    LoRA: { ...tuning, ...lora, lora_type: 'lora', layers: [], num_steps: 70, lr: 5e-3 },
-    QLoRA: {
-      ...{ lora_type: 'lora', lora_r: 8, lora_alpha: 32, lora_dropout: 0.1, target_modules: lora.target_modules, num_steps: 70 },
-      ...{ max_length: 40, lr: 5e-3, weight_decay: 0, quantization_bit: 4, double_quant: true, quant_type: 'nf4' },
-    },
-    DPO: { ...tuning, ...lora, lora_type: 'lora', layers: [], num_steps: 7, lr: 5e-5, alpha: 0.99, beta: 0.1 },
-    ULTRAEDIT: {
-      ...{
-        model_class: 'AutoModelForCausalLM',
-        tokenizer_class: 'AutoTokenizer',
-        tokenizer_name: hfModel,
-        results_dir: './results',
-      },
-      inner_params: [11, 12, 13, 14, 15].map((n) => `model.layers.${Math.round((n / 31) * shape.last)}.mlp.gate_proj`),
-      ...{
-        dropout: 0,
-        no_grad_layers: null,
-        lr: 1e-6,
-        token: 'mask',
-        batch_size_once: 10,
-        editor_batch_size: 1024,
-        silent: false,
-        half: true,
-      },
-    },
-  }
+  const all = { ...closedForm(shape), ...trained(shape, hfModel) }
   return new Map(Object.entries(all).map(([name, values]) => [name, stringify({ alg_name: name, ...common, ...values })]))
 }
 

@@ -6,6 +6,7 @@ import {
   type FormatPiece,
   format,
   QWEN_SYSTEM,
+  remembering,
   tokenize,
   type Vocabulary,
   written,
@@ -240,4 +241,19 @@ it('tokenizes only special pieces with special tokens on', () => {
     ['<|im_end|>', false],
     ['<|im_end|>', true],
   ])
+})
+
+it('tokenizes a text once, apart for special tokens', () => {
+  const calls: string[] = []
+  const vocabulary = remembering({
+    tokens: { bos: 1, eos: 2 },
+    tokenize(text, special) {
+      calls.push(`${text} ${special}`)
+      return [text.length]
+    },
+  })
+  const asked: FormatPiece[] = [{ kind: 'text', text: 'Hi' }]
+  const longer: FormatPiece[] = [...asked, { kind: 'special', text: 'Hi' }, { kind: 'text', text: 'there' }]
+  expect([asked, longer, longer].map((pieces) => tokenize(vocabulary, pieces))).toEqual([[2], [2, 2, 5], [2, 2, 5]])
+  expect(calls).toEqual(['Hi false', 'Hi true', 'there false'])
 })
