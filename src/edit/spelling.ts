@@ -1,4 +1,5 @@
 /** Names that were nearly right. */
+import { distance } from 'fastest-levenshtein'
 import { show } from './values.ts'
 
 /** A sentence on a field that does not exist: the known field it was most likely meant for, else all of them. */
@@ -46,17 +47,3 @@ function nearest(key: string, known: readonly string[]): string | undefined {
 }
 
 const bare = (field: string): string => field.toLowerCase().replace(/[^a-z]/g, '')
-
-/** Levenshtein distance, one row at a time. */
-function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j)
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i]
-    for (let j = 1; j <= b.length; j++) {
-      const change = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1)
-      next.push(Math.min(change, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1))
-    }
-    row = next
-  }
-  return row[b.length] ?? 0
-}

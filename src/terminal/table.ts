@@ -1,4 +1,5 @@
 /** Text for a terminal: pure, and safe whatever the text holds. */
+import width from 'string-width'
 
 /** What would move the cursor or colour the screen is shown as a blank; newlines and tabs stay. */
 export function printable(text: string): string {
@@ -16,16 +17,6 @@ export function clip(text: string, columns: number): string {
     out += character
   }
   return `${out}…`
-}
-
-const WIDE = /[\p{sc=Han}\p{sc=Hira}\p{sc=Kana}\p{sc=Hangul}\p{Emoji_Presentation}\uff01-\uff60]/u
-const NARROW = /\p{M}/u
-
-/** Columns that a terminal gives to the text: two for East Asian characters and emoji, none for combining marks. */
-export function width(text: string): number {
-  let columns = 0
-  for (const character of text) columns += WIDE.test(character) ? 2 : NARROW.test(character) ? 0 : 1
-  return columns
 }
 
 /** Rows under a heading, columns as wide as their widest cell. A column named with a trailing `>` is aligned to the right. */

@@ -14,7 +14,7 @@ import {
 import { lines } from '../../../src/cli/text/lines.ts'
 import type { HeldEdit } from '../../../src/memory/memory.ts'
 import { FINDING_KINDS } from '../../../src/selection/landing-check.ts'
-import { clip, count, printable, table, width } from '../../../src/terminal/table.ts'
+import { clip, count, printable, table } from '../../../src/terminal/table.ts'
 
 const edit: WireEdit = {
   id: 'x1',
@@ -40,7 +40,15 @@ describe('text for a terminal', () => {
     expect(clip('one  two\nthree', 8)).toBe('one two…')
     expect(clip('東京都', 5)).toBe('東京…')
     expect(clip('short', 5)).toBe('short')
-    expect([width('é'), width('é'), width('東')]).toEqual([1, 1, 2])
+    expect(
+      table(
+        ['a', 'b'],
+        [
+          ['e\u0301', 'x'],
+          ['東', 'y'],
+        ],
+      ),
+    ).toBe('a   b\ne\u0301   x\n東  y')
   })
 
   it('aligns columns, numbers to the right', () => {
