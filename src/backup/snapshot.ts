@@ -4,10 +4,10 @@ import { constants, createReadStream, existsSync, readdirSync, readFileSync } fr
 import { copyFile, cp, lstat, mkdir, mkdtemp, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, isAbsolute, join, normalize, relative, resolve } from 'node:path'
 import { pipeline } from 'node:stream/promises'
-import Database from 'better-sqlite3'
 import { z } from 'zod'
 import { writeDurably } from '../adapters/record.ts'
 import { PalimpsestError } from '../errors.ts'
+import { Database } from '../storage/database.ts'
 import { copyMemory } from '../storage/folder-copy.ts'
 import { lockFolder } from '../storage/folder-lock.ts'
 
@@ -172,9 +172,9 @@ async function verify(folder: string): Promise<Manifest> {
 }
 
 function checkDatabase(path: string): void {
-  const db = new Database(path, { readonly: true, fileMustExist: true })
+  const db = new Database(path, { readOnly: true })
   try {
-    const health = db.pragma('quick_check(1)', { simple: true })
+    const health = db.value('PRAGMA quick_check(1)')
     if (health !== 'ok') throw broken(`its memory is damaged: ${health}`)
   } finally {
     db.close()
