@@ -25,7 +25,7 @@ if (flags.records === undefined) throw new Error('Expected --records FILE, a fil
 const STEP_MS = 120_000
 
 mkdirSync(flags.out, { recursive: true })
-const executablePath = execFileSync(process.execPath, ['bin/chromium.mjs'], { encoding: 'utf8' }).trim()
+const executablePath = execFileSync(process.execPath, ['scripts/chromium.mjs'], { encoding: 'utf8' }).trim()
 const browser = await chromium.launch({ executablePath, args: ['--no-sandbox'] })
 const page = await (await browser.newContext({ viewport: { width: 1200, height: 1000 } })).newPage()
 page.setDefaultTimeout(STEP_MS)

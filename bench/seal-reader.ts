@@ -3,12 +3,12 @@
 import { createHash } from 'node:crypto'
 import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { convertReader, READER_WEIGHTS } from '../src/models/packages/e5.ts'
+import { convert, READER_WEIGHTS } from '../src/models/packages/packages.ts'
 
 const { body } = parseArgs({ options: { body: { type: 'string' } } }).values
 if (body === undefined) throw new Error('Expected --body FILE, the 4-bit file of multilingual-e5-small.')
 const made = `${READER_WEIGHTS}.gguf`
-await convertReader(body, READER_WEIGHTS, made)
+await convert('reader', [body], made)
 const seal = { bytes: statSync(made).size, sha256: createHash('sha256').update(readFileSync(made)).digest('hex') }
 rmSync(made)
 writeFileSync(READER_WEIGHTS.replace(/safetensors$/, 'json'), `${JSON.stringify(seal)}\n`)

@@ -1,4 +1,4 @@
-/** The command line. `bin/palimpsest.mjs` builds and starts it. */
+/** The command line. `bin/palimpsest.mjs` starts it. */
 import { Command, CommanderError } from 'commander'
 import { addChatCommand } from './cli/chat/chat.ts'
 import { addDoctorCommand } from './cli/doctor.ts'

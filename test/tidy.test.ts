@@ -93,6 +93,13 @@ describe('the tree', () => {
     expect(wrong.map(({ from, to }) => `${relative(SRC, from)} -> ${relative(SRC, to)}`)).toEqual([])
   })
 
+  it('lets nobody past the door of the route over package registries', () => {
+    const inside = (file: string) => file.includes('/src/models/packages/')
+    const users = [...sources, ...files(join(ROOT, 'bench')).filter((f) => f.endsWith('.ts'))].flatMap(imports)
+    const past = users.filter(({ from, to }) => inside(to) && !inside(from) && !to.endsWith('/packages/packages.ts'))
+    expect(past.map(({ from, to }) => `${relative(ROOT, from)} -> ${relative(ROOT, to)}`)).toEqual([])
+  })
+
   it('has no dead files: everything is reached from main.ts', () => {
     const seen = new Set<string>([join(SRC, 'main.ts')])
     for (const file of seen) if (file.endsWith('.ts')) for (const { to } of imports(file)) seen.add(to)

@@ -26,7 +26,7 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """`write` fills a file beside `path`; it is flushed to the disk, then takes the name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -58,7 +58,7 @@ class Pieces:
         kept = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         write_atomically(path, lambda beside: save_file(kept, beside))
         said = json.dumps({"key": key, "sha256": sha256_of(path)})
-        write_atomically(self.folder / f"{name}.json", lambda beside: beside.write_text(said) and None)
+        write_atomically(self.folder / f"{name}.json", lambda beside: beside.write_text(said))
 
     def piece(self, name: str, key: str, compute: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """The stored piece where it is sound, else computed and stored."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def _own_text(loaded: LoadedModel, tokens: int, seed: int, path: Path, reporter:
         reporter.progress("text", len(texts), of)
         texts += sample(loaded, openings, LENGTH - 8, seed + len(texts), reporter.check)
         said = json.dumps(texts, ensure_ascii=False)
-        write_atomically(path, lambda beside, said=said: beside.write_text(said) and None)
+        write_atomically(path, partial(Path.write_text, data=said))
     reporter.progress("text", of, of)
     return texts[:of]
 

@@ -126,7 +126,7 @@ def _plan(job: Job, loaded: LoadedModel, reporter: Reporter) -> None:
     from palimpsest_editor.hparams import hparams
     from palimpsest_editor.statistics import cached
 
-    hp = hparams(loaded, job.method, job.hparams)
+    hp = hparams(loaded, job.method or "", job.hparams)
     reporter.event("plan", **plan(job, loaded, hp, cached(job, loaded, hp.layers)))
 
 

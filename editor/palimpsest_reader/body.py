@@ -6,6 +6,7 @@ are float32 or llama.cpp's own Q4_0 blocks (32 weights: an f16 scale, then 16 by
 
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,7 @@ def read_body(path: Path) -> Body:
     at += (count + 1) * 4
     scores = np.frombuffer(data, np.float32, count, at).copy()
     at += count * 4
-    pieces = [data[at + a : at + b].decode("utf-8", "replace") for a, b in zip(offsets, offsets[1:], strict=False)]
+    pieces = [data[at + a : at + b].decode("utf-8", "replace") for a, b in pairwise(offsets)]
     at += length
     take("i")
     skipped = take("I")

@@ -183,14 +183,14 @@ def public_pool(data: Path, rng: random.Random, counterfact: int) -> Pool:
             other = next(k for k in record if k != "en")
             edited, asked = rng.choice([("en", other), (other, "en"), (other, other), ("en", other)])
             factdiff(pool, record[edited], record[asked], rng, 0.5)
-    for file in ("hallueditbench/dev-8-topics.jsonl", "dune/new-info-dev-100.jsonl"):
-        for record in lines(data / file):
+    for name in ("hallueditbench/dev-8-topics.jsonl", "dune/new-info-dev-100.jsonl"):
+        for record in lines(data / name):
             edit = pool.add(edit_text(record["edit"]), json.dumps(record["edit"]))
             for item in record["in_scope"]:
-                pool.ask(conversation_end([m["content"] for m in item["messages"]]), {edit}, file[:4] + item["type"], nearest=1)
+                pool.ask(conversation_end([m["content"] for m in item["messages"]]), {edit}, name[:4] + item["type"], nearest=1)
             for item in record["near_miss"]:
                 end = conversation_end([m["content"] for m in item["messages"]])
-                pool.ask(end, (), file[:4] + "locality", wrong={edit}, nearest=0)
+                pool.ask(end, (), name[:4] + "locality", wrong={edit}, nearest=0)
     traffic(pool, data / "traffic", rng)
     return pool
 

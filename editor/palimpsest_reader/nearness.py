@@ -7,7 +7,6 @@ counts. The reader decides; this only says what it is worth asking it. `least`: 
 import argparse
 import base64
 import json
-import random
 import time
 from pathlib import Path
 

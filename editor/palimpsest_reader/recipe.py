@@ -68,7 +68,7 @@ def main() -> None:
     nearness = ROOT / "calibration" / "nearness.json"
     public = [] if options.public is None else ["--public", str(options.public)]
     command = [sys.executable, "-m", "palimpsest_reader.nearness", "--body", str(body), "--corpus", str(ROOT / "corpus"), *public]
-    if not options.quick:
+    if before is not None and not options.quick:
         subprocess.run([*command, "--out", str(nearness)], check=True, cwd=HERE.parent)
         shutil.copyfile(before / "reader.safetensors", ROOT / "calibration" / "reader.safetensors")
         print("wrote calibration/reader.safetensors; now: npm run seal:reader, then npm run fit-gate")

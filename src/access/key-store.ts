@@ -1,7 +1,8 @@
 import { closeSync, mkdirSync, openSync } from 'node:fs'
 import { dirname } from 'node:path'
-import Database from 'better-sqlite3'
 import { PalimpsestError } from '../errors.ts'
+import { Database, type Statement } from '../storage/database.ts'
+import { useWriteAheadLog } from '../storage/sqlite.ts'
 import { type Digest, digestOf, type Key, matches, newToken, parseToken, type Scope } from './key.ts'
 
 /** What a key has used, as the budgets count it. */
@@ -35,8 +36,8 @@ interface KeyRow {
   readonly created_at: number
   readonly expires_at: number | null
   readonly revoked_at: number | null
-  readonly salt: Buffer
-  readonly hash: Buffer
+  readonly salt: Uint8Array
+  readonly hash: Uint8Array
 }
 
 /** Keys are marked, never deleted, so that a gateway whose last key was revoked does not stand open. */
@@ -57,11 +58,10 @@ const OWNER_ONLY = 0o600
  * same time: every request reads it, so what the command line has written counts from the next request on.
  */
 export class KeyStore {
-  readonly #db: Database.Database
+  readonly #db: Database
   readonly #guarded: KeyStoreOptions['guarded']
-  readonly #byId: Database.Statement<[string]>
-  readonly #any: Database.Statement<[]>
-  readonly #save: Database.Statement<unknown[]>
+  readonly #byId: Statement<KeyRow & Digest>
+  readonly #save: Statement
 
   constructor({ file, busyMs, guarded }: KeyStoreOptions) {
     this.#guarded = guarded
@@ -70,14 +70,12 @@ export class KeyStore {
       // SQLite gives its log the rights of the file that it finds.
       closeSync(openSync(file, 'a', OWNER_ONLY))
       const db = new Database(file)
-      db.pragma('journal_mode = WAL')
-      db.pragma('synchronous = NORMAL')
-      db.transaction(() => db.exec(SCHEMA)).immediate()
-      if (busyMs !== undefined) db.pragma(`busy_timeout = ${busyMs}`)
+      useWriteAheadLog(db, false)
+      db.atOnce(() => db.exec(SCHEMA))
+      if (busyMs !== undefined) db.exec(`PRAGMA busy_timeout = ${busyMs}`)
       return db
     })
     this.#byId = this.#db.prepare('SELECT * FROM keys WHERE id = ?')
-    this.#any = this.#db.prepare('SELECT EXISTS (SELECT 1 FROM keys)').pluck()
     this.#save = this.#db.prepare(
       `INSERT INTO usage (key, bucket, bucket_at, day, tokens) VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET
         bucket = excluded.bucket, bucket_at = excluded.bucket_at, day = excluded.day, tokens = excluded.tokens`,
@@ -114,7 +112,7 @@ export class KeyStore {
   revoke(id: string, now: number): Key {
     const row = this.#guarded('revoking a key', () => {
       this.#db.prepare('UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?').run(Math.round(now), id)
-      return this.#byId.get(id) as KeyRow | undefined
+      return this.#byId.get(id)
     })
     if (row !== undefined) return keyOf(row)
     throw new PalimpsestError('invalid_value', `There is no key '${id.slice(0, 32)}'. List them with: palimpsest keys list`)
@@ -122,14 +120,14 @@ export class KeyStore {
 
   /** Whether there is or ever was a key. */
   any(): boolean {
-    return this.#guarded('reading the keys', () => this.#any.get()) === 1
+    return this.#guarded('reading the keys', () => this.#db.value('SELECT EXISTS (SELECT 1 FROM keys)')) === 1
   }
 
   /** The key of this token, revoked and expired ones included; null for a token that is none. */
   identify(token: string): Key | null {
     const parsed = parseToken(token)
     if (parsed === null) return null
-    const row = this.#guarded('reading the keys', () => this.#byId.get(parsed.id)) as (KeyRow & Digest) | undefined
+    const row = this.#guarded('reading the keys', () => this.#byId.get(parsed.id))
     return matches(parsed.secret, row) && row !== undefined ? keyOf(row) : null
   }
 
@@ -142,7 +140,7 @@ export class KeyStore {
 
   saveUsage(id: string, { bucket, bucketAt, day, tokens }: Usage): void {
     // A response that ends with the gateway may end after this.
-    if (!this.#db.open) return
+    if (!this.#db.isOpen) return
     this.#guarded('noting what a key has used', () => this.#save.run(id, bucket, bucketAt, day, tokens))
   }
 

@@ -23,8 +23,8 @@ export interface Key {
 
 /** What is kept of a secret: enough to know it again. */
 export interface Digest {
-  readonly salt: Buffer
-  readonly hash: Buffer
+  readonly salt: Uint8Array
+  readonly hash: Uint8Array
 }
 
 const ID_BYTES = 8
@@ -49,8 +49,8 @@ export function parseToken(token: string): { readonly id: string; readonly secre
  * HMAC-SHA256 under a salt of the key's own. Not scrypt: slowness guards what people choose, and nobody can try 2^256 secrets however fast
  * each try is; but every request pays for the hash, and slow ones would let a flood of wrong keys keep the process busy.
  */
-export function digestOf(secret: string, salt: Buffer = randomBytes(SALT_BYTES)): Digest {
-  return { salt, hash: createHmac('sha256', salt).update(secret).digest() }
+export function digestOf(secret: string, salt: Uint8Array = randomBytes(SALT_BYTES)) {
+  return { salt, hash: createHmac('sha256', salt).update(secret).digest() } satisfies Digest
 }
 
 /** What unknown ids are compared with, so that they take as long as known ones. */

@@ -3,11 +3,11 @@ import { constants, createReadStream, existsSync, readdirSync, readFileSync } fr
 import { copyFile, cp, lstat, mkdir, mkdtemp, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, isAbsolute, join, normalize, relative, resolve } from 'node:path'
 import { pipeline } from 'node:stream/promises'
-import Database from 'better-sqlite3'
 import * as tar from 'tar'
 import { z } from 'zod'
 import { writeDurably } from '../adapters/record.ts'
 import { PalimpsestError } from '../errors.ts'
+import { Database } from '../storage/database.ts'
 import { copyMemory } from '../storage/folder-copy.ts'
 import { lockFolder } from '../storage/folder-lock.ts'
 
@@ -174,9 +174,9 @@ async function verifyFile(folder: string, { path, bytes, sha256 }: Manifest['fil
 }
 
 function checkDatabase(path: string): void {
-  const db = new Database(path, { readonly: true, fileMustExist: true })
+  const db = new Database(path, { readOnly: true })
   try {
-    const health = db.pragma('quick_check(1)', { simple: true })
+    const health = db.value('PRAGMA quick_check(1)')
     if (health !== 'ok') throw broken(`its memory is damaged: ${health}`)
   } finally {
     db.close()

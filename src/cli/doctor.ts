@@ -7,6 +7,8 @@ import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
 import type { Command } from 'commander'
 import { BUILD_TOOLS, hasServer, llamaRelease, serverPath } from '../engine/llama-server/build.ts'
+import { MEMORY_LIMITS } from '../memory/memory-store.ts'
+import { hnswlib } from '../memory/vectors/hnsw-library.ts'
 import { CATALOG, type CatalogModel, EMBEDDER_MODEL } from '../models/catalog.ts'
 import { examine, fileState, isRemembered, writeSidecar } from '../models/checksum.ts'
 import { type Choice, chooseModel, type Situation } from '../models/default-model.ts'
@@ -88,16 +90,17 @@ async function checkPython(python: string, needed: boolean): Promise<Check> {
     : note('Python and pip', `${python} -m pip does not run`, mend)
 }
 
-async function checkCompiler(nativeLoads: boolean): Promise<Check> {
+/** Only a llama-server and hnswlib-node are compiled. */
+async function checkCompiler(): Promise<Check> {
   for (const name of ['c++', 'g++', 'clang++']) {
     const version = await ask(name, ['--version'])
     if (version !== null) return ok('C++ compiler', version)
   }
-  const mend =
-    'better-sqlite3 and hnswlib-node are compiled when they are installed. Debian: apt install g++ make; macOS: xcode-select --install.'
-  return nativeLoads
-    ? note('C++ compiler', 'not found; not needed until the next install')
-    : missing('C++ compiler', 'not found', mend)
+  return note(
+    'C++ compiler',
+    'not found',
+    'Only hnswlib-node and a llama-server need one. Debian: apt install g++ make; macOS: xcode-select --install.',
+  )
 }
 
 /** What runs a model file, and what building a faster one takes. */
@@ -118,21 +121,24 @@ async function checkEngine(home: string): Promise<Check> {
 }
 
 async function checkSqlite(): Promise<string> {
-  const { default: Database } = await import('better-sqlite3')
+  // Loaded here, so that doctor can say what is wrong where it does not load.
+  const { Database } = await import('../storage/database.ts')
   const db = new Database(':memory:')
   try {
-    return `SQLite ${db.prepare('SELECT sqlite_version()').pluck().get()}`
+    return `SQLite ${db.value('SELECT sqlite_version()')}`
   } finally {
     db.close()
   }
 }
 
-async function checkHnswlib(): Promise<string> {
-  const { default: hnswlib } = await import('hnswlib-node')
-  const index = new hnswlib.HierarchicalNSW('cosine', 2)
-  index.initIndex(1)
-  index.addPoint([1, 0], 0)
-  return `found ${index.searchKnn([1, 0], 1).neighbors.length} of 1`
+function checkHnswlib(): Check {
+  const what = 'hnswlib-node'
+  if (hnswlib !== null) return ok(what, 'loads')
+  return note(
+    what,
+    'does not load: every vector is scanned',
+    `From ${MEMORY_LIMITS.exactPoints} vectors on it is faster. With a C++ compiler: npm rebuild ${what}`,
+  )
 }
 
 async function checkLlama(): Promise<string> {
@@ -301,17 +307,14 @@ export async function doctor(options: DoctorOptions): Promise<number> {
   const needed = [EMBEDDER_MODEL, ...(choice?.kind === 'catalog' ? [choice.name] : [])]
   const absent: CatalogModel[] = []
   for (const m of CATALOG) if (needed.includes(m.name) && (await fileState(modelPath(options.home, m))) === null) absent.push(m)
-  const native = [
-    await checkNative('better-sqlite3', checkSqlite),
-    await checkNative('hnswlib-node', checkHnswlib),
-    await checkNative('node-llama-cpp', checkLlama),
-  ]
+  const native = [await checkNative('@photostructure/sqlite', checkSqlite), await checkNative('node-llama-cpp', checkLlama)]
   const absentBytes = absent.reduce((sum, m) => sum + m.bytes, 0)
   const fromPackages = absent.some((m) => m.carriers.length > 0)
   const checks: Check[] = [
     ...[checkNode(process.versions.node), await checkNpm(), await checkPython(options.python, fromPackages)],
-    await checkCompiler(native.every((c) => c.state === 'ok')),
+    await checkCompiler(),
     ...native,
+    checkHnswlib(),
     await checkEngine(options.home),
     await checkHandoff(options.home, options.handoffPython),
     ...[

@@ -1,12 +1,12 @@
 import { mkdir, open, rename, rm, statfs } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { PalimpsestError } from '../errors.ts'
+import { faultOf } from '../storage/database.ts'
 import { lockFile } from '../storage/file-lock.ts'
 import { CATALOG, type CatalogModel, catalogModel } from './catalog.ts'
 import { examine, fileState, hashFile, isRemembered, writeSidecar } from './checksum.ts'
 import { Meter, type Progress } from './meter.ts'
-import { convertE5, convertReader, READER_WEIGHTS } from './packages/e5.ts'
-import { convertMinilm } from './packages/minilm.ts'
+import { convert } from './packages/packages.ts'
 import { type Gathering, gatheredBytes, type Source } from './source.ts'
 
 export interface FetchOptions {
@@ -166,20 +166,20 @@ async function checkParts({ gatherings, signal, meter }: Task): Promise<string |
 /** The checked parts become the model file, at once and whole: nobody ever sees half of it. */
 async function finish(task: Task): Promise<null> {
   const { model, path, gatherings, signal } = task
-  const [first, second] = gatherings
+  const parts = gatherings.map(({ partPath }) => partPath)
   switch (model.convert) {
     case 'none':
-      await rename(first?.partPath ?? '', path)
+      await rename(parts[0] ?? '', path)
       break
     case 'minilm':
     case 'e5':
     case 'reader': {
-      await converted(model.convert, first?.partPath ?? '', second?.partPath ?? '', `${path}.part`)
+      await convert(model.convert, parts, `${path}.part`)
       const sha256 = await hashFile(`${path}.part`, signal, () => {})
       if (sha256 !== model.sha256)
         throw new PalimpsestError('model_file', `The converted ${model.file} has sha256 ${sha256}, expected ${model.sha256}.`)
       await rename(`${path}.part`, path)
-      for (const { partPath } of gatherings) await rm(partPath)
+      for (const part of parts) await rm(part)
       break
     }
     default:
@@ -187,19 +187,6 @@ async function finish(task: Task): Promise<null> {
   }
   await syncFolder(dirname(path))
   return null
-}
-
-function converted(how: 'minilm' | 'e5' | 'reader', first: string, second: string, out: string): Promise<void> {
-  switch (how) {
-    case 'minilm':
-      return convertMinilm(first, second, out)
-    case 'e5':
-      return convertE5(first, out)
-    case 'reader':
-      return convertReader(first, READER_WEIGHTS, out)
-    default:
-      return how satisfies never
-  }
 }
 
 /** Makes the rename durable. Some systems cannot sync a folder, and lose nothing by it but this assurance. */
@@ -232,15 +219,15 @@ function noSource({ model, path, options }: Task, reasons: readonly string[]): P
 /** Names what the disk refused, and where. */
 function storageFault(error: unknown, folder: string): unknown {
   if (error instanceof PalimpsestError) return error
-  const code = String((error as NodeJS.ErrnoException).code)
-  if (/ENOSPC|EDQUOT|SQLITE_FULL/.test(code)) {
+  const code = faultOf(error) ?? String((error as NodeJS.ErrnoException).code)
+  if (/ENOSPC|EDQUOT|^full$/.test(code)) {
     return new PalimpsestError(
       'storage_full',
       `No room left in ${folder}. Free some, or set PALIMPSEST_HOME to a folder with room.`,
       { cause: error },
     )
   }
-  if (/EACCES|EROFS|EPERM|ENOTDIR|EEXIST|SQLITE_CANTOPEN|SQLITE_READONLY/.test(code)) {
+  if (/EACCES|EROFS|EPERM|ENOTDIR|EEXIST|^cannot_open$|^read_only$/.test(code)) {
     return new PalimpsestError(
       'storage_failed',
       `${folder} cannot be written (${code}). Make it writable, or set PALIMPSEST_HOME to a folder that is.`,

@@ -1,6 +1,6 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import Database from 'better-sqlite3'
+import { Database, faultOf } from './database.ts'
 
 const POLL_MS = 250
 
@@ -19,14 +19,14 @@ function readNote(path: string): Note | null {
 }
 
 /** A lock held by the system for as long as this process lives: nothing is left to clear away after a kill. Null when another has it. */
-function tryLock(path: string): Database.Database | null {
-  const db = new Database(path, { timeout: 0 })
+function tryLock(path: string): Database | null {
+  const db = new Database(path, { timeoutMs: 0 })
   try {
     db.exec('BEGIN EXCLUSIVE')
     return db
   } catch (error) {
     db.close()
-    if (error instanceof Error && 'code' in error && String(error.code).startsWith('SQLITE_BUSY')) return null
+    if (faultOf(error) === 'busy') return null
     throw error
   }
 }

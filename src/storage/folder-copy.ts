@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import Database from 'better-sqlite3'
+import { Database } from './database.ts'
 import { storageError } from './sqlite.ts'
 
 /** The log, and the embeddings so that they need not be made again; graphs are rebuilt from these. */
@@ -13,9 +13,9 @@ export async function copyMemory(dataDir: string, to: string): Promise<void> {
     if (!existsSync(file)) continue
     try {
       mkdirSync(dirname(join(to, name)), { recursive: true })
-      const source = new Database(file, { readonly: true, fileMustExist: true })
+      const source = new Database(file, { readOnly: true })
       try {
-        await source.backup(join(to, name))
+        await source.copyTo(join(to, name))
       } finally {
         source.close()
       }

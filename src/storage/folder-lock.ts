@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import Database from 'better-sqlite3'
 import { PalimpsestError } from '../errors.ts'
+import { Database, faultOf } from './database.ts'
 import { guarded, storageError } from './sqlite.ts'
 
 /** Who holds a data folder. */
@@ -24,10 +24,6 @@ const LOCK_FILE = 'gateway.lock'
 const HOLDER_FILE = 'gateway.json'
 /** Time for another process that merely looks who holds the folder to finish. */
 const LOOK_MS = 250
-
-function isBusy(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && String(error.code).startsWith('SQLITE_BUSY')
-}
 
 function readHolder(dataDir: string): Holder | null {
   try {
@@ -65,12 +61,12 @@ function inUse(dataDir: string): PalimpsestError {
 export function holder(dataDir: string): Holder | null {
   const file = join(dataDir, LOCK_FILE)
   if (!existsSync(file)) return null
-  const db = new Database(file, { readonly: true, timeout: 0 })
+  const db = new Database(file, { readOnly: true, timeoutMs: 0 })
   try {
     db.prepare('SELECT count(*) FROM sqlite_master').get()
     return null
   } catch (error) {
-    if (!isBusy(error)) throw storageError(error, file, 'looking who holds the data folder')
+    if (faultOf(error) !== 'busy') throw storageError(error, file, 'looking who holds the data folder')
     return readHolder(dataDir)
   } finally {
     db.close()
@@ -82,7 +78,7 @@ export function lockFolder(dataDir: string, now: () => number): FolderLock {
   const file = join(dataDir, LOCK_FILE)
   const db = guarded(file, 'taking the data folder', () => {
     mkdirSync(dataDir, { recursive: true })
-    return new Database(file, { timeout: LOOK_MS })
+    return new Database(file, { timeoutMs: LOOK_MS })
   })
   const me = { pid: process.pid, since: now(), url: null }
   try {
@@ -90,12 +86,12 @@ export function lockFolder(dataDir: string, now: () => number): FolderLock {
     writeHolder(dataDir, me)
   } catch (error) {
     db.close()
-    throw isBusy(error) ? inUse(dataDir) : storageError(error, file, 'taking the data folder')
+    throw faultOf(error) === 'busy' ? inUse(dataDir) : storageError(error, file, 'taking the data folder')
   }
   return {
     setUrl: (url) => writeHolder(dataDir, { ...me, url }),
     release: () => {
-      if (!db.open) return
+      if (!db.isOpen) return
       rmSync(join(dataDir, HOLDER_FILE), { force: true })
       db.exec('ROLLBACK')
       db.close()

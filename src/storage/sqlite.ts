@@ -1,7 +1,7 @@
 import { statfsSync } from 'node:fs'
 import { dirname } from 'node:path'
-import type Database from 'better-sqlite3'
 import { PalimpsestError } from '../errors.ts'
+import { type Database, faultOf } from './database.ts'
 
 /** Less room than this on the disk, and a failed write is blamed on it even where the system names another cause. */
 const FULL_BELOW_BYTES = 256 * 1024
@@ -21,21 +21,21 @@ function diskIsFull(file: string): boolean {
 
 /**
  * A fault of SQLite or the file system as a sentence for the user. `doing` completes "so ... failed": "landing 3 edits".
- * Result codes: https://www.sqlite.org/rescode.html
  */
 export function storageError(error: unknown, file: string, doing: string): PalimpsestError {
   if (error instanceof PalimpsestError) return error
   const code = codeOf(error)
+  const fault = faultOf(error)
   const said = error instanceof Error ? error.message : String(error)
-  const cannotWrite = code.startsWith('SQLITE_IOERR') || code === 'SQLITE_CANTOPEN' || code === 'EIO'
-  if (code === 'SQLITE_FULL' || code === 'ENOSPC' || code === 'EDQUOT' || (cannotWrite && diskIsFull(file))) {
+  const cannotWrite = fault === 'io' || fault === 'cannot_open' || code === 'EIO'
+  if (fault === 'full' || code === 'ENOSPC' || code === 'EDQUOT' || (cannotWrite && diskIsFull(file))) {
     return new PalimpsestError(
       'storage_full',
       `The disk that holds ${file} is full, so ${doing} failed and nothing of it was kept. Free some space, then try again.`,
       { cause: error },
     )
   }
-  if (code.startsWith('SQLITE_CORRUPT') || code === 'SQLITE_NOTADB') {
+  if (fault === 'corrupt' || fault === 'not_a_database') {
     return new PalimpsestError(
       'storage_failed',
       `${file} is damaged (${said}), so ${doing} failed. Put back a backup, or move the file away to start with an empty memory; \`sqlite3 FILE .recover\` may rescue its records.`,
@@ -59,7 +59,7 @@ export function guarded<T>(file: string, doing: string, work: () => T): T {
 }
 
 /** Makes the database keep a write-ahead log; `durable`: a commit is on the disk when it returns. Changes a file that had none. */
-export function useWriteAheadLog(db: Database.Database, durable: boolean): void {
-  db.pragma('journal_mode = WAL')
-  db.pragma(`synchronous = ${durable ? 'FULL' : 'NORMAL'}`)
+export function useWriteAheadLog(db: Database, durable: boolean): void {
+  db.exec('PRAGMA journal_mode = WAL')
+  db.exec(`PRAGMA synchronous = ${durable ? 'FULL' : 'NORMAL'}`)
 }

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { type Browser, chromium, type Page } from 'playwright-core'
 import { type Served, type ServeOptions, serve as serveApp } from '../http/fakes.ts'
 
-const FINDER = join(import.meta.dirname, '..', '..', 'bin', 'chromium.mjs')
+const FINDER = join(import.meta.dirname, '..', '..', 'scripts', 'chromium.mjs')
 const AXE = createRequire(import.meta.url).resolve('axe-core/axe.min.js')
 
 export interface Look {

@@ -2,7 +2,6 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import Database from 'better-sqlite3'
 import OpenAI from 'openai'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { accessBy } from '../../src/access/access.ts'
@@ -13,6 +12,7 @@ import { createApp } from '../../src/app.ts'
 import { client, findRunning } from '../../src/cli/client/client.ts'
 import { needOf } from '../../src/http/request/auth.ts'
 import { openKeys } from '../../src/server/access.ts'
+import { Database } from '../../src/storage/database.ts'
 import { MODEL, post, type Served, type ServeOptions, serve } from './fakes.ts'
 import { send } from './malformed.ts'
 
@@ -441,7 +441,7 @@ describe('a budget', () => {
     const served = await start({ script })
     const token = served.make({ tokensPerDay: 10_000 })
     const { access } = served.gateway
-    let locked: Database.Database | undefined
+    let locked: Database | undefined
     const reserve = access?.budgets.reserve.bind(access.budgets)
     const spied = vi.spyOn(access?.budgets as Budgets, 'reserve').mockImplementation((...asked) => {
       const reserved = (reserve as Budgets['reserve'])(...asked)

@@ -1,5 +1,6 @@
-import Database from 'better-sqlite3'
 import type { Message } from '../../request.ts'
+import { Database, type Value } from '../../storage/database.ts'
+import { useWriteAheadLog } from '../../storage/sqlite.ts'
 import { type Experiment, keyOf, type Metric } from '../experiment.ts'
 import type { Sample } from '../statistics/confidence.ts'
 import type { Outcome } from './outcome.ts'
@@ -89,7 +90,7 @@ const NEGATIVE = ['negative', 'bad', 'wrong', 'down', 'thumbs_down', 'dislike']
  * word of its answer is: a killed process loses none (the file system's cache outlives it; a power cut may take the latest).
  */
 export class Ledger {
-  readonly #db: Database.Database
+  readonly #db: Database
   readonly #guarded: LedgerOptions['guarded']
   readonly #limits: LedgerLimits
   #answers: number
@@ -99,20 +100,19 @@ export class Ledger {
     this.#limits = limits
     this.#db = guarded('opening the ledger of experiments', () => new Database(file))
     this.#answers = guarded('opening the ledger of experiments', () => {
-      this.#db.pragma('journal_mode = WAL')
-      this.#db.pragma('synchronous = NORMAL')
-      this.#db.transaction(() => this.#db.exec(LEDGER_SCHEMA)).immediate()
-      this.#db.pragma(`busy_timeout = ${BUSY_MS}`)
-      return this.#db.prepare('SELECT count(*) FROM answers').pluck().get() as number
+      useWriteAheadLog(this.#db, false)
+      this.#db.atOnce(() => this.#db.exec(LEDGER_SCHEMA))
+      this.#db.exec(`PRAGMA busy_timeout = ${BUSY_MS}`)
+      return this.#db.value('SELECT count(*) FROM answers') as number
     })
   }
 
-  #run(doing: string, sql: string, ...values: unknown[]): Database.RunResult {
+  #run(doing: string, sql: string, ...values: Value[]): { readonly changes: number } {
     return this.#guarded(doing, () => this.#db.prepare(sql).run(...values))
   }
 
-  #all<Row>(sql: string, ...values: unknown[]): Row[] {
-    return this.#guarded('reading the ledger', () => this.#db.prepare(sql).all(...values) as Row[])
+  #all<Row>(sql: string, ...values: Value[]): Row[] {
+    return this.#guarded('reading the ledger', () => this.#db.prepare<Row>(sql).all(...values))
   }
 
   experiments(): Experiment[] {
@@ -123,16 +123,14 @@ export class Ledger {
   save(experiment: Experiment, event: LedgerEvent): void {
     const { at, kind, body } = event
     this.#guarded('saving an experiment', () =>
-      this.#db
-        .transaction(() => {
-          this.#db
-            .prepare('INSERT INTO experiments (key, body) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET body = excluded.body')
-            .run(keyOf(experiment), JSON.stringify(experiment))
-          this.#db
-            .prepare('INSERT INTO experiment_events (experiment, at, kind, body) VALUES (?, ?, ?, ?)')
-            .run(keyOf(experiment), at, kind, JSON.stringify(body))
-        })
-        .immediate(),
+      this.#db.atOnce(() => {
+        this.#db
+          .prepare('INSERT INTO experiments (key, body) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET body = excluded.body')
+          .run(keyOf(experiment), JSON.stringify(experiment))
+        this.#db
+          .prepare('INSERT INTO experiment_events (experiment, at, kind, body) VALUES (?, ?, ?, ?)')
+          .run(keyOf(experiment), at, kind, JSON.stringify(body))
+      }),
     )
   }
 
@@ -146,10 +144,8 @@ export class Ledger {
 
   /** Index of the arm that a unit was exposed to in this version. */
   armOf({ tenant, id, version }: Experiment, unit: string): number | undefined {
-    return this.#db
-      .prepare('SELECT arm FROM exposures WHERE experiment = ? AND version = ? AND unit = ?')
-      .pluck()
-      .get(keyOf({ tenant, id }), version, unit) as number | undefined
+    const sql = 'SELECT arm FROM exposures WHERE experiment = ? AND version = ? AND unit = ?'
+    return this.#db.value(sql, keyOf({ tenant, id }), version, unit) as number | undefined
   }
 
   /**
@@ -162,20 +158,18 @@ export class Ledger {
     const { version, epoch, logPrompts } = experiment
     if (this.#answers >= this.#limits.ledgerAnswers && !this.#makeRoom()) return undefined
     return this.#guarded('recording an exposure', () =>
-      this.#db
-        .transaction(() => {
-          this.#db
-            .prepare('INSERT OR IGNORE INTO exposures (experiment, version, unit, arm, epoch, at) VALUES (?, ?, ?, ?, ?, ?)')
-            .run(key, version, exposure.unit, exposure.arm, epoch, at)
-          const arm = this.armOf(experiment, exposure.unit) as number
-          const { changes } = this.#db
-            .prepare('INSERT OR IGNORE INTO answers (id, experiment, version, unit, arm, at) VALUES (?, ?, ?, ?, ?, ?)')
-            .run(completion, key, version, exposure.unit, arm, at)
-          this.#answers += changes
-          if (logPrompts) this.#logPrompt(key, at, messages)
-          return arm
-        })
-        .immediate(),
+      this.#db.atOnce(() => {
+        this.#db
+          .prepare('INSERT OR IGNORE INTO exposures (experiment, version, unit, arm, epoch, at) VALUES (?, ?, ?, ?, ?, ?)')
+          .run(key, version, exposure.unit, exposure.arm, epoch, at)
+        const arm = this.armOf(experiment, exposure.unit) as number
+        const { changes } = this.#db
+          .prepare('INSERT OR IGNORE INTO answers (id, experiment, version, unit, arm, at) VALUES (?, ?, ?, ?, ?, ?)')
+          .run(completion, key, version, exposure.unit, arm, at)
+        this.#answers += changes
+        if (logPrompts) this.#logPrompt(key, at, messages)
+        return arm
+      }),
     )
   }
 

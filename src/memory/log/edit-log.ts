@@ -1,6 +1,6 @@
-import Database from 'better-sqlite3'
 import type { Edit } from '../../edit/edit.ts'
 import { PalimpsestError } from '../../errors.ts'
+import { Database } from '../../storage/database.ts'
 import { guarded, useWriteAheadLog } from '../../storage/sqlite.ts'
 import type { LogKind, LogRecord } from '../memory.ts'
 
@@ -28,6 +28,8 @@ export interface TenantRecord extends LogRecord {
 /** "PLMP", so that another program's database is not mistaken for a log. https://www.sqlite.org/pragma.html#pragma_application_id */
 const APPLICATION_ID = 0x504c4d50
 const SCHEMA_VERSION = 1
+/** SQLITE_CORRUPT, for what `quick_check` says instead of throwing it. */
+const CORRUPT = 11
 
 const SCHEMA = `
   CREATE TABLE batches (
@@ -61,7 +63,7 @@ interface LogRow {
 /** The append-only record of everything that was ever said about any edit: the one truth, from which all else is derived. */
 export class EditLog {
   readonly file: string
-  readonly #db: Database.Database
+  readonly #db: Database
   readonly #write: (batches: readonly Batch[], records: readonly TenantRecord[]) => void
 
   /** Throws `storage_failed` for a damaged file, another program's, or one of a newer version; `storage_full`. */
@@ -79,12 +81,12 @@ export class EditLog {
 
   /** Looks before it touches: a file that is not ours is left as it is. */
   #prepare(): void {
-    const id = this.#db.pragma('application_id', { simple: true })
-    const version = Number(this.#db.pragma('user_version', { simple: true }))
-    const isNew = id === 0 && version === 0 && this.#db.prepare('SELECT count(*) FROM sqlite_master').pluck().get() === 0
+    const id = this.#db.value('PRAGMA application_id')
+    const version = Number(this.#db.value('PRAGMA user_version'))
+    const isNew = id === 0 && version === 0 && this.#db.value('SELECT count(*) FROM sqlite_master') === 0
     if (!isNew) this.#assertReadable(id, version)
     useWriteAheadLog(this.#db, true)
-    if (isNew) this.#db.transaction(() => this.#db.exec(SCHEMA)).immediate()
+    if (isNew) this.#db.atOnce(() => this.#db.exec(SCHEMA))
   }
 
   #assertReadable(id: unknown, version: number): void {
@@ -100,22 +102,23 @@ export class EditLog {
         `${this.file} was written by a newer Palimpsest (format ${version}; this one reads up to ${SCHEMA_VERSION}). Update Palimpsest, or choose another data folder.`,
       )
     }
-    const health = String(this.#db.pragma('quick_check(1)', { simple: true }))
-    if (health !== 'ok') throw Object.assign(new Error(health.replaceAll('\n', ' ')), { code: 'SQLITE_CORRUPT' })
+    const health = String(this.#db.value('PRAGMA quick_check(1)'))
+    if (health !== 'ok') throw Object.assign(new Error(health.replaceAll('\n', ' ')), { errcode: CORRUPT })
   }
 
   #writer(): (batches: readonly Batch[], records: readonly TenantRecord[]) => void {
     const batch = this.#db.prepare(
-      'INSERT INTO batches (tenant, id, at, source, kind, edits, digest) VALUES (:tenant, :id, :at, :source, :kind, :edits, :digest)',
+      'INSERT INTO batches (tenant, id, at, source, kind, edits, digest) VALUES (?, ?, ?, ?, ?, ?, ?)',
     )
     const record = this.#db.prepare(
       'INSERT INTO log (seq, at, tenant, kind, edit_id, batch_id, body) VALUES (?, ?, ?, ?, ?, ?, ?)',
     )
-    return this.#db.transaction((batches: readonly Batch[], records: readonly TenantRecord[]) => {
-      for (const b of batches) batch.run(b)
-      for (const r of records)
-        record.run(r.seq, r.at, r.tenant, r.kind, r.editId, r.batchId, r.edit ? JSON.stringify(r.edit) : null)
-    }).immediate
+    return (batches, records) =>
+      this.#db.atOnce(() => {
+        for (const b of batches) batch.run(b.tenant, b.id, b.at, b.source, b.kind, b.edits, b.digest)
+        for (const r of records)
+          record.run(r.seq, r.at, r.tenant, r.kind, r.editId, r.batchId, r.edit ? JSON.stringify(r.edit) : null)
+      })
   }
 
   /** All of it on the disk when this returns, or none of it and a throw. */
@@ -127,9 +130,7 @@ export class EditLog {
 
   /** Every record, in order. */
   *records(): Generator<TenantRecord> {
-    const rows = this.#db
-      .prepare<[], LogRow>('SELECT seq, at, tenant, kind, edit_id, batch_id, body FROM log ORDER BY seq')
-      .iterate()
+    const rows = this.#db.prepare<LogRow>('SELECT seq, at, tenant, kind, edit_id, batch_id, body FROM log ORDER BY seq').iterate()
     for (const row of rows) {
       const { seq, at, tenant, kind } = row
       const head = { seq, at, tenant, kind, editId: row.edit_id, batchId: row.batch_id }
@@ -149,7 +150,7 @@ export class EditLog {
 
   /** Every batch, in the order they came. */
   batches(): Batch[] {
-    return this.#db.prepare<[], Batch>('SELECT tenant, id, at, source, kind, edits, digest FROM batches ORDER BY rowid').all()
+    return this.#db.prepare<Batch>('SELECT tenant, id, at, source, kind, edits, digest FROM batches ORDER BY rowid').all()
   }
 
   close(): void {

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { rmSync } from 'node:fs'
-import Database from 'better-sqlite3'
+import { Database, type Statement } from '../../storage/database.ts'
 import { guarded, useWriteAheadLog } from '../../storage/sqlite.ts'
 
 /**
@@ -9,10 +9,10 @@ import { guarded, useWriteAheadLog } from '../../storage/sqlite.ts'
  */
 export class VectorTable {
   readonly file: string
-  readonly #db: Database.Database
+  readonly #db: Database
   readonly #embedder: string
   readonly #dimensions: number
-  readonly #select: Database.Statement<[Buffer], Buffer>
+  readonly #select: Statement<{ readonly vector: Uint8Array }>
   readonly #insert: (rows: readonly (readonly [string, Float32Array])[]) => void
 
   /** Throws storage errors, of a damaged file too: the caller drops it with `dropVectorTable`. */
@@ -25,9 +25,11 @@ export class VectorTable {
     try {
       const [select, insert] = guarded(file, 'opening the embeddings', () => prepare(db))
       this.#select = select
-      this.#insert = db.transaction((rows: readonly (readonly [string, Float32Array])[]) => {
-        for (const [text, v] of rows) insert.run(this.#key(text), embedder, Buffer.from(v.buffer, v.byteOffset, v.byteLength))
-      })
+      this.#insert = (rows) =>
+        db.atOnce(() => {
+          for (const [text, v] of rows)
+            insert.run(this.#key(text), embedder, new Uint8Array(v.buffer, v.byteOffset, v.byteLength))
+        })
     } catch (error) {
       db.close()
       throw error
@@ -40,7 +42,7 @@ export class VectorTable {
 
   /** The kept vector; undefined when there is none of the right length. Its values are not checked here. */
   get(text: string): Float32Array | undefined {
-    const bytes = guarded(this.file, 'reading an embedding', () => this.#select.get(this.#key(text)))
+    const bytes = guarded(this.file, 'reading an embedding', () => this.#select.get(this.#key(text))?.vector)
     if (bytes?.length !== this.#dimensions * Float32Array.BYTES_PER_ELEMENT) return undefined
     // A copy: the bytes may lie at an offset that a Float32Array cannot have.
     return new Float32Array(new Uint8Array(bytes).buffer)
@@ -55,12 +57,12 @@ export class VectorTable {
   }
 }
 
-function prepare(db: Database.Database): [Database.Statement<[Buffer], Buffer>, Database.Statement<[Buffer, string, Buffer]>] {
+function prepare(db: Database): [Statement<{ readonly vector: Uint8Array }>, Statement] {
   useWriteAheadLog(db, false)
   db.exec('CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, embedder TEXT NOT NULL, vector BLOB NOT NULL) STRICT')
   return [
-    db.prepare<[Buffer], Buffer>('SELECT vector FROM vectors WHERE key = ?').pluck() as Database.Statement<[Buffer], Buffer>,
-    db.prepare<[Buffer, string, Buffer]>('INSERT OR REPLACE INTO vectors (key, embedder, vector) VALUES (?, ?, ?)'),
+    db.prepare('SELECT vector FROM vectors WHERE key = ?'),
+    db.prepare('INSERT OR REPLACE INTO vectors (key, embedder, vector) VALUES (?, ?, ?)'),
   ]
 }
 

@@ -4,6 +4,7 @@ import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { Graph, type GraphOptions } from './hnsw-graph.ts'
+import { hnswlib } from './hnsw-library.ts'
 
 /** Why a saved index is not used and the index is built anew. */
 export type RebuildReason = 'missing' | 'stale' | 'corrupt' | 'other_embedder'
@@ -148,6 +149,7 @@ export async function loadGraph(
   expected: Expected,
   options: GraphOptions,
 ): Promise<Graph | { readonly reason: RebuildReason; readonly detail: string }> {
+  if (hnswlib === null) return { reason: 'missing', detail: 'hnswlib-node does not load here' }
   const file = indexFile(folder, tenant)
   const raw = await readFile(`${file}.json`, 'utf8').catch(() => null)
   const size = await stat(file).then(

@@ -1,5 +1,5 @@
-import hnswlib from 'hnswlib-node'
 import { PalimpsestError } from '../../errors.ts'
+import { type HierarchicalNSW, newIndex } from './hnsw-library.ts'
 
 /** A stored vector near a query. `seq`: the log record whose edit it belongs to. */
 export interface Neighbour {
@@ -167,11 +167,11 @@ export class Graph {
   readonly dimensions: number
   readonly options: GraphOptions
   readonly seqs: number[]
-  readonly #hnsw: hnswlib.HierarchicalNSW
+  readonly #hnsw: HierarchicalNSW
   /** While the graph is being written a point added would corrupt the file: `add` refuses. */
   #writing = false
 
-  private constructor(hnsw: hnswlib.HierarchicalNSW, dimensions: number, seqs: number[], options: GraphOptions) {
+  private constructor(hnsw: HierarchicalNSW, dimensions: number, seqs: number[], options: GraphOptions) {
     this.#hnsw = hnsw
     this.dimensions = dimensions
     this.seqs = seqs
@@ -180,7 +180,7 @@ export class Graph {
   }
 
   static empty(dimensions: number, options: GraphOptions): Graph {
-    const hnsw = new hnswlib.HierarchicalNSW('ip', dimensions)
+    const hnsw = newIndex(dimensions)
     hnsw.initIndex({
       maxElements: FIRST_CAPACITY,
       m: options.neighbours,
@@ -192,7 +192,7 @@ export class Graph {
 
   /** Only bytes whose checksum has been verified may be read: others can end the process. */
   static async read(file: string, dimensions: number, seqs: number[], options: GraphOptions): Promise<Graph> {
-    const hnsw = new hnswlib.HierarchicalNSW('ip', dimensions)
+    const hnsw = newIndex(dimensions)
     await hnsw.readIndex(file)
     if (hnsw.getCurrentCount() !== seqs.length)
       throw new Error(`holds ${hnsw.getCurrentCount()} vectors, expected ${seqs.length}`)

@@ -1,8 +1,9 @@
 import type { VectorHit } from '../memory.ts'
 import { Arena, Graph, type GraphOptions, mergeNearest, type Neighbour, type Point } from './hnsw-graph.ts'
+import { hnswlib } from './hnsw-library.ts'
 
 export interface IndexOptions {
-  /** Up to this many points a scan answers; beyond, a graph is built. */
+  /** Up to this many points a scan answers; beyond, a graph is built, where its library loads. */
   readonly exactPoints: number
   readonly graph: GraphOptions
 }
@@ -68,6 +69,7 @@ export class TenantIndex {
   }
 
   get unsettled(): boolean {
+    if (hnswlib === null) return false
     const total = this.#waiting.size + (this.#graph?.size ?? 0)
     return this.#waiting.size > 0 && total > this.#options.exactPoints && this.#graph?.writing !== true
   }

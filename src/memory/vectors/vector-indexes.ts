@@ -12,6 +12,7 @@ import { KeptVectors } from './embedding-store.ts'
 import { dropVectorTable, VectorTable } from './embedding-table.ts'
 import { type Expected, indexFile, loadGraph, saveGraph } from './hnsw-file.ts'
 import { assertUnit, Graph } from './hnsw-graph.ts'
+import { hnswlib } from './hnsw-library.ts'
 import { embedKeys, RECIPE } from './index-texts.ts'
 import { type IndexOptions, TenantIndex } from './tenant-index.ts'
 
@@ -108,6 +109,14 @@ export class Indexes {
     if (found instanceof Graph) return found
     let points = 0
     for (const revision of revisions) if (!view.isDormant(revision, moment())) points += embedKeys(revision.edit).length
+    if (hnswlib === null) {
+      if (points > exactPoints)
+        log.warn(
+          { tenant: name, points },
+          'hnswlib-node does not load here: every vector is scanned; npm rebuild with a C++ compiler mends it',
+        )
+      return null
+    }
     // A tenant small enough to be scanned has no saved index to miss.
     if (found.reason !== 'missing' || points > exactPoints) {
       log.warn(

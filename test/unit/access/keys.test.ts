@@ -1,7 +1,6 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import Database from 'better-sqlite3'
 import { Command } from 'commander'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { accessBy, accessByOne, isLoopback } from '../../../src/access/access.ts'
@@ -11,6 +10,7 @@ import type { KeyStore, NewKey } from '../../../src/access/key-store.ts'
 import { addKeysCommand } from '../../../src/cli/keys.ts'
 import { PalimpsestError } from '../../../src/errors.ts'
 import { openAccess, openKeys } from '../../../src/server/access.ts'
+import { Database } from '../../../src/storage/database.ts'
 
 const NOON = Date.parse('2026-11-24T12:00:00Z')
 const FIELDS: NewKey = { name: 'ci', tenant: 'default', scopes: ['inference'] }

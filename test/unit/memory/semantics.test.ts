@@ -1,8 +1,8 @@
 import { join } from 'node:path'
-import Database from 'better-sqlite3'
 import { describe, expect, test } from 'vitest'
 import { PalimpsestError } from '../../../src/errors.ts'
 import { contentOf } from '../../../src/memory/log/timeline.ts'
+import { Database } from '../../../src/storage/database.ts'
 import { clock, edit, fact, memory, POST, recordingLog, scratch } from '../../support/memory-fixture.ts'
 
 const T = 'default'
@@ -265,7 +265,7 @@ describe('a batch', () => {
     expect(store.version).toBe(1)
     expect(store.get(T, 'e1')).toBeUndefined()
     expect(store.batches(T)).toHaveLength(1)
-    expect(other.prepare('SELECT count(*) FROM log').pluck().get()).toBe(1)
+    expect(other.value('SELECT count(*) FROM log')).toBe(1)
     other.exec('DROP TRIGGER no')
     other.close()
     expect(store.land([fact(1), fact(2), fact(3), fact(4)], { ...POST, batchId: 'x' }).replayed).toBe(false)

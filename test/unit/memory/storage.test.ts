@@ -2,10 +2,10 @@ import { execFileSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import Database from 'better-sqlite3'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { PalimpsestError } from '../../../src/errors.ts'
 import { cachedEmbedder } from '../../../src/memory/vectors/cached-embedder.ts'
+import { Database } from '../../../src/storage/database.ts'
 import { holder, lockFolder } from '../../../src/storage/folder-lock.ts'
 import { needing } from '../../needs.ts'
 import { clock, fact, fakeEmbedder, memory, POST, recordingLog, scratch } from '../../support/memory-fixture.ts'
@@ -123,9 +123,9 @@ function garble(file: string): void {
 
 function pragma(file: string, set: string): void {
   const db = new Database(file)
-  db.pragma(set)
-  db.pragma('wal_checkpoint(TRUNCATE)')
-  db.pragma('journal_mode = DELETE')
+  db.exec(`PRAGMA ${set}`)
+  db.exec('PRAGMA wal_checkpoint(TRUNCATE)')
+  db.exec('PRAGMA journal_mode = DELETE')
   db.close()
 }
 

@@ -38,7 +38,7 @@ it('names each thing that is missing, and how to mend it', async () => {
     now: Date.now,
   })
   expect(code).toBe(1)
-  expect(said).toMatch(/^ok {7}better-sqlite3 +SQLite 3/m)
+  expect(said).toMatch(/^ok {7}@photostructure\/sqlite +SQLite 3/m)
   expect(said).toMatch(/^ok {7}hnswlib-node /m)
   expect(said).toMatch(/^ok {7}node-llama-cpp /m)
   expect(said).toMatch(/^-- {7}Python and pip +\/nowhere\/python3 -m pip does not run/m)
