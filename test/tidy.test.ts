@@ -131,11 +131,11 @@ describe('the tree', () => {
     )
   })
 
-  it('names every room of src in docs/architecture.md, and none is crowded', () => {
+  it('names every room of src in docs/concepts/architecture.md, and none is crowded', () => {
     const rooms = new Map<string, number>()
     for (const file of [...sources, ...scripts]) rooms.set(dirname(file), (rooms.get(dirname(file)) ?? 0) + 1)
     expect([...rooms].filter(([, count]) => count > ROOM_FILES).map(([room]) => relative(ROOT, room))).toEqual([])
-    const text = read(join(ROOT, 'docs', 'architecture.md'))
+    const text = read(join(ROOT, 'docs', 'concepts', 'architecture.md'))
     const unnamed = readdirSync(SRC).filter((name) => !name.includes('.') && !text.includes(`\`src/${name}/\``))
     expect(unnamed).toEqual([])
   })
