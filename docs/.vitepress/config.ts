@@ -8,7 +8,7 @@ const DOCS = join(import.meta.dirname, '..')
 const GENERATED = ['command-line', 'configuration', 'edit-formats', 'metrics', 'errors', 'http']
 const missing = GENERATED.filter((page) => !existsSync(join(DOCS, 'reference', `${page}.md`)))
 
-const REPOSITORY_FILES = /\/(?:bench|corpus|src|test)\//
+const base = process.env.PALIMPSEST_DOCS_BASE ?? '/'
 
 type Item = DefaultTheme.SidebarItem
 
@@ -88,12 +88,12 @@ const sidebar: Item[] = [
 export default defineConfig({
   title: 'Palimpsest',
   description: 'An OpenAI-compatible gateway that changes what a language model knows, now, without training.',
-  // Relative to where the site is served: any folder of any host.
-  base: process.env.PALIMPSEST_DOCS_BASE ?? '/',
-  cleanUrls: false,
+  // Where the site is served, for a host that serves it in a folder: PALIMPSEST_DOCS_BASE=/palimpsest/ npm run docs
+  base,
+  head: [['link', { rel: 'icon', href: `${base}icon.svg` }]],
   // A page tells nothing about when and by whom it was built.
   lastUpdated: false,
-  ignoreDeadLinks: [new RegExp(`/reference/(?:${missing.join('|') || '(?!)'})(?:\\.html)?$`), REPOSITORY_FILES],
+  ignoreDeadLinks: missing.map((name) => new RegExp(`/reference/${name}$`)),
   themeConfig: {
     sidebar,
     outline: [2, 3],

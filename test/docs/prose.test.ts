@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
@@ -16,7 +16,11 @@ function said(text: string): Promise<string> {
   writeFileSync(file, text)
   const program = join(ROOT, 'node_modules/.bin/textlint')
   const args = ['--rulesdir', join(ROOT, 'docs/.textlint'), '--config', join(ROOT, '.textlintrc.json'), '-f', 'unix', file]
-  return new Promise((done) => execFile(program, args, { cwd: folder }, (_, stdout) => done(stdout)))
+  return printed(program, args)
+}
+
+function printed(program: string, args: readonly string[]): Promise<string> {
+  return new Promise((done) => execFile(program, args, { cwd: folder }, (_, stdout, stderr) => done(stdout + stderr)))
 }
 
 describe('the rules of prose', { timeout: 60_000 }, () => {
@@ -34,4 +38,17 @@ describe('the rules of prose', { timeout: 60_000 }, () => {
   test('find a word that is not used here', async () => {
     expect(await said('It is simply there.')).toMatch(/simply/)
   })
+})
+
+test('a link to a file or a heading that is not there is found', { timeout: 60_000 }, async () => {
+  const page = join(folder, 'links.md')
+  writeFileSync(page, '# Links\n\n[here](#links), [there](links.md#links), [nowhere](none.md), [no heading](links.md#none)\n')
+  const rule = join(ROOT, 'node_modules/markdownlint-rule-relative-links/src/index.js')
+  const config = join(folder, '.markdownlint-cli2.jsonc')
+  writeFileSync(
+    config,
+    readFileSync(join(ROOT, '.markdownlint-cli2.jsonc'), 'utf8').replace('"markdownlint-rule-relative-links"', `"${rule}"`),
+  )
+  const found = await printed(join(ROOT, 'node_modules/.bin/markdownlint-cli2'), ['--config', config, '--no-globs', page])
+  expect(found.match(/relative-links/g)).toHaveLength(2)
 })
