@@ -1,15 +1,15 @@
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import list from '../../docs/openai-fields.json' with { type: 'json' }
+import list from '../../docs/project/openai-fields.json' with { type: 'json' }
 import type { Prompt } from '../../src/engine/engine.ts'
 import type { Sampling } from '../../src/request.ts'
 import { CHAT_FIELDS, COMPLETION_FIELDS, type Decision, EMBEDDING_FIELDS, RESPONSE_FIELDS } from '../../src/wire/openai/fields.ts'
 import { MODEL, type Served, serve } from './fakes.ts'
 
 /**
- * Every request field of OpenAI's four endpoints, from the list in docs/openai-fields.json, is sent: it must change what the engine is asked
+ * Every request field of OpenAI's four endpoints, from the list in docs/project/openai-fields.json, is sent: it must change what the engine is asked
  * or what is answered (honoured), or be a label that changes nothing and is still read (accepted), or be refused with a 400 that names it.
- * Writes docs/conformance.md; `npx vitest run -u test/http/conformance.test.ts` renews it.
+ * Writes docs/project/conformance.md; `npx vitest run -u test/http/conformance.test.ts` renews it.
  */
 const PATIENCE_MS = 180_000
 
@@ -310,7 +310,7 @@ test(
     const table = `| endpoint | fields | honoured | labels | refused by name | ignored | score | required response fields |\n|---|---|---|---|---|---|---|---|\n${scores.join('\n')}\n`
     console.log(table)
     expect(faults).toEqual([])
-    await expect(page(table, tables)).toMatchFileSnapshot(join(import.meta.dirname, '../../docs/conformance.md'))
+    await expect(page(table, tables)).toMatchFileSnapshot(join(import.meta.dirname, '../../docs/project/conformance.md'))
   },
   PATIENCE_MS,
 )

@@ -20,8 +20,8 @@ async function start(options?: ServeOptions): Promise<Served> {
 
 const chat = (content: string, fields: object = {}) => ({ model: MODEL, messages: [{ role: 'user', content }], ...fields })
 
-test('every test that docs/incidents.md names exists', () => {
-  const page = readFileSync(join(ROOT, 'docs/incidents.md'), 'utf8')
+test('every test that docs/project/incidents.md names exists', () => {
+  const page = readFileSync(join(ROOT, 'docs/project/incidents.md'), 'utf8')
   const rows = page.split('\n').filter((line) => /^\| (?!what went wrong|---)/.test(line) && !line.startsWith('|---'))
   expect(rows.length).toBeGreaterThan(30)
   const wrong = rows.flatMap((row) => {

@@ -1,0 +1,108 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { type DefaultTheme, defineConfig } from 'vitepress'
+
+const DOCS = join(import.meta.dirname, '..')
+
+/** Pages that are generated from the code; a tree that has not generated them yet builds all the same. */
+const GENERATED = ['command-line', 'configuration', 'edit-formats', 'metrics', 'errors', 'http']
+const missing = GENERATED.filter((page) => !existsSync(join(DOCS, 'reference', `${page}.md`)))
+
+const base = process.env.PALIMPSEST_DOCS_BASE ?? '/'
+
+type Item = DefaultTheme.SidebarItem
+
+const page = (text: string, link: string): Item => ({ text, link })
+
+function decisions(): Item[] {
+  return readdirSync(join(DOCS, 'decisions'))
+    .filter((file) => file.endsWith('.md'))
+    .map((file) => {
+      const title = /^# (.+)$/m.exec(readFileSync(join(DOCS, 'decisions', file), 'utf8'))?.[1] ?? file
+      return page(title, `/decisions/${file.replace(/\.md$/, '')}`)
+    })
+}
+
+const sidebar: Item[] = [
+  {
+    text: 'Guide',
+    items: [
+      page('Getting started', '/guide/getting-started'),
+      page('Edits and rules', '/guide/edits'),
+      page('Clients', '/guide/clients'),
+      page('Experiments', '/guide/experiments'),
+      page('Rollouts', '/guide/rollouts'),
+      page('Adapters', '/guide/adapters'),
+      page('Hand-off', '/guide/hand-off'),
+      page('Keys and budgets', '/guide/keys'),
+      page('Engines', '/guide/engines'),
+      page('Console', '/guide/console'),
+      page('Evaluation', '/guide/evaluation'),
+      page('Operations', '/guide/operations'),
+    ],
+  },
+  {
+    text: 'Reference',
+    items: [
+      page('Command line', '/reference/command-line'),
+      page('Configuration', '/reference/configuration'),
+      page('Edit formats', '/reference/edit-formats'),
+      page('Metrics', '/reference/metrics'),
+      page('Errors', '/reference/errors'),
+      page('HTTP', '/reference/http'),
+    ],
+  },
+  {
+    text: 'Concepts',
+    items: [
+      page('Architecture', '/concepts/architecture'),
+      page('Selection', '/concepts/selection'),
+      page('Multi-hop questions', '/concepts/multi-hop'),
+      page('Statistics of experiments', '/concepts/statistics'),
+      page('Terms', '/concepts/terms'),
+    ],
+  },
+  {
+    text: 'Results',
+    items: [
+      page('Selection', '/results/selection'),
+      page('The gate before the reader', '/results/first-gate'),
+      page('Hand-off', '/results/hand-off'),
+      page('Scale', '/results/scale'),
+      page('Statistics', '/results/statistics'),
+      page('Limits', '/results/limits'),
+    ],
+  },
+  {
+    text: 'Project',
+    items: [
+      page('Contributing', '/project/contributing'),
+      page('Conformance', '/project/conformance'),
+      page('Incidents elsewhere', '/project/incidents'),
+      page('Log', '/LOG'),
+      { text: 'Decisions', collapsed: true, items: decisions() },
+    ],
+  },
+]
+
+export default defineConfig({
+  title: 'Palimpsest',
+  description: 'An OpenAI-compatible gateway that changes what a language model knows, now, without training.',
+  // Where the site is served, for a host that serves it in a folder: PALIMPSEST_DOCS_BASE=/palimpsest/ npm run docs
+  base,
+  head: [['link', { rel: 'icon', href: `${base}icon.svg` }]],
+  // A page tells nothing about when and by whom it was built.
+  lastUpdated: false,
+  ignoreDeadLinks: missing.map((name) => new RegExp(`/reference/${name}$`)),
+  themeConfig: {
+    sidebar,
+    outline: [2, 3],
+    search: { provider: 'local' },
+    nav: [
+      { text: 'Guide', link: '/guide/getting-started' },
+      { text: 'Reference', link: '/reference/command-line' },
+      { text: 'Concepts', link: '/concepts/architecture' },
+      { text: 'Results', link: '/results/selection' },
+    ],
+  },
+})

@@ -1,0 +1,75 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { Command } from 'commander'
+import { expect, test } from 'vitest'
+import { addChatCommand } from '../../src/cli/chat/chat.ts'
+import { addDoctorCommand } from '../../src/cli/doctor.ts'
+import { addEditsCommand } from '../../src/cli/edits.ts'
+import { addEngineCommand } from '../../src/cli/engine.ts'
+import { addEvalCommand } from '../../src/cli/eval/eval.ts'
+import { addExperimentCommands } from '../../src/cli/experiments.ts'
+import { addHandoffCommand } from '../../src/cli/handoff/handoff.ts'
+import { addKeysCommand } from '../../src/cli/keys.ts'
+import { addServeCommand } from '../../src/cli/serve.ts'
+import { addSnapshotCommand } from '../../src/cli/snapshot.ts'
+
+/** Commands and flags that the documents name are those of the program, also where no test can run them. */
+const ROOT = resolve(import.meta.dirname, '../..')
+const DOCS = join(ROOT, 'docs')
+const program = new Command('palimpsest')
+const adders = [addChatCommand, addDoctorCommand, addEditsCommand, addEngineCommand, addEvalCommand, addExperimentCommands]
+for (const add of [...adders, addHandoffCommand, addKeysCommand, addServeCommand, addSnapshotCommand]) add(program)
+
+/** Of other programs: npm, lm_eval, curl, and the scripts of bench/. */
+const FOREIGN = new Set([
+  '--help',
+  '--prepare-test',
+  '--model_args',
+  '--tasks',
+  '--batch_size',
+  '--data-binary',
+  '--count',
+  '--graph',
+])
+
+function flags(command: Command): string[] {
+  return [...command.options.flatMap(({ long }) => long ?? []), ...command.commands.flatMap(flags)]
+}
+
+const pages = ['guide', 'concepts', 'results', 'project']
+  .flatMap((room) => readdirSync(join(DOCS, room)).map((file) => `${room}/${file}`))
+  .map((name) => ({ name, text: readFileSync(join(DOCS, name), 'utf8') }))
+
+test('every flag in the guide is one of the program', () => {
+  const known = new Set(flags(program))
+  const unknown = pages.flatMap(({ name, text }) =>
+    [...text.matchAll(/(?<=[`\s(])--[a-z][a-z_-]+/g)]
+      .map(([flag]) => flag)
+      .filter((flag) => !known.has(flag) && !FOREIGN.has(flag))
+      .map((flag) => `${name}: ${flag}`),
+  )
+  expect(unknown).toEqual([])
+})
+
+test('every command in the guide is one of the program', () => {
+  const unknown = pages.flatMap(({ name, text }) =>
+    [...text.matchAll(/(?:^|`|\$ )palimpsest ([a-z]+)(?: ([a-z]+))?/gm)]
+      .filter(([, first, second]) => {
+        const command = program.commands.find((one) => one.name() === first)
+        if (command === undefined) return true
+        return second !== undefined && command.commands.length > 0 && !command.commands.some((one) => one.name() === second)
+      })
+      .map(([words]) => `${name}: ${words}`),
+  )
+  expect(unknown).toEqual([])
+})
+
+test('every file of the repository that a page names is there', () => {
+  const missing = pages.flatMap(({ name, text }) =>
+    [...text.matchAll(/`((?:src|test|bench|editor|corpus|calibration|templates)\/[\w./-]+)`/g)]
+      .map(([, path = '']) => path)
+      .filter((path) => !existsSync(join(ROOT, path)))
+      .map((path) => `${name}: ${path}`),
+  )
+  expect(missing).toEqual([])
+})
