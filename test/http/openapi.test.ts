@@ -3,12 +3,15 @@ import { join } from 'node:path'
 import { Validator } from '@seriousme/openapi-schema-validator'
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import type { Express } from 'express'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { createApp } from '../../src/app.ts'
 import { pathOf } from '../../src/http/openapi/document.ts'
 import { serveEverything } from './everything.ts'
 import { MODEL } from './fakes.ts'
 import { BASE } from './handoff-fakes.ts'
+
+/** For a machine that does other things too. */
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 60_000 })
 
 interface Operation {
   readonly operationId: string
@@ -196,4 +199,4 @@ test('requests that the gateway takes, and its replies, are as the document says
     ...['resume', 'promote', 'rollback'].map((step) => `post /v1/handoffs/{id}/${step}`),
     ...['/metrics', '/', '/console', '/docs', '/favicon.ico', '/console/assets/{hash}/{path}'].map((path) => `get ${path}`),
   ])
-}, 120_000)
+})

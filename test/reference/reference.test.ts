@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { serveEverything } from '../http/everything.ts'
 import { commandLinePage } from './command-line.ts'
 import { configurationPage } from './configuration.ts'
@@ -7,6 +7,9 @@ import { editFormatsPage } from './edit-formats.ts'
 import { errorsPage } from './errors.ts'
 import { type Document, httpPage } from './http.ts'
 import { metricsPage } from './metrics.ts'
+
+/** For a machine that does other things too. */
+vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 })
 
 /** The pages of docs/reference equal what the code says; `npm run docs:reference` writes them. */
 let served: Awaited<ReturnType<typeof serveEverything>>

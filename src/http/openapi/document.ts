@@ -19,12 +19,12 @@ const TAGS: readonly (readonly [name: string, paths: RegExp])[] = [
 
 /** `GET /openapi.json`. It holds no secret and says nothing of what is stored, so it is for everybody, as `/health/live` is. */
 export function documentRoutes(groups: () => readonly Routes[], version: string): Routes {
-  let document: object | undefined
+  let text: string | undefined
   return {
     '/openapi.json': {
       get: route({ summary: 'This document.', reply: z.object({ openapi: z.literal(VERSION) }) }, (_req, res) => {
-        document ??= openApi(groups(), version)
-        res.json(document)
+        text ??= JSON.stringify(openApi(groups(), version))
+        res.type('json').send(text)
       }),
     },
   }
