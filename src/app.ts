@@ -20,11 +20,12 @@ import { openRecent } from './http/observe/recent.ts'
 import { requestLog } from './http/observe/request-log.ts'
 import { spanObserver } from './http/observe/spans.ts'
 import { statusRoutes } from './http/observe/status.ts'
+import { documentRoutes } from './http/openapi/document.ts'
 import { guardOf } from './http/request/auth.ts'
 import { fromBodyParser } from './http/request/body.ts'
 import { refuseForeignPages } from './http/request/origin.ts'
 import { beginExchange, exchangeOf } from './http/request/request-context.ts'
-import { mount, unknownRoute } from './http/routes.ts'
+import { mount, type Routes, unknownRoute } from './http/routes.ts'
 import { presentable, wireError } from './wire/openai/error.ts'
 
 /** The HTTP interface over a gateway. It never listens, so tests need no port of their own choosing. */
@@ -53,10 +54,16 @@ export function createApp(gateway: Gateway, handoffs?: Handoffs): Express {
     adapterRoutes,
     evaluationRoutes,
   ]
+  const groups: readonly Routes[] = [
+    ...rims.map((routes) => routes(gateway)),
+    handoffRoutes(gateway, handoffs),
+    metrics.routes,
+    recent.routes,
+    consoleRoutes(),
+    documentRoutes(() => groups, gateway.version),
+  ]
   const guard = guardOf(gateway)
-  for (const routes of rims) mount(app, routes(gateway), guard)
-  for (const routes of [metrics.routes, recent.routes, consoleRoutes()]) mount(app, routes, guard)
-  mount(app, handoffRoutes(gateway, handoffs), guard)
+  for (const routes of groups) mount(app, routes, guard)
   app.use(guard('unknown'), unknownRoute)
   app.use(renderError(gateway))
   return app

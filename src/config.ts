@@ -40,6 +40,8 @@ interface Setting<T> {
   readonly also?: readonly string[]
   /** Resolved against the working directory. */
   readonly path?: true
+  /** The default in words, where it depends on the machine. */
+  readonly otherwise?: string
 }
 
 const setting = <T>(
@@ -73,7 +75,7 @@ const SETTINGS = {
     text,
     ({ env, platform }) => defaultHome(env, platform, homedir()),
     'folder in which model files are kept, shared by all clones',
-    { flag: '<folder>', path: true },
+    { flag: '<folder>', path: true, otherwise: "`palimpsest` in the user's cache folder" },
   ),
   dataDir: setting(text, '.data', 'folder of the edit log and its indexes', { flag: '<folder>', path: true }),
   editsDir: setting(text, 'edits', 'folder whose files of edits are loaded and watched', { flag: '<folder>', path: true }),
@@ -90,6 +92,7 @@ const SETTINGS = {
   templatesDir: setting(text, join(PACKAGE_ROOT, 'templates'), 'folder of prompt templates', {
     flag: '<folder>',
     path: true,
+    otherwise: "the package's own",
   }),
   model: setting(orNone(text), undefined, 'model to serve: a name, a .gguf file, or the URL of an OpenAI-compatible server', {
     flag: '<model>',
@@ -139,7 +142,7 @@ const SETTINGS = {
     number(1, 1_024),
     () => availableParallelism(),
     'threads of the model; more than there are free cores makes it crawl',
-    { flag: '<number>' },
+    { flag: '<number>', otherwise: 'as many as there are cores' },
   ),
   contextTokens: setting(number(256, 1_048_576), 4_096, 'tokens of context in each slot', { flag: '<number>' }),
   slots: setting(number(1, 256), 4, 'conversations answered at the same time', { flag: '<number>' }),
@@ -241,6 +244,34 @@ export function flagOf(name: SettingName): { readonly flags: string; readonly he
   return { flags: flag === '' ? `--no-${kebab(name)}` : `--${kebab(name)} ${flag}`, help }
 }
 
+/** A setting as the reference lists it. */
+export interface SettingEntry {
+  readonly name: string
+  readonly variables: readonly string[]
+  readonly flag: string | null
+  readonly help: string
+  readonly schema: z.ZodType
+  /** The default; a text in words where it depends on the machine. */
+  readonly fallback: { readonly value: unknown } | { readonly words: string }
+}
+
+/** Every setting, for the reference. */
+export function settingEntries(): readonly SettingEntry[] {
+  const place: Place = { env: {}, cwd: '/', platform: 'linux' }
+  return Object.entries(SETTINGS as Record<string, Setting<unknown>>).map(
+    ([name, { also = [], help, schema, otherwise, fallback }]) => ({
+      ...{ name, variables: [variableOf(name), ...also], help, schema },
+      flag: flagOf(name as SettingName)?.flags ?? null,
+      fallback: otherwise === undefined ? { value: fallback(place) } : { words: otherwise },
+    }),
+  )
+}
+
+/** The variable of the environment that sets a limit. */
+export function variableOf(name: string): string {
+  return PREFIX + kebab(name).replaceAll('-', '_').toUpperCase()
+}
+
 interface Found {
   readonly value: unknown
   /** What the user wrote it as: `--port`, `PORT`, or the key and its file. */
@@ -331,5 +362,4 @@ function inFile(
 const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 const kebab = (name: string): string => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
-const variableOf = (name: string): string => PREFIX + kebab(name).replaceAll('-', '_').toUpperCase()
 const absolute = (path: string, cwd: string): string => resolve(cwd, path.replace(/^~(?=\/|$)/, homedir()))

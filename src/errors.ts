@@ -1,103 +1,56 @@
 /**
- * Every error a user can meet. The one renderer (`src/app.ts`) turns it into OpenAI's shape
- * `{error: {message, type, param, code}}`; the command line prints `message` alone.
- * Sentences say what was expected, what came, and what to do.
+ * Every error a user can meet, with its HTTP status and what to do about it. Statuses are RFC 9110's and those that OpenAI uses for the same
+ * faults; 499 is never sent (the client is gone). The one renderer (`src/app.ts`) turns an error into OpenAI's shape
+ * `{error: {message, type, param, code}}`; the command line prints `message` alone. Sentences say what was expected, what came, and what to do.
  */
-export type ErrorCode =
-  | 'invalid_json'
-  | 'invalid_value'
-  | 'missing_field'
-  | 'unknown_field'
-  | 'unsupported_field'
-  | 'unsupported_media_type'
-  | 'context_length_exceeded'
-  | 'request_too_large'
-  | 'model_not_found'
-  | 'template_not_found'
-  | 'edit_not_found'
-  | 'adapter_not_found'
-  | 'adapter_mismatch'
-  | 'adapter_conflict'
-  | 'handoff_not_found'
-  | 'handoff_conflict'
-  | 'handoff_failed'
-  | 'snapshot_broken'
-  | 'batch_not_found'
-  | 'experiment_not_found'
-  | 'evaluation_not_found'
-  | 'evaluation_broken'
-  | 'response_not_found'
-  | 'route_not_found'
-  | 'method_not_allowed'
-  | 'origin_refused'
-  | 'invalid_api_key'
-  | 'insufficient_permissions'
-  | 'rate_limit_exceeded'
-  | 'insufficient_quota'
-  | 'invalid_batch'
-  | 'template_broken'
-  | 'queue_full'
-  | 'rate_limited'
-  | 'storage_full'
-  | 'storage_failed'
-  | 'folder_in_use'
-  | 'model_file'
-  | 'network'
-  | 'upstream_failed'
-  | 'engine_failed'
-  | 'engine_unavailable'
-  | 'shutting_down'
-  | 'cancelled'
-  | 'internal'
+export const ERRORS = {
+  invalid_json: { status: 400, remedy: 'Send well-formed JSON in UTF-8; the message says where it breaks.' },
+  invalid_value: { status: 400, remedy: 'Change the field in `param` to what the message expects.' },
+  missing_field: { status: 400, remedy: 'Add the field in `param`.' },
+  unknown_field: { status: 400, remedy: 'Remove the field in `param`, or correct its spelling.' },
+  unsupported_field: { status: 400, remedy: 'Leave the field in `param` out, or give it a value that the message names.' },
+  unsupported_media_type: { status: 415, remedy: 'Send `Content-Type: application/json`, or a type that the route lists.' },
+  context_length_exceeded: { status: 400, remedy: 'Shorten the conversation, or start with a larger `--context-tokens`.' },
+  request_too_large: { status: 413, remedy: 'Send less at a time, or raise the limit that the message names.' },
+  model_not_found: { status: 404, remedy: 'Name a model of `GET /v1/models`.' },
+  template_not_found: { status: 400, remedy: 'Name a template of `GET /health`.' },
+  edit_not_found: { status: 404, remedy: "List the tenant's edits with `GET /v1/edits`." },
+  adapter_not_found: { status: 404, remedy: "List the tenant's adapters with `GET /v1/adapters`." },
+  adapter_mismatch: { status: 400, remedy: 'Register an adapter that was made for the served model file.' },
+  adapter_conflict: { status: 409, remedy: "Choose another id, or change the adapter's state first; the message says which." },
+  handoff_not_found: { status: 404, remedy: "List the tenant's hand-offs with `GET /v1/handoffs`." },
+  handoff_conflict: { status: 409, remedy: "Wait for the other hand-off, or take a step that this one's state allows." },
+  handoff_failed: { status: 500, remedy: "Read the job's `fault`; `palimpsest doctor` checks the editor." },
+  snapshot_broken: { status: 500, remedy: 'Restore another snapshot.' },
+  batch_not_found: { status: 404, remedy: "List the tenant's batches with `GET /v1/batches`." },
+  experiment_not_found: { status: 404, remedy: 'List them with `GET /v1/experiments` or `GET /v1/rollouts`.' },
+  evaluation_not_found: { status: 404, remedy: 'List the reports with `GET /v1/evaluations`.' },
+  evaluation_broken: { status: 500, remedy: 'Make the report anew with `palimpsest eval`.' },
+  response_not_found: { status: 404, remedy: 'Send the whole conversation: only the latest responses are kept, in memory.' },
+  route_not_found: { status: 404, remedy: 'Check the path; the base URL of OpenAI clients ends in `/v1`.' },
+  method_not_allowed: { status: 405, remedy: 'Use a method of the header `Allow`.' },
+  origin_refused: { status: 403, remedy: 'Open the gateway under its own address, or name the host with `--hosts`.' },
+  invalid_api_key: { status: 401, remedy: 'Send `Authorization: Bearer pk_…` with a key that is neither revoked nor expired.' },
+  insufficient_permissions: { status: 403, remedy: 'Use a key with the scope and the tenant that the message names.' },
+  rate_limit_exceeded: { status: 429, remedy: 'Wait for the seconds in `Retry-After`.' },
+  insufficient_quota: { status: 429, remedy: 'Wait for the next day (UTC), or make a key with a larger `--tokens-per-day`.' },
+  invalid_batch: { status: 400, remedy: 'Correct the lines in `problems` and send the whole batch again.' },
+  template_broken: { status: 500, remedy: 'Correct the template file that the message names.' },
+  queue_full: { status: 429, remedy: 'Wait for the seconds in `Retry-After`, or raise `--queue-limit`.' },
+  storage_full: { status: 507, remedy: 'Free space on the disk of the data folder.' },
+  storage_failed: { status: 500, remedy: 'Check the disk and the permissions of the data folder.' },
+  folder_in_use: { status: 500, remedy: 'Stop the other process that holds the data folder, or choose another folder.' },
+  model_file: { status: 500, remedy: 'Fetch the model again; `palimpsest doctor` checks it.' },
+  network: { status: 502, remedy: 'Check the connection, or the address to listen on; the message says which.' },
+  upstream_failed: { status: 502, remedy: 'Look at the server behind the gateway; `GET /health` has its last fault.' },
+  engine_failed: { status: 500, remedy: "Send the request again; the log has the engine's fault." },
+  engine_unavailable: { status: 503, remedy: 'Wait until a server or the engine is back, then send the request again.' },
+  shutting_down: { status: 503, remedy: 'Send the request again in a moment, or to another node.' },
+  cancelled: { status: 499, remedy: 'None: the client closed the connection.' },
+  internal: { status: 500, remedy: 'Report the fault with the log lines of this `x-request-id`.' },
+} as const satisfies Readonly<Record<string, { readonly status: number; readonly remedy: string }>>
 
-/** HTTP status of each code: RFC 9110 and the statuses OpenAI uses for the same faults. 499 is never sent (the client is gone). */
-const STATUS: Readonly<Record<ErrorCode, number>> = {
-  invalid_json: 400,
-  invalid_value: 400,
-  missing_field: 400,
-  unknown_field: 400,
-  unsupported_field: 400,
-  unsupported_media_type: 415,
-  context_length_exceeded: 400,
-  request_too_large: 413,
-  model_not_found: 404,
-  template_not_found: 400,
-  edit_not_found: 404,
-  adapter_not_found: 404,
-  adapter_mismatch: 400,
-  adapter_conflict: 409,
-  handoff_not_found: 404,
-  handoff_conflict: 409,
-  handoff_failed: 500,
-  snapshot_broken: 500,
-  batch_not_found: 404,
-  experiment_not_found: 404,
-  evaluation_not_found: 404,
-  evaluation_broken: 500,
-  response_not_found: 404,
-  route_not_found: 404,
-  method_not_allowed: 405,
-  origin_refused: 403,
-  invalid_api_key: 401,
-  insufficient_permissions: 403,
-  rate_limit_exceeded: 429,
-  insufficient_quota: 429,
-  invalid_batch: 400,
-  template_broken: 500,
-  queue_full: 429,
-  rate_limited: 429,
-  storage_full: 507,
-  storage_failed: 500,
-  folder_in_use: 500,
-  model_file: 500,
-  network: 502,
-  upstream_failed: 502,
-  engine_failed: 500,
-  engine_unavailable: 503,
-  shutting_down: 503,
-  cancelled: 499,
-  internal: 500,
-}
+export type ErrorCode = keyof typeof ERRORS
 
 /** One fault found in a batch or a file. `line` is 1-based; absent when the input was not line-oriented. */
 export interface Problem {
@@ -129,7 +82,7 @@ export class PalimpsestError extends Error {
   constructor(code: ErrorCode, message: string, detail: ErrorDetail = {}) {
     super(message, detail.cause === undefined ? undefined : { cause: detail.cause })
     this.code = code
-    this.status = STATUS[code]
+    this.status = ERRORS[code].status
     this.param = detail.param ?? null
     this.retryAfterSeconds = detail.retryAfterSeconds
     this.problems = detail.problems ?? []

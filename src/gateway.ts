@@ -16,141 +16,73 @@ import type { MultiHop } from './request.ts'
 import type { Calibration } from './selection/gate.ts'
 import type { Retriever } from './selection/retriever.ts'
 
-/** Every bound on what a request may ask for or cost. `src/config.ts` may change any of them. */
-export interface Limits {
-  /** Bytes of a chat request's body after decompression. */
-  readonly chatBodyBytes: number
-  /** Bytes of a batch of edits after decompression. */
-  readonly editsBodyBytes: number
-  /** Levels of nesting in any JSON body. */
-  readonly jsonDepthLevels: number
-  readonly messages: number
-  /** Texts in one request for embeddings. */
-  readonly embeddingInputs: number
-  /** Requests for embeddings under way at once; more are answered 429. */
-  readonly embeddingRequests: number
-  /** Memory for responses kept for `previous_response_id`; the longest unused go first. */
-  readonly responseStoreBytes: number
-  /** Answers to one request (`n`). */
-  readonly choices: number
-  readonly stops: number
-  readonly stopChars: number
-  /** Tools offered in one request, and calls in one message. */
-  readonly tools: number
-  /** Token ids in one `logit_bias`. */
-  readonly biases: number
-  /** Prompts of one text completion. */
-  readonly prompts: number
-  /** Edits named by id in one request's `palimpsest.edits`, and tags in its `palimpsest.tags`. */
-  readonly selectors: number
-  /** Ids in one `POST /v1/edits/withdraw`. */
-  readonly withdrawIds: number
-  readonly searchChars: number
-  readonly listPage: number
-  readonly listPageDefault: number
-  /** Tokens set aside for the edits of each prompt, of a key with a budget. Where they take more, that is counted when it is known. */
-  readonly editsReserveTokens: number
-  /** Longest `x-request-id` taken over from a client. */
-  readonly requestIdChars: number
-  /** Edits listed in the `Palimpsest-Edits` header; the body lists all. */
-  readonly headerEdits: number
-  /** Batches of at most this many edits are answered once their vectors are in the index, … */
-  readonly awaitIndexEdits: number
-  /** … or after this long, whichever comes first. */
-  readonly awaitIndexMs: number
-  /** Answers of experiments kept in the ledger, and prompts and pairs of answers kept for each: see LedgerLimits. */
-  readonly ledgerAnswers: number
-  readonly answerFeedback: number
-  readonly loggedPrompts: number
-  readonly replayPairs: number
-  /** Prompts that wait to be replayed. */
-  readonly replayQueue: number
-  /** Experiments of one tenant that may run at a time. */
-  readonly runningExperiments: number
-  /** Arms of one experiment, and prompts in one replay or compare request. */
-  readonly experimentArms: number
-  readonly replayPrompts: number
-  /** Latest requests kept in memory for `GET /v1/requests`. */
-  readonly recentRequests: number
-  /** Adapters registered; of them one tenant's, where keys are asked for; and bytes of the file of one. */
-  readonly adapters: number
-  readonly tenantAdapters: number
-  readonly adapterBytes: number
-  /** Reports of evaluations in `GET /v1/evaluations`, the latest; and the size of one's file. */
-  readonly reports: number
-  readonly reportBytes: number
-  /** Edits of one hand-off, hand-offs that wait, finished ones whose report is kept, and attempts after which a start of the gateway takes one up no more. */
-  readonly handoffEdits: number
-  readonly handoffQueueJobs: number
-  readonly handoffJobsKept: number
-  readonly handoffAttempts: number
-  /** Time that the parameter editor has to end once told to, its longest silence, and the longest line it may write. */
-  readonly handoffCancelMs: number
-  readonly handoffSilenceMs: number
-  readonly handoffEventBytes: number
-  /** Snapshots taken before promotions that are kept. */
-  readonly promotionSnapshots: number
-  /** Between two progress lines of a streamed import. */
-  readonly progressMs: number
-  /** Silence on an event stream after which a comment is sent, so that proxies keep it open. */
-  readonly heartbeatMs: number
-  /** A client that reads nothing for this long is cut off. */
-  readonly stalledMs: number
-  /** Sampling temperature where a request names none. 0, unlike OpenAI's 1: the same question gets the same answer. */
-  readonly defaultTemperature: number
-}
+const MIB = 1024 * 1024
 
-export const DEFAULT_LIMITS: Limits = {
-  chatBodyBytes: 4 * 1024 * 1024,
-  editsBodyBytes: 128 * 1024 * 1024,
-  jsonDepthLevels: 64,
-  messages: 2_048,
-  embeddingInputs: 2_048,
-  embeddingRequests: 64,
-  responseStoreBytes: 16 * 1024 * 1024,
-  choices: 128,
-  stops: 4,
-  stopChars: 512,
-  tools: 128,
-  biases: 1_024,
-  prompts: 256,
-  selectors: 64,
-  withdrawIds: 10_000,
-  searchChars: 1_024,
-  listPage: 1_000,
-  listPageDefault: 50,
-  editsReserveTokens: 512,
-  requestIdChars: 128,
-  headerEdits: 16,
-  awaitIndexEdits: 64,
-  awaitIndexMs: 5_000,
-  ledgerAnswers: 2_000_000,
-  answerFeedback: 32,
-  loggedPrompts: 1_000,
-  replayPairs: 10_000,
-  replayQueue: 2_000,
-  runningExperiments: 32,
-  experimentArms: 8,
-  replayPrompts: 1_000,
-  recentRequests: 200,
-  adapters: 64,
-  tenantAdapters: 16,
-  adapterBytes: 2 * 1024 ** 3,
-  reports: 200,
-  reportBytes: 16 * 1024 * 1024,
-  handoffEdits: 10_000,
-  handoffQueueJobs: 16,
-  handoffJobsKept: 20,
-  handoffAttempts: 3,
-  handoffCancelMs: 20_000,
-  handoffSilenceMs: 30 * 60_000,
-  handoffEventBytes: 4 * 1024 * 1024,
-  promotionSnapshots: 10,
-  progressMs: 200,
-  heartbeatMs: 15_000,
-  stalledMs: 120_000,
-  defaultTemperature: 0,
-}
+/** Every bound on what a request may ask for or cost, with its default; a name ends in its unit. `src/config.ts` may change any of them. */
+export const LIMITS = {
+  chatBodyBytes: { value: 4 * MIB, help: 'body of every request but a batch of edits, after decompression' },
+  editsBodyBytes: { value: 128 * MIB, help: 'body of a batch of edits or a hand-off, after decompression' },
+  jsonDepthLevels: { value: 64, help: 'levels of nesting in a JSON body' },
+  messages: { value: 2_048, help: 'messages of one conversation' },
+  embeddingInputs: { value: 2_048, help: 'texts in one request for embeddings' },
+  embeddingRequests: { value: 64, help: 'requests for embeddings under way at once; more are answered 429' },
+  responseStoreBytes: {
+    value: 16 * MIB,
+    help: 'memory for responses kept for `previous_response_id`; the longest unused go first',
+  },
+  choices: { value: 128, help: 'answers to one request (`n`)' },
+  stops: { value: 4, help: 'stop texts of one request' },
+  stopChars: { value: 512, help: 'length of a stop text' },
+  tools: { value: 128, help: 'tools offered in one request, and calls in one message' },
+  biases: { value: 1_024, help: 'token ids in one `logit_bias`' },
+  prompts: { value: 256, help: 'prompts of one text completion' },
+  selectors: { value: 64, help: 'edits named in one `palimpsest.edits`, and tags in one `palimpsest.tags`' },
+  withdrawIds: { value: 10_000, help: 'ids in one `POST /v1/edits/withdraw`, and edits that one adapter holds' },
+  searchChars: { value: 1_024, help: 'length of a filter of a list' },
+  listPage: { value: 1_000, help: 'longest page of a list' },
+  listPageDefault: { value: 50, help: 'page of a list that names no `limit`' },
+  editsReserveTokens: {
+    value: 512,
+    help: 'tokens set aside for the edits of each prompt, of a key with a budget; where they take more, that is counted when it is known',
+  },
+  requestIdChars: { value: 128, help: 'longest `x-request-id` taken over from a client' },
+  headerEdits: { value: 16, help: 'edits listed in the header `Palimpsest-Edits`; the body lists all' },
+  awaitIndexEdits: { value: 64, help: 'edits up to which a batch is answered once its vectors are in the index' },
+  awaitIndexMs: { value: 5_000, help: 'longest wait for that' },
+  ledgerAnswers: { value: 2_000_000, help: 'answers of experiments kept in the ledger' },
+  answerFeedback: { value: 32, help: 'feedback kept for one answer' },
+  loggedPrompts: { value: 1_000, help: 'prompts kept for one experiment with `log_prompts`' },
+  replayPairs: { value: 10_000, help: 'pairs of answers kept for one experiment' },
+  replayQueue: { value: 2_000, help: 'prompts that wait to be replayed' },
+  runningExperiments: { value: 32, help: 'experiments of one tenant that may run at a time' },
+  experimentArms: { value: 8, help: 'arms of one experiment' },
+  replayPrompts: { value: 1_000, help: 'prompts in one request for a replay' },
+  recentRequests: { value: 200, help: 'latest requests kept in memory for `GET /v1/requests`' },
+  adapters: { value: 64, help: 'adapters registered' },
+  tenantAdapters: { value: 16, help: 'adapters of one tenant, where keys are asked for' },
+  adapterBytes: { value: 2 * 1024 ** 3, help: 'file of one adapter' },
+  reports: { value: 200, help: 'reports of evaluations that are listed, the latest' },
+  reportBytes: { value: 16 * MIB, help: 'file of one report' },
+  handoffEdits: { value: 10_000, help: 'edits of one hand-off' },
+  handoffQueueJobs: { value: 16, help: 'hand-offs that wait' },
+  handoffJobsKept: { value: 20, help: 'finished hand-offs whose report is kept' },
+  handoffAttempts: { value: 3, help: 'attempts after which a start of the gateway takes a hand-off up no more' },
+  handoffCancelMs: { value: 20_000, help: 'time that the parameter editor has to end once told to' },
+  handoffSilenceMs: { value: 30 * 60_000, help: 'longest silence of the parameter editor' },
+  handoffEventBytes: { value: 4 * MIB, help: 'longest line that the parameter editor may write' },
+  promotionSnapshots: { value: 10, help: 'snapshots taken before promotions that are kept' },
+  progressMs: { value: 200, help: 'time between two progress lines of a streamed import' },
+  heartbeatMs: { value: 15_000, help: 'silence on an event stream after which a comment is sent, so that proxies keep it open' },
+  stalledMs: { value: 120_000, help: 'a client that reads nothing for this long is cut off' },
+  defaultTemperature: {
+    value: 0,
+    help: "sampling temperature where a request names none; 0, unlike OpenAI's 1: the same question gets the same answer",
+  },
+} as const satisfies Readonly<Record<string, { readonly value: number; readonly help: string }>>
+
+export type Limits = { readonly [Name in keyof typeof LIMITS]: number }
+
+export const DEFAULT_LIMITS = Object.fromEntries(Object.entries(LIMITS).map(([name, { value }]) => [name, value])) as Limits
 
 /** Where spans and metrics go, by OpenTelemetry's interfaces. */
 export interface Telemetry {

@@ -27,7 +27,7 @@ export interface Adapter {
 
 export const ADAPTER_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
 
-const record = z.object({
+export const adapterRecord = z.object({
   id: z.string().regex(ADAPTER_ID),
   // Records from before adapters had tenants are the default tenant's.
   tenant: z.string().default('default'),
@@ -47,12 +47,12 @@ const record = z.object({
 
 /** Throws where the text is no such record. */
 export function readRecord(text: string): Adapter {
-  const { base_sha256: baseSha256, created, promoted_at: promotedAt, ...rest } = record.parse(JSON.parse(text))
+  const { base_sha256: baseSha256, created, promoted_at: promotedAt, ...rest } = adapterRecord.parse(JSON.parse(text))
   return { ...rest, baseSha256, created: Date.parse(created), promotedAt: promotedAt === null ? null : Date.parse(promotedAt) }
 }
 
 /** As `adapter.json` and the wire have it. */
-export function wireRecord(adapter: Adapter): z.output<typeof record> {
+export function wireRecord(adapter: Adapter): z.output<typeof adapterRecord> {
   const { id, tenant, baseSha256, architecture, method, edits, created, scale, sha256, rank, bytes, promotedAt, gated } = adapter
   const iso = (at: number) => new Date(at).toISOString()
   return {

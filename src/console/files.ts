@@ -4,7 +4,7 @@ import { createRequire } from 'node:module'
 import { dirname, extname, join } from 'node:path'
 import { PACKAGE_ROOT } from '../package-root.ts'
 
-/** A file of the web page, held in memory: all of them together are some 200 kB. */
+/** A file of the web page, held in memory: all of them together are some 2 MB, most of it Swagger UI. */
 export interface WebFile {
   readonly body: Buffer
   readonly type: string
@@ -25,6 +25,8 @@ const VENDOR: Readonly<Record<string, readonly [package_: string, path: string]>
   'vendor/preact.js': ['htm', '../preact/standalone.module.js'],
   'vendor/uplot.js': ['uplot', 'uPlot.esm.js'],
   'vendor/uplot.css': ['uplot', 'uPlot.min.css'],
+  'vendor/swagger-ui.js': ['swagger-ui-dist', 'swagger-ui-bundle.js'],
+  'vendor/swagger-ui.css': ['swagger-ui-dist', 'swagger-ui.css'],
 }
 
 /** Every file that the page may ask for, by its path, and a hash over all of them. */

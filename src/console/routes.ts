@@ -13,6 +13,9 @@ const POLICY = [
   "frame-ancestors 'none'",
 ].join('; ')
 
+/** Swagger UI writes styles into its page. */
+const REFERENCE_POLICY = POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
+
 const GUARDED = {
   'Content-Security-Policy': POLICY,
   'X-Content-Type-Options': 'nosniff',
@@ -21,44 +24,52 @@ const GUARDED = {
   'Cross-Origin-Resource-Policy': 'same-origin',
 }
 
+interface PageRoute {
+  readonly about: { readonly summary: string; readonly reply: string }
+  readonly handlers: readonly RequestHandler[]
+}
+
 const A_YEAR_SECONDS = 31_536_000
 
 /**
- * The web console: one page at `/console/` (`/` leads there), and its files under a path that names their content, so that browsers keep
+ * The web console: one page at `/console/` (`/` leads there), the API's reference at `/docs`, and their files under a path that names their content, so that browsers keep
  * them for good and never mix two versions.
  */
-export function consoleRoutes(): Record<string, { readonly get: readonly RequestHandler[] }> {
+export function consoleRoutes(): Record<string, { readonly get: PageRoute }> {
   const { files, hash } = readWebFiles()
-  const page = files.get('index.html')?.body.toString('utf8').replaceAll('{{assets}}', `/console/assets/${hash}`) ?? ''
   const etag = `"${hash}"`
+  const served = (summary: string, reply: string, handler: RequestHandler) => ({
+    get: { about: { summary, reply }, handlers: [handler] },
+  })
+  const pageRoute = (summary: string, name: string, policy: string) =>
+    served(summary, 'text/html', (_req, res) => {
+      const text = files.get(name)?.body.toString('utf8').replaceAll('{{assets}}', `/console/assets/${hash}`)
+      res
+        .set({ ...GUARDED, 'Content-Security-Policy': policy, 'Cache-Control': 'no-cache', ETag: etag })
+        .type('html')
+        .send(text)
+    })
   return {
-    '/': { get: [(_req, res) => void res.redirect(302, '/console/')] },
-    '/console': {
-      get: [
-        (_req, res) =>
-          void res
-            .set({ ...GUARDED, 'Cache-Control': 'no-cache', ETag: etag })
-            .type('html')
-            .send(page),
-      ],
-    },
-    '/favicon.ico': { get: [(_req, res) => void res.redirect(302, `/console/assets/${hash}/icon.svg`)] },
-    '/console/assets/:hash/*path': {
-      get: [
-        (req, res, next) => {
-          const file = files.get([req.params.path ?? ''].flat().join('/'))
-          if (file === undefined) return next('router')
-          const current = req.params.hash === hash
-          res.set({
-            ...GUARDED,
-            ETag: etag,
-            // A page from before an update may still ask under the old hash: it gets today's file, and is not to keep it.
-            'Cache-Control': current ? `public, max-age=${A_YEAR_SECONDS}, immutable` : 'no-cache',
-          })
-          unlessKnown(req, res, file.type, file.body)
-        },
-      ],
-    },
+    '/': served('Leads to the console.', 'text/html', (_req, res) => void res.redirect(302, '/console/')),
+    '/console': pageRoute('The console.', 'index.html', POLICY),
+    '/docs': pageRoute('This document, to read and to try.', 'reference/index.html', REFERENCE_POLICY),
+    '/favicon.ico': served(
+      'Icon of the pages.',
+      'image/svg+xml',
+      (_req, res) => void res.redirect(302, `/console/assets/${hash}/icon.svg`),
+    ),
+    '/console/assets/:hash/*path': served('A file of a page.', 'application/octet-stream', (req, res, next) => {
+      const file = files.get([req.params.path ?? ''].flat().join('/'))
+      if (file === undefined) return next('router')
+      const current = req.params.hash === hash
+      res.set({
+        ...GUARDED,
+        ETag: etag,
+        // A page from before an update may still ask under the old hash: it gets today's file, and is not to keep it.
+        'Cache-Control': current ? `public, max-age=${A_YEAR_SECONDS}, immutable` : 'no-cache',
+      })
+      unlessKnown(req, res, file.type, file.body)
+    }),
   }
 }
 

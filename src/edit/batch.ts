@@ -80,7 +80,7 @@ function readAll(records: readonly Located[], format: AnyFormat | 'auto', contex
   return { edits, lines, problems, formats }
 }
 
-const MEDIA_TYPES: Readonly<Record<string, Kind | 'auto'>> = {
+export const MEDIA_TYPES: Readonly<Record<string, Kind | 'auto'>> = {
   'application/json': 'auto', // clients send NDJSON under this name too
   'text/json': 'auto',
   'application/x-ndjson': 'ndjson',
@@ -96,7 +96,7 @@ const MEDIA_TYPES: Readonly<Record<string, Kind | 'auto'>> = {
   'application/x-www-form-urlencoded': 'auto', // what curl --data says unless told otherwise
 }
 
-const ENDINGS: Readonly<Record<string, Kind>> = {
+export const ENDINGS: Readonly<Record<string, Kind>> = {
   ndjson: 'ndjson',
   jsonl: 'ndjson',
   yaml: 'yaml',

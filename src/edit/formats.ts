@@ -19,7 +19,7 @@ export type RuleFormat = 'personalityedit' | 'convsent'
 export type AnyFormat = Format | RuleFormat
 
 /** Tried in this order: the more particular first. */
-const READERS: Readonly<Record<Exclude<AnyFormat, 'palimpsest'>, Reader>> = {
+export const READERS: Readonly<Record<Exclude<AnyFormat, 'palimpsest'>, Reader>> = {
   mquake,
   counterfact,
   conflictedit,

@@ -11,40 +11,48 @@ import { unknownField } from './spelling.ts'
 import { isAbsent, isFalse, list, name, optional, show, text, truth } from './values.ts'
 
 const before = {
-  id: optional(name(LIMITS.idChars)),
-  subject: optional(text(LIMITS.subjectChars)),
-  aliases: list(text(LIMITS.subjectChars), LIMITS.aliases),
+  id: optional(name(LIMITS.idChars)).describe('Default: a hash of tenant, subject, prompt and target.'),
+  subject: optional(text(LIMITS.subjectChars)).describe('Name of what it is about, where it has one.'),
+  aliases: list(text(LIMITS.subjectChars), LIMITS.aliases).describe('Other names of the subject.'),
 }
 const after = {
-  paraphrases: list(text(LIMITS.promptChars), LIMITS.paraphrases),
-  examples: list(text(LIMITS.promptChars), LIMITS.examples),
-  counterexamples: list(text(LIMITS.promptChars), LIMITS.examples),
-  tags: list(text(LIMITS.tagChars), LIMITS.tags),
-  tenant: optional(name(LIMITS.tenantChars)),
-  models: list(text(LIMITS.modelChars), LIMITS.models),
-  valid_from: optional(instant),
-  valid_to: optional(instant),
-  source: optional(text(LIMITS.sourceChars)),
+  paraphrases: list(text(LIMITS.promptChars), LIMITS.paraphrases).describe('Other ways to ask or say it.'),
+  examples: list(text(LIMITS.promptChars), LIMITS.examples).describe('Messages that need it.'),
+  counterexamples: list(text(LIMITS.promptChars), LIMITS.examples).describe('Messages that look like it and do not need it.'),
+  tags: list(text(LIMITS.tagChars), LIMITS.tags).describe('Labels for lists, requests and experiments.'),
+  tenant: optional(name(LIMITS.tenantChars)).describe("Whose edit it is; the batch's tenant where left out."),
+  models: list(text(LIMITS.modelChars), LIMITS.models).describe(
+    'Served models that it is for, `*` for any text; all where left out.',
+  ),
+  valid_from: optional(instant).describe('ISO 8601; from when it holds.'),
+  valid_to: optional(instant).describe('ISO 8601; until when it holds.'),
+  source: optional(text(LIMITS.sourceChars)).describe('Where it comes from.'),
 }
 
 /** Fields of each kind of edit. Text is trimmed and `\r\n` becomes `\n`; null or blank means absent where a field is optional. */
-const KINDS = {
-  fact: z.strictObject({
-    ...before,
-    prompt: text(LIMITS.promptChars, 'the statement without its end, or a question'),
-    target_new: text(LIMITS.targetChars, 'what the prompt is to be answered with'),
-    target_true: optional(text(LIMITS.targetChars)),
-    relation: optional(text(LIMITS.subjectChars)),
-    ...after,
-  }),
-  sentence: z.strictObject({ ...before, text: text(LIMITS.promptChars, 'a sentence that is true from now on'), ...after }),
-  rule: z.strictObject({
-    ...before,
-    when: optional(text(LIMITS.promptChars)),
-    instruction: text(LIMITS.targetChars, 'what is to be done'),
-    always: truth,
-    ...after,
-  }),
+export const KINDS = {
+  fact: z
+    .strictObject({
+      ...before,
+      prompt: text(LIMITS.promptChars, 'the statement without its end, or a question'),
+      target_new: text(LIMITS.targetChars, 'what the prompt is to be answered with'),
+      target_true: optional(text(LIMITS.targetChars)).describe('What it replaces.'),
+      relation: optional(text(LIMITS.subjectChars)).describe('A label such as `head of government`; equal labels supersede.'),
+      ...after,
+    })
+    .meta({ id: 'Fact' }),
+  sentence: z
+    .strictObject({ ...before, text: text(LIMITS.promptChars, 'a sentence that is true from now on'), ...after })
+    .meta({ id: 'Sentence' }),
+  rule: z
+    .strictObject({
+      ...before,
+      when: optional(text(LIMITS.promptChars)).describe('Which messages it is for.'),
+      instruction: text(LIMITS.targetChars, 'what is to be done'),
+      always: truth.describe('In the place of `when`: for every message.'),
+      ...after,
+    })
+    .meta({ id: 'Rule' }),
 } as const
 
 type Kind = keyof typeof KINDS

@@ -15,7 +15,10 @@ export function text(maxChars: number, meaning?: string) {
       const message = textFault(value, maxChars)
       if (message !== undefined) check.addIssue({ code: 'custom', message })
     })
+    .meta({ minLength: 1, maxLength: maxChars, ...(meaning !== undefined && { description: sentence(meaning) }) })
 }
+
+const sentence = (words: string) => `${words.charAt(0).toUpperCase()}${words.slice(1)}.`
 
 /** An id: ASCII letters, digits and `. _ : @ + -`. */
 export function name(maxChars: number) {
@@ -26,6 +29,7 @@ export function name(maxChars: number) {
       const message = textFault(value, maxChars) ?? (NAME.test(value) ? undefined : badName(value))
       if (message !== undefined) check.addIssue({ code: 'custom', message })
     })
+    .meta({ minLength: 1, maxLength: maxChars, pattern: NAME.source })
 }
 
 /** Null and blank mean absent. */
@@ -45,7 +49,7 @@ export function list<T extends z.ZodType<string>>(item: T, maxItems: number) {
     .array(item, { error: (issue) => expected('a list of texts', issue.input) })
     .max(maxItems, { error: (issue) => `has ${(issue.input as unknown[]).length} entries; at most ${maxItems} are taken` })
     .overwrite((values) => [...new Set(values)])
-  return z.preprocess((value) => (isAbsent(value) ? [] : value), items)
+  return z.preprocess((value) => (isAbsent(value) ? undefined : value), items.default([]))
 }
 
 export function isAbsent(value: unknown): boolean {

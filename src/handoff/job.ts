@@ -114,7 +114,7 @@ const settings = z.object({
 })
 export type Settings = z.output<typeof settings>
 
-const job = z.object({
+export const job = z.object({
   id: z.string().regex(ADAPTER_ID),
   tenant: z.string(),
   method: z.enum(METHODS),

@@ -33,9 +33,9 @@ function filterOf(limits: Limits) {
   })
 }
 
-/** Reads the body of `POST /v1/handoffs`; throws as every reader does, naming the field. */
-export function readHandoff(body: unknown, limits: Limits): HandoffRequest {
-  const schema = z.strictObject({
+/** The body of `POST /v1/handoffs`. */
+export function handoffBody(limits: Limits) {
+  return z.strictObject({
     id: z
       .string()
       .regex(ADAPTER_ID, { error: '1 to 64 letters, digits, dots, dashes or underscores, a letter or digit first' })
@@ -66,7 +66,11 @@ export function readHandoff(body: unknown, limits: Limits): HandoffRequest {
     statistics: z.record(z.string(), z.unknown()).optional(),
     data: text.min(1).optional(),
   })
-  const read = check(schema, body)
+}
+
+/** Reads the body of `POST /v1/handoffs`; throws as every reader does, naming the field. */
+export function readHandoff(body: unknown, limits: Limits): HandoffRequest {
+  const read = check(handoffBody(limits), body)
   return {
     ...(read.id !== undefined && { id: read.id }),
     ...(read.tenant !== undefined && { tenant: read.tenant }),
@@ -112,24 +116,29 @@ function defined<T extends object>(values: T): { [K in keyof T]?: Exclude<T[K], 
   return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as never
 }
 
+/** The query of `GET /v1/handoffs/advice`. */
+export function adviceQuery(limits: Limits) {
+  return filterOf(limits).extend({ when: z.enum(URGENCIES).optional(), tenant: tenant.optional() })
+}
+
+export const resumptionBody = z.strictObject({ thresholds: thresholds.partial().strict().optional() })
+
+export const promotionBody = z.strictObject({ replace: z.boolean().optional(), gated: z.boolean().optional() })
+
 /** Reads the query of `GET /v1/handoffs/advice`. */
 export function readAdvice(query: unknown, limits: Limits) {
-  const schema = filterOf(limits).extend({ when: z.enum(URGENCIES).optional(), tenant: tenant.optional() })
-  const { when = 'later', tenant: named, ...filter } = check(schema, query)
+  const { when = 'later', tenant: named, ...filter } = check(adviceQuery(limits), query)
   return { when, tenant: named, query: queryOf(filter) }
 }
 
 /** Reads the body of `POST /v1/handoffs/ID/resume`. */
 export function readResumption(body: unknown): Partial<HandoffThresholds> {
-  return defined(check(z.strictObject({ thresholds: thresholds.partial().strict().optional() }), body ?? {}).thresholds ?? {})
+  return defined(check(resumptionBody, body ?? {}).thresholds ?? {})
 }
 
 /** Reads the body of `POST /v1/handoffs/ID/promote`. */
 export function readPromotion(body: unknown): { readonly replace: boolean; readonly gated?: boolean } {
-  const { replace = false, gated } = check(
-    z.strictObject({ replace: z.boolean().optional(), gated: z.boolean().optional() }),
-    body ?? {},
-  )
+  const { replace = false, gated } = check(promotionBody, body ?? {})
   return { replace, ...(gated !== undefined && { gated }) }
 }
 
@@ -143,15 +152,19 @@ export interface ImportRequest {
 
 const METHOD_CHARS = 64
 
-/** Reads the body of `POST /v1/handoffs/import`; `path` is on the gateway's machine. */
-export function readImport(body: unknown, limits: Limits): ImportRequest {
-  const schema = z.strictObject({
+/** The body of `POST /v1/handoffs/import`. */
+export function importBody(limits: Limits) {
+  return z.strictObject({
     id: z.string().regex(ADAPTER_ID),
-    path: text.min(1),
+    path: text.min(1).describe("On the gateway's machine: a LoRA of PEFT's, or parameters that were edited."),
     method: text.min(1).max(METHOD_CHARS).optional(),
     edits: z.array(text.min(1)).max(limits.withdrawIds).optional(),
     tenant: tenant.optional(),
   })
-  const { method = 'imported', edits = [], tenant: named, ...rest } = check(schema, body)
+}
+
+/** Reads the body of `POST /v1/handoffs/import`; `path` is on the gateway's machine. */
+export function readImport(body: unknown, limits: Limits): ImportRequest {
+  const { method = 'imported', edits = [], tenant: named, ...rest } = check(importBody(limits), body)
   return { ...rest, method, edits, ...(named !== undefined && { tenant: named }) }
 }

@@ -4,8 +4,9 @@ import type { Request, Response } from 'express'
 import { z } from 'zod'
 import { PalimpsestError } from '../errors.ts'
 import type { Gateway } from '../gateway.ts'
-import { pathParam, tenantOf } from './request/query.ts'
-import type { Routes } from './routes.ts'
+import { listOf } from '../wire/palimpsest/replies.ts'
+import { pathParam, tenantOf, tenantOnly } from './request/query.ts'
+import { type Routes, route } from './routes.ts'
 
 const figure = z.object({ value: z.number(), low: z.number(), high: z.number(), n: z.number() })
 const row = z.object({
@@ -41,6 +42,23 @@ const results = z.object({
   forced: z.array(row).max(MOST_ROWS),
   selection: z.object({ gate: totals, cosine: totals, medianMs: figure.nullable() }).nullable(),
 })
+
+const evaluationReply = z
+  .object({
+    object: z.literal('evaluation'),
+    id: z.string(),
+    ...results.shape.about.omit({ recordsAsked: true, editsLive: true, probes: true }).shape,
+    records_asked: z.number(),
+    edits_live: z.number(),
+    rows: z.array(row.extend({ protocol: z.enum(['generated', 'forced', 'selection']) })),
+  })
+  .meta({ id: 'Evaluation' })
+const listReply = listOf(evaluationReply).extend({
+  broken: z.array(z.object({ id: z.string(), message: z.string() })),
+  folder: z.string(),
+  left_out: z.int(),
+})
+const reportReply = z.object({ ...evaluationReply.shape, notes: z.array(z.string()), probes: z.record(z.string(), z.number()) })
 
 type Results = z.output<typeof results>
 type WireRow = z.output<typeof row> & { readonly protocol: 'generated' | 'forced' | 'selection' }
@@ -101,9 +119,21 @@ export function evaluationRoutes(gateway: Gateway): Routes {
     res.set('Cache-Control', 'no-cache').type('html').send(readFileSync(file))
   }
   return {
-    '/v1/evaluations': { get: [(req, res) => void res.json(list(req))] },
-    '/v1/evaluations/:id': { get: [(req, res) => void res.json(one(req))] },
-    '/v1/evaluations/:id/report': { get: [page] },
+    '/v1/evaluations': {
+      get: route(
+        { summary: 'List reports of evaluations, with their main figures.', query: tenantOnly, reply: listReply },
+        (req, res) => void res.json(list(req)),
+      ),
+    },
+    '/v1/evaluations/:id': {
+      get: route(
+        { summary: 'Read all figures of a report.', query: tenantOnly, reply: reportReply, errors: ['evaluation_broken'] },
+        (req, res) => void res.json(one(req)),
+      ),
+    },
+    '/v1/evaluations/:id/report': {
+      get: route({ summary: "A report's own page.", query: tenantOnly, reply: 'text/html' }, page),
+    },
   }
 }
 

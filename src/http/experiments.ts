@@ -17,12 +17,29 @@ import {
   wireResult,
   wireStanding,
 } from '../wire/palimpsest/experiment-answers.ts'
-import { readExperiment, readFeedback, readRollout, type ServedNow } from '../wire/palimpsest/experiments.ts'
+import {
+  experimentBody,
+  feedbackBody,
+  readExperiment,
+  readFeedback,
+  readRollout,
+  rolloutBody,
+  type ServedNow,
+} from '../wire/palimpsest/experiments.ts'
+import {
+  experimentReply,
+  experimentResultReply,
+  feedbackReply,
+  listOf,
+  planReply,
+  replayAcceptedReply,
+  replayReply,
+} from '../wire/palimpsest/replies.ts'
 import { oneTenant, tenant, text } from '../wire/palimpsest/selection.ts'
 import { bytes, json, optionalJson } from './request/body.ts'
-import { pathParam, query, tenantOf } from './request/query.ts'
-import { refuseWhenClosing, tenantHeader } from './request/request-context.ts'
-import type { Routes } from './routes.ts'
+import { pathParam, query, tenantOf, tenantOnly } from './request/query.ts'
+import { nothing, refuseWhenClosing, tenantHeader } from './request/request-context.ts'
+import { type Routes, route } from './routes.ts'
 
 /** Pairs of answers shown of one replay. */
 const SHOWN_PAIRS = 100
@@ -60,7 +77,7 @@ export function experimentRoutes(gateway: Gateway): Routes {
     registry.declare(experiment)
     return shown(experiment)
   }
-  const onlyTenant = (req: Request) => check(z.strictObject({}).optional(), optionalJson(req, limits.jsonDepthLevels))
+  const onlyTenant = (req: Request) => check(nothing, optionalJson(req, limits.jsonDepthLevels))
   const armIndex = (experiment: Experiment, name: string) => {
     const at = experiment.arms.findIndex((arm) => arm.name === name)
     if (at !== -1) return at
@@ -75,12 +92,12 @@ export function experimentRoutes(gateway: Gateway): Routes {
   }
   const ship = (req: Request) => {
     const experiment = found(req, false)
-    const { arm } = check(z.strictObject({ arm: z.string() }), body(req))
+    const { arm } = check(shipBody, body(req))
     return shown(registry.ship(experiment, armIndex(experiment, arm)))
   }
   const reweigh = (req: Request) => {
     const experiment = found(req, false)
-    const { weights } = check(z.strictObject({ weights: z.record(z.string(), z.number().gt(0).max(1e6)) }), body(req))
+    const { weights } = check(weightsBody, body(req))
     const next = experiment.arms.map(({ weight }) => weight)
     for (const [name, weight] of Object.entries(weights)) next[armIndex(experiment, name)] = weight
     return shown(registry.reweigh(experiment, next))
@@ -142,7 +159,8 @@ export function experimentRoutes(gateway: Gateway): Routes {
       .string()
       .regex(/^([1-9]|[1-9]\d)$/, { error: 'a whole number from 1 to 99' })
       .transform(Number)
-      .optional(),
+      .optional()
+      .describe('Moments in `over_time`; none where left out.'),
   })
   const read = (req: Request) => {
     const { tenant: named, points: asked } = query(req, points)
@@ -150,30 +168,102 @@ export function experimentRoutes(gateway: Gateway): Routes {
     return shown(experiment, asked)
   }
 
+  const listed = (rollout: boolean) =>
+    route(
+      {
+        summary: `List ${rollout ? 'rollouts' : 'experiments'}, the latest first.`,
+        query: tenantOnly,
+        reply: listOf(experimentReply),
+      },
+      (req, res) => void res.json(list(req, rollout)),
+    )
+  const changed = (summary: string, work: (req: Request) => object, accepted: z.ZodType = nothing) =>
+    route(
+      {
+        summary,
+        query: tenantOnly,
+        body: accepted,
+        ...(accepted === nothing && { bodyOptional: true }),
+        reply: experimentResultReply,
+      },
+      ...change,
+      (req, res) => void res.json(work(req)),
+    )
+  const replayedRoute = route(
+    { summary: 'What the replay found.', query: tenantOnly, reply: replayReply },
+    (req, res) => void res.json(replayed(req)),
+  )
+  const readRoute = route(
+    { summary: 'Read one, with its result.', query: points, reply: experimentResultReply },
+    (req, res) => void res.json(read(req)),
+  )
+
   return {
     '/v1/experiments': {
-      get: [(req, res) => void res.json(list(req, false))],
-      post: [...change, (req, res) => void res.status(201).json(declare(req, false))],
+      get: listed(false),
+      post: route(
+        {
+          summary: 'Declare an experiment.',
+          body: experimentBody(limits),
+          status: 201,
+          reply: experimentResultReply,
+          errors: DECLARED,
+        },
+        ...change,
+        (req, res) => void res.status(201).json(declare(req, false)),
+      ),
     },
-    '/v1/experiments/plan': { post: [...change, (req, res) => void res.json(plan(body(req)))] },
-    '/v1/experiments/:id': { get: [(req, res) => void res.json(read(req))] },
-    '/v1/experiments/:id/weights': { post: [...change, (req, res) => void res.json(reweigh(req))] },
-    '/v1/experiments/:id/stop': { post: [...change, (req, res) => void res.json(stop(req, false))] },
-    '/v1/experiments/:id/ship': { post: [...change, (req, res) => void res.json(ship(req))] },
+    '/v1/experiments/plan': {
+      post: route(
+        { summary: 'How many units an effect takes to be seen.', body: planBody, reply: planReply },
+        ...change,
+        (req, res) => void res.json(plan(body(req))),
+      ),
+    },
+    '/v1/experiments/:id': { get: readRoute },
+    '/v1/experiments/:id/weights': { post: changed('Change the weights of arms.', reweigh, weightsBody) },
+    '/v1/experiments/:id/stop': { post: changed('Stop an experiment.', (req) => stop(req, false)) },
+    '/v1/experiments/:id/ship': { post: changed('Stop an experiment, and serve one arm to everybody.', ship, shipBody) },
     '/v1/experiments/:id/replay': {
-      get: [(req, res) => void res.json(replayed(req))],
-      post: [...change, (req, res) => void res.status(202).json(replay(req))],
+      get: replayedRoute,
+      post: route(
+        {
+          ...{
+            summary: 'Ask prompts of every arm, while the engine has nothing else to do.',
+            query: tenantOnly,
+            body: replayBody,
+          },
+          ...{ status: 202, reply: replayAcceptedReply, errors: ['model_not_found'] },
+        },
+        ...change,
+        (req, res) => void res.status(202).json(replay(req)),
+      ),
     },
     '/v1/rollouts': {
-      get: [(req, res) => void res.json(list(req, true))],
-      post: [...change, (req, res) => void res.status(201).json(declare(req, true))],
+      get: listed(true),
+      post: route(
+        {
+          ...{ summary: 'Roll a batch out in stages.', body: rolloutBody(limits), status: 201, reply: experimentResultReply },
+          errors: DECLARED,
+        },
+        ...change,
+        (req, res) => void res.status(201).json(declare(req, true)),
+      ),
     },
-    '/v1/rollouts/:id': { get: [(req, res) => void res.json(read(req))] },
-    '/v1/rollouts/:id/replay': { get: [(req, res) => void res.json(replayed(req))] },
-    '/v1/rollouts/:id/rollback': { post: [...change, (req, res) => void res.json(stop(req, true))] },
-    '/v1/feedback': { post: [...change, (req, res) => void res.json(feedback(req))] },
+    '/v1/rollouts/:id': { get: readRoute },
+    '/v1/rollouts/:id/replay': { get: replayedRoute },
+    '/v1/rollouts/:id/rollback': { post: changed('Take a rollout back.', (req) => stop(req, true)) },
+    '/v1/feedback': {
+      post: route(
+        { summary: 'Say how good an answer was.', body: feedbackBody, reply: feedbackReply },
+        ...change,
+        (req, res) => void res.json(feedback(req)),
+      ),
+    },
   }
 }
+
+const DECLARED = ['model_not_found', 'storage_full'] as const
 
 /** What an experiment of the tenant may refer to. */
 export function servedNow(
@@ -187,6 +277,11 @@ export function servedNow(
     now: now(),
   }
 }
+
+const shipBody = z.strictObject({ arm: z.string().describe('Name of the arm that serves everybody from now on.') })
+const weightsBody = z.strictObject({
+  weights: z.record(z.string(), z.number().gt(0).max(1e6)).describe('By names of arms.'),
+})
 
 const fraction = z.number().min(0).max(1)
 const planBody = z

@@ -1,10 +1,43 @@
 import type { Express, RequestHandler } from 'express'
-import { PalimpsestError } from '../errors.ts'
+import type { z } from 'zod'
+import { type ErrorCode, PalimpsestError } from '../errors.ts'
 
 export type Method = 'get' | 'post' | 'patch' | 'delete'
 
-/** What one file of this folder serves: for each path, the handlers of its methods. */
-export type Routes = Readonly<Record<string, Readonly<Partial<Record<Method, readonly RequestHandler[]>>>>>
+/** What the reference (`GET /openapi.json`) says of one method of a path. */
+export interface About {
+  readonly summary: string
+  readonly description?: string
+  /** Parameters of the query string. */
+  readonly query?: z.ZodObject
+  /** A JSON body; or bodies by their media types. */
+  readonly body?: z.ZodType | Readonly<Record<string, z.ZodType>>
+  readonly bodyOptional?: true
+  /** Of a success; 200 where left out. */
+  readonly status?: number | readonly number[]
+  /** A JSON reply; or the media type of another. */
+  readonly reply: z.ZodType | string
+  /** Sent instead of `reply` when the client asks for it: an event stream, or progress lines. */
+  readonly stream?: { readonly type: string; readonly when: string; readonly each: z.ZodType }
+  /** The model is asked: the reply says which edits made it. */
+  readonly answers?: true
+  /** Headers that only this route reads. */
+  readonly headers?: Readonly<Record<string, string>>
+  /** Codes of errors beyond those that its path, body and key can have. */
+  readonly errors?: readonly ErrorCode[]
+}
+
+export interface Route {
+  readonly about: About
+  readonly handlers: readonly RequestHandler[]
+}
+
+/** What one file of this folder serves: for each path, its methods. */
+export type Routes = Readonly<Record<string, Readonly<Partial<Record<Method, Route>>>>>
+
+export function route(about: About, ...handlers: readonly RequestHandler[]): Route {
+  return { about, handlers }
+}
 
 /** What stands before every handler of a path, given its pattern. */
 export type Guard = (pattern: string) => RequestHandler
@@ -16,7 +49,7 @@ export type Guard = (pattern: string) => RequestHandler
 export function mount(app: Express, routes: Routes, guard: Guard): void {
   for (const [path, methods] of Object.entries(routes)) {
     const route = app.route(path).all(guard(path))
-    for (const [method, handlers] of Object.entries(methods)) route[method as Method](...handlers)
+    for (const [method, { handlers }] of Object.entries(methods)) route[method as Method](...handlers)
     route.all(otherMethods(Object.keys(methods)))
   }
 }

@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import list from '../../docs/project/openai-fields.json' with { type: 'json' }
 import type { Prompt } from '../../src/engine/engine.ts'
@@ -142,6 +143,8 @@ interface Endpoint {
   readonly decisions: Readonly<Record<string, Decision>>
   readonly probes: Readonly<Record<string, Probe>>
   readonly body: object
+  /** Of the body, in the OpenAPI document. */
+  readonly schema: string
 }
 
 const ENDPOINTS: readonly Endpoint[] = [
@@ -150,14 +153,35 @@ const ENDPOINTS: readonly Endpoint[] = [
     decisions: CHAT_FIELDS,
     probes: CHAT,
     body: { model: MODEL, messages: [{ role: 'user', content: 'x' }] },
+    schema: 'ChatCompletionRequest',
   },
-  { name: 'POST /v1/completions', decisions: COMPLETION_FIELDS, probes: COMPLETION, body: { model: MODEL, prompt: 'x' } },
-  { name: 'POST /v1/embeddings', decisions: EMBEDDING_FIELDS, probes: EMBEDDING, body: { model: 'fake', input: 'x' } },
-  { name: 'POST /v1/responses', decisions: RESPONSE_FIELDS, probes: RESPONSE, body: { model: MODEL, input: 'x' } },
+  {
+    name: 'POST /v1/completions',
+    decisions: COMPLETION_FIELDS,
+    probes: COMPLETION,
+    body: { model: MODEL, prompt: 'x' },
+    schema: 'CompletionRequest',
+  },
+  {
+    name: 'POST /v1/embeddings',
+    decisions: EMBEDDING_FIELDS,
+    probes: EMBEDDING,
+    body: { model: 'fake', input: 'x' },
+    schema: 'EmbeddingsRequest',
+  },
+  {
+    name: 'POST /v1/responses',
+    decisions: RESPONSE_FIELDS,
+    probes: RESPONSE,
+    body: { model: MODEL, input: 'x' },
+    schema: 'ResponseRequest',
+  },
 ]
 
 let served: Served
 let seen: unknown[] = []
+/** What the OpenAPI document says of a body, by endpoint. */
+const documented = new Map<string, ValidateFunction>()
 const CALL = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
 beforeAll(async () => {
   const reply = (prompt: Prompt, sampling: Sampling) => {
@@ -177,6 +201,18 @@ beforeAll(async () => {
 })
 afterAll(() => served.close())
 
+interface Document {
+  readonly paths: Readonly<Record<string, unknown>>
+  readonly components: { readonly schemas: Readonly<Record<string, { readonly properties: Readonly<Record<string, unknown>> }>> }
+}
+let document: Document
+beforeAll(async () => {
+  document = (await (await fetch(`${served.base}/openapi.json`)).json()) as Document
+  const ajv = new Ajv2020({ strict: false, validateFormats: false })
+  ajv.addSchema({ $id: 'gateway', ...document })
+  for (const { name, schema } of ENDPOINTS) documented.set(name, ajv.compile({ $ref: `gateway#/components/schemas/${schema}` }))
+})
+
 interface Reply {
   readonly status: number
   // biome-ignore lint/suspicious/noExplicitAny: what came is what the test asserts
@@ -184,6 +220,9 @@ interface Reply {
   readonly text: string
   readonly asked: readonly unknown[]
 }
+
+/** Of every body sent, whether the document takes it as the gateway does. */
+const verdicts = new Map<string, { agreeing: number; differing: string[] }>()
 
 async function send({ name }: Pick<Endpoint, 'name'>, body: object): Promise<Reply> {
   seen = []
@@ -193,6 +232,14 @@ async function send({ name }: Pick<Endpoint, 'name'>, body: object): Promise<Rep
     body: JSON.stringify(body),
   })
   const text = await response.text()
+  // A name that is not served is no fault of the body's.
+  if (response.status !== 404) {
+    const taken = documented.get(name)?.(body) ?? false
+    const all = verdicts.get(name) ?? { agreeing: 0, differing: [] }
+    if (taken === (response.status === 200)) all.agreeing++
+    else all.differing.push(`${name} ${JSON.stringify(body)}: the gateway answers ${response.status}`)
+    verdicts.set(name, all)
+  }
   const json = response.headers.get('content-type')?.startsWith('application/json') ? JSON.parse(text) : undefined
   return { status: response.status, json, text, asked: seen }
 }
@@ -299,15 +346,19 @@ test(
       }
       const answered = await missing(endpoint)
       faults.push(...answered.missing.map((one) => `${name} lacks ${one}`))
+      const properties = Object.keys(document.components.schemas[endpoint.schema]?.properties ?? {})
+      const named = request.filter((field) => properties.includes(field)).length
+      const { agreeing, differing } = verdicts.get(name) ?? { agreeing: 0, differing: [] }
+      faults.push(...differing)
       const { honoured, accepted, refused, faulty } = counts
       const score = `${(((request.length - faulty) / request.length) * 100).toFixed(1)} %`
       const there = answered.total - answered.missing.length
       scores.push(
-        `| \`${name}\` | ${request.length} | ${honoured} | ${accepted} | ${refused} | ${faulty} | ${score} | ${there} of ${answered.total} |`,
+        `| \`${name}\` | ${request.length} | ${honoured} | ${accepted} | ${refused} | ${faulty} | ${score} | ${there} of ${answered.total} | ${named} of ${request.length} | ${agreeing} of ${agreeing + differing.length} |`,
       )
       tables.push(`## ${name}\n\n| field | |\n|---|---|\n${rows.join('\n')}\n`)
     }
-    const table = `| endpoint | fields | honoured | labels | refused by name | ignored | score | required response fields |\n|---|---|---|---|---|---|---|---|\n${scores.join('\n')}\n`
+    const table = `| endpoint | fields | honoured | labels | refused by name | ignored | score | required response fields | named in our document | verdicts of our document |\n|---|---|---|---|---|---|---|---|---|---|\n${scores.join('\n')}\n`
     console.log(table)
     expect(faults).toEqual([])
     await expect(page(table, tables)).toMatchFileSnapshot(join(import.meta.dirname, '../../docs/project/conformance.md'))
@@ -331,6 +382,9 @@ Written by \`test/http/conformance.test.ts\`, which sends every field; do not ed
 hand in \`openai-fields.json\`; the decisions are those of \`src/wire/openai/fields.ts\`. *Honoured*: with it, the engine is asked something else or the
 reply differs. *Label*: it changes no answer at OpenAI either; a value of the wrong kind is refused. *Refused by name*: a 400 whose \`param\` names
 it. \`null\` counts as absent.
+
+Our OpenAPI document (\`GET /openapi.json\`, [reference](reference/http.md)) names every field. *Verdicts*: every body that this test sends is checked against
+the document, which must take what the gateway takes and refuse what it refuses with a 400.
 
 ${table}
 ${tables.join('\n')}`

@@ -74,7 +74,7 @@ function patterns(served: Served): string[] {
   return stack.flatMap(({ route }) => (route === undefined ? [] : [route.path]))
 }
 
-const OPEN = ['/', '/console', '/console/assets/:hash/*path', '/favicon.ico', '/health/live']
+const OPEN = ['/', '/console', '/console/assets/:hash/*path', '/docs', '/favicon.ico', '/health/live', '/openapi.json']
 
 describe('without a key', () => {
   test('no route answers, by whatever method and however its path is spelt', async () => {

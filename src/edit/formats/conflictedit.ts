@@ -1,10 +1,12 @@
 import { isJson, type Json, type Reader, take } from './draft.ts'
 
-/**
- * ConflictEdit (Li et al. 2024): `edits` in the order in which they happen, each {relation {id, prompt with `{}`}, subject {label},
- * object {label}, new_object {label}}; a later edit of the same subject and relation must win. `relation.query` is what it asks, a probe.
- */
 export const conflictedit: Reader = {
+  about: {
+    of: 'ConflictEdit (Li et al. 2024)',
+    takes:
+      '`edits` in the order in which they happen: `relation.id`, `relation.prompt` with `{}`, `subject.label`, `object.label`, `new_object.label`',
+    leaves: '`relation.query`',
+  },
   recognises: (record) => list(record).some((edit) => isJson(edit) && Object.hasOwn(edit, 'new_object')),
   drafts: (record) =>
     list(record).map((_, index) => {

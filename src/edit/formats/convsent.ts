@@ -7,12 +7,14 @@ const WORDS: Readonly<Record<string, string>> = {
   ...{ negative: 'negatively', neg: 'negatively', '-1': 'negatively' },
 }
 
-/**
- * ConvSent (Mitchell et al. 2022, SERAC): what is thought of an entity. eric-mitchell/serac, data_classes/sentiment.py: a file's records are
- * {ent, pos, neg}, and the sentiment is drawn when they are used, as `inner_sent` (1 or -1) and "Topic: …", "Sentiment: Positive". So a record
- * has to say which: a `sentiment`, or `inner_sent`. The opinions in `pos` and `neg` and all prompts are for training and probes.
- */
+/** eric-mitchell/serac, data_classes/sentiment.py: a file's records are {ent, pos, neg}, and the sentiment is drawn when they are used, so a record here has to say which. */
 export const convsent: Reader = {
+  about: {
+    of: 'ConvSent (Mitchell et al. 2022, SERAC)',
+    takes:
+      '`ent`, `topic` or `subject`, with `sentiment` (positive or negative) or `inner_sent` (1 or -1): a rule about what is thought of it',
+    leaves: '`pos`, `neg` and all prompts',
+  },
   recognises: (record) =>
     !hasAny(record, 'prompt', 'target_new') &&
     ((hasAny(record, ...TOPIC) && hasAny(record, ...SENTIMENT)) || has(record, 'ent', 'pos', 'neg')),

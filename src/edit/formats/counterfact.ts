@@ -1,11 +1,13 @@
 import { type Draft, has, isJson, type Json, oldAnswer, type Reader, take } from './draft.ts'
 
-/**
- * CounterFact (Meng et al. 2022): `requested_rewrite` {prompt with `{}`, subject, relation_id, target_new {str}, target_true {str}}.
- * The same request without its envelope is what ROME's and MEMIT's own code takes. The flat variant has one line of each, its prompt
- * written out. CounterFact words one relation_id in several ways for a subject, so the id, not the prompt, is the relation.
- */
+/** CounterFact words one relation_id in several ways for a subject, so the id, not the prompt, is the relation. */
 export const counterfact: Reader = {
+  about: {
+    of: 'CounterFact (Meng et al. 2022)',
+    takes:
+      '`requested_rewrite`: `prompt` with `{}`, `subject`, `relation_id`, `target_new.str`, `target_true.str`; also without the envelope, or flat',
+    leaves: 'paraphrase, neighbourhood, generation and attribute prompts',
+  },
   recognises: (record) => isJson(record.requested_rewrite) || isJson(record.target_new) || isFlat(record),
   drafts: (record) => [isFlat(record) ? flat(record) : nested(record, isJson(record.target_new) ? '' : 'requested_rewrite.')],
 }

@@ -19,6 +19,8 @@ export type Draft = Readonly<Partial<Record<OwnField, Taken>>>
  * would be measured on texts it had seen. Fields a format does not define are ignored, as benchmark files carry many.
  */
 export interface Reader {
+  /** For the reference: whose format it is, what is taken of a record, and what is left unread. */
+  readonly about: { readonly of: string; readonly takes: string; readonly leaves: string }
   recognises(record: Json): boolean
   drafts(record: Json): readonly Draft[]
 }

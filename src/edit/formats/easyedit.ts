@@ -2,12 +2,13 @@ import { type Draft, has, hasAny, type Json, oldAnswer, type Reader, type Taken,
 
 const MARKS = ['ground_truth', 'rephrase_prompt', 'portability', 'locality', 'loc_prompt', 'target_neg']
 
-/**
- * EasyEdit (Wang et al. 2024), in both forms its `edit()` deals with: one request {prompt, target_new, ground_truth, subject}, and the
- * call's arguments, one list a column {prompts, target_new, ground_truth, subject}. EasyEdit asks for the subject only
- * where a method needs one, and so do we; it is not guessed. Rephrase, portability and locality prompts are probes there.
- */
+/** EasyEdit asks for the subject only where a method needs one, and so do we; it is not guessed. */
 export const easyedit: Reader = {
+  about: {
+    of: 'EasyEdit (Wang et al. 2024)',
+    takes: '`prompt`, `target_new`, `ground_truth`, `subject`; or lists of them, a column each, with `prompts`',
+    leaves: 'rephrase, portability and locality prompts',
+  },
   recognises: (record) => (has(record, 'prompt') && hasAny(record, ...MARKS)) || has(record, 'prompts', 'target_new'),
   drafts: (record) => (hasAny(record, 'prompts') ? columns(record) : [draft((field) => take(record, field), 'prompt')]),
 }

@@ -2,11 +2,14 @@ import { first, has, hasAny, isJson, type Json, oldAnswer, type Reader, take } f
 
 const PROBES = ['portability', 'locality']
 
-/**
- * KnowEdit (Zhang et al. 2024): `subject|concept`, `prompt|text`, `target_new|labels`, `ground_truth` as a text or a (nested) list of
- * equivalents. `rephrase_prompt`, `portability` (the Subject_Aliasing questions too) and `locality` are probes, so they give no aliases.
- */
+/** `portability` has Subject_Aliasing questions, which are probes too, so they give no aliases. */
 export const knowedit: Reader = {
+  about: {
+    of: 'KnowEdit (Zhang et al. 2024)',
+    takes:
+      '`subject` or `concept`, `prompt` or `text`, `target_new` or `labels`, `ground_truth` as a text or a list of equivalents',
+    leaves: '`rephrase_prompt`, `portability`, `locality`',
+  },
   recognises: (record) =>
     (hasAny(record, 'concept', 'subject') && has(record, 'text', 'labels')) ||
     (has(record, 'prompt', 'target_new') && hasAny(record, ...PROBES) && PROBES.every((group) => holdsLists(record, group))),

@@ -1,11 +1,12 @@
 import { nested } from './counterfact.ts'
 import { type Draft, type Json, type Reader, take } from './draft.ts'
 
-/**
- * MQuAKE (Zhong et al. 2023): `requested_rewrite` is a list, one to four edits a record. Each request states its fact twice, as a
- * cloze and as a `question`: both are the edit's own statement. The multi-hop `questions` and `single_hops` are probes.
- */
 export const mquake: Reader = {
+  about: {
+    of: 'MQuAKE (Zhong et al. 2023)',
+    takes: '`requested_rewrite` as a list of one to four edits, each with a cloze and a `question` that state it',
+    leaves: '`questions`, `single_hops`',
+  },
   recognises: (record) => Array.isArray(record.requested_rewrite),
   drafts: (record) => requests(record).map((_, index) => draft(record, `requested_rewrite.${index}.`)),
 }

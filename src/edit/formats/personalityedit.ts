@@ -5,12 +5,14 @@ import { has, hasAny, type Reader, type Taken, take } from './draft.ts'
 const TRAITS = ['extraversion', 'agreeableness', 'neuroticism']
 const TARGET = ['target_personality', 'target_per'] as const
 
-/**
- * PersonalityEdit (Mao et al. 2024): an opinion of an entity that shows a trait. zjunlp/EasyEdit, easyeditor/dataset/personality.py: a file's
- * records are {ent, extraversion, agreeableness, neuroticism} with lists of opinions, those for tests with `target_per`, a trait's name; once
- * loaded, `target_personality` is its name and `target_per` its number. Opinions and prompts are for training and probes.
- */
+/** zjunlp/EasyEdit, easyeditor/dataset/personality.py: files hold lists of opinions by trait; `target_per` is a trait's name in those for tests, and its number once they are loaded. */
 export const personalityedit: Reader = {
+  about: {
+    of: 'PersonalityEdit (Mao et al. 2024)',
+    takes:
+      '`ent`, with the trait to show as `target_personality` or `target_per`, by name or number: a rule about what is thought of it',
+    leaves: 'opinions and prompts',
+  },
   recognises: (record) => has(record, 'ent') && (hasAny(record, ...TARGET) || has(record, ...TRAITS)),
   drafts: (record) => [opinion(take(record, 'ent'), instruction(take(record, ...TARGET)))],
 }

@@ -1,7 +1,11 @@
 import { has, oldAnswer, type Reader, take } from './draft.ts'
 
-/** WikiFactDiff (Ammar Khodja et al. 2024), flattened: cloze `src`, new value `alt`, old value `old`. `rephrase` and `loc` are probes. */
 export const wikifactdiff: Reader = {
+  about: {
+    of: 'WikiFactDiff (Ammar Khodja et al. 2024), flattened',
+    takes: 'cloze `src`, new value `alt`, old value `old`, `subject`',
+    leaves: '`rephrase`, `loc`',
+  },
   recognises: (record) => has(record, 'src', 'alt', 'old'),
   drafts: (record) => [
     {

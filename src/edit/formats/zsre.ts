@@ -1,7 +1,11 @@
 import { has, hasAny, oldAnswer, type Reader, take } from './draft.ts'
 
-/** zsRE as MEND and EasyEdit lay it out: question `src`, new answer `alt`, old `answers`. `rephrase`, `loc` and `portability` are probes, `pred` a model's guess. */
 export const zsre: Reader = {
+  about: {
+    of: 'zsRE, as MEND and EasyEdit lay it out',
+    takes: 'question `src`, new answer `alt`, old `answers`, `subject`',
+    leaves: "`rephrase`, `loc`, `portability`, and `pred`, a model's guess",
+  },
   recognises: (record) => has(record, 'src', 'alt') && !hasAny(record, 'old'),
   drafts: (record) => [
     {

@@ -5,11 +5,12 @@ import type { Gateway } from '../../gateway.ts'
 import type { BatchSummary } from '../../memory/memory.ts'
 import { check } from '../../wire/openai/refusal.ts'
 import { wireBatch } from '../../wire/palimpsest/edits.ts'
+import { batchChangeReply, batchReply, pageOf } from '../../wire/palimpsest/replies.ts'
 import { oneTenant, tenant } from '../../wire/palimpsest/selection.ts'
 import { bytes, optionalJson } from '../request/body.ts'
-import { pageLength, pathParam, query, tenantOf } from '../request/query.ts'
-import { refuseWhenClosing, tenantHeader } from '../request/request-context.ts'
-import type { Routes } from '../routes.ts'
+import { pageLength, pathParam, query, tenantOf, tenantOnly } from '../request/query.ts'
+import { nothing, refuseWhenClosing, tenantHeader } from '../request/request-context.ts'
+import { type Routes, route } from '../routes.ts'
 
 /** `/v1/batches`: list, read, withdraw and restore whole batches. The edits of one: `GET /v1/edits?batch=ID`. */
 export function batchRoutes(gateway: Gateway): Routes {
@@ -27,19 +28,46 @@ export function batchRoutes(gateway: Gateway): Routes {
   }
   /** Withdraws the batch in the path, or takes back its latest withdrawal; says of how many edits. */
   const change = (req: Request, how: 'withdraw' | 'restore') => {
-    check(z.strictObject({}).optional(), optionalJson(req, limits.jsonDepthLevels))
+    check(nothing, optionalJson(req, limits.jsonDepthLevels))
     const { id } = existing(req, gateway)
     const { length } = memory[`${how}Batch`](tenantOf(req), id, 'http')
     const done = how === 'withdraw' ? { withdrawn: length } : { restored: length }
     return { ...wireBatch(existing(req, gateway)), ...done, version: memory.version }
   }
+  const changed = (summary: string) =>
+    ({
+      summary,
+      query: tenantOnly,
+      body: nothing,
+      bodyOptional: true,
+      reply: batchChangeReply,
+      errors: ['storage_full'],
+    }) as const
   const changing = [refuseWhenClosing(gateway), bytes(limits.chatBodyBytes)]
 
   return {
-    '/v1/batches': { get: [(req, res) => void res.json(list(req))] },
-    '/v1/batches/:id': { get: [(req, res) => void res.json(wireBatch(existing(req, gateway)))] },
-    '/v1/batches/:id/withdraw': { post: [...changing, (req, res) => void res.json(change(req, 'withdraw'))] },
-    '/v1/batches/:id/restore': { post: [...changing, (req, res) => void res.json(change(req, 'restore'))] },
+    '/v1/batches': {
+      get: route(
+        { summary: 'List batches, the latest first.', query: listQuery, reply: pageOf(batchReply) },
+        (req, res) => void res.json(list(req)),
+      ),
+    },
+    '/v1/batches/:id': {
+      get: route(
+        { summary: 'Read a batch.', description: 'Its edits: `GET /v1/edits?batch=ID`.', query: tenantOnly, reply: batchReply },
+        (req, res) => void res.json(wireBatch(existing(req, gateway))),
+      ),
+    },
+    '/v1/batches/:id/withdraw': {
+      post: route(changed('Withdraw every edit of a batch.'), ...changing, (req, res) => void res.json(change(req, 'withdraw'))),
+    },
+    '/v1/batches/:id/restore': {
+      post: route(
+        changed('Take back the latest withdrawal within a batch.'),
+        ...changing,
+        (req, res) => void res.json(change(req, 'restore')),
+      ),
+    },
   }
 }
 

@@ -5,17 +5,16 @@ import type { Gateway } from '../../gateway.ts'
 import type { HeldEdit } from '../../memory/memory.ts'
 import { check } from '../../wire/openai/refusal.ts'
 import { wireHeld, wirePage, wireWithHistory } from '../../wire/palimpsest/edits.ts'
+import { editReply, editWithHistoryReply, listOf, pageOf } from '../../wire/palimpsest/replies.ts'
 import { oneTenant, tenant } from '../../wire/palimpsest/selection.ts'
 import { bytes, json, optionalJson } from '../request/body.ts'
-import { filterFields, pageLength, pathParam, query, tenantOf, toFilter } from '../request/query.ts'
-import { refuseWhenClosing, tenantHeader } from '../request/request-context.ts'
-import type { Routes } from '../routes.ts'
-import { importEdits } from './import.ts'
+import { filterFields, pageLength, pathParam, query, tenantOf, tenantOnly, toFilter } from '../request/query.ts'
+import { nothing, refuseWhenClosing, tenantHeader } from '../request/request-context.ts'
+import { type Routes, route } from '../routes.ts'
+import { importAbout, importEdits } from './import.ts'
 
 /** What the log keeps as the origin of a change made through these routes. */
 const SOURCE = 'http'
-
-const emptyBody = z.strictObject({}).optional()
 
 /** `/v1/edits`: land, list, search, read, withdraw and restore. */
 export function editRoutes(gateway: Gateway): Routes {
@@ -31,7 +30,7 @@ export function editRoutes(gateway: Gateway): Routes {
 
   /** Withdraws or restores the edit in the path. */
   const change = (req: Request, how: 'withdraw' | 'restore') => {
-    check(emptyBody, optionalJson(req, limits.jsonDepthLevels))
+    check(nothing, optionalJson(req, limits.jsonDepthLevels))
     const { edit } = inPath(req, gateway)
     memory[how](edit.tenant, [edit.id], SOURCE)
     return read(req, gateway)
@@ -44,25 +43,63 @@ export function editRoutes(gateway: Gateway): Routes {
     return { object: 'list', data: held.map(wireHeld), version: memory.version }
   }
 
+  const changed = (summary: string) =>
+    ({
+      summary,
+      query: tenantOnly,
+      body: nothing,
+      bodyOptional: true,
+      reply: editWithHistoryReply,
+      errors: ['storage_full'],
+    }) as const
+
   return {
     '/v1/edits': {
-      get: [(req, res) => void res.json(wirePage(memory.list(toFilter(req, gateway, query(req, listQuery)))))],
-      post: [open, bytes(limits.editsBodyBytes), (req, res) => importEdits(req, res, gateway)],
+      get: route(
+        { summary: 'List edits, the latest first.', query: listQuery, reply: pageOf(editReply) },
+        (req, res) => void res.json(wirePage(memory.list(toFilter(req, gateway, query(req, listQuery))))),
+      ),
+      post: route(importAbout(), open, bytes(limits.editsBodyBytes), (req, res) => importEdits(req, res, gateway)),
     },
     '/v1/edits/search': {
-      post: [
+      post: route(
+        { summary: 'List edits, with the filters in the body.', body: searchBody, reply: pageOf(editReply) },
         small,
         (req, res) =>
           void res.json(wirePage(memory.list(toFilter(req, gateway, check(searchBody, json(req, limits.jsonDepthLevels)))))),
-      ],
+      ),
     },
-    '/v1/edits/withdraw': { post: [open, small, (req, res) => void res.json(withdrawMany(req))] },
+    '/v1/edits/withdraw': {
+      post: route(
+        {
+          summary: 'Withdraw several edits, or none.',
+          body: withdrawBody,
+          reply: listOf(editReply).extend({ version: z.int() }),
+          errors: ['edit_not_found', 'storage_full'],
+        },
+        open,
+        small,
+        (req, res) => void res.json(withdrawMany(req)),
+      ),
+    },
     '/v1/edits/:id': {
-      get: [(req, res) => void res.json(read(req, gateway))],
-      delete: [open, small, (req, res) => void res.json(change(req, 'withdraw'))],
+      get: route(
+        { summary: 'Read an edit and its history.', query: tenantOnly, reply: editWithHistoryReply },
+        (req, res) => void res.json(read(req, gateway)),
+      ),
+      delete: route(
+        changed('Withdraw an edit: nothing is erased.'),
+        open,
+        small,
+        (req, res) => void res.json(change(req, 'withdraw')),
+      ),
     },
-    '/v1/edits/:id/withdraw': { post: [open, small, (req, res) => void res.json(change(req, 'withdraw'))] },
-    '/v1/edits/:id/restore': { post: [open, small, (req, res) => void res.json(change(req, 'restore'))] },
+    '/v1/edits/:id/withdraw': {
+      post: route(changed('Withdraw an edit.'), open, small, (req, res) => void res.json(change(req, 'withdraw'))),
+    },
+    '/v1/edits/:id/restore': {
+      post: route(changed('Take a withdrawal back.'), open, small, (req, res) => void res.json(change(req, 'restore'))),
+    },
   }
 }
 

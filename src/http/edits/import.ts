@@ -2,28 +2,70 @@ import type { Request, Response } from 'express'
 import { z } from 'zod'
 import { type Batch, parseBatch } from '../../edit/batch.ts'
 import { FORMATS } from '../../edit/formats.ts'
+import { KINDS } from '../../edit/own.ts'
 import { PalimpsestError } from '../../errors.ts'
 import type { Gateway } from '../../gateway.ts'
 import type { Landing } from '../../memory/memory.ts'
 import { landingReport, REFUSED } from '../../selection/landing-check.ts'
 import { type Preview, wireLanding } from '../../wire/palimpsest/edits.ts'
+import { landingReply, progressLine } from '../../wire/palimpsest/replies.ts'
 import { oneTenant, tenant, text } from '../../wire/palimpsest/selection.ts'
 import { drained } from '../reply/sse.ts'
 import { isDeep, mediaType } from '../request/body.ts'
 import { flag, query } from '../request/query.ts'
 import { goneSignal, tenantHeader } from '../request/request-context.ts'
+import type { About } from '../routes.ts'
 
 const batchName = z.string().regex(/^[\x21-\x7e]{1,128}$/, { error: '1 to 128 printable ASCII characters without spaces' })
 
 const importQuery = z.strictObject({
-  format: z.enum(['auto', ...FORMATS]).optional(),
-  dry_run: flag.optional(),
-  verify: flag.optional(),
-  batch: batchName.optional(),
-  source: text.min(1).max(2_048).optional(),
-  tags: z.string().optional(),
+  format: z
+    .enum(['auto', ...FORMATS])
+    .optional()
+    .describe("Of the records; `auto`, the default: each record's own."),
+  dry_run: flag.optional().describe('Nothing lands; the reply says what would happen.'),
+  verify: flag.optional().describe('A batch that contradicts itself, or does not apply as it should, is refused.'),
+  batch: batchName.optional().describe('Names the batch, so that it lands once.'),
+  source: text.min(1).max(2_048).optional().describe('Where the batch comes from, for the log.'),
+  tags: z.string().optional().describe('Tags for every edit, with commas between.'),
   tenant: tenant.optional(),
 })
+
+const written = z.string()
+
+/** What the reference says of `POST /v1/edits`. */
+export function importAbout(): About {
+  const record = z.union([
+    z.string().min(1),
+    ...Object.values(KINDS),
+    z.looseObject({}).describe('A record of an outside format.'),
+  ])
+  const envelope = z.strictObject({ edits: z.array(record), tenant: tenant.optional(), tags: z.array(z.string()).optional() })
+  return {
+    summary: 'Land edits: all of them, or none.',
+    description: [
+      'The same batch (by `batch` or `Idempotency-Key`, or else by content) lands once; 201 where something changed, else 200.',
+      'Small batches are answered when their vectors are searchable too.',
+    ].join(' '),
+    query: importQuery,
+    headers: { 'Idempotency-Key': 'Names the batch, as `batch` does.' },
+    body: {
+      'application/json': z.union([record, z.array(record), envelope]),
+      'application/x-ndjson': written.describe('A record a line.'),
+      'application/yaml': written.describe('A list of records, or `edits:` and a list.'),
+      'text/csv': written.describe('Columns are the fields of an edit; lists are split at `|`.'),
+      'text/plain': written.describe('A sentence a line; `#` begins a comment.'),
+    },
+    status: [200, 201],
+    reply: landingReply,
+    stream: {
+      type: 'application/x-ndjson',
+      when: 'With `Accept: application/x-ndjson`: progress lines, and the landing as the last.',
+      each: progressLine,
+    },
+    errors: ['invalid_batch', 'engine_failed', 'storage_full'],
+  }
+}
 
 /**
  * `POST /v1/edits`: one edit, an array, `{"edits": […]}`, NDJSON, CSV or YAML, in our shape or an outside format. Lands whole or not at

@@ -2,7 +2,7 @@ import type { Request, Response } from 'express'
 import type { Finish, Piece } from '../../engine/engine.ts'
 import type { Gateway } from '../../gateway.ts'
 import { answer } from '../../pipeline.ts'
-import { type ChatCall, type ChatReader, chatReader } from '../../wire/openai/chat.ts'
+import { type ChatCall, type ChatReader, chatBody, chatReader } from '../../wire/openai/chat.ts'
 import {
   type Answer,
   chunk,
@@ -14,20 +14,38 @@ import {
   obfuscated,
   usageChunk,
 } from '../../wire/openai/completion.ts'
+import { chatChunk, chatReply } from '../../wire/openai/replies.ts'
 import { choice, drive, headingOf, randomText, replyHeaders, streaming } from '../reply/reply.ts'
 import type { EventStream } from '../reply/sse.ts'
 import { bytes, json } from '../request/body.ts'
 import { withinBudget } from '../request/budget.ts'
 import { beginTrace, exchangeOf, goneSignal, refuseWhenClosing, tenantHeader } from '../request/request-context.ts'
 import { calledBy, servedBy } from '../request/request-identity.ts'
-import type { Routes } from '../routes.ts'
+import { type Routes, route } from '../routes.ts'
 
 /** `POST /v1/chat/completions` */
 export function inferenceRoutes(gateway: Gateway): Routes {
   const read = chatReader(gateway.limits)
   return {
     '/v1/chat/completions': {
-      post: [refuseWhenClosing(gateway), bytes(gateway.limits.chatBodyBytes), (req, res) => chat(req, res, gateway, read)],
+      post: route(
+        {
+          summary: 'Answer a conversation.',
+          description: 'The default temperature is 0. A last message of the assistant is answered by another, not continued.',
+          body: chatBody(gateway.limits),
+          reply: chatReply,
+          stream: {
+            type: 'text/event-stream',
+            when: 'With `stream: true`: an event a chunk, and `[DONE]`. A fault after the first event is one event in the shape of Error.',
+            each: chatChunk,
+          },
+          answers: true,
+          errors: ['insufficient_quota'],
+        },
+        refuseWhenClosing(gateway),
+        bytes(gateway.limits.chatBodyBytes),
+        (req, res) => chat(req, res, gateway, read),
+      ),
     },
   }
 }

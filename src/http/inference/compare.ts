@@ -10,14 +10,20 @@ import type { ChatRequest } from '../../request.ts'
 import { Trace } from '../../trace.ts'
 import { wireTurns } from '../../wire/openai/completion.ts'
 import { check } from '../../wire/openai/refusal.ts'
-import { explainReader } from '../../wire/palimpsest/explain.ts'
+import { explainBody, explainReader } from '../../wire/palimpsest/explain.ts'
+import { comparisonReply } from '../../wire/palimpsest/replies.ts'
 import { bytes, json } from '../request/body.ts'
 import { withinBudget } from '../request/budget.ts'
 import { goneSignal, refuseWhenClosing, tenantHeader } from '../request/request-context.ts'
 import { servedBy } from '../request/request-identity.ts'
-import type { Routes } from '../routes.ts'
+import { type Routes, route } from '../routes.ts'
 
 const ANSWER_TOKENS = 256
+
+const ownFields = {
+  experiment: z.string().optional().describe('Its arms are compared; base and edited where left out.'),
+  max_tokens: z.int().min(1).optional().describe(`Of each answer; ${ANSWER_TOKENS} where left out.`),
+}
 
 interface ArmRequest {
   readonly arm: string
@@ -28,7 +34,7 @@ interface ArmRequest {
 export function compareRoutes(gateway: Gateway): Routes {
   const { limits } = gateway
   const read = explainReader(limits)
-  const own = z.looseObject({ experiment: z.string().optional(), max_tokens: z.int().min(1).optional() })
+  const own = z.looseObject(ownFields)
   const compare = async (req: Request, res: Response) => {
     const signal = goneSignal(res)
     const { experiment, max_tokens: maxTokens = ANSWER_TOKENS, ...fields } = check(own, json(req, limits.jsonDepthLevels))
@@ -70,7 +76,17 @@ export function compareRoutes(gateway: Gateway): Routes {
   }
   return {
     '/v1/compare': {
-      post: [refuseWhenClosing(gateway), bytes(limits.chatBodyBytes), async (req, res) => void res.json(await compare(req, res))],
+      post: route(
+        {
+          summary: 'One prompt by base and edited, or by every arm of an experiment, side by side, with the why.',
+          body: explainBody(limits).extend(ownFields),
+          reply: comparisonReply,
+          errors: ['model_not_found', 'insufficient_quota', 'upstream_failed'],
+        },
+        refuseWhenClosing(gateway),
+        bytes(limits.chatBodyBytes),
+        async (req, res) => void res.json(await compare(req, res)),
+      ),
     },
   }
 }

@@ -2,11 +2,12 @@ import type { Request, Response } from 'express'
 import type { Embedder } from '../../engine/engine.ts'
 import { PalimpsestError } from '../../errors.ts'
 import type { Gateway } from '../../gateway.ts'
-import { type EmbeddingReader, embeddingReader, wireEmbeddings } from '../../wire/openai/embeddings.ts'
+import { type EmbeddingReader, embeddingBody, embeddingReader, wireEmbeddings } from '../../wire/openai/embeddings.ts'
+import { embeddingsReply } from '../../wire/openai/replies.ts'
 import { bytes, json } from '../request/body.ts'
 import { setAside } from '../request/budget.ts'
 import { beginTrace, exchangeOf, goneSignal, refuseWhenClosing } from '../request/request-context.ts'
-import type { Routes } from '../routes.ts'
+import { type Routes, route } from '../routes.ts'
 
 /** `POST /v1/embeddings`, by the gateway's own embedder; not served where it can't count tokens. */
 export function embeddingRoutes(gateway: Gateway): Routes {
@@ -23,7 +24,14 @@ export function embeddingRoutes(gateway: Gateway): Routes {
       underWay--
     }
   }
-  return { '/v1/embeddings': { post: [refuseWhenClosing(gateway), bytes(limits.chatBodyBytes), post] } }
+  const about = {
+    summary: "Embed texts with the gateway's own embedder.",
+    description: '`query: ` is put before each text.',
+    body: embeddingBody(limits, embedder.dimensions),
+    reply: embeddingsReply,
+    errors: ['model_not_found', 'queue_full'],
+  } as const
+  return { '/v1/embeddings': { post: route(about, refuseWhenClosing(gateway), bytes(limits.chatBodyBytes), post) } }
 }
 
 async function embeddings(req: Request, res: Response, gateway: Gateway, embedder: Required<Embedder>, read: EmbeddingReader) {

@@ -6,17 +6,25 @@ import { answer } from '../../pipeline.ts'
 import type { Trace } from '../../trace.ts'
 import { chatReader } from '../../wire/openai/chat.ts'
 import { obfuscated } from '../../wire/openai/completion.ts'
-import { inResponseNames, type ResponseCall, type ResponseReader, responseReader } from '../../wire/openai/responses/request.ts'
+import { responseEvent, responseReply } from '../../wire/openai/replies.ts'
+import {
+  inResponseNames,
+  type ResponseCall,
+  type ResponseReader,
+  responseBody,
+  responseReader,
+} from '../../wire/openai/responses/request.ts'
 import { ResponseBuilder, type ResponseEvent } from '../../wire/openai/responses/response.ts'
+import { deletedReply } from '../../wire/palimpsest/replies.ts'
 import { provenanceHeaders } from '../reply/provenance.ts'
 import { drive, failure, openEvents, randomText } from '../reply/reply.ts'
 import { ResponseStore } from '../reply/response-store.ts'
 import { bytes, json } from '../request/body.ts'
 import { withinBudget } from '../request/budget.ts'
-import { pathParam, tenantOf } from '../request/query.ts'
+import { pathParam, tenantOf, tenantOnly } from '../request/query.ts'
 import { beginTrace, exchangeOf, goneSignal, refuseWhenClosing, tenantHeader } from '../request/request-context.ts'
 import { calledBy, servedBy } from '../request/request-identity.ts'
-import type { Routes } from '../routes.ts'
+import { type Routes, route } from '../routes.ts'
 
 /** `POST /v1/responses`, another rim onto the same answers as a chat's; `GET` and `DELETE /v1/responses/ID` for those still kept. */
 export function responseRoutes(gateway: Gateway): Routes {
@@ -25,23 +33,37 @@ export function responseRoutes(gateway: Gateway): Routes {
   const store = new ResponseStore(limits.responseStoreBytes)
   const respond = (req: Request, res: Response) => responses(req, res, gateway, store, read)
   return {
-    '/v1/responses': { post: [refuseWhenClosing(gateway), bytes(limits.chatBodyBytes), respond] },
+    '/v1/responses': {
+      post: route(
+        {
+          summary: 'Answer, in the shape that Codex and current SDKs speak.',
+          description: 'The latest responses are kept in memory, for `previous_response_id`; a restart forgets them.',
+          body: responseBody(limits),
+          reply: responseReply,
+          stream: {
+            type: 'text/event-stream',
+            when: 'With `stream: true`: named events. A fault after the first is an `error` event and `response.failed`.',
+            each: responseEvent,
+          },
+          answers: true,
+        },
+        refuseWhenClosing(gateway),
+        bytes(limits.chatBodyBytes),
+        respond,
+      ),
+    },
     '/v1/responses/:id': {
-      get: [
-        (req, res) => {
-          const id = pathParam(req, 'id')
-          const response = store.response(tenantOf(req), id)
-          if (response === undefined) throw notKept(id)
-          res.json(response)
-        },
-      ],
-      delete: [
-        (req, res) => {
-          const id = pathParam(req, 'id')
-          if (!store.drop(tenantOf(req), id)) throw notKept(id)
-          res.json({ id, object: 'response.deleted', deleted: true })
-        },
-      ],
+      get: route({ summary: 'Read a response that is still kept.', query: tenantOnly, reply: responseReply }, (req, res) => {
+        const id = pathParam(req, 'id')
+        const response = store.response(tenantOf(req), id)
+        if (response === undefined) throw notKept(id)
+        res.json(response)
+      }),
+      delete: route({ summary: 'Forget a response.', query: tenantOnly, reply: deletedReply('response.deleted') }, (req, res) => {
+        const id = pathParam(req, 'id')
+        if (!store.drop(tenantOf(req), id)) throw notKept(id)
+        res.json({ id, object: 'response.deleted', deleted: true })
+      }),
     },
   }
 }

@@ -4,12 +4,14 @@ import type { Finish, Piece, TokenLogprob } from '../../engine/engine.ts'
 import type { Gateway } from '../../gateway.ts'
 import type { TextRequest } from '../../request.ts'
 import { type Heading, obfuscated, provenance } from '../../wire/openai/completion.ts'
+import { textReply } from '../../wire/openai/replies.ts'
 import {
   likeliest,
   type TextAnswer,
   type TextCall,
   type TextReader,
   TextWriter,
+  textBody,
   textChunk,
   textCompletion,
   textReader,
@@ -20,14 +22,27 @@ import { bytes, json } from '../request/body.ts'
 import { withinBudget } from '../request/budget.ts'
 import { beginTrace, exchangeOf, goneSignal, refuseWhenClosing, tenantHeader } from '../request/request-context.ts'
 import { calledBy, servedBy } from '../request/request-identity.ts'
-import type { Routes } from '../routes.ts'
+import { type Routes, route } from '../routes.ts'
 
 /** `POST /v1/completions` */
 export function textCompletionRoutes(gateway: Gateway): Routes {
   const read = textReader(gateway.limits)
   return {
     '/v1/completions': {
-      post: [refuseWhenClosing(gateway), bytes(gateway.limits.chatBodyBytes), (req, res) => complete(req, res, gateway, read)],
+      post: route(
+        {
+          summary: 'Go on with a text.',
+          description:
+            "The facts stand before the client's text, which keeps its tokens: scores with `echo` cover that text alone.",
+          body: textBody(gateway.limits),
+          reply: textReply,
+          stream: { type: 'text/event-stream', when: 'With `stream: true`: an event a chunk, and `[DONE]`.', each: textReply },
+          answers: true,
+        },
+        refuseWhenClosing(gateway),
+        bytes(gateway.limits.chatBodyBytes),
+        (req, res) => complete(req, res, gateway, read),
+      ),
     },
   }
 }

@@ -1,7 +1,7 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import type { Gateway } from '../../gateway.ts'
 import type { Completed, Observer } from '../request/request-context.ts'
-import type { Routes } from '../routes.ts'
+import { type Routes, route } from '../routes.ts'
 
 /** Seconds; the bounds are OpenTelemetry's for `gen_ai.server.request.duration`, with finer ones below for routes that ask no model. */
 const DURATION_SECONDS = [
@@ -12,6 +12,8 @@ const METHODS = new Set(['GET', 'HEAD', 'POST', 'DELETE', 'OPTIONS', 'PUT', 'PAT
 
 export interface Metrics {
   readonly observe: Observer
+  /** Those of the gateway itself, without the process's. */
+  readonly registry: Registry
   readonly routes: Routes
 }
 
@@ -37,8 +39,14 @@ export function openMetrics(gateway: Gateway): Metrics {
   const all = Registry.merge([ofProcess(), registry])
   return {
     observe,
+    registry,
     routes: {
-      '/metrics': { get: [async (_req, res) => void res.type(all.contentType).send(await all.metrics())] },
+      '/metrics': {
+        get: route(
+          { summary: 'Metrics, for Prometheus.', reply: 'text/plain; version=0.0.4; charset=utf-8' },
+          async (_req, res) => void res.type(all.contentType).send(await all.metrics()),
+        ),
+      },
     },
   }
 }

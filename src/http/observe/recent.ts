@@ -1,8 +1,9 @@
 import { z } from 'zod'
 import type { Gateway } from '../../gateway.ts'
+import { recentReply } from '../../wire/palimpsest/replies.ts'
 import { query, tenantOfHeader } from '../request/query.ts'
 import type { Completed, Observer } from '../request/request-context.ts'
-import type { Routes } from '../routes.ts'
+import { type Routes, route } from '../routes.ts'
 
 /** A request that asked a model and is over. Without its words, unless prompts may be logged. */
 interface Recent {
@@ -16,7 +17,7 @@ export interface RecentRequests {
   readonly routes: Routes
 }
 
-const listQuery = z.strictObject({ after: z.coerce.number().int().min(0).optional() })
+const listQuery = z.strictObject({ after: z.coerce.number().int().min(0).optional().describe('Only those with a larger `seq`.') })
 
 /**
  * `GET /v1/requests?after=SEQ`: the tenant's latest requests that asked a model, oldest first, for whoever watches. Kept in memory,
@@ -36,14 +37,19 @@ export function openRecent({ limits, logPrompts = false, now }: Gateway): Recent
     observe,
     routes: {
       '/v1/requests': {
-        get: [
+        get: route(
+          {
+            summary: 'The latest requests that asked a model, without their words, the oldest first.',
+            query: listQuery,
+            reply: recentReply,
+          },
           (req, res) => {
             const { after = 0 } = query(req, listQuery)
             const tenant = tenantOfHeader(req)
             const data = kept.filter((one) => one.seq > after && one.tenant === tenant).map((one) => one.wire)
             res.json({ object: 'list', data, latest: seq, prompts_kept: logPrompts })
           },
-        ],
+        ),
       },
     },
   }

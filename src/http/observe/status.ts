@@ -2,10 +2,12 @@ import type { Request, Response } from 'express'
 import { PalimpsestError } from '../../errors.ts'
 import type { Gateway } from '../../gateway.ts'
 import { wireModelAsked, wireModels } from '../../wire/openai/models.ts'
+import { modelReply } from '../../wire/openai/replies.ts'
+import { aliveReply, healthReply, listOf } from '../../wire/palimpsest/replies.ts'
 import { tenantOfHeader } from '../request/query.ts'
 import { keyOf } from '../request/request-context.ts'
 import { servedBy } from '../request/request-identity.ts'
-import type { Routes } from '../routes.ts'
+import { type Routes, route } from '../routes.ts'
 
 /** `GET /v1/models`, `GET /v1/models/NAME`, `GET /health`, and `GET /health/live`, which says no more than that somebody is there. */
 export function statusRoutes(gateway: Gateway): Routes {
@@ -15,11 +17,33 @@ export function statusRoutes(gateway: Gateway): Routes {
     data: wireModels(servedBy(gateway), tenantOfHeader(req), embedder, startedAt),
   })
   return {
-    '/v1/models': { get: [(req, res) => void res.json(list(req))] },
+    '/v1/models': {
+      get: route({ summary: 'List models.', reply: listOf(modelReply) }, (req, res) => void res.json(list(req))),
+    },
     // A name may hold slashes ("owner/model"), written plainly or as %2F.
-    '/v1/models/*name': { get: [(req, res) => void res.json(model(req, gateway))] },
-    '/health': { get: [(req, res) => health(req, res, gateway)] },
-    '/health/live': { get: [(_req, res) => live(res, gateway)] },
+    '/v1/models/*name': {
+      get: route(
+        { summary: 'Read a model.', reply: modelReply, errors: ['model_not_found'] },
+        (req, res) => void res.json(model(req, gateway)),
+      ),
+    },
+    '/health': {
+      get: route(
+        {
+          summary: 'State of models, memory, templates and edit files; 503 while the gateway stops.',
+          description: 'What is wrong with files and servers is shown to keys with the scope `admin`.',
+          reply: healthReply,
+          errors: ['shutting_down'],
+        },
+        (req, res) => health(req, res, gateway),
+      ),
+    },
+    '/health/live': {
+      get: route(
+        { summary: 'Somebody is there; 503 while the gateway stops.', reply: aliveReply, errors: ['shutting_down'] },
+        (_req, res) => live(res, gateway),
+      ),
+    },
   }
 }
 

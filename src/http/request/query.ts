@@ -5,6 +5,7 @@ import type { Gateway, Limits } from '../../gateway.ts'
 import type { ListFilter } from '../../memory/memory.ts'
 import { check } from '../../wire/openai/refusal.ts'
 import { oneTenant, tenant, text } from '../../wire/palimpsest/selection.ts'
+import { sent } from '../../wire/sent.ts'
 import { tenantHeader } from './request-context.ts'
 
 /** The query string against a schema of strings. A parameter given twice, or one not in the schema, is refused by name. */
@@ -12,7 +13,7 @@ export function query<Schema extends z.ZodType>(req: Request, schema: Schema): z
   return check(schema, req.query)
 }
 
-const tenantOnly = z.strictObject({ tenant: tenant.optional() })
+export const tenantOnly = z.strictObject({ tenant: tenant.optional() })
 
 /** Tenant of a request whose query takes nothing else. */
 export function tenantOf(req: Request): string {
@@ -27,6 +28,7 @@ export function tenantOfHeader(req: Request): string {
 export const flag = z
   .enum(['true', 'false', '1', '0', ''], { error: "'true' or 'false'" })
   .transform((value) => value !== 'false' && value !== '0')
+  .register(sent, { as: z.enum(['true', 'false']) })
 
 /** A page's length in a query string. */
 export function pageLength(limits: Limits) {
@@ -45,13 +47,13 @@ export function filterFields<Limit extends z.ZodType<number>>(limits: Limits, li
   return {
     state: z.enum(STATES).optional(),
     tag: short.optional(),
-    model: short.optional(),
-    batch: short.optional(),
+    model: short.optional().describe('Only edits for the served model of this name.'),
+    batch: short.optional().describe('Id of the batch that they landed with.'),
     subject: short.optional(),
-    q: short.optional(),
-    cursor: short.optional(),
+    q: short.optional().describe('Whole words; `fran*` for their beginning.'),
+    cursor: short.optional().describe('`next_cursor` of the page before.'),
     tenant: tenant.optional(),
-    limit: limit.optional(),
+    limit: limit.optional().describe(`Edits of one page; ${limits.listPageDefault} where left out.`),
   }
 }
 

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { Request, RequestHandler, Response } from 'express'
+import { z } from 'zod'
 import type { Key } from '../../access/key.ts'
 import { type ErrorCode, PalimpsestError } from '../../errors.ts'
 import type { Gateway } from '../../gateway.ts'
@@ -132,6 +133,9 @@ export function goneSignal(res: Response): AbortSignal {
   else res.once('close', leave)
   return controller.signal
 }
+
+/** The body of changes that need none. */
+export const nothing = z.strictObject({}).optional()
 
 export function refuseWhenClosing({ closing }: Gateway): RequestHandler {
   return (_req, _res, next) => {

@@ -3,6 +3,7 @@ import { PalimpsestError } from '../../errors.ts'
 import type { Limits } from '../../gateway.ts'
 import type { ChatRequest } from '../../request.ts'
 import { selectionFields, type Tenancy, toSelection } from '../palimpsest/selection.ts'
+import { sent } from '../sent.ts'
 import { CHAT_FIELDS, strip } from './fields.ts'
 import { formatField, toFormat } from './format.ts'
 import { isObject, messagesField, tidyMessages, toMessages } from './messages.ts'
@@ -74,9 +75,10 @@ export function chatReader(limits: Limits): ChatReader {
 
 type Fields = z.output<ReturnType<typeof chatBody>>
 
-function chatBody(limits: Limits) {
-  return z.strictObject({
-    model: z.string(),
+/** The body of `POST /v1/chat/completions`, once `tidy` has dropped what stands for absent. */
+export function chatBody(limits: Limits) {
+  const schema = z.strictObject({
+    model: modelField,
     messages: messagesField(limits),
     ...samplingFields(limits),
     ...toolFields(limits),
@@ -94,8 +96,22 @@ function chatBody(limits: Limits) {
     prompt_cache_key: z.string().optional(),
     prompt_cache_options: z.looseObject({}).optional(),
     prompt_cache_retention: z.string().optional(),
-    palimpsest: z.strictObject({ ...selectionFields(limits), explain: z.boolean().optional() }).optional(),
+    palimpsest: palimpsestField(limits),
   })
+  return schema.register(sent, { decided: CHAT_FIELDS }).meta({ id: 'ChatCompletionRequest' })
+}
+
+export const modelField = z.string().describe('`NAME` or `NAME@edited`, `NAME@base`, `NAME@adapter:ID`; see `GET /v1/models`.')
+
+export function palimpsestField(limits: Limits) {
+  return z
+    .strictObject({
+      ...selectionFields(limits),
+      explain: z.boolean().optional().describe('Sends the trace of every decision with the answer.'),
+    })
+    .register(sent, { decided: {} })
+    .optional()
+    .describe('What narrows the selection of edits, and what is told of it.')
 }
 
 const MOST_TOP_LOGPROBS = 20
@@ -107,6 +123,7 @@ export function streamFields(limits: Limits) {
     stream: z.boolean().optional(),
     stream_options: z
       .strictObject({ include_usage: z.boolean().optional(), include_obfuscation: z.boolean().optional() })
+      .register(sent, { decided: {} })
       .optional(),
   }
 }

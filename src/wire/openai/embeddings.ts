@@ -2,6 +2,7 @@ import { z } from 'zod'
 import { PalimpsestError } from '../../errors.ts'
 import type { Limits } from '../../gateway.ts'
 import { text } from '../palimpsest/selection.ts'
+import { sent } from '../sent.ts'
 import { EMBEDDING_FIELDS, strip } from './fields.ts'
 import { isObject } from './messages.ts'
 import type { ServedEmbedder } from './models.ts'
@@ -18,14 +19,7 @@ export type EmbeddingReader = (body: unknown, served: Pick<ServedEmbedder, 'name
 
 /** Reads the body of `POST /v1/embeddings` (openai-openapi 2.3.0, CreateEmbeddingRequest). Throws a PalimpsestError naming the faulty field. */
 export function embeddingReader(limits: Limits): EmbeddingReader {
-  const schema = z.strictObject({
-    model: z.string(),
-    input: inputField(limits),
-    encoding_format: z.enum(['float', 'base64']).optional(),
-    dimensions: z.int().min(1).optional(),
-    // A label for a provider's own records.
-    user: z.string().optional(),
-  })
+  const schema = embeddingBody(limits)
   return (body, served) => {
     const fields = check(schema, isObject(body) ? strip(body, EMBEDDING_FIELDS) : body)
     if (fields.model !== served.name) throw modelNotFound(fields.model, served.name)
@@ -35,11 +29,26 @@ export function embeddingReader(limits: Limits): EmbeddingReader {
   }
 }
 
+/** `dimensions`: the embedder's, for the reference; the reader has a sentence of its own for others. */
+export function embeddingBody(limits: Limits, dimensions?: number) {
+  const own = dimensions === undefined ? {} : { as: z.literal(dimensions) }
+  const schema = z.strictObject({
+    model: z.string().describe('The embedder of `GET /v1/models`.'),
+    input: inputField(limits),
+    encoding_format: z.enum(['float', 'base64']).optional(),
+    dimensions: z.int().min(1).register(sent, own).optional().describe("The embedder's own number; any other is refused."),
+    // A label for a provider's own records.
+    user: z.string().optional(),
+  })
+  return schema.register(sent, { decided: EMBEDDING_FIELDS }).meta({ id: 'EmbeddingsRequest' })
+}
+
 const TOKEN_IDS =
   '`input` holds token ids, which mean something in one vocabulary only, and the embedder has its own. Send text (LangChain: check_embedding_ctx_length=False).'
 
 /** Texts. Token ids, which OpenAI takes too, are refused. */
 function inputField(limits: Limits) {
+  const written = text.min(1)
   const entry = z.union([text, z.number(), z.array(z.number())], { error: 'a text of whole characters' })
   return z
     .preprocess(
@@ -56,6 +65,7 @@ function inputField(limits: Limits) {
       }
     })
     .transform((input) => input.filter((one) => typeof one === 'string'))
+    .register(sent, { as: z.union([written, z.array(written).min(1).max(limits.embeddingInputs)]) })
 }
 
 function modelNotFound(asked: string, served: string): PalimpsestError {

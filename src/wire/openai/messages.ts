@@ -2,6 +2,7 @@ import { z } from 'zod'
 import type { Limits } from '../../gateway.ts'
 import type { Message, Role, ToolCall } from '../../request.ts'
 import { text } from '../palimpsest/selection.ts'
+import { sent } from '../sent.ts'
 import { MESSAGE_FIELDS, strip } from './fields.ts'
 import { fault } from './refusal.ts'
 
@@ -15,7 +16,11 @@ const ROLES: Readonly<Record<string, Role>> = {
 
 /** `messages`, as a chat request and an explain request carry it. Whoever spoke last, the assistant answers with a message of its own. */
 export function messagesField(limits: Limits) {
-  return z.array(messageField(limits)).min(1).max(limits.messages).superRefine(everyResultHasItsCall)
+  return z
+    .array(messageField(limits).register(sent, { decided: MESSAGE_FIELDS }).meta({ id: 'Message' }))
+    .min(1)
+    .max(limits.messages)
+    .superRefine(everyResultHasItsCall)
 }
 
 type WireMessage = z.output<ReturnType<typeof messageField>>
@@ -54,14 +59,17 @@ function messageField(limits: Limits) {
 const NAME_CHARS = 64
 const ID_CHARS = 256
 
-const roleField = z.string().superRefine((role, context) => {
-  if (role === 'function')
-    context.addIssue(fault('unsupported_field', "The role 'function' is not supported: send the role 'tool' instead."))
-  else if (!Object.hasOwn(ROLES, role))
-    context.addIssue(
-      fault('invalid_value', `Expected the role to be one of ${Object.keys(ROLES).join(', ')}, got '${role.slice(0, 64)}'.`),
-    )
-})
+const roleField = z
+  .string()
+  .superRefine((role, context) => {
+    if (role === 'function')
+      context.addIssue(fault('unsupported_field', "The role 'function' is not supported: send the role 'tool' instead."))
+    else if (!Object.hasOwn(ROLES, role))
+      context.addIssue(
+        fault('invalid_value', `Expected the role to be one of ${Object.keys(ROLES).join(', ')}, got '${role.slice(0, 64)}'.`),
+      )
+  })
+  .register(sent, { as: z.enum(Object.keys(ROLES)) })
 
 const OTHER_PARTS = new Set(['image_url', 'input_audio', 'file'])
 
@@ -76,16 +84,24 @@ const partField = z
   })
   .transform((part) => (part.type === 'refusal' ? { type: 'text', text: part.refusal } : part))
   .pipe(z.strictObject({ type: z.literal('text'), text, ...cacheMark() }))
+  .register(sent, {
+    as: z.union([
+      z.strictObject({ type: z.literal('text'), text, ...cacheMark() }),
+      z.object({ type: z.literal('refusal'), refusal: text }),
+    ]),
+  })
 
 /** Marks of other providers' caches that their clients leave on parts; they ask nothing of the answer. */
 function cacheMark() {
   return { prompt_cache_breakpoint: z.unknown().optional() }
 }
 
-const contentField = z.preprocess(
-  (content) => (typeof content === 'string' ? [{ type: 'text', text: content }] : content),
-  z.array(partField, { error: 'a string or a non-empty array of text parts' }).min(1),
-)
+const contentField = z
+  .preprocess(
+    (content) => (typeof content === 'string' ? [{ type: 'text', text: content }] : content),
+    z.array(partField, { error: 'a string or a non-empty array of text parts' }).min(1),
+  )
+  .register(sent, { as: z.union([text, z.array(partField).min(1)]) })
 
 const callField = z.strictObject({
   id: z.string().min(1).max(ID_CHARS),

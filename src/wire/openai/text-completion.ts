@@ -4,8 +4,17 @@ import { PalimpsestError } from '../../errors.ts'
 import type { Limits } from '../../gateway.ts'
 import type { TextRequest } from '../../request.ts'
 import type { Trace } from '../../trace.ts'
-import { selectionFields, type Tenancy, text, toSelection } from '../palimpsest/selection.ts'
-import { checkStreamOptions, type ReplyOptions, type Served, streamFields, tidyObject } from './chat.ts'
+import { type Tenancy, text, toSelection } from '../palimpsest/selection.ts'
+import { sent } from '../sent.ts'
+import {
+  checkStreamOptions,
+  modelField,
+  palimpsestField,
+  type ReplyOptions,
+  type Served,
+  streamFields,
+  tidyObject,
+} from './chat.ts'
 import { finite, type Heading, provenance } from './completion.ts'
 import { COMPLETION_FIELDS, strip } from './fields.ts'
 import { isObject } from './messages.ts'
@@ -56,10 +65,10 @@ const MOST_BEST_OF = 20
 
 type Prompt = string | number[]
 
-function textBody(limits: Limits) {
+export function textBody(limits: Limits) {
   const tokens = z.array(z.int().min(0)).min(1)
-  return z.strictObject({
-    model: z.string(),
+  const schema = z.strictObject({
+    model: modelField,
     prompt: z
       .union([text, tokens, z.array(text).min(1).max(limits.prompts), z.array(tokens).min(1).max(limits.prompts)], {
         error: `a string, an array of token ids, or an array of up to ${limits.prompts} of either`,
@@ -72,8 +81,9 @@ function textBody(limits: Limits) {
     logprobs: z.int().min(0).max(MOST_LOGPROBS).optional(),
     best_of: z.int().min(1).max(MOST_BEST_OF).optional(),
     user: z.string().optional(),
-    palimpsest: z.strictObject({ ...selectionFields(limits), explain: z.boolean().optional() }).optional(),
+    palimpsest: palimpsestField(limits),
   })
+  return schema.register(sent, { decided: COMPLETION_FIELDS }).meta({ id: 'CompletionRequest' })
 }
 
 function promptsOf(prompt: string | readonly (string | number | number[])[]): Prompt[] {

@@ -3,6 +3,7 @@ import { PalimpsestError } from '../../errors.ts'
 import type { Limits } from '../../gateway.ts'
 import type { Tool, ToolUse } from '../../request.ts'
 import { text } from '../palimpsest/selection.ts'
+import { sent } from '../sent.ts'
 import { fault } from './refusal.ts'
 
 const functionName = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/, { error: '1 to 64 letters, digits, underscores or dashes' })
@@ -48,7 +49,10 @@ export function toolFields(limits: Limits) {
       .array(kindAmong(['function']).pipe(tool))
       .max(limits.tools)
       .optional(),
-    tool_choice: z.preprocess(spelledOut, kindAmong([...MODES, 'function', 'allowed_tools'], CHOICES).pipe(choice)).optional(),
+    tool_choice: z
+      .preprocess(spelledOut, kindAmong([...MODES, 'function', 'allowed_tools'], CHOICES).pipe(choice))
+      .register(sent, { as: z.union([z.enum(MODES), choice]) })
+      .optional(),
     parallel_tool_calls: z.boolean().optional(),
   }
 }

@@ -3,6 +3,7 @@ import { ADAPTER_ID, wireRecord } from '../../adapters/record.ts'
 import type { Adapter, AdapterMade, Adapters } from '../../adapters/registry.ts'
 import type { Limits } from '../../gateway.ts'
 import { check } from '../openai/refusal.ts'
+import { sent } from '../sent.ts'
 import { moment, oneTenant, type Tenancy, tenant, text } from './selection.ts'
 
 /** Adapters stronger than this only make noise; a negative one would be another adapter. */
@@ -18,6 +19,7 @@ export interface Registering {
 
 const scale = z.number().min(0).max(MOST_SCALE)
 
+/** Fields of a registration. */
 function made({ withdrawIds }: Limits) {
   return {
     id: z.string().regex(ADAPTER_ID, { error: '1 to 64 letters, digits, dots, dashes or underscores, a letter or digit first' }),
@@ -51,30 +53,50 @@ export function readAdapterFile(
   limits: Limits,
   registering: Registering,
 ): AdapterMade & { readonly path: string } {
-  const { path, ...fields } = check(z.strictObject({ ...made(limits), path: text.min(1) }), body)
+  const { path, ...fields } = check(adapterBody(limits), body)
   return { ...toMade(fields, registering), path }
 }
 
 /** The same, in the query, where the body is the file; ids of edits are separated by commas. */
 export function readAdapterFields(query: unknown, limits: Limits, registering: Registering): AdapterMade {
-  const fields = made(limits)
-  const inQuery = {
-    ...fields,
-    edits: z.preprocess((ids) => (typeof ids === 'string' ? ids.split(',').filter(Boolean) : ids), fields.edits),
-    scale: z.preprocess((digits) => (typeof digits === 'string' ? Number(digits) : digits), fields.scale),
-  }
-  return toMade(check(z.strictObject(inQuery), query) as Fields, registering)
+  return toMade(check(adapterQuery(limits), query) as Fields, registering)
 }
+
+/** The body of `POST /v1/adapters` for a file on the gateway's machine. */
+export function adapterBody(limits: Limits) {
+  return z.strictObject({ ...made(limits), path: text.min(1).describe('Of a GGUF file in the data folder.') })
+}
+
+/** The query of `POST /v1/adapters` where the body is the file. */
+export function adapterQuery(limits: Limits) {
+  const fields = made(limits)
+  return z.strictObject({
+    ...fields,
+    edits: z
+      .preprocess((ids) => (typeof ids === 'string' ? ids.split(',').filter(Boolean) : ids), fields.edits)
+      .register(sent, { as: z.string().describe('Ids with commas between.') }),
+    scale: z.preprocess((digits) => (typeof digits === 'string' ? Number(digits) : digits), fields.scale),
+  })
+}
+
+/** The body of `PATCH /v1/adapters/ID`. */
+export function adapterChangeBody(limits: Limits) {
+  return z.strictObject({ scale: scale.optional(), edits: made(limits).edits })
+}
+
+export const adapterPromotionBody = z.strictObject({
+  gated: z.boolean().optional().describe('It answers only where an edit that it holds was selected.'),
+})
 
 /** Reads the body of `PATCH /v1/adapters/ID`. */
 export function readAdapterChange(body: unknown, limits: Limits): Partial<Pick<Adapter, 'scale' | 'edits'>> {
-  const { scale: to, edits } = check(z.strictObject({ scale: scale.optional(), edits: made(limits).edits }), body)
+  const { scale: to, edits } = check(adapterChangeBody(limits), body)
   return { ...(to !== undefined && { scale: to }), ...(edits !== undefined && { edits: [...new Set(edits)] }) }
 }
 
 /** Reads the body of `POST /v1/adapters/ID/promote`. */
 export function readAdapterPromotion(body: unknown): boolean | undefined {
-  return check(z.strictObject({ gated: z.boolean().optional() }), body ?? {}).gated
+  return check(adapterPromotionBody, body ?? {}).gated
 }
 
 /** An adapter, whether it is in memory, and where the memory of edits has moved on since it was made. */

@@ -40,7 +40,7 @@ const guardrails = z.strictObject({
   latency: z.number().min(1).max(100).optional(),
 })
 
-function experimentBody({ experimentArms, selectors }: Limits) {
+export function experimentBody({ experimentArms, selectors }: Limits) {
   const several = z.array(text.min(1).max(256)).max(selectors)
   const arm = z.strictObject({
     name: id,
@@ -183,17 +183,12 @@ const STAGES: readonly Stage[] = [
 ]
 const GUARDRAILS = { locality: 0.98, collateral: 0.3, error: 0.02, negative_feedback: 0.05, refusal: 0.05, latency: 2 }
 
-/** Reads the body of `POST /v1/rollouts`. */
-export function readRollout(
-  body: unknown,
-  limits: Limits,
-  ofTenant: string,
-  { now, source }: Pick<ServedNow, 'now' | 'source'>,
-): Experiment {
+/** The body of `POST /v1/rollouts`. */
+export function rolloutBody(limits: Limits) {
   const stage = z.strictObject({ share: z.number().min(0).max(1), least: z.int().min(0).max(1e9).optional() })
-  const schema = z.strictObject({
+  return z.strictObject({
     id: id.optional(),
-    batch: text.min(1).max(128),
+    batch: text.min(1).max(128).describe('Id of the batch that is rolled out.'),
     tenant: tenant.optional(),
     unit: unit.optional(),
     stages: z
@@ -203,13 +198,23 @@ export function readRollout(
       .refine((stages) => stages.every(({ share }, i) => i === 0 || share > (stages[i - 1]?.share ?? 0)), {
         error: 'stages of growing shares',
       })
-      .optional(),
+      .optional()
+      .describe('Growing shares of the units, and the exposures that each stage asks for.'),
     guardrails: guardrails.optional(),
     locality_prompts: z.array(text.min(1).max(4_096)).max(limits.replayPrompts).optional(),
     seed: text.min(1).max(128).optional(),
     alpha: z.number().min(0.0001).max(0.2).optional(),
   })
-  const fields = check(schema, body)
+}
+
+/** Reads the body of `POST /v1/rollouts`. */
+export function readRollout(
+  body: unknown,
+  limits: Limits,
+  ofTenant: string,
+  { now, source }: Pick<ServedNow, 'now' | 'source'>,
+): Experiment {
+  const fields = check(rolloutBody(limits), body)
   const name = fields.id ?? `rollout-${fields.batch.replace(/[^A-Za-z0-9._-]/g, '-').slice(0, 56)}`
   const stages = fields.stages?.map(({ share, least }) => ({ share, least: least ?? 20 })) ?? STAGES
   const without: Serves = { kind: 'edited', tags: [], withoutBatches: [fields.batch] }
@@ -232,22 +237,24 @@ export function readRollout(
   }
 }
 
+/** The body of `POST /v1/feedback`. */
+export const feedbackBody = z
+  .strictObject({
+    completion_id: text.min(1).max(128),
+    id: text.min(1).max(128).optional(),
+    tenant: tenant.optional(),
+    score: z.number().optional(),
+    label: text.min(1).max(64).optional(),
+    numbers: z
+      .record(z.string().min(1).max(64), z.number())
+      .refine((numbers) => Object.keys(numbers).length <= 32, { error: 'at most 32 numbers' })
+      .optional(),
+  })
+  .refine(({ score, label, numbers }) => score !== undefined || label !== undefined || numbers !== undefined, {
+    error: 'feedback with a `score`, a `label` or `numbers`',
+  })
+
 /** Reads the body of `POST /v1/feedback`. */
 export function readFeedback(body: unknown) {
-  const schema = z
-    .strictObject({
-      completion_id: text.min(1).max(128),
-      id: text.min(1).max(128).optional(),
-      tenant: tenant.optional(),
-      score: z.number().optional(),
-      label: text.min(1).max(64).optional(),
-      numbers: z
-        .record(z.string().min(1).max(64), z.number())
-        .refine((numbers) => Object.keys(numbers).length <= 32, { error: 'at most 32 numbers' })
-        .optional(),
-    })
-    .refine(({ score, label, numbers }) => score !== undefined || label !== undefined || numbers !== undefined, {
-      error: 'feedback with a `score`, a `label` or `numbers`',
-    })
-  return check(schema, body)
+  return check(feedbackBody, body)
 }

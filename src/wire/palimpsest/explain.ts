@@ -3,12 +3,13 @@ import { PalimpsestError } from '../../errors.ts'
 import type { Limits } from '../../gateway.ts'
 import type { Explanation } from '../../pipeline.ts'
 import type { ChatRequest } from '../../request.ts'
-import type { Served } from '../openai/chat.ts'
+import { modelField, type Served } from '../openai/chat.ts'
 import { wireDecomposition, wireTurns } from '../openai/completion.ts'
 import { strip } from '../openai/fields.ts'
 import { isObject, messagesField, tidyMessages, toMessages } from '../openai/messages.ts'
 import { modelAsked } from '../openai/models.ts'
 import { check } from '../openai/refusal.ts'
+import { sent } from '../sent.ts'
 import { selectionFields, type Tenancy, text, toSelection } from './selection.ts'
 
 export type ExplainReader = (body: unknown, tenantHeader: Tenancy | undefined, served: Served) => ChatRequest
@@ -18,12 +19,7 @@ export type ExplainReader = (body: unknown, tenantHeader: Tenancy | undefined, s
  * `tenant`, `as_of`, `multi_hop`, as in a chat request's `palimpsest`).
  */
 export function explainReader(limits: Limits): ExplainReader {
-  const schema = z.strictObject({
-    question: text.min(1).optional(),
-    messages: messagesField(limits).optional(),
-    model: z.string().optional(),
-    ...selectionFields(limits),
-  })
+  const schema = explainBody(limits)
   return (body, tenantHeader, served) => {
     const { question, messages, model, ...fields } = check(schema, tidy(body))
     if (question !== undefined && messages !== undefined) {
@@ -50,6 +46,17 @@ export function explainReader(limits: Limits): ExplainReader {
       sampling,
     }
   }
+}
+
+/** The body of `POST /v1/edits/explain`. */
+export function explainBody(limits: Limits) {
+  const schema = z.strictObject({
+    question: text.min(1).optional().describe('Stands for a conversation of one message.'),
+    messages: messagesField(limits).optional(),
+    model: modelField.optional(),
+    ...selectionFields(limits),
+  })
+  return schema.register(sent, { decided: {} })
 }
 
 function tidy(body: unknown): unknown {

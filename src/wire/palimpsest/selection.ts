@@ -13,6 +13,7 @@ export const text = z.string().refine((value) => !/\p{Surrogate}/u.test(value), 
 export const tenant = z
   .string()
   .regex(/^[A-Za-z0-9._-]{1,64}$/, { error: '1 to 64 letters, digits, dots, dashes or underscores' })
+  .describe("The tenant; the header's, the key's own or `default` where left out.")
 
 export const moment = z
   .union([z.iso.datetime({ offset: true }), z.iso.date()], {
@@ -26,12 +27,13 @@ export function selectionFields(limits: Limits) {
   return {
     edits: z
       .union([z.enum(['on', 'off']), several], { error: `'on', 'off' or an array of at most ${limits.selectors} edit ids` })
-      .optional(),
-    template: text.optional(),
-    tags: several.optional(),
+      .optional()
+      .describe('Which edits may apply: all (`on`, the default), none, or those of these ids.'),
+    template: text.optional().describe('Template that renders the edits.'),
+    tags: several.optional().describe('Only edits with one of these tags.'),
     tenant: tenant.optional(),
-    as_of: moment.optional(),
-    multi_hop: z.enum(MULTI_HOP).optional(),
+    as_of: moment.optional().describe('The edits that held at this moment.'),
+    multi_hop: z.enum(MULTI_HOP).optional().describe('How questions that describe what they ask about are followed.'),
   }
 }
 

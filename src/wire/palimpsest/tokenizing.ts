@@ -5,14 +5,28 @@ import { modelAsked, type ServedModels } from '../openai/models.ts'
 import { check } from '../openai/refusal.ts'
 import { text } from './selection.ts'
 
-const tokenizeBody = z.strictObject({
+export const tokenizeBody = z.strictObject({
   model: z.string().optional(),
   prompt: text,
   add_special_tokens: z.boolean().optional(),
   return_token_strs: z.literal(false).nullish(),
 })
 
-const detokenizeBody = z.strictObject({ model: z.string().optional(), tokens: z.array(z.int().min(0)) })
+export const detokenizeBody = z.strictObject({ model: z.string().optional(), tokens: z.array(z.int().min(0)) })
+
+export const tokenizeReply = z.object({
+  count: z.int(),
+  max_model_len: z.int(),
+  tokens: z.array(z.int()),
+  token_strs: z.null(),
+})
+export const detokenizeReply = z.object({ prompt: z.string() })
+export const tokenizerReply = z.object({
+  bos_token: z.string().nullable(),
+  eos_token: z.string().nullable(),
+  add_bos_token: z.boolean(),
+  model_max_length: z.int(),
+})
 
 /** `POST /tokenize` as vLLM has it (entrypoints/serve/tokenize/protocol.py, TokenizeCompletionRequest and TokenizeResponse). */
 export function tokenized(body: unknown, engine: TextEngine, served: ServedModels, tenant: string, contextTokens: number) {

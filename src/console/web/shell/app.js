@@ -109,7 +109,7 @@ function About({ page }) {
   if (health === null) return null
   const { model, version, memory } = health
   return html`<div class="about"><strong>${model.name}</strong>
-    <br />on ${model.device} · ${memory.indexed.toLocaleString('en')} edits<br />Palimpsest ${version}</div>`
+    <br />on ${model.device} · ${memory.indexed.toLocaleString('en')} edits<br />Palimpsest ${version} · <a href="/docs">HTTP API</a></div>`
 }
 
 function Theme() {

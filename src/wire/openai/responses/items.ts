@@ -2,6 +2,7 @@ import { z } from 'zod'
 import { PalimpsestError } from '../../../errors.ts'
 import type { Limits } from '../../../gateway.ts'
 import { text } from '../../palimpsest/selection.ts'
+import { sent } from '../../sent.ts'
 import { fault } from '../refusal.ts'
 
 /** Items that a conversation is made of (openai-openapi 2.3.0, InputItem), as far as they are possible here. */
@@ -19,7 +20,7 @@ export interface LocatedMessage {
   readonly param: string
 }
 
-const TEXT_PARTS = ['input_text', 'output_text', 'text']
+const TEXT_PARTS: readonly string[] = ['input_text', 'output_text', 'text']
 
 const partField = z
   .looseObject({ type: z.string() })
@@ -34,11 +35,14 @@ const partField = z
       .partial({ annotations: true, logprobs: true }),
   )
   .transform((part) => part.text)
+  .register(sent, { as: z.object({ type: z.enum(TEXT_PARTS), text }) })
 
-const contentField = z.preprocess(
-  (content) => (typeof content === 'string' ? [{ type: 'input_text', text: content }] : content),
-  z.array(partField, { error: 'a string or an array of text parts' }).min(1),
-)
+const contentField = z
+  .preprocess(
+    (content) => (typeof content === 'string' ? [{ type: 'input_text', text: content }] : content),
+    z.array(partField, { error: 'a string or an array of text parts' }).min(1),
+  )
+  .register(sent, { as: z.union([text, z.array(partField).min(1)]) })
 
 /** What an item of ours carries besides: sent back as it came, it changes nothing. */
 const ownFields = { id: z.string().nullish(), status: z.string().nullish() }
@@ -66,25 +70,31 @@ const referenceItem = z.strictObject({ type: z.literal('item_reference'), id: te
 
 const KNOWN = ['message', 'function_call', 'function_call_output', 'reasoning', 'item_reference']
 
-const itemField = z.preprocess(
-  (item) =>
-    typeof item === 'object' && item !== null && !('type' in item) && 'role' in item ? { ...item, type: 'message' } : item,
-  z
-    .looseObject({ type: z.string() })
-    .superRefine(({ type }, context) => {
-      if (KNOWN.includes(type)) return
-      const message = `Items of type '${type.slice(0, 64)}' are not supported. Possible: ${KNOWN.join(', ')}.`
-      context.addIssue({ ...fault('unsupported_field', message, ['type']), continue: false })
-    })
-    .pipe(z.discriminatedUnion('type', [messageItem, callItem, outputItem, reasoningItem, referenceItem])),
-)
+const itemField = z
+  .preprocess(
+    (item) =>
+      typeof item === 'object' && item !== null && !('type' in item) && 'role' in item ? { ...item, type: 'message' } : item,
+    z
+      .looseObject({ type: z.string() })
+      .superRefine(({ type }, context) => {
+        if (KNOWN.includes(type)) return
+        const message = `Items of type '${type.slice(0, 64)}' are not supported. Possible: ${KNOWN.join(', ')}.`
+        context.addIssue({ ...fault('unsupported_field', message, ['type']), continue: false })
+      })
+      .pipe(z.discriminatedUnion('type', [messageItem, callItem, outputItem, reasoningItem, referenceItem])),
+  )
+  .register(sent, {
+    as: z.union([messageItem.partial({ type: true }), callItem, outputItem, reasoningItem, referenceItem]),
+  })
 
 /** `input`: a text, which is a message of the user's, or items. */
 export function inputField(limits: Limits) {
-  return z.preprocess(
-    (input) => (typeof input === 'string' ? [{ type: 'message', role: 'user', content: input }] : input),
-    z.array(itemField, { error: 'a text, or an array of items' }).min(1).max(limits.messages),
-  )
+  return z
+    .preprocess(
+      (input) => (typeof input === 'string' ? [{ type: 'message', role: 'user', content: input }] : input),
+      z.array(itemField, { error: 'a text, or an array of items' }).min(1).max(limits.messages),
+    )
+    .register(sent, { as: z.union([text, z.array(itemField).min(1).max(limits.messages)]) })
 }
 
 /** Items one after another as messages: calls join the assistant's message before them, thoughts are left out. */

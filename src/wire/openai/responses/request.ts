@@ -2,7 +2,8 @@ import { z } from 'zod'
 import { PalimpsestError } from '../../../errors.ts'
 import type { Limits } from '../../../gateway.ts'
 import { oneTenant, type Tenancy, text } from '../../palimpsest/selection.ts'
-import type { ChatCall, ChatReader, Served } from '../chat.ts'
+import { checkedLater, sent } from '../../sent.ts'
+import { type ChatCall, type ChatReader, chatBody, modelField, type Served } from '../chat.ts'
 import { type Decision, RESPONSE_FIELDS, strip } from '../fields.ts'
 import { isObject } from '../messages.ts'
 import { check } from '../refusal.ts'
@@ -75,32 +76,34 @@ export function responseReader(limits: Limits, readChat: ChatReader): ResponseRe
 type Fields = z.output<ReturnType<typeof responseBody>>
 
 /** What a chat has a field for is checked there: sampling, tools and formats are `unknown` here. */
-function responseBody(limits: Limits) {
+export function responseBody(limits: Limits) {
   const label = z.string().max(limits.searchChars)
-  return z.strictObject({
-    model: z.string(),
+  const chat = chatBody(limits).shape
+  const schema = z.strictObject({
+    model: modelField,
     input: inputField(limits),
     instructions: text.optional(),
     previous_response_id: label.optional(),
     store: z.boolean().optional(),
     stream: z.boolean().optional(),
-    stream_options: z.strictObject({ include_obfuscation: z.boolean().optional() }).optional(),
+    stream_options: z.strictObject({ include_obfuscation: z.boolean().optional() }).register(sent, { decided: {} }).optional(),
     include: z.array(z.enum(INCLUDES)).optional(),
     text: z
-      .strictObject({ format: z.looseObject({ type: z.string() }).optional(), verbosity: z.unknown().optional() })
+      .strictObject({ format: z.looseObject({ type: z.string() }).optional(), verbosity: checkedLater(z.literal('medium')) })
+      .register(sent, { decided: {} })
       .optional(),
     tools: z.array(toolField).optional(),
     tool_choice: z.union([z.string(), z.looseObject({ type: z.string() })], { error: 'a string or an object' }).optional(),
     // There are no built-in tools, so no number of calls to them is ever passed.
     max_tool_calls: z.int().min(1).optional(),
-    temperature: z.unknown().optional(),
-    top_p: z.unknown().optional(),
-    top_logprobs: z.unknown().optional(),
-    max_output_tokens: z.unknown().optional(),
-    parallel_tool_calls: z.unknown().optional(),
-    metadata: z.unknown().optional(),
-    palimpsest: z.unknown().optional(),
-    reasoning: z.strictObject({}).optional(),
+    temperature: checkedLater(chat.temperature),
+    top_p: checkedLater(chat.top_p),
+    top_logprobs: checkedLater(chat.top_logprobs),
+    max_output_tokens: checkedLater(chat.max_completion_tokens),
+    parallel_tool_calls: checkedLater(chat.parallel_tool_calls),
+    metadata: checkedLater(chat.metadata),
+    palimpsest: checkedLater(chat.palimpsest),
+    reasoning: z.strictObject({}).register(sent, { decided: REASONING_FIELDS }).optional(),
     // Labels, which change no answer at OpenAI either. Caches here are found by the prompt itself.
     user: label.optional(),
     safety_identifier: label.optional(),
@@ -108,6 +111,7 @@ function responseBody(limits: Limits) {
     prompt_cache_options: z.looseObject({}).optional(),
     prompt_cache_retention: label.optional(),
   })
+  return schema.register(sent, { decided: RESPONSE_FIELDS }).meta({ id: 'ResponseRequest' })
 }
 
 const toolField = z
@@ -118,13 +122,15 @@ const toolField = z
     context.addIssue({ code: 'custom', message, path: ['type'], params: { code: 'unsupported_field' }, continue: false })
   })
   .pipe(
-    z.strictObject({
-      type: z.literal('function'),
-      name: z.string(),
-      description: z.string().optional(),
-      parameters: z.record(z.string(), z.unknown()).optional(),
-      strict: z.boolean().optional(),
-    }),
+    z
+      .strictObject({
+        type: z.literal('function'),
+        name: z.string(),
+        description: z.string().optional(),
+        parameters: z.record(z.string(), z.unknown()).optional(),
+        strict: z.boolean().optional(),
+      })
+      .register(sent, { decided: TOOL_FIELDS }),
   )
 
 /** Nulls dropped, as OpenAI lets null stand for absent, and fields that ask for nothing dropped. */
