@@ -5,33 +5,6 @@ import { describe, expect, it } from 'vitest'
 const ROOT = resolve(import.meta.dirname, '..')
 const SRC = join(ROOT, 'src')
 
-/** Folders and files of src from the top down: a file imports only from layers below its own, or from its own folder. */
-const LAYERS: readonly (readonly string[])[] = [
-  ['main.ts'],
-  ['cli'],
-  ['server'],
-  ['app.ts'],
-  ['http', 'console'],
-  ['backup'],
-  // A hand-off is evaluated stage by stage, and spoken to over HTTP.
-  ['handoff'],
-  ['evaluate'],
-  ['wire'],
-  ['compare.ts'],
-  ['complete-text.ts'],
-  ['pipeline.ts'],
-  ['assign.ts', 'plan.ts'],
-  ['gateway.ts', 'config.ts'],
-  ['config-values.ts'],
-  ['selection'],
-  ['adapters'],
-  ['memory', 'prompt', 'engine', 'experiment', 'models', 'access'],
-  ['edit'],
-  ['storage', 'terminal'],
-  ['trace.ts'],
-  ['request.ts', 'errors.ts', 'logger.ts', 'package-root.ts'],
-]
-
 const FILE_LINES = 400
 const LINE_CHARS = 200
 const ROOM_FILES = 15
@@ -70,42 +43,7 @@ function unit(file: string): string {
   return relative(SRC, file).split('/')[0] ?? ''
 }
 
-function layer(file: string): number {
-  return LAYERS.findIndex((l) => l.includes(unit(file)))
-}
-
-/** Upward or sideways edges that are allowed, each for a stated reason; types only. */
-const ALLOWED_TYPES: readonly string[] = [
-  'memory -> engine', // the Embedder interface
-]
-
 describe('the tree', () => {
-  it('has a place for every source file', () => {
-    expect(sources.filter((f) => layer(f) === -1).map((f) => relative(ROOT, f))).toEqual([])
-  })
-
-  it('imports only downwards, and siblings do not know each other', () => {
-    const wrong = sources.flatMap(imports).filter(({ from, to, typeOnly }) => {
-      const [a, b] = [unit(from), unit(to)]
-      if (a === b || layer(from) < layer(to)) return false
-      return !(typeOnly && ALLOWED_TYPES.includes(`${a} -> ${b}`))
-    })
-    expect(wrong.map(({ from, to }) => `${relative(SRC, from)} -> ${relative(SRC, to)}`)).toEqual([])
-  })
-
-  it('lets nobody past the door of the route over package registries', () => {
-    const inside = (file: string) => file.includes('/src/models/packages/')
-    const users = [...sources, ...files(join(ROOT, 'bench')).filter((f) => f.endsWith('.ts'))].flatMap(imports)
-    const past = users.filter(({ from, to }) => inside(to) && !inside(from) && !to.endsWith('/packages/packages.ts'))
-    expect(past.map(({ from, to }) => `${relative(ROOT, from)} -> ${relative(ROOT, to)}`)).toEqual([])
-  })
-
-  it('has no dead files: everything is reached from main.ts', () => {
-    const seen = new Set<string>([join(SRC, 'main.ts')])
-    for (const file of seen) if (file.endsWith('.ts')) for (const { to } of imports(file)) seen.add(to)
-    expect(sources.filter((f) => !seen.has(f)).map((f) => relative(ROOT, f))).toEqual([])
-  })
-
   it('has no dead files in the console: every script is reached from a page', () => {
     const page = files(WEB)
       .filter((f) => f.endsWith('.html'))

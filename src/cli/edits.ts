@@ -7,9 +7,9 @@ import { count } from '../terminal/table.ts'
 import { addCheckCommand } from './check/check.ts'
 import { type Client, query } from './client/client.ts'
 import { gatewayCommand, type Typed } from './client/command.ts'
-import type { WireBatch, WireEdit, WireExplanation, WireHistory, WirePage } from './client/wire.ts'
 import { importFiles } from './import.ts'
 import { batchTable, editHistory, editTable, explanationText } from './text/edits-text.ts'
+import type { WireBatch, WireEdit, WireExplanation, WireHistory, WirePage } from './wire.ts'
 
 type Action<O extends Typed> = (client: Client, args: readonly string[], options: O, config: Config<Limits>) => Promise<string>
 

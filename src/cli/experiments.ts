@@ -5,8 +5,8 @@ import { PalimpsestError } from '../errors.ts'
 import type { Client } from './client/client.ts'
 import { gatewayCommand, type Typed } from './client/command.ts'
 import { bootWithModel, bootWithoutModel } from './client/local.ts'
-import type { WireComparison, WireExperiment, WireExperimentResult, WireReplayResult } from './client/wire.ts'
 import { comparisonText, experimentTable, experimentText, replayText } from './text/experiments-text.ts'
+import type { WireComparison, WireExperiment, WireExperimentResult, WireReplayResult } from './wire.ts'
 
 type Action<O extends Typed> = (client: Client, args: readonly string[], options: O) => Promise<unknown>
 

@@ -4,9 +4,9 @@ import { buffer } from 'node:stream/consumers'
 import { PalimpsestError } from '../errors.ts'
 import { Bar } from '../terminal/progress-bar.ts'
 import { type Client, query } from './client/client.ts'
-import type { WireLanding } from './client/wire.ts'
 import { landingText } from './text/edits-text.ts'
 import { lines } from './text/lines.ts'
+import type { WireLanding } from './wire.ts'
 
 export interface ImportOptions {
   readonly format: string

@@ -1,8 +1,8 @@
 import { eventData } from '../../engine/upstream/sse-parser.ts'
 import { printable } from '../../terminal/table.ts'
 import type { Client } from '../client/client.ts'
-import type { WireLanding, WireProvenance } from '../client/wire.ts'
 import { candidateTable } from '../text/edits-text.ts'
+import type { WireLanding, WireProvenance } from '../wire.ts'
 
 interface Turn {
   readonly role: 'user' | 'assistant'

@@ -15,10 +15,10 @@ import { copyMemory } from '../../storage/folder-copy.ts'
 import { Bar } from '../../terminal/progress-bar.ts'
 import { type Client, client, connect, query } from '../client/client.ts'
 import { bootWithModel } from '../client/local.ts'
-import type { WireEdit, WireLanding, WirePage } from '../client/wire.ts'
 import { contentOf, postFile } from '../import.ts'
 import { configOf, withSettings } from '../options.ts'
 import { checkText } from '../text/check-text.ts'
+import type { WireEdit, WireLanding, WirePage } from '../wire.ts'
 import { trialOf } from './trial.ts'
 
 const share = z.coerce.number({ error: 'a share from 0 to 1' }).min(0).max(1)

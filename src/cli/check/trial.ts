@@ -3,8 +3,8 @@ import { OWN_FIELDS, toWire } from '../../edit/own.ts'
 import { PalimpsestError } from '../../errors.ts'
 import type { Answered, Trial } from '../../evaluate/preflight.ts'
 import { type Client, query } from '../client/client.ts'
-import type { WireEdit, WireLanding, WireProvenance } from '../client/wire.ts'
 import { landingOf } from '../import.ts'
+import type { WireEdit, WireLanding, WireProvenance } from '../wire.ts'
 
 const OWN: ReadonlySet<string> = new Set(OWN_FIELDS)
 

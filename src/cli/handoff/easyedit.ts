@@ -11,7 +11,7 @@ import { count } from '../../terminal/table.ts'
 import { type Client, query } from '../client/client.ts'
 import type { Typed } from '../client/command.ts'
 import { bootWithModel } from '../client/local.ts'
-import type { WireEdit, WirePage } from '../client/wire.ts'
+import type { WireEdit, WirePage } from '../wire.ts'
 import { add, editsQuery } from './command.ts'
 
 const PAGE = 1_000

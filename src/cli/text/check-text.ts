@@ -2,7 +2,7 @@
 import { wilson } from '../../evaluate/metrics/intervals.ts'
 import type { Failure, Measure, PreflightResult, Score } from '../../evaluate/preflight.ts'
 import { clip, count, printable, table } from '../../terminal/table.ts'
-import type { WireLanding } from '../client/wire.ts'
+import type { WireLanding } from '../wire.ts'
 import { landingText } from './edits-text.ts'
 
 export interface Outcome {

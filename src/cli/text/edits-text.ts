@@ -12,7 +12,7 @@ import type {
   WirePage,
   WireReport,
   WireSide,
-} from '../client/wire.ts'
+} from '../wire.ts'
 
 const TEXT_COLUMNS = 56
 const NAME_COLUMNS = 28

@@ -1,6 +1,6 @@
 /** Experiments for a terminal: pure. */
 import { clip, count, printable, table } from '../../terminal/table.ts'
-import type { WireComparison, WireExperiment, WireExperimentResult, WireReplayResult } from '../client/wire.ts'
+import type { WireComparison, WireExperiment, WireExperimentResult, WireReplayResult } from '../wire.ts'
 
 export function experimentTable(experiments: readonly WireExperiment[]): string {
   if (experiments.length === 0) return 'None.'

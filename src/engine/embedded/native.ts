@@ -1,16 +1,10 @@
 import { type LlamaContext, type LlamaContextSequence, type LlamaModel, type Token, TokenBias } from 'node-llama-cpp'
+import type { Seen } from '../output/logprobs.ts'
 
 /**
  * The few places where node-llama-cpp 3.22.1 is asked for more than its types offer. What is missing there fails when the engine opens,
  * not in the middle of an answer.
  */
-
-/** What the model thought of a token, before any sampler. Natural logarithms. */
-export interface Seen {
-  readonly logprob: number
-  /** The likeliest first. */
-  readonly top: readonly { readonly token: number; readonly logprob: number }[]
-}
 
 /** Looks at the logits from which each next token of a sequence is drawn. While nobody watches it costs nothing. */
 export interface Watch {

@@ -1,9 +1,10 @@
 import type { ControlledEvaluateInputItem, EvaluationPriority, LlamaContextSequence, LlamaModel, Token } from 'node-llama-cpp'
 import type { Scorer, TokenScore } from '../engine.ts'
 import { contextExceeded } from '../limits.ts'
+import type { Seen } from '../output/logprobs.ts'
 import { append, commonPrefix, empty, pieces, reusable } from '../scheduling/prefix-cache.ts'
 import { type HeldLora, setLora } from './loras.ts'
-import { type Seen, seenAmong } from './native.ts'
+import { seenAmong } from './native.ts'
 import { openSequence, rewind, type Slot } from './slot.ts'
 
 /** A continuation is scored in one batch, so it may be as long as this. */

@@ -1,5 +1,10 @@
-import type { Seen } from '../embedded/native.ts'
 import type { Ranked, TokenLogprob } from '../engine.ts'
+/** What the model thought of a token, before any sampler. Natural logarithms. */
+export interface Seen {
+  readonly logprob: number
+  /** The likeliest first. */
+  readonly top: readonly { readonly token: number; readonly logprob: number }[]
+}
 
 /** The bytes of a token, and how to name one that has none. */
 export type TokenText = (token: number) => { readonly bytes: Uint8Array; readonly name: () => string }

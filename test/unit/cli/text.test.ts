@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest'
 import { query } from '../../../src/cli/client/client.ts'
-import type { WireEdit, WireExplanation, WireLanding, WireReport } from '../../../src/cli/client/wire.ts'
 import { banner, curl, sampleQuestion } from '../../../src/cli/text/banner.ts'
 import { checkText } from '../../../src/cli/text/check-text.ts'
 import {
@@ -12,6 +11,7 @@ import {
   problemText,
 } from '../../../src/cli/text/edits-text.ts'
 import { lines } from '../../../src/cli/text/lines.ts'
+import type { WireEdit, WireExplanation, WireLanding, WireReport } from '../../../src/cli/wire.ts'
 import type { HeldEdit } from '../../../src/memory/memory.ts'
 import { FINDING_KINDS } from '../../../src/selection/landing-check.ts'
 import { clip, count, printable, table } from '../../../src/terminal/table.ts'

@@ -1,10 +1,10 @@
 // @ts-check
 // One edit: what it says, whether it applies, how it came to be so, and what can be done with it.
 import { json } from '../shell/api.js'
+import { questionOf, Statement, shortened, statementOf } from '../shell/statement.js'
 import { EditLink, Empty, ErrorNote, PageHead, toast } from '../shell/ui.js'
 import { html, useEffect, useState } from '../vendor/preact.js'
 import { moment, Rows, StateBadge } from './parts.js'
-import { questionOf, Statement, shortened, statementOf } from './text.js'
 import { wordDiff } from './text-diff.js'
 
 /** Fields as a reader meets them; lists are told one to a line. @type {readonly (readonly [name: string, label: string])[]} */

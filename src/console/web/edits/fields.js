@@ -1,9 +1,9 @@
 // @ts-check
 // The fields of an edit by form: which kinds have them, how they are asked for, and how they become an edit and back.
-import { kindOf, statementOf } from './text.js'
+import { kindOf, statementOf } from '../shell/statement.js'
 
 /**
- * @typedef {import('./text.js').Kind} Kind
+ * @typedef {import('../shell/statement.js').Kind} Kind
  * @typedef {{name: string, label: string, hint: string, many?: 'lines' | 'commas', needed?: boolean, rows?: number, of?: readonly Kind[]}} FieldOf
  *   `many`: how a list is written; `of`: the kinds that have it, all of them where none is named
  */

@@ -4,15 +4,15 @@
 import { faultsOf, Outcome } from '../playground/new-edit.js'
 import { json } from '../shell/api.js'
 import { Check } from '../shell/form.js'
+import { kindOf, Statement } from '../shell/statement.js'
 import { ErrorNote, Field, PageHead, toast } from '../shell/ui.js'
 import { html, useEffect, useRef, useState } from '../vendor/preact.js'
 import { carried, EXAMPLES, editOf, FIRST, fieldsOf, ofKind, RARE, TAGS, valuesOf, WORDINGS } from './fields.js'
-import { kindOf, Statement } from './text.js'
 
 /** A pause in typing that is long enough to rehearse the landing. */
 const TYPING_MS = 600
 
-/** @typedef {import('./text.js').Kind} Kind */
+/** @typedef {import('../shell/statement.js').Kind} Kind */
 
 /** @type {readonly Kind[]} */
 const KINDS = ['sentence', 'fact', 'rule']

@@ -1,10 +1,10 @@
 // @ts-check
 // What a file would do, before it does: its first edits, what changes, and what its author may not have meant.
 
+import { kindOf, Statement } from '../shell/statement.js'
 import { Badge, Figure } from '../shell/ui.js'
 import { html } from '../vendor/preact.js'
 import { kindsFound } from './findings.js'
-import { kindOf, Statement } from './text.js'
 
 const SHOWN_FINDINGS = 100
 

@@ -1,9 +1,9 @@
 // @ts-check
 // What the pages about edits share.
 import { json } from '../shell/api.js'
+import { kindOf, Statement } from '../shell/statement.js'
 import { Badge, Bar, usePolling } from '../shell/ui.js'
 import { html, useState } from '../vendor/preact.js'
-import { kindOf, Statement } from './text.js'
 
 const INDEX_POLL_MS = 3_000
 

@@ -1,8 +1,8 @@
 // @ts-check
 // One side's answer, and why it is what it is.
 
-import { toldOf } from '../edits/text.js'
 import { json } from '../shell/api.js'
+import { toldOf } from '../shell/statement.js'
 import { Badge, duration, EditLink, ErrorNote, Icon, StackedBar } from '../shell/ui.js'
 import { html, useState } from '../vendor/preact.js'
 

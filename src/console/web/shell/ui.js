@@ -1,9 +1,9 @@
 // @ts-check
 // Parts that pages are built from; their looks are in components.css.
 
-import { statementOf } from '../edits/text.js'
 import { html, useEffect, useRef, useState } from '../vendor/preact.js'
 import { json } from './api.js'
+import { statementOf } from './statement.js'
 
 /** @typedef {import('preact').ComponentChildren} Children */
 

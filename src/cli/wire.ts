@@ -1,7 +1,7 @@
 /** What the gateway answers, as far as the command line shows it. The shapes are made in `src/openai`. */
-import type { wireLanding } from '../../wire/palimpsest/edits.ts'
-import type { wireEvent, wireExperiment, wireReplay, wireResult } from '../../wire/palimpsest/experiment-answers.ts'
-import type { wireExplanation } from '../../wire/palimpsest/explain.ts'
+import type { wireLanding } from '../wire/palimpsest/edits.ts'
+import type { wireEvent, wireExperiment, wireReplay, wireResult } from '../wire/palimpsest/experiment-answers.ts'
+import type { wireExplanation } from '../wire/palimpsest/explain.ts'
 
 export interface WireEdit {
   readonly id: string
