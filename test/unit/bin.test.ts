@@ -35,4 +35,4 @@ test('the package holds what a gateway reads, and nothing that only a clone need
   const room = /^(?:bin|calibration|dist|templates|editor\/palimpsest_editor|src\/console\/web)\//
   const alone = [...told, 'package.json', 'editor/pyproject.toml']
   expect(paths.filter((path) => !(room.test(path) || alone.includes(path)) || /\.(?:map|ts|stamp)$/.test(path))).toEqual([])
-}, 60_000)
+}, 180_000)

@@ -6,7 +6,7 @@ import type { CatalogModel } from '../catalog.ts'
 import { convertE5, convertReader, READER_WEIGHTS } from './e5.ts'
 import { convertMinilm } from './minilm.ts'
 
-export { type PackageOptions, packageSource } from './wheels.ts'
+export { packageSource } from './wheels.ts'
 export { READER_WEIGHTS }
 
 /** Makes the model file of its checked parts, in the catalogue's order. */
