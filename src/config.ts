@@ -260,7 +260,10 @@ export function settingEntries(): readonly SettingEntry[] {
   const place: Place = { env: {}, cwd: '/', platform: 'linux' }
   return Object.entries(SETTINGS as Record<string, Setting<unknown>>).map(
     ([name, { also = [], help, schema, otherwise, fallback }]) => ({
-      ...{ name, variables: [variableOf(name), ...also], help, schema },
+      name,
+      variables: [variableOf(name), ...also],
+      help,
+      schema,
       flag: flagOf(name as SettingName)?.flags ?? null,
       fallback: otherwise === undefined ? { value: fallback(place) } : { words: otherwise },
     }),

@@ -152,7 +152,11 @@ export class KeyStore {
 function keyOf(row: KeyRow): Key {
   const { id, name, tenant, requests_per_minute: requestsPerMinute, tokens_per_day: tokensPerDay } = row
   return {
-    ...{ id, name, tenant, scopes: row.scopes.split(',') as Scope[], createdAt: row.created_at },
+    id,
+    name,
+    tenant,
+    scopes: row.scopes.split(',') as Scope[],
+    createdAt: row.created_at,
     ...(requestsPerMinute !== null && { requestsPerMinute }),
     ...(tokensPerDay !== null && { tokensPerDay }),
     ...(row.expires_at !== null && { expiresAt: row.expires_at }),

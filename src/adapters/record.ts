@@ -56,8 +56,19 @@ export function wireRecord(adapter: Adapter): z.output<typeof adapterRecord> {
   const { id, tenant, baseSha256, architecture, method, edits, created, scale, sha256, rank, bytes, promotedAt, gated } = adapter
   const iso = (at: number) => new Date(at).toISOString()
   return {
-    ...{ id, tenant, base_sha256: baseSha256, architecture, method, edits: [...edits], created: iso(created), scale },
-    ...{ sha256, rank, bytes, promoted_at: promotedAt === null ? null : iso(promotedAt), gated },
+    id,
+    tenant,
+    base_sha256: baseSha256,
+    architecture,
+    method,
+    edits: [...edits],
+    created: iso(created),
+    scale,
+    sha256,
+    rank,
+    bytes,
+    promoted_at: promotedAt === null ? null : iso(promotedAt),
+    gated,
   }
 }
 

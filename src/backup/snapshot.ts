@@ -65,7 +65,11 @@ export async function createSnapshot({
     for (const [name, path] of Object.entries(configuration))
       if (existsSync(path)) await cp(path, join(staging, CONFIGURATION, name), { recursive: true })
     const made: Manifest = {
-      ...{ format: FORMAT, version: VERSION, created: new Date(now()).toISOString(), palimpsest, reason },
+      format: FORMAT,
+      version: VERSION,
+      created: new Date(now()).toISOString(),
+      palimpsest,
+      reason,
       files: await Promise.all(filesUnder(staging).map((path) => entryOf(staging, path))),
     }
     await writeDurably(join(staging, MANIFEST), `${JSON.stringify(made, null, 2)}\n`)

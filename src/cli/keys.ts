@@ -94,7 +94,9 @@ function create(store: KeyStore, typed: NewTyped, now: number): Said {
   const requestsPerMinute = limit('--requests-per-minute', typed.requestsPerMinute)
   const tokensPerDay = limit('--tokens-per-day', typed.tokensPerDay)
   const fields = {
-    ...{ name, scopes, tenant: admin ? null : typedAs('--tenant', tenant, typed.tenant ?? DEFAULT_TENANT) },
+    name,
+    scopes,
+    tenant: admin ? null : typedAs('--tenant', tenant, typed.tenant ?? DEFAULT_TENANT),
     ...(requestsPerMinute !== undefined && { requestsPerMinute }),
     ...(tokensPerDay !== undefined && { tokensPerDay }),
     ...(typed.expires !== undefined && { expiresAt: endOf(typed.expires, now) }),
@@ -144,8 +146,13 @@ function stateOf({ revokedAt, expiresAt }: Key, now: number): 'live' | 'revoked'
 
 function wire(key: Key, now: number) {
   return {
-    ...{ id: key.id, name: key.name, tenant: key.tenant, scopes: key.scopes, state: stateOf(key, now) },
-    ...{ requests_per_minute: key.requestsPerMinute ?? null, tokens_per_day: key.tokensPerDay ?? null },
+    id: key.id,
+    name: key.name,
+    tenant: key.tenant,
+    scopes: key.scopes,
+    state: stateOf(key, now),
+    requests_per_minute: key.requestsPerMinute ?? null,
+    tokens_per_day: key.tokensPerDay ?? null,
     created_at: isoDate(key.createdAt),
     expires_at: key.expiresAt === undefined ? null : isoDate(key.expiresAt),
     revoked_at: key.revokedAt === undefined ? null : isoDate(key.revokedAt),

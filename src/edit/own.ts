@@ -170,7 +170,8 @@ function statedBy(fields: Fields, subject: string): Stated {
   }
   const { prompt, target_new: targetNew, target_true: targetTrue, relation } = fields
   return {
-    ...{ prompt: fill(prompt, subject), targetNew },
+    prompt: fill(prompt, subject),
+    targetNew,
     ...(targetTrue !== undefined && { targetTrue }),
     ...(relation !== undefined && { relation }),
   }
@@ -275,7 +276,8 @@ function statedIn({ kind, prompt, targetNew, targetTrue, relation, always }: Sta
   switch (kind) {
     case undefined:
       return {
-        ...{ prompt, target_new: targetNew },
+        prompt,
+        target_new: targetNew,
         ...(targetTrue !== undefined && { target_true: targetTrue }),
         ...(relation !== undefined && { relation }),
       }

@@ -141,7 +141,9 @@ function ikeOf(trial: Trial) {
   const asked = (content: string) => engine.countTokens({ messages: [{ role: 'user', content }] })
   const longest = Math.max(0, ...trial.probes.map((probe) => asked(probe.turns.join('\n')) + tokensFor(probe, trial.limits)))
   return ikePrompts({
-    ...{ records: [...trial.records.values()], embedder: trial.embedder, seed: trial.seed },
+    records: [...trial.records.values()],
+    embedder: trial.embedder,
+    seed: trial.seed,
     demonstrations: trial.limits.ikeDemonstrations,
     fits: (messages) => engine.countTokens({ messages }) + longest <= engine.model.contextTokens,
   })

@@ -111,8 +111,14 @@ export class Handoffs {
     const isTaken = this.#store.get(id) !== undefined || gateway.adapters?.has(id) === true
     if (isTaken) throw conflict(`There is a hand-off or an adapter '${id}' already: choose another id.`)
     const job: Job = {
-      ...{ id, tenant, method, state: 'queued', created: at.toISOString(), updated: at.toISOString() },
-      ...{ edits: edits.map((edit) => edit.id), plan: stageCounts(edits.length, stages, LEAST_STAGE) },
+      id,
+      tenant,
+      method,
+      state: 'queued',
+      created: at.toISOString(),
+      updated: at.toISOString(),
+      edits: edits.map((edit) => edit.id),
+      plan: stageCounts(edits.length, stages, LEAST_STAGE),
       base: { name: engine.model.name, sha256: await this.#baseSha256(), tokenizer: tokenizerPrint(engine) },
       // The edits are to hold in chats, too, which is how they are asked for here; see docs/decisions/0008-handoff.md.
       settings: {
@@ -121,7 +127,14 @@ export class Handoffs {
         threads: settings.threads ?? threads,
         device: await this.#device(settings.device),
       },
-      ...{ stages: [], progress: null, estimate_s: null, attempts: 0, pid: null, fault: null, adapter: null, notes: [...notes] },
+      stages: [],
+      progress: null,
+      estimate_s: null,
+      attempts: 0,
+      pid: null,
+      fault: null,
+      adapter: null,
+      notes: [...notes],
     }
     await this.#store.add(job, edits)
     this.#pump()
@@ -214,7 +227,10 @@ export class Handoffs {
     const now = adapters.promoted(adapter.tenant)
     const loses = now?.edits.filter((edit) => !adapter.edits.includes(edit)) ?? []
     return {
-      ...{ id: adapter.id, replace, since: adapters.disagreements(adapter), shape: shape ?? null },
+      id: adapter.id,
+      replace,
+      since: adapters.disagreements(adapter),
+      shape: shape ?? null,
       base: { made: adapter.baseSha256, served: await this.#baseSha256() },
       tokenizer: { made: this.#store.get(adapter.id)?.base.tokenizer ?? null, served: tokenizerPrint(engine) },
       promoted: now === undefined ? null : { id: now.id, loses },
@@ -237,7 +253,11 @@ export class Handoffs {
     const edits = liveEdits(gateway.memory, tenant, query, gateway.engine.model.name)
     const refused = (method: HandoffMethod) => notTaken(edits, method).edits.length
     const situation: Situation = {
-      ...{ ...(await machine()), edits: edits.length, when, ready: (await editor()) !== null, past: this.#past() },
+      ...(await machine()),
+      edits: edits.length,
+      when,
+      ready: (await editor()) !== null,
+      past: this.#past(),
       notTaken: { memit: refused('memit'), pmet: refused('pmet'), lora: refused('lora'), distil: refused('distil') },
     }
     return { ...advise(situation), edits: edits.length }

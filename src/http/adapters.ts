@@ -37,7 +37,11 @@ export function adapterRoutes(gateway: Gateway): Routes {
   ) =>
     route(
       {
-        ...{ summary, query: tenantOnly, body: accepted, bodyOptional: true, reply: adapterReply },
+        summary,
+        query: tenantOnly,
+        body: accepted,
+        bodyOptional: true,
+        reply: adapterReply,
         errors: ['adapter_conflict', 'engine_failed'],
       },
       open,

@@ -208,7 +208,19 @@ function wire(id: string, { about, generated, forced, selection }: Results, choo
   ]
   const { at, data, format, model, version, methods, device, threads, template, seed, minutes } = about
   return {
-    ...{ object: 'evaluation', id, at, data, format, model, version, methods, device, threads, template, seed, minutes },
+    object: 'evaluation',
+    id,
+    at,
+    data,
+    format,
+    model,
+    version,
+    methods,
+    device,
+    threads,
+    template,
+    seed,
+    minutes,
     records: about.records,
     records_asked: about.recordsAsked,
     edits_live: about.editsLive,
@@ -221,7 +233,10 @@ function selectionRows(selection: Results['selection']): WireRow[] {
   if (selection === null) return []
   const { gate, cosine, medianMs } = selection
   const of = (key: keyof typeof gate, label: string): WireRow => ({
-    ...{ id: `selection/${key}`, label: `selection: ${label}`, unit: 'share', protocol: 'selection' },
+    id: `selection/${key}`,
+    label: `selection: ${label}`,
+    unit: 'share',
+    protocol: 'selection',
     values: { palimpsest: gate[key], cosine: cosine[key] },
   })
   return [
@@ -229,7 +244,10 @@ function selectionRows(selection: Results['selection']): WireRow[] {
     of('recall', 'recall'),
     of('falseAlarms', 'false alarms out of scope'),
     {
-      ...{ id: 'selection/latency', label: 'selection: gate and retrieval', unit: 'ms', protocol: 'selection' },
+      id: 'selection/latency',
+      label: 'selection: gate and retrieval',
+      unit: 'ms',
+      protocol: 'selection',
       values: { palimpsest: medianMs },
     },
   ]

@@ -61,8 +61,11 @@ export function handoffRoutes(gateway: Gateway, handoffs: Handoffs | undefined):
       ),
       post: route(
         {
-          ...{ summary: 'Teach edits to the parameters, in stages that are judged.', body: handoffBody(limits) },
-          ...{ status: 202, reply: jobReply, errors: ['handoff_conflict', 'edit_not_found', 'storage_full'] },
+          summary: 'Teach edits to the parameters, in stages that are judged.',
+          body: handoffBody(limits),
+          status: 202,
+          reply: jobReply,
+          errors: ['handoff_conflict', 'edit_not_found', 'storage_full'],
         },
         ...change,
         async (req, res) => {
@@ -87,8 +90,11 @@ export function handoffRoutes(gateway: Gateway, handoffs: Handoffs | undefined):
     '/v1/handoffs/import': {
       post: route(
         {
-          ...{ summary: 'Register what another tool made as an adapter.', body: importBody(limits), status: 201 },
-          ...{ reply: adapterReply.partial(), errors: ['adapter_conflict', 'handoff_failed', 'storage_full'] },
+          summary: 'Register what another tool made as an adapter.',
+          body: importBody(limits),
+          status: 201,
+          reply: adapterReply.partial(),
+          errors: ['adapter_conflict', 'handoff_failed', 'storage_full'],
         },
         ...change,
         async (req, res) => {

@@ -55,7 +55,10 @@ class Store implements MemoryStore {
     this.#say = options.log
     this.#limits = { ...MEMORY_LIMITS, ...options.limits }
     this.#indexes = new Indexes({
-      ...{ ...this.#limits, folder: join(options.dataDir, 'index'), embedder: options.embedder, log: options.log },
+      ...this.#limits,
+      folder: join(options.dataDir, 'index'),
+      embedder: options.embedder,
+      log: options.log,
       moment: () => records.now(),
       logSeq: () => records.seq,
     })

@@ -7,7 +7,9 @@ const EDIT = ['kind', 'subject', 'prompt', 'target', 'statement', 'when', 'instr
 /** What may be named where: the turn itself, inside `each edits`, inside `each demonstrations`. Facts and rules are the edits, parted. */
 const FIELDS: Readonly<Record<string, readonly string[]>> = {
   turn: ['question', 'unfinished', 'edits', 'demonstrations', 'facts', 'rules', 'about'],
-  ...{ edits: EDIT, facts: EDIT, rules: EDIT },
+  edits: EDIT,
+  facts: EDIT,
+  rules: EDIT,
   demonstrations: ['kind', 'fact', 'question', 'answer'],
 }
 const LISTS = ['edits', 'demonstrations', 'facts', 'rules']

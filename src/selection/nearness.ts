@@ -26,8 +26,15 @@ const matrix = z.base64().transform((text) => {
 /** `npm run train:reader` writes it: s(q, k) = (scale q + W Uᵀ q) · k + bias; U and W are (rank, width), row by row. */
 const schema = z
   .strictObject({
-    ...{ embedder: z.string(), width: z.int().positive(), rank: z.int().positive() },
-    ...{ scale: z.number(), bias: z.number(), least: z.number(), close: z.number(), query: matrix, key: matrix },
+    embedder: z.string(),
+    width: z.int().positive(),
+    rank: z.int().positive(),
+    scale: z.number(),
+    bias: z.number(),
+    least: z.number(),
+    close: z.number(),
+    query: matrix,
+    key: matrix,
   })
   .refine(({ width, rank, query, key }) => query.length === width * rank && key.length === width * rank, {
     error: 'query and key are not of rank × width numbers',
@@ -52,11 +59,13 @@ export function nearnessFor(embedder: { readonly name: string; readonly dimensio
   const { width, rank, scale, bias, least, close, query, key } = parsed.data
   if (embedder.name !== parsed.data.embedder || embedder.dimensions !== width) {
     const { slope, from } = UNLEARNED[embedder.name] ?? USUAL
-    return { ...{ least: 0, close: from, bias: -slope * from }, towards: (message) => ({ direction: message, norm: slope }) }
+    return { least: 0, close: from, bias: -slope * from, towards: (message) => ({ direction: message, norm: slope }) }
   }
   const row = (all: Float32Array, r: number) => all.subarray(r * width, (r + 1) * width)
   return {
-    ...{ least, bias, close },
+    least,
+    bias,
+    close,
     towards: (message) => {
       const direction = message.map((value) => scale * value)
       for (let r = 0; r < rank; r++) {

@@ -22,7 +22,11 @@ export interface AdapterParts {
 export function openAdapters({ dataDir, engine, memory, limits, access, now, log }: AdapterParts): Adapters | undefined {
   if (engine.loras === undefined) return undefined
   return new Adapters({
-    ...{ dir: join(dataDir, 'adapters'), dataDir, base: engine.loras, now, limits },
+    dir: join(dataDir, 'adapters'),
+    dataDir,
+    base: engine.loras,
+    now,
+    limits,
     apart: () => access?.required() ?? false,
     editNow: (tenant, id) => memory.get(tenant, id),
     warn: (message) => log.warn({}, message),

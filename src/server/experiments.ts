@@ -40,7 +40,12 @@ export function openTrials({ dataDir, memory, limits, now, log, tickMs }: Trials
   const registry = new Experiments({ ledger, now, runningExperiments: limits.runningExperiments, warn })
   const replays = new Replays({ registry, replayQueue: limits.replayQueue, warn })
   const rollouts = new Rollouts({
-    ...{ registry, replays, now, warn, unrelated: UNRELATED, ...(tickMs !== undefined && { tickMs }) },
+    registry,
+    replays,
+    now,
+    warn,
+    unrelated: UNRELATED,
+    ...(tickMs !== undefined && { tickMs }),
     batches: {
       has: (tenant, batch) => memory.batches(tenant).some(({ id }) => id === batch),
       live: (tenant, batch, others, limit) => {

@@ -17,7 +17,10 @@ const BYTES_A_WEIGHT = 0.62
 export function openHandoffs(config: Config<Limits>, gateway: Gateway): Handoffs {
   const { home, dataDir, handoffPython, environment, threads } = config
   return new Handoffs({
-    ...{ gateway, threads, dir: join(dataDir, 'handoffs'), cacheDir: join(home, 'handoff', 'cache') },
+    gateway,
+    threads,
+    dir: join(dataDir, 'handoffs'),
+    cacheDir: join(home, 'handoff', 'cache'),
     editor: async () => installedEditor(home, handoffPython, environment),
     snapshot: (reason) => snapshotBefore(config, reason, gateway.limits.promotionSnapshots),
     machine: async () => {

@@ -47,7 +47,7 @@ export async function choose({ model, gpu, upstreams }: Config<Limits>): Promise
 
 /** `choice` null: no chat model is wanted, and none is fetched. */
 export function openWeights(config: Config<Limits>, choice: Choice | null, log: Logger, signal: AbortSignal): Weights {
-  const { embedder: wanted = EMBEDDER_MODEL } = config
+  const { embedder: wanted = EMBEDDER_MODEL, contextTokens, slots, queueLimit } = config
   const isFile = isGguf(wanted)
   const freeBytes = freeMemoryBytes(process.platform)
   const others = choice === null ? [] : config.models
@@ -59,6 +59,10 @@ export function openWeights(config: Config<Limits>, choice: Choice | null, log: 
   ]
   const files = once(() => fetchAll(config, names, signal))
   const runtime = once(() => startRuntime(config, log))
+  const shape = async (named: string) => {
+    const file = names.includes(named) ? fileOf(await files(), names, named) : null
+    return { modelPath: file?.path ?? resolve(named), contextTokens, slots, queueLimit, sha256: file?.sha256 ?? null }
+  }
   const loadEmbedder = once(async () => {
     const modelPath = isFile ? resolve(wanted) : fileOf(await files(), names, wanted).path
     return (await runtime()).openEmbedder({
@@ -80,30 +84,18 @@ export function openWeights(config: Config<Limits>, choice: Choice | null, log: 
     engine: async () => {
       if (choice === null) throw new Error('no chat model was chosen')
       if (choice.kind === 'upstream') return upstream(choice.url, config)
-      const file = choice.kind === 'file' ? null : fileOf(await files(), names, choice.name)
-      const modelPath = file?.path ?? resolve(choice.kind === 'file' ? choice.path : '')
-      const name = choice.kind === 'file' ? nameOf(choice.path) : choice.name
-      const { contextTokens, slots, queueLimit } = config
-      return openEngine(
-        await runtime(),
-        config,
-        {
-          ...{ modelPath, name, contextTokens, slots, queueLimit, sha256: file?.sha256 ?? null },
-          savedCaches: { dir: join(config.dataDir, 'caches'), limitBytes: config.savedCacheBytes },
-        },
-        log,
-      )
+      const own = modelOf(choice)
+      const savedCaches = { dir: join(config.dataDir, 'caches'), limitBytes: config.savedCacheBytes }
+      return openEngine(await runtime(), config, { ...(await shape(own)), name: nameOf(own), savedCaches }, log)
     },
     models: async (primary) => {
       if (others.length === 0) return undefined
-      const { contextTokens, slots, queueLimit, modelMemoryBytes: memoryBytes = freeBytes } = config
-      const shape = async (named: string) => {
-        const file = isGguf(named) ? null : fileOf(await files(), names, named)
-        return { modelPath: file?.path ?? resolve(named), contextTokens, slots, queueLimit, sha256: file?.sha256 ?? null }
-      }
-      const own = choice?.kind === 'catalog' ? choice.name : choice?.kind === 'file' ? choice.path : null
+      const own = choice === null || choice.kind === 'upstream' ? null : modelOf(choice)
       return new ModelPool({
-        ...{ primary, memoryBytes, queueLimit, log: (message: string) => log.info({}, message) },
+        primary,
+        memoryBytes: config.modelMemoryBytes ?? freeBytes,
+        queueLimit,
+        log: (message: string) => log.info({}, message),
         primaryBytes: own === null ? 0 : await (await runtime()).memoryBytes(await shape(own)),
         // In this process, whatever runs the first one: there the library keeps all of them within the threads.
         others: others.map((named) => ({
@@ -120,6 +112,10 @@ export function openWeights(config: Config<Limits>, choice: Choice | null, log: 
       await runtime.started?.then((llama) => llama.dispose()).catch(() => {})
     },
   }
+}
+
+function modelOf(choice: Exclude<Choice, { kind: 'upstream' }>): string {
+  return choice.kind === 'file' ? choice.path : choice.name
 }
 
 function isGguf(model: string): boolean {

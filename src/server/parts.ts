@@ -78,7 +78,8 @@ export async function openParts({
     const folder = await openFolder({ dir: config.editsDir, memory: held, parse: parseEditFile, watch, log })
     const trials = openTrials({ dataDir: config.dataDir, memory: held, limits: config.limits, now, log })
     const retriever = new Retriever(held, embedder, cachedReader(reader, config.embedCacheBytes), {
-      ...{ now: Date.now, cacheBytes: config.selectionCacheBytes },
+      now: Date.now,
+      cacheBytes: config.selectionCacheBytes,
     })
     return {
       memory: held,
@@ -87,21 +88,19 @@ export async function openParts({
         const { dataDir, limits } = config
         const adapters = openAdapters({ dataDir, engine, memory: held, limits, now, log, ...(access && { access }) })
         const gateway: Gateway = {
-          ...{
-            engine,
-            memory: held,
-            retriever,
-            calibration,
-            templates,
-            editFiles: folder,
-            limits: config.limits,
-            now,
-            log,
-            version: VERSION,
-            startedAt,
-            closing,
-            multiHop: { mode: config.multiHop, bridges: new Bridges(engine) },
-          },
+          engine,
+          memory: held,
+          retriever,
+          calibration,
+          templates,
+          editFiles: folder,
+          limits: config.limits,
+          now,
+          log,
+          version: VERSION,
+          startedAt,
+          closing,
+          multiHop: { mode: config.multiHop, bridges: new Bridges(engine) },
           ...(access && { access }),
           hosts: config.hosts,
           reportsDir: config.reportsDir,

@@ -192,8 +192,10 @@ async function evaluate(
 
 function thresholdsOf({ minReliability, minGeneralization, minLocality }: Options): Thresholds {
   return {
-    ...{ reliability: minReliability, generalization: minGeneralization },
-    ...{ locality_memory: minLocality, locality_unrelated: minLocality },
+    reliability: minReliability,
+    generalization: minGeneralization,
+    locality_memory: minLocality,
+    locality_unrelated: minLocality,
   }
 }
 

@@ -39,7 +39,9 @@ export function trialOf({ client, model, maxTokens, signal, run, revises }: Tria
     const body = JSON.stringify({
       model: arm === 'base' ? `${model}@base` : model,
       messages: [{ role: 'user', content: question }],
-      ...{ temperature: 0, seed: 0, max_tokens: maxTokens },
+      temperature: 0,
+      seed: 0,
+      max_tokens: maxTokens,
     })
     const init = { method: 'POST', body, signal, headers: { 'Content-Type': 'application/json' } }
     const answer = (await (await client.send('/v1/chat/completions', init)).json()) as WireAnswer

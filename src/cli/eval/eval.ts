@@ -281,7 +281,12 @@ function circumstancesOf({ typed, dataset }: Inputs, { gateway, edits, limits, s
   const { name, sha256, contextTokens, family } = engine.model
   const hash = (value: unknown) => createHash('sha256').update(JSON.stringify(value)).digest('hex').slice(0, 16)
   const common = {
-    ...{ version: VERSION, model: sha256 ?? name, contextTokens, seed, reuse: String(typed.reuse), ...limits },
+    version: VERSION,
+    model: sha256 ?? name,
+    contextTokens,
+    seed,
+    reuse: String(typed.reuse),
+    ...limits,
     memory: digestOf(edits),
     data: hash(dataset.records.map(({ probes }) => probes)),
   }
@@ -300,10 +305,20 @@ function aboutOf({ typed, dataset, methods, config }: Inputs, { gateway, edits, 
   )
   const template = gateway.templates.get(config.template, family)
   return {
-    ...{ version: VERSION, at: new Date().toISOString(), data: basename(typed.data), format: dataset.format },
+    version: VERSION,
+    at: new Date().toISOString(),
+    data: basename(typed.data),
+    format: dataset.format,
     records: dataset.records.length,
     recordsAsked: new Set(probes.flatMap(({ record }) => record ?? [])).size,
-    ...{ probes: kinds, editsLive: edits.size, methods, model: name, device, threads, seed, minutes },
+    probes: kinds,
+    editsLive: edits.size,
+    methods,
+    model: name,
+    device,
+    threads,
+    seed,
+    minutes,
     template: `${template.name} ${template.hash}`,
   }
 }

@@ -86,9 +86,12 @@ export async function firing(options: Record<string, unknown>, config: Config<Li
     const fired = await askAll(settled.cases, { gateway, tenants, memories: cases.memories, tick, signal: stop.signal })
     const figures = firingOf(fired, typed.thresholds ?? THRESHOLDS)
     const about: FiringAbout = {
-      ...{ files: typed.selection.map((file) => basename(file)), memories: tenants.size, messages: fired.length },
+      files: typed.selection.map((file) => basename(file)),
+      memories: tenants.size,
+      messages: fired.length,
       edits: [...tenants.values()].reduce((sum, tenant) => sum + liveIn(parts.memory, tenant).length, 0),
-      ...{ threshold: gateway.calibration.threshold, notes: [...cases.notes, ...settled.notes] },
+      threshold: gateway.calibration.threshold,
+      notes: [...cases.notes, ...settled.notes],
     }
     const { answerTokens } = typed
     const answered = typed.answers ? await answerAll(fired, { gateway, tenants, answerTokens, tick, signal: stop.signal }) : []

@@ -154,7 +154,10 @@ async function importAdapter(client: Client, [path = '']: readonly string[], { i
     ...(editsOf === undefined ? [] : exportedIds(editsOf)),
   ]
   const value = await client.json<{ id: string; rank: number; bytes: number; edits: string[] }>('POST', '/v1/handoffs/import', {
-    ...{ id, method, path: resolve(path), edits: ids },
+    id,
+    method,
+    path: resolve(path),
+    edits: ids,
   })
   const held =
     ids.length === 0 ? 'It is not known which edits it holds: they stay in the prompt.' : `It holds ${count(ids.length, 'edit')}.`

@@ -34,7 +34,11 @@ export function addSetupCommand(handoff: Command): void {
     const alive = setInterval(() => draw(), ALIVE_MS)
     try {
       const { venv, versions, made } = await setUp({
-        ...{ home, python, environment, signal: stop.signal, now: Date.now },
+        home,
+        python,
+        environment,
+        signal: stop.signal,
+        now: Date.now,
         onWait: (holder) => bar.log(`Waiting for ${holder}, which sets it up already.`),
         progress: (label, done, total) => {
           draw = () => bar.update({ label, done, total, unit: 'bytes', perSecond: 0, secondsLeft: null })

@@ -3,8 +3,12 @@ import { type Draft, has, hasAny, type Reader, type Taken, take } from './draft.
 const TOPIC = ['ent', 'topic', 'subject'] as const
 const SENTIMENT = ['sentiment', 'inner_sent'] as const
 const WORDS: Readonly<Record<string, string>> = {
-  ...{ positive: 'positively', pos: 'positively', '1': 'positively' },
-  ...{ negative: 'negatively', neg: 'negatively', '-1': 'negatively' },
+  positive: 'positively',
+  pos: 'positively',
+  '1': 'positively',
+  negative: 'negatively',
+  neg: 'negatively',
+  '-1': 'negatively',
 }
 
 /** eric-mitchell/serac, data_classes/sentiment.py: a file's records are {ent, pos, neg}, and the sentiment is drawn when they are used, so a record here has to say which. */

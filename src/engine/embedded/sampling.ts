@@ -39,7 +39,9 @@ export function samplerOptions(
       repeatPenalty: {
         punishTokens: () => answer.tokens as Token[],
         maxPunishTokens: answer.limit,
-        ...{ penalty: repeatPenalty, frequencyPenalty, presencePenalty },
+        penalty: repeatPenalty,
+        frequencyPenalty,
+        presencePenalty,
       },
     }),
   }

@@ -37,8 +37,14 @@ export async function askAll(cases: readonly Case[], { tick, ...asking }: Asking
 /** The case as a user would send it, to the edited arm. */
 export function requestOf(one: Case, { gateway, tenants }: Pick<Asking, 'gateway' | 'tenants'>): ChatRequest {
   return {
-    ...{ model: gateway.engine.model.name, messages: one.messages, arm: 'edited', edits: { kind: 'on' }, tags: [] },
-    ...{ tenant: tenants.get(one.memory) ?? one.memory, explain: false, sampling: { temperature: 0, topP: 1, stop: [] } },
+    model: gateway.engine.model.name,
+    messages: one.messages,
+    arm: 'edited',
+    edits: { kind: 'on' },
+    tags: [],
+    tenant: tenants.get(one.memory) ?? one.memory,
+    explain: false,
+    sampling: { temperature: 0, topP: 1, stop: [] },
   }
 }
 

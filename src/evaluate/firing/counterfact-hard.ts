@@ -59,7 +59,9 @@ function fromHard({
   return {
     edit: editOf({ subject, prompt: begun.toLowerCase().includes(subject.toLowerCase()) ? begun : question, target_new }),
     questions: edit_scope.map(([one]) => one),
-    ...{ paraphrases: [], sameSubject: unrelated.same_subj, neighbours: unrelated.neighbor_subj },
+    paraphrases: [],
+    sameSubject: unrelated.same_subj,
+    neighbours: unrelated.neighbor_subj,
   }
 }
 

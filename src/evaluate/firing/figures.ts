@@ -111,7 +111,9 @@ function bins(fired: readonly Fired[]): Bin[] {
     const some = judged.filter(({ score }) => Math.min(BINS - 1, Math.floor(score * BINS)) === i)
     const sum = some.reduce((total, { score }) => total + score, 0)
     return {
-      ...{ from: i / BINS, to: (i + 1) / BINS, meanScore: some.length === 0 ? null : sum / some.length },
+      from: i / BINS,
+      to: (i + 1) / BINS,
+      meanScore: some.length === 0 ? null : sum / some.length,
       wanted: wilson(some.filter(({ wanted }) => wanted).length, some.length),
     }
   })

@@ -37,12 +37,10 @@ function curve({ Plot, draw }: Drawing, points: readonly FiringPoint[]): string 
   const color = { domain: LINES.map(([name]) => name), range: LINES.map(([, colour]) => colour) }
   const at = { x: 'threshold', stroke: 'name' }
   return draw({
-    ...{
-      ...SIZE,
-      color,
-      x: { domain: [0, 1], label: 'threshold →', grid: true },
-      y: { domain: [0, 100], label: '↑ per cent', grid: true },
-    },
+    ...SIZE,
+    color,
+    x: { domain: [0, 1], label: 'threshold →', grid: true },
+    y: { domain: [0, 100], label: '↑ per cent', grid: true },
     marks: [
       Plot.frame({ stroke: 'currentColor', strokeOpacity: 0.15 }),
       Plot.ruleX(data, { ...at, y1: 'low', y2: 'high', strokeOpacity: 0.5 }),

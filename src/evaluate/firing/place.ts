@@ -85,7 +85,10 @@ async function settleDerived(cases: readonly Case[], memory: CaseMemory | undefi
   const records = new Map(edits.map((edit, index): [number, DataRecord] => [index, { index, edits: [edit], probes: [] }]))
   const probes = cases.map(
     (one, i): Probe => ({
-      ...{ id: String(i), record: record.get(one.about ?? '') ?? null, wants: one.wants, answers: [] },
+      id: String(i),
+      record: record.get(one.about ?? '') ?? null,
+      wants: one.wants,
+      answers: [],
       kind: one.wants.length > 0 ? 'generalization' : 'locality',
       sub: one.sameRelation === true ? 'neighbourhood' : one.type,
       turns: one.messages.map(({ content }) => content),

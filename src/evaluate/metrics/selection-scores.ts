@@ -78,7 +78,9 @@ function rowOf(kind: Kind, sub: string, some: readonly SelectionOutcome[], thres
     wilson(of.filter(test).length, of.length)
   const within = (rank: number | null, k: number) => rank !== null && rank <= k
   return {
-    ...{ kind, sub, n: some.length },
+    kind,
+    sub,
+    n: some.length,
     found: share(inside, ({ probe, gate }) => isFound(probe, gate.selected)),
     anyFound: share(inside, ({ probe, gate }) => gate.selected.some((id) => isWanted(probe, id))),
     wrong: share(some, ({ probe, gate }) => gate.selected.some((id) => !isWanted(probe, id))),

@@ -77,7 +77,11 @@ function only(edits: readonly (Edit | string)[]): EditsChoice {
 async function ask(probe: Probe, edits: EditsChoice, trial: Trial, signal: AbortSignal): Promise<Generated> {
   const { engine } = trial.gateway
   const request: ChatRequest = {
-    ...{ model: engine.model.name, tenant: TENANT, tags: [], explain: false, edits },
+    model: engine.model.name,
+    tenant: TENANT,
+    tags: [],
+    explain: false,
+    edits,
     messages: await conversation(probe, trial, signal),
     arm: edits.kind === 'off' ? 'base' : 'edited',
     sampling: sampling(probe, trial),

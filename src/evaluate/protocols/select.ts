@@ -17,8 +17,14 @@ export interface Selection {
 export async function select(probe: Probe, gateway: Gateway): Promise<Selection> {
   const messages = probe.turns.map((content) => ({ role: 'user' as const, content }))
   const request: ChatRequest = {
-    ...{ model: gateway.engine.model.name, messages, arm: 'edited', tenant: TENANT, edits: { kind: 'on' }, tags: [] },
-    ...{ explain: false, sampling: { temperature: 0, topP: 1, stop: [] } },
+    model: gateway.engine.model.name,
+    messages,
+    arm: 'edited',
+    tenant: TENANT,
+    edits: { kind: 'on' },
+    tags: [],
+    explain: false,
+    sampling: { temperature: 0, topP: 1, stop: [] },
   }
   const trace = new Trace(probe.id, gateway.now)
   const turn = messages.length - 1

@@ -37,7 +37,12 @@ const JUDGE_TOKENS = 8
 
 export function judgeRequest(model: string, tenant: string, content: string): ChatRequest {
   return {
-    ...{ model, tenant, arm: 'base', edits: { kind: 'off' }, tags: [], explain: false },
+    model,
+    tenant,
+    arm: 'base',
+    edits: { kind: 'off' },
+    tags: [],
+    explain: false,
     messages: [{ role: 'user', content }],
     sampling: { temperature: 0, topP: 1, stop: [], seed: 0, maxTokens: JUDGE_TOKENS },
   }

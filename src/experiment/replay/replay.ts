@@ -182,9 +182,14 @@ export class Replays {
         verdicts.push(await judge(ask, question, base.text, other.text))
       }
       return {
-        ...{ origin, verdicts, question: shown },
+        origin,
+        verdicts,
+        question: shown,
         answers: answers.map(({ text, edits, latencyMs }) => ({
-          ...{ text, edits, latencyMs, refusal: refuses(text) },
+          text,
+          edits,
+          latencyMs,
+          refusal: refuses(text),
           targetShown: showsAny(text, targets),
         })),
       }
@@ -212,7 +217,13 @@ function promptHash({ messages, origin }: Job): string {
 /** Greedy and seeded, so that equal prompts get equal answers. */
 function replayRequest({ tenant }: Experiment, messages: readonly Message[], model: string): ChatRequest {
   return {
-    ...{ model, messages, tenant, arm: 'edited', edits: { kind: 'on' }, tags: [], explain: false },
+    model,
+    messages,
+    tenant,
+    arm: 'edited',
+    edits: { kind: 'on' },
+    tags: [],
+    explain: false,
     sampling: { temperature: 0, topP: 1, stop: [], seed: 0, maxTokens: ANSWER_TOKENS },
   }
 }

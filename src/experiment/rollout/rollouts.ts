@@ -244,7 +244,9 @@ export class Rollouts implements Watcher {
     ]
     const version = experiment.version + 1
     registry.update({ ...experiment, arms, version, rollout: { ...rollout, stage: rollout.stage + 1 } }, 'stage', {
-      ...{ stage: rollout.stage + 1, share: next.share, passed: evidence },
+      stage: rollout.stage + 1,
+      share: next.share,
+      passed: evidence,
     })
   }
 
@@ -255,7 +257,9 @@ export class Rollouts implements Watcher {
     if (rollout === undefined) return experiment
     if (batches.has(tenant, rollout.batch)) batches.withdraw(tenant, rollout.batch, `rollout ${id}`)
     const ended: Experiment = {
-      ...{ ...experiment, status: 'stopped', endedAt: Math.round(now()) },
+      ...experiment,
+      status: 'stopped',
+      endedAt: Math.round(now()),
       rollout: { ...rollout, outcome: 'rolled_back' },
     }
     registry.update(ended, 'rolled_back', { ...evidence, ...this.#account(experiment) })
@@ -268,7 +272,8 @@ export class Rollouts implements Watcher {
     const share = experiment.rollout?.stages[experiment.rollout.stage]?.share
     const first = ledger.firstAnswer(experiment, 1)
     return {
-      ...{ stage: experiment.rollout?.stage, share },
+      stage: experiment.rollout?.stage,
+      share,
       requests_affected: ledger.answersEver(experiment, 1),
       seconds: (this.#options.now() - experiment.createdAt) / 1_000,
       seconds_since_first_affected: first === null ? null : (this.#options.now() - first) / 1_000,

@@ -54,8 +54,18 @@ export async function takeIn({
   if (found.isFile() && /\.gguf$/i.test(source)) return keep(source)
   try {
     const { adapter } = await edit({
-      ...{ task: 'import', base, source, work_dir: join(folder, 'work'), out_dir: join(folder, 'out'), cache_dir: cacheDir },
-      ...{ device: 'cpu', dtype: 'auto', threads, seed: 0, limits: {}, export: { name: 'adapter' } },
+      task: 'import',
+      base,
+      source,
+      work_dir: join(folder, 'work'),
+      out_dir: join(folder, 'out'),
+      cache_dir: cacheDir,
+      device: 'cpu',
+      dtype: 'auto',
+      threads,
+      seed: 0,
+      limits: {},
+      export: { name: 'adapter' },
     })
     if (adapter === undefined) throw new HandoffFault('malformed_event', 'The editor took nothing in.', 'See its log.')
     return await keep(adapter.gguf)

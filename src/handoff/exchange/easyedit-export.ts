@@ -38,7 +38,10 @@ export function requestOf(edit: Edit, probes: readonly Probe[]): EasyEditRequest
   if (subject === null) return null
   const rephrased = probes.find(({ kind }) => kind === 'generalization')?.turns.at(-1) ?? edit.paraphrases[0]
   return {
-    ...{ case_id: edit.id, prompt: edit.prompt.trimEnd(), subject, target_new: edit.targetNew.trim() },
+    case_id: edit.id,
+    prompt: edit.prompt.trimEnd(),
+    subject,
+    target_new: edit.targetNew.trim(),
     ground_truth: edit.targetTrue ?? NO_ANSWER,
     // Every row needs one, or EasyEdit's columns are of unequal length.
     rephrase_prompt: rephrased ?? edit.prompt.trimEnd(),

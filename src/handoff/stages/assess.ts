@@ -91,12 +91,19 @@ function asker(protocol: Protocol, arm: Asked, assessment: Assessment): Asker {
 
 async function generated(probe: Probe, arm: Asked, { gateway, adapter, settings, signal }: Assessment): Promise<Generated> {
   const request: ChatRequest = {
-    ...{ model: gateway.engine.model.name, tenant: adapter.tenant, tags: [], explain: false, edits: { kind: 'off' } },
+    model: gateway.engine.model.name,
+    tenant: adapter.tenant,
+    tags: [],
+    explain: false,
+    edits: { kind: 'off' },
     messages: probe.turns.slice(-1).map((content) => ({ role: 'user', content })),
     arm,
     ...(arm === 'adapter' && { adapter: adapter.id }),
     sampling: {
-      ...{ temperature: 0, topP: 1, seed: settings.seed, stop: [] },
+      temperature: 0,
+      topP: 1,
+      seed: settings.seed,
+      stop: [],
       maxTokens: probe.kind === 'fluency' ? FLUENCY_TOKENS : settings.answer_tokens,
     },
   }

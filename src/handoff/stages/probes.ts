@@ -89,8 +89,13 @@ function opening(edit: Edit): string {
 function byExample(edit: Edit): Probe[] {
   const asked = [...messagesOf(edit), ...(edit.always ? ASKED : [])].slice(0, PER_EDIT)
   return asked.map((text, i) => ({
-    ...{ id: `${edit.id}/reliability/example/${i}`, record: null, kind: 'reliability', sub: 'example', turns: [text] },
-    ...{ wants: [edit.id], answers: [] },
+    id: `${edit.id}/reliability/example/${i}`,
+    record: null,
+    kind: 'reliability',
+    sub: 'example',
+    turns: [text],
+    wants: [edit.id],
+    answers: [],
   }))
 }
 
@@ -102,15 +107,13 @@ function factOf({ subject, prompt, targetNew }: Edit): string {
 function aboutFact(edit: Edit, data: DataRecord | undefined): Probe[] {
   const rival = edit.targetTrue === undefined ? {} : { rival: edit.targetTrue }
   const about = (kind: 'reliability' | 'generalization', sub: string, text: string, i: number): Probe => ({
-    ...{
-      id: `${edit.id}/${kind}/${sub}/${i}`,
-      record: null,
-      kind,
-      sub,
-      turns: [text],
-      wants: [edit.id],
-      answers: [edit.targetNew],
-    },
+    id: `${edit.id}/${kind}/${sub}/${i}`,
+    record: null,
+    kind,
+    sub,
+    turns: [text],
+    wants: [edit.id],
+    answers: [edit.targetNew],
     ...rival,
   })
   const given = (data?.probes ?? []).filter(({ kind, sub }) => FROM_DATA.has(kind) && sub !== 'attribute')

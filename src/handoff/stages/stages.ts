@@ -110,7 +110,14 @@ class Trip {
         : await this.#work(index, 'merge', { task: 'merge', adapters: [...earlier, { path: adapterOf(made).gguf, scale: 1 }] })
     const { gguf, sha256, bytes, rank } = adapterOf(whole)
     const stage: Stage = {
-      ...{ edits: count, file: relative(this.#folder, gguf), sha256, bytes, rank, measures: [], failures: [], ok: null },
+      edits: count,
+      file: relative(this.#folder, gguf),
+      sha256,
+      bytes,
+      rank,
+      measures: [],
+      failures: [],
+      ok: null,
       seconds: made.seconds + (whole === made ? 0 : whole.seconds),
       peak_bytes: Math.max(made.peak_bytes, whole.peak_bytes),
     }
@@ -140,8 +147,16 @@ class Trip {
     const folder = join(this.#folder, `stage-${index + 1}-${what}`)
     const { device, dtype, threads, seed, hparams, statistics, memory_bytes: memoryBytes } = settings
     const job: WorkerJob = {
-      ...{ base: { path: basePath, sha256: base.sha256 }, work_dir: join(folder, 'work'), out_dir: join(folder, 'out') },
-      ...{ cache_dir: cacheDir, hparams, statistics, device, dtype, threads, seed },
+      base: { path: basePath, sha256: base.sha256 },
+      work_dir: join(folder, 'work'),
+      out_dir: join(folder, 'out'),
+      cache_dir: cacheDir,
+      hparams,
+      statistics,
+      device,
+      dtype,
+      threads,
+      seed,
       limits: memoryBytes === null ? {} : { memory_bytes: memoryBytes },
       export: { name: 'adapter' },
       ...given,
@@ -189,15 +204,13 @@ class Trip {
     if (!existsSync(file)) throw new HandoffFault('lost', `${file} is gone.`, 'Start the hand-off again.')
     const { tenant, base, method, edits, created } = this.#job
     return adapters.register(createReadStream(file), {
-      ...{
-        id,
-        tenant,
-        baseSha256: base.sha256,
-        method,
-        edits: edits.slice(0, stage.edits),
-        created: Date.parse(created),
-        scale: 1,
-      },
+      id,
+      tenant,
+      baseSha256: base.sha256,
+      method,
+      edits: edits.slice(0, stage.edits),
+      created: Date.parse(created),
+      scale: 1,
     })
   }
 
@@ -282,7 +295,10 @@ export function workerEdit(edit: Edit): WorkerEdit {
   const { prompt, targetNew } = kind === 'sentence' ? cloze(edit.prompt) : edit
   return {
     // Another wording of a sentence or a rule is no prompt that its rest completes.
-    ...{ id, prompt, target_new: targetNew, paraphrases: kind === undefined ? paraphrases : [] },
+    id,
+    prompt,
+    target_new: targetNew,
+    paraphrases: kind === undefined ? paraphrases : [],
     subject: kind === 'rule' ? '' : (subjectIn({ ...edit, prompt }) ?? ''),
     ...(kind !== undefined && { kind }),
     ...(targetTrue !== undefined && { target_true: targetTrue }),

@@ -68,7 +68,11 @@ function everywhere(batch: readonly Edit[], but: Edit): readonly Edit[] {
 function teacher(question: string, edits: readonly Edit[], gateway: Gateway) {
   const { experiments: _, adapters: _promoted, ...plain } = gateway
   const request: ChatRequest = {
-    ...{ model: gateway.engine.model.name, tenant: edits[0]?.tenant ?? '', tags: [], explain: false, arm: 'edited' },
+    model: gateway.engine.model.name,
+    tenant: edits[0]?.tenant ?? '',
+    tags: [],
+    explain: false,
+    arm: 'edited',
     messages: [{ role: 'user', content: question }],
     edits: { kind: 'only', ids: edits.map(({ id }) => id) },
     sampling: { temperature: 0, topP: 1, stop: [] },
@@ -81,7 +85,11 @@ async function rendered(question: string, edits: readonly Edit[], gateway: Gatew
   const { request, plain } = teacher(question, edits, gateway)
   const { prompt, base } = await explain(request, plain, new Trace('transfer', gateway.now), signal)
   return {
-    ...{ edits: edits.map(({ id }) => id), question, edited: prompt.tokens, plain: base.tokens },
-    ...{ edited_text: prompt.text, plain_text: base.text },
+    edits: edits.map(({ id }) => id),
+    question,
+    edited: prompt.tokens,
+    plain: base.tokens,
+    edited_text: prompt.text,
+    plain_text: base.text,
   }
 }

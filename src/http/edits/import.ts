@@ -116,7 +116,9 @@ function report(
   { tenant, batch: { edits }, landing: { results }, gone, progress }: Checked,
 ) {
   return landingReport({
-    ...{ edits, results, calibration },
+    edits,
+    results,
+    calibration,
     read: (pairs) => retriever.read(pairs, gone, 'import'),
     embed: (texts) => retriever.embed(texts, gone, 'import'),
     search: (vector, k) => memory.search(tenant, vector, k),

@@ -48,7 +48,9 @@ export function compareRoutes(gateway: Gateway): Routes {
     let begun = 0
     const promptTokens = () => gateway.engine.countTokens({ messages: request.messages })
     withinBudget(res, gateway, {
-      ...{ sampling: request.sampling, prompts: asking.length, answers: 1 },
+      sampling: request.sampling,
+      prompts: asking.length,
+      answers: 1,
       promptTokens: () => asking.length * promptTokens(),
       // An answer that was broken off counts as a whole one.
       used: () =>
@@ -62,8 +64,14 @@ export function compareRoutes(gateway: Gateway): Routes {
       finishes.push(finish)
       const { prompt, base } = await explain(own, plain, new Trace(id, gateway.now), signal)
       arms.push({
-        ...{ arm, text, model: own.model, finish_reason: finish.reason, latency_ms: Math.round(latencyMs) },
-        ...{ prompt_tokens: finish.promptTokens, completion_tokens: finish.completionTokens, tokens_added: trace.tokensAdded },
+        arm,
+        text,
+        model: own.model,
+        finish_reason: finish.reason,
+        latency_ms: Math.round(latencyMs),
+        prompt_tokens: finish.promptTokens,
+        completion_tokens: finish.completionTokens,
+        tokens_added: trace.tokensAdded,
         edits: trace.applied,
         adapter: trace.adapter,
         template: trace.template,

@@ -54,39 +54,43 @@ export function openMetrics(gateway: Gateway): Metrics {
 function observer(register: Registry): Observer {
   const registers = [register]
   const duration = new Histogram({
-    ...{ name: 'palimpsest_request_duration_seconds', help: 'From a request to the end of its response.', registers },
+    name: 'palimpsest_request_duration_seconds',
+    help: 'From a request to the end of its response.',
+    registers,
     labelNames: ['route', 'method', 'status'] as const,
     buckets: DURATION_SECONDS,
   })
   const stage = new Histogram({
-    ...{ name: 'palimpsest_stage_duration_seconds', help: 'Time in each stage of an answer.', registers },
+    name: 'palimpsest_stage_duration_seconds',
+    help: 'Time in each stage of an answer.',
+    registers,
     labelNames: ['stage'] as const,
     buckets: STAGE_SECONDS,
   })
   const firstPiece = new Histogram({
-    ...{ name: 'palimpsest_time_to_first_token_seconds', help: 'From the beginning of an answer to its first text.', registers },
+    name: 'palimpsest_time_to_first_token_seconds',
+    help: 'From the beginning of an answer to its first text.',
+    registers,
     labelNames: ['arm', 'edited'] as const,
     buckets: DURATION_SECONDS,
   })
   const errors = new Counter({
-    ...{ name: 'palimpsest_errors_total', help: 'Requests that ended in an error, by its code.', registers },
+    name: 'palimpsest_errors_total',
+    help: 'Requests that ended in an error, by its code.',
+    registers,
     labelNames: ['code'] as const,
   })
   const answers = new Counter({
-    ...{
-      name: 'palimpsest_answers_total',
-      help: 'Answers of the model; edited: at least one edit was in the prompt.',
-      registers,
-    },
+    name: 'palimpsest_answers_total',
+    help: 'Answers of the model; edited: at least one edit was in the prompt.',
+    registers,
     labelNames: ['arm', 'edited', 'finish'] as const,
   })
   const edits = new Counter({ name: 'palimpsest_edits_applied_total', help: 'Edits put in front of the model.', registers })
   const tokens = new Counter({
-    ...{
-      name: 'palimpsest_tokens_total',
-      help: 'Tokens: of prompts, those of them found cached or added by edits, and of answers.',
-      registers,
-    },
+    name: 'palimpsest_tokens_total',
+    help: 'Tokens: of prompts, those of them found cached or added by edits, and of answers.',
+    registers,
     labelNames: ['kind'] as const,
   })
   return ({ route, method, status, ms, error, call, traces }: Completed) => {
@@ -110,7 +114,9 @@ function observer(register: Registry): Observer {
 function gauges(register: Registry, { engine, memory, version }: Gateway): void {
   const gauge = (name: string, help: string, read: () => number) =>
     new Gauge({
-      ...{ name: `palimpsest_${name}`, help, registers: [register] },
+      name: `palimpsest_${name}`,
+      help,
+      registers: [register],
       collect() {
         this.set(read())
       },
@@ -123,7 +129,9 @@ function gauges(register: Registry, { engine, memory, version }: Gateway): void 
   gauge('edits_indexed', 'Edits whose vector can be searched.', () => total(memory, 'indexed'))
   gauge('edits_pending', 'Edits whose vector is yet to be made.', () => total(memory, 'pending'))
   new Gauge({
-    ...{ name: 'palimpsest_info', help: 'Always 1: what is served here.', registers: [register] },
+    name: 'palimpsest_info',
+    help: 'Always 1: what is served here.',
+    registers: [register],
     labelNames: ['version', 'model', 'device'] as const,
   }).set({ version, model: engine.model.name, device: engine.model.device }, 1)
 }

@@ -59,8 +59,16 @@ function wire(seq: number, { id, status, ms, error, call, traces, route }: Compl
   const [trace] = traces
   const sum = (count: (one: (typeof traces)[number]) => number) => traces.reduce((total, one) => total + count(one), 0)
   return {
-    ...{ seq, id, at: new Date(at).toISOString(), route, status, ms, error: error ?? null },
-    ...{ model: call?.model ?? null, stream: call?.stream ?? false, arm: trace?.arm ?? null },
+    seq,
+    id,
+    at: new Date(at).toISOString(),
+    route,
+    status,
+    ms,
+    error: error ?? null,
+    model: call?.model ?? null,
+    stream: call?.stream ?? false,
+    arm: trace?.arm ?? null,
     experiment: trace?.experiment ?? null,
     edits: trace?.applied.map(({ id, subject, score }) => ({ id, subject, score })) ?? [],
     template: trace?.template?.name ?? null,

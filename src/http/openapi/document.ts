@@ -133,7 +133,9 @@ function named(of: Parameters<typeof jsonSchema>[0], shared: Record<string, unkn
 
 function queryParameters({ properties = {}, required = [] }: JsonSchema): Named[] {
   return Object.entries(properties as Record<string, JsonSchema>).map(([name, { description, ...schema }]) => ({
-    ...{ name, in: 'query', required: (required as string[]).includes(name) },
+    name,
+    in: 'query',
+    required: (required as string[]).includes(name),
     ...(description !== undefined && { description }),
     schema,
   }))
@@ -249,11 +251,9 @@ const PARAMETERS: Named = {
     ...header('Letters, digits, `.`, `_`, `:` and `-`; any other is replaced.'),
   },
   'Palimpsest-Tenant': {
-    ...{
-      name: 'Palimpsest-Tenant',
-      in: 'header',
-      description: "The tenant, where neither body nor query names one; the key's own by default.",
-    },
+    name: 'Palimpsest-Tenant',
+    in: 'header',
+    description: "The tenant, where neither body nor query names one; the key's own by default.",
     schema: { type: 'string', pattern: '^[A-Za-z0-9._-]{1,64}$' },
   },
   traceparent: { name: 'traceparent', in: 'header', ...header("The caller's trace (W3C), where spans are exported.") },

@@ -126,8 +126,15 @@ export async function saveGraph(folder: string, tenant: string, graph: Graph, of
       tenant,
       sha256: await sha256Of(graphTmp),
       bytes,
-      ...{ embedder: of.embedder, dimensions: graph.dimensions, space: 'ip', neighbours: graph.options.neighbours },
-      ...{ recipe: of.recipe, count: seqs.length, logSeq: of.logSeq, texts: textsHash(seqs, of.textsOf), seqs },
+      embedder: of.embedder,
+      dimensions: graph.dimensions,
+      space: 'ip',
+      neighbours: graph.options.neighbours,
+      recipe: of.recipe,
+      count: seqs.length,
+      logSeq: of.logSeq,
+      texts: textsHash(seqs, of.textsOf),
+      seqs,
     }
     const handle = await open(noteTmp, 'w')
     await handle.writeFile(JSON.stringify(note))

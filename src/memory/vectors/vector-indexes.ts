@@ -72,7 +72,9 @@ export class Indexes {
     this.#table = openTable(folder, embedder, log)
     this.#kept = new KeptVectors(embedder, this.#table, log)
     this.#indexer = new Indexer({
-      ...{ kept: this.#kept, dimensions: embedder.dimensions, log },
+      kept: this.#kept,
+      dimensions: embedder.dimensions,
+      log,
       place: (job, vectors) => this.#place(job, vectors),
       idle: () => this.#maintain(),
     })

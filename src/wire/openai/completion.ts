@@ -225,8 +225,16 @@ export function wireTurns(turns: Trace['turns']) {
 
 function wireConsidered({ id, subject, statement, score, similarity, key, reason, outdatedBy, evidence, hop, via }: Considered) {
   return {
-    ...{ id, subject, statement, score, similarity, key, reason },
+    id,
+    subject,
+    statement,
+    score,
+    similarity,
+    key,
+    reason,
     ...(outdatedBy !== undefined && { outdated_by: outdatedBy }),
-    ...{ hop: hop ?? 1, via: via ?? null, evidence },
+    hop: hop ?? 1,
+    via: via ?? null,
+    evidence,
   }
 }

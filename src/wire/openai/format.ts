@@ -34,7 +34,11 @@ export function toFormat(field: z.output<typeof formatField> | undefined): Answe
   if (field.type === 'json_object' || field.json_schema.schema == null) return { kind: 'json' }
   const { name, description, schema, strict } = field.json_schema
   return {
-    ...{ kind: 'schema', name, schema, strict: strict ?? false, param: 'response_format.json_schema.schema' },
+    kind: 'schema',
+    name,
+    schema,
+    strict: strict ?? false,
+    param: 'response_format.json_schema.schema',
     ...(description != null && { description }),
   }
 }

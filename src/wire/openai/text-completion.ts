@@ -46,12 +46,17 @@ export function textReader(limits: Limits): TextReader {
     const common = {
       ...selection,
       ...modelAsked(fields.model, served, selection.tenant),
-      ...{ echo, explain: palimpsest.explain ?? false },
+      echo,
+      explain: palimpsest.explain ?? false,
       sampling: logprobs === undefined ? sampling : { ...sampling, logprobs },
     }
     return {
       requests: promptsOf(fields.prompt ?? '').map((prompt) => ({ ...common, prompt })),
-      ...{ model: fields.model, n, bestOf, stream, tier: false },
+      model: fields.model,
+      n,
+      bestOf,
+      stream,
+      tier: false,
       includeUsage: fields.stream_options?.include_usage ?? false,
       obfuscate: fields.stream_options?.include_obfuscation ?? false,
       ...(fields.user !== undefined && { user: fields.user }),
@@ -208,7 +213,9 @@ export function textUsage(finishes: readonly Finish[], perPrompt: number) {
   const completion = finishes.reduce((sum, finish) => sum + finish.completionTokens, 0)
   const cached = firsts.reduce((sum, finish) => sum + finish.cachedTokens, 0)
   return {
-    ...{ prompt_tokens: prompt, completion_tokens: completion, total_tokens: prompt + completion },
+    prompt_tokens: prompt,
+    completion_tokens: completion,
+    total_tokens: prompt + completion,
     prompt_tokens_details: { cached_tokens: cached },
   }
 }

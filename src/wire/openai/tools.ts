@@ -102,7 +102,8 @@ function toTool(
   i: number,
 ): Tool {
   return {
-    ...{ name, param: `tools[${i}]` },
+    name,
+    param: `tools[${i}]`,
     ...(description !== undefined && { description }),
     ...(parameters != null && { parameters }),
     ...(strict != null && { strict }),

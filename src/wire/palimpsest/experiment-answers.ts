@@ -130,7 +130,13 @@ export function wireReplay(results: readonly ReplayResult[], waiting: number, pr
     waiting,
     preempted,
     arms: results.map(({ arm, pairs, failed, changed, targetShown, judged, edits, collateral, locality }) => ({
-      ...{ arm, pairs, failed, changed, collateral, locality, edits },
+      arm,
+      pairs,
+      failed,
+      changed,
+      collateral,
+      locality,
+      edits,
       target_shown: wirePaired(targetShown),
       judged: wirePaired(judged),
     })),
@@ -139,7 +145,10 @@ export function wireReplay(results: readonly ReplayResult[], waiting: number, pr
 
 function wirePaired({ n, gained, lost, estimate, sequence, fixed, eValue, exactP, promptsNeeded }: PairedResult) {
   return {
-    ...{ pairs: n, gained, lost, difference: estimate },
+    pairs: n,
+    gained,
+    lost,
+    difference: estimate,
     confidence_sequence: interval(sequence),
     fixed_interval: interval(fixed),
     e_value: finite(eValue),
@@ -150,9 +159,14 @@ function wirePaired({ n, gained, lost, estimate, sequence, fixed, eValue, exactP
 
 export function wirePair({ origin, question, answers, verdicts, error }: Pair, arms: readonly string[]) {
   return {
-    ...{ origin, question },
+    origin,
+    question,
     answers: answers.map(({ text, edits, targetShown, latencyMs }, at) => ({
-      ...{ arm: arms[at] ?? '', text, edits, target_shown: targetShown, latency_ms: Math.round(latencyMs) },
+      arm: arms[at] ?? '',
+      text,
+      edits,
+      target_shown: targetShown,
+      latency_ms: Math.round(latencyMs),
     })),
     verdicts,
     ...(error !== undefined && { error }),

@@ -116,7 +116,11 @@ export function readExperiment(body: unknown, limits: Limits, ofTenant: string, 
     logPrompts: fields.log_prompts ?? false,
     alpha: fields.alpha ?? ALPHA,
     plannedUnits: fields.planned_units ?? PLANNED_UNITS,
-    ...{ source: served.source, status: 'running', version: 1, epoch: 1, createdAt: Math.round(served.now) },
+    source: served.source,
+    status: 'running',
+    version: 1,
+    epoch: 1,
+    createdAt: Math.round(served.now),
   }
 }
 
@@ -229,10 +233,18 @@ export function readRollout(
       { name: 'with', weight: first, serves: withBatch },
     ],
     unit: fields.unit ?? { by: 'user' },
-    ...{ audience: { tags: [], models: [] }, coverage: 1, metrics: DEFAULT_METRICS, logPrompts: false, plannedUnits: 200 },
+    audience: { tags: [], models: [] },
+    coverage: 1,
+    metrics: DEFAULT_METRICS,
+    logPrompts: false,
+    plannedUnits: 200,
     guardrails: toGuardrails(fields.guardrails ?? GUARDRAILS),
     alpha: fields.alpha ?? ALPHA,
-    ...{ source, status: 'running', version: 1, epoch: 1, createdAt: Math.round(now) },
+    source,
+    status: 'running',
+    version: 1,
+    epoch: 1,
+    createdAt: Math.round(now),
     rollout: { batch: fields.batch, stages, stage: 0, outcome: 'under_way', localityPrompts: fields.locality_prompts ?? [] },
   }
 }

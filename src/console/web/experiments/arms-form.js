@@ -43,7 +43,9 @@ export function Arms({ arms, setArms, known, faults }) {
       const change = (/** @type {string} */ name) => (/** @type {string} */ value) =>
         setArms(arms.map((one, i) => (i === at ? { ...one, [name]: value } : one)))
       const field = (/** @type {string} */ name, /** @type {string} */ wire = name) => ({
-        ...{ id: `arm-${at}-${name}`, value: arm[name] ?? '', onValue: change(name) },
+        id: `arm-${at}-${name}`,
+        value: arm[name] ?? '',
+        onValue: change(name),
         fault: faults[`arms[${at}].${wire}`] ?? faults[`arms.${at}.${wire}`],
       })
       const of = whole > 0 ? percent((Number(arm.weight) || 0) / whole) : ''

@@ -33,7 +33,9 @@ export function NewRollout({ batch }) {
   const { batches } = useKnown()
   const faults = faultsOf(error)
   const field = (/** @type {string} */ name, /** @type {string} */ wire = name) => ({
-    ...{ id: `rollout-${name}`, value: values[name] ?? '', fault: faults[wire] },
+    id: `rollout-${name}`,
+    value: values[name] ?? '',
+    fault: faults[wire],
     onValue: (/** @type {string} */ value) => setValues({ ...values, [name]: value }),
   })
   const start = async () => {

@@ -39,7 +39,10 @@ export function Exposures({ trial }) {
     series: [
       {},
       ...arms.map((/** @type {any} */ { name }, /** @type {number} */ at) => ({
-        ...{ label: name, stroke: colour(`--c${at + 1}`), width: 2, points: { show: false } },
+        label: name,
+        stroke: colour(`--c${at + 1}`),
+        width: 2,
+        points: { show: false },
       })),
     ],
     axes: [{ space: 90, size: 32, incrs: SECONDS, values: clocks }, { size: 56 }],

@@ -85,11 +85,9 @@ export function Traffic({ trial, onSent }) {
     await onSent()
   }
   const field = (/** @type {'prompts' | 'requests' | 'users'} */ name) => ({
-    ...{
-      id: `traffic-${name}`,
-      value: values[name],
-      onValue: (/** @type {string} */ value) => setValues({ ...values, [name]: value }),
-    },
+    id: `traffic-${name}`,
+    value: values[name],
+    onValue: (/** @type {string} */ value) => setValues({ ...values, [name]: value }),
   })
   const busy = going?.on === true
   return html`<section class="card"><div class="card-head"><h2>Send it traffic</h2><span class="badge warn">made-up users</span></div>

@@ -77,7 +77,9 @@ function NewHandoff() {
   const [busy, setBusy] = useState(false)
   const faults = faultsOf(error)
   const field = (/** @type {string} */ name, /** @type {string} */ wire = name) => ({
-    ...{ id: `handoff-${name}`, value: values[name] ?? '', fault: faults[wire] },
+    id: `handoff-${name}`,
+    value: values[name] ?? '',
+    fault: faults[wire],
     onValue: (/** @type {string} */ value) => setValues({ ...values, [name]: value }),
   })
   const work = async (/** @type {() => Promise<void>} */ what) => {

@@ -49,20 +49,25 @@ const ownFields = { id: z.string().nullish(), status: z.string().nullish() }
 const callFields = { ...ownFields, caller: z.null().optional(), namespace: z.null().optional() }
 
 const messageItem = z.strictObject({
-  ...{ type: z.literal('message'), role: z.enum(['user', 'assistant', 'system', 'developer']), content: contentField },
-  ...{ ...ownFields, phase: z.string().nullish() },
+  type: z.literal('message'),
+  role: z.enum(['user', 'assistant', 'system', 'developer']),
+  content: contentField,
+  ...ownFields,
+  phase: z.string().nullish(),
 })
 const callItem = z.strictObject({
-  ...{ type: z.literal('function_call'), call_id: text.min(1), name: text.min(1), arguments: text, ...callFields },
+  type: z.literal('function_call'),
+  call_id: text.min(1),
+  name: text.min(1),
+  arguments: text,
+  ...callFields,
 })
 const outputItem = z.strictObject({
-  ...{
-    type: z.literal('function_call_output'),
-    call_id: text.min(1),
-    output: contentField,
-    name: z.string().nullish(),
-    ...callFields,
-  },
+  type: z.literal('function_call_output'),
+  call_id: text.min(1),
+  output: contentField,
+  name: z.string().nullish(),
+  ...callFields,
 })
 /** Another model's thoughts, which are closed to this one. */
 const reasoningItem = z.looseObject({ type: z.literal('reasoning') })

@@ -243,7 +243,9 @@ export function inResponseNames(error: unknown, messages: readonly LocatedMessag
   const param = ourName(error.param, messages)
   const message = error.message.replaceAll(`\`${error.param}\``, `\`${param}\``)
   return new PalimpsestError(code, message, {
-    ...{ param, cause, problems },
+    param,
+    cause,
+    problems,
     ...(retryAfterSeconds !== undefined && { retryAfterSeconds }),
   })
 }

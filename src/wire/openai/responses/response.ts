@@ -83,7 +83,11 @@ export class ResponseBuilder {
       name === undefined
         ? []
         : this.#begin({
-            ...{ kind: 'call', id: this.#newId('fc'), callId: id ?? callId(this.#heading.id, index), name, arguments: '' },
+            kind: 'call',
+            id: this.#newId('fc'),
+            callId: id ?? callId(this.#heading.id, index),
+            name,
+            arguments: '',
           })
     const item = this.#items.at(-1)
     if (item?.kind !== 'call' || delta === '') return before
@@ -169,8 +173,14 @@ export class ResponseBuilder {
   #response(status: 'in_progress' | 'completed' | 'incomplete' | 'failed') {
     const { id, created_at, echo } = this.#heading
     return {
-      ...{ id, object: 'response', created_at, status, completed_at: null as number | null, error: null },
-      ...{ incomplete_details: null as object | null, ...echo },
+      id,
+      object: 'response',
+      created_at,
+      status,
+      completed_at: null as number | null,
+      error: null,
+      incomplete_details: null as object | null,
+      ...echo,
       output: this.#items.map((item) => wireItem(item, 'completed')),
       usage: null as object | null,
     }
