@@ -383,8 +383,9 @@ hand in \`openai-fields.json\`; the decisions are those of \`src/wire/openai/fie
 reply differs. *Label*: it changes no answer at OpenAI either; a value of the wrong kind is refused. *Refused by name*: a 400 whose \`param\` names
 it. \`null\` counts as absent.
 
-Our OpenAPI document (\`GET /openapi.json\`, [reference](reference/http.md)) names every field. *Verdicts*: every body that this test sends is checked against
-the document, which must take what the gateway takes and refuse what it refuses with a 400.
+Our OpenAPI document (\`GET /openapi.json\`, [reference](../reference/http.md)) names every field.
+*Verdicts*: every body that this test sends is checked against the document.
+The document must take what the gateway takes, and refuse what it refuses with a 400.
 
 ${table}
 ${tables.join('\n')}`

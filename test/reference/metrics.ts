@@ -17,7 +17,7 @@ export function metricsPage(gateway: Gateway): string {
   return page(
     'Metrics',
     'the definitions in `src/http/observe/`',
-    'How they are read: [what a running gateway tells](../observability.md).',
+    'How they are read: [what a running gateway tells](../guide/operations.md).',
     '## Prometheus: `GET /metrics`',
     table(
       ['metric', 'type', 'labels', ''],
