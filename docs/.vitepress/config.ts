@@ -1,11 +1,9 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type DefaultTheme, defineConfig } from 'vitepress'
 
 const DOCS = join(import.meta.dirname, '..')
 
-/** Pages that are generated from the code; a tree that has not generated them yet builds all the same. */
-const GENERATED = ['command-line', 'configuration', 'edit-formats', 'metrics', 'errors', 'http']
 const base = process.env.PALIMPSEST_DOCS_BASE ?? '/'
 
 type Item = DefaultTheme.SidebarItem
