@@ -20,10 +20,13 @@ const program = new Command('palimpsest')
 const adders = [addChatCommand, addDoctorCommand, addEditsCommand, addEngineCommand, addEvalCommand, addExperimentCommands]
 for (const add of [...adders, addHandoffCommand, addKeysCommand, addServeCommand, addSnapshotCommand]) add(program)
 
-/** Of other programs: npm, lm_eval, curl, and the scripts of bench/. */
+/** Of other programs: npm, git, docker, lm_eval, curl, and the scripts of bench/. */
 const FOREIGN = new Set([
   '--help',
-  '--prepare-test',
+  '--version',
+  '--follow-tags',
+  '--build',
+  '--build-arg',
   '--model_args',
   '--tasks',
   '--batch_size',

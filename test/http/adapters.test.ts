@@ -306,7 +306,7 @@ describe('an experiment', () => {
     const arms = [{ name: 'prompt' }, { name: 'weights', adapter: 'one' }]
     await expect(
       call('POST', '/v1/experiments', { id: 'x', arms: [{ name: 'p' }, { name: 'w', adapter: 'none' }] }),
-    ).rejects.toMatchObject(refusal('adapter_not_found', /Registered: one/))
+    ).rejects.toMatchObject(refusal('adapter_not_found', /There are: one/))
     const made = await call('POST', '/v1/experiments', { id: 'x', arms, unit: 'user' })
     expect(made.arms[1]).toMatchObject({ name: 'weights', adapter: 'one' })
     const seen = new Set<string>()

@@ -52,6 +52,9 @@ const ROUTES: Readonly<Record<string, (ids: Ids) => readonly Sent[]>> = {
   'GET /health': () => [hidden()],
   'GET /health/live': () => [hidden()],
   'GET /metrics': () => [hidden()],
+  'GET /docs': () => [hidden()],
+  // The same for everybody; it has the word that the object is named by.
+  'GET /openapi.json': () => [{ expect: [200, null] }],
   'GET /v1/models': () => [hidden()],
   'GET /v1/models/*name': () => [{ path: `/v1/models/${through}`, expect: [404, 'model_not_found'] }],
   'POST /v1/chat/completions': () => [
