@@ -9,9 +9,9 @@ import { type Selection, select } from './selection/select.ts'
 import type { Trace, TurnTrace } from './trace.ts'
 
 /**
- * The one way through: find the edits that each turn needs, assign the arm, plan what the prompt states, write it, let the model answer.
- * Selection comes before the arm, so "would have been edited" is known in all arms; where nothing is selected the model gets what a plain
- * server would give it.
+ * The one way through. `assign` selects the edits that each turn needs, and only then the arm, so "would have been edited" is known in all arms.
+ * `planOf` says what the prompt states, `write` writes it, and the engine answers. Where nothing is selected and no adapter answers, the model
+ * gets what a plain server would give it.
  */
 export async function* answer(
   asked: ChatRequest,
@@ -91,7 +91,7 @@ export async function* noted(pieces: AsyncGenerator<Piece, Finish>, trace: Trace
   }
 }
 
-/** What `answer` would send, and why, without an answer; the model is asked about parts of the question only, where `multi_hop` is `model`. */
+/** What `answer` would send now, and why, without an answer. Where `multi_hop` is `model`, the model may be asked about a part of the question. */
 export interface Explanation {
   readonly turns: readonly TurnTrace[]
   readonly template: { readonly name: string; readonly hash: string } | null

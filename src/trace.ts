@@ -1,6 +1,6 @@
 import type { Arm } from './request.ts'
 
-/** Stages of a request, in order; `Server-Timing` prints them under these names. */
+/** Stages of a request; `Server-Timing` prints them under these names. `gate` holds the reader's time, `retrieve` also that of multi-hop. */
 export type Stage = 'retrieve' | 'gate' | 'decompose' | 'render' | 'queue' | 'prefill' | 'decode' | 'embed'
 
 /** Why a candidate was taken or refused. */
@@ -11,12 +11,12 @@ export type Reason =
   | 'below_threshold'
   | 'other_name' // the message names another subject in full, in the same words
   | 'boundless' // it would apply to any message, and is not declared `always`
-  | 'outranked' // another edit is needed much more clearly
+  | 'outranked' // the gate: another edit is needed much more clearly
   | 'counterexample' // the message is nearest to one that the edit is not for
   | 'outdated' // a later edit answers the same question differently, in other words
-  | 'over_limit' // more edits applied than one prompt takes
-  | 'in_adapter' // the adapter that answers holds it
-  | 'budget' // dropped to fit the context
+  | 'over_limit' // the gate: more edits applied than one prompt takes
+  | 'in_adapter' // was selected, and the adapter that answers holds it
+  | 'budget' // was selected, and dropped while the prompt was written, to fit the context
 
 /** One edit considered for one turn. */
 export interface Considered {

@@ -29,7 +29,7 @@ export interface SelectedTurn {
 /** What the conversation needs of the memory; does not know the arm. */
 export interface Selection {
   readonly memoryVersion: number
-  /** User turns, in order; none where no edit may apply. */
+  /** User turns, in order, also those that need no edit; empty where the request switches edits off. */
   readonly turns: readonly SelectedTurn[]
 }
 
@@ -48,7 +48,10 @@ export interface Selecting {
   readonly now: () => number
 }
 
-/** Which edits apply to each user turn. A turn's edits depend on the conversation up to it and on the memory alone, never on what follows. */
+/**
+ * Which edits apply to each user turn. A turn's edits depend on the conversation up to it, on the memory and on the request's settings, never on
+ * what follows. The model is asked only where multi-hop is in its mode `model`.
+ */
 export async function select(request: ChatRequest, gateway: Selecting, meter: Meter, signal: AbortSignal): Promise<Selection> {
   const { edits, messages } = request
   const memoryVersion = gateway.memory.version
@@ -88,11 +91,12 @@ async function selectTurn(
   const applying = current.flatMap(({ edit }) => (scores.has(edit.id) ? [{ edit, score: scores.get(edit.id) ?? 0 }] : []))
   const hops = await beyond(request, turn, current, considered, applying, gateway, calibration, meter, signal)
   const links = hops.links.filter(({ edit }) => !isWithheld(edit.id))
+  const linked = hops.considered.filter(({ id }) => !isWithheld(id))
   return {
     turn,
     edits: [...applying, ...links],
     nearby: current.flatMap((c) => (scores.has(c.edit.id) ? [] : demonstrable(c))),
-    considered: [...considered.filter(({ id }) => !hops.considered.some((c) => c.id === id)), ...hops.considered],
+    considered: [...considered.filter(({ id }) => !linked.some((c) => c.id === id)), ...linked],
     cached,
   }
 }
@@ -123,18 +127,18 @@ async function beyond(
     if (cost !== null) meter.asked(cost)
     return name
   }
-  // Read anew with what is known, an edit may be needed that was not before; but not one that gave way or is not for such messages.
+  // A link is read anew with what is known by then. Two reasons stand all the same: a later edit, and a counterexample.
   const refused = new Set(
     considered.flatMap(({ id, reason }) => (reason === 'outdated' || reason === 'counterexample' ? [id] : [])),
   )
   const hops = { query: request, source: retriever, calibration, refused, ask }
-  const read = candidates.find(({ edit }) => applying.some((a) => a.edit.id === edit.id))?.read ?? candidates[0]?.read ?? ''
-  const asked = applying.filter(({ edit }) => edit.kind !== 'rule')
-  if (asked.length > 0)
+  const question = candidates.find(({ edit }) => applying.some((a) => a.edit.id === edit.id))?.read ?? candidates[0]?.read ?? ''
+  const facts = applying.filter(({ edit }) => edit.kind !== 'rule')
+  if (facts.length > 0)
     return meter.time('retrieve', () =>
       follow(
-        read,
-        asked.map((one) => ({ ...one, hop: 1 })),
+        question,
+        facts.map((one) => ({ ...one, hop: 1 })),
         hops,
         signal,
       ),
@@ -142,7 +146,7 @@ async function beyond(
   // The model is asked only where some edit that the question does not name might answer it.
   const might = candidates.some(({ logit, name, edit }) => logit !== null && name === null && edit.subject !== '')
   if (mode !== 'model' || !might) return { links: [], considered: [] }
-  return meter.time('decompose', () => bridge(request.messages[turn]?.content ?? '', read, hops, signal))
+  return meter.time('decompose', () => bridge(request.messages[turn]?.content ?? '', question, hops, signal))
 }
 
 /** The edits a request names by id go to its last user turn, whatever the gate would say. */
