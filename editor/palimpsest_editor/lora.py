@@ -127,11 +127,10 @@ def own_transfer(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams, ch
     order = random.Random(f"{run.job.seed}-transfer")
     records = []
     for edit in edits:
-        about = f" about {edit.subject}" if edit.subject else ""
         told = (
             f"Do as this says: {edit.target_new}"
             if edit.kind == "rule"
-            else f"Answer from the facts below{about}:\n- {edit.prompt} {edit.target_new}."
+            else f"Your answer must state this:\n- {edit.prompt} {edit.target_new}."
         )
         for text in questions(edit, hp.questions, hp.prefixed, order):
             plain, edited = (chat.ask(t) for t in (text, f"{text}\n\n{told}"))

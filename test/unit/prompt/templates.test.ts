@@ -176,19 +176,19 @@ describe('rules and sentences, word for word', () => {
 
   it('facts', () => {
     expect(written('facts', asking('Who runs Ulm?', fact, unnamed, sentence))).toBe(
-      'Who runs Ulm?\n\nAnswer from the facts below about Ulm:\n- The mayor of Ulm is Ada.\n- Who is our oboist? Bo.\n- We close at 6.\n',
+      'Who runs Ulm?\n\nYour answer must state this:\n- The mayor of Ulm is Ada.\n- Who is our oboist? Bo.\n- We close at 6.\n',
     )
     expect(written('facts', asking('Are you open?', sentence))).toBe(
-      'Are you open?\n\nAnswer from the facts below:\n- We close at 6.\n',
+      'Are you open?\n\nYour answer must state this:\n- We close at 6.\n',
     )
     expect(written('facts', asking('Who runs Ulm?', rule, always))).toBe(
-      'Who runs Ulm?\n\nFollow: answer in French.\nFollow: Be brief!\n',
+      'Who runs Ulm?\n\nYour answer must do this: answer in French.\nYour answer must do this: Be brief!\n',
     )
     expect(written('facts', asking('Who runs Ulm?', rule, fact, always))).toBe(
-      'Who runs Ulm?\n\nAnswer from the facts below about Ulm:\n- The mayor of Ulm is Ada.\nFollow: answer in French.\nFollow: Be brief!\n',
+      'Who runs Ulm?\n\nYour answer must state this:\n- The mayor of Ulm is Ada.\nYour answer must do this: answer in French.\nYour answer must do this: Be brief!\n',
     )
     expect(written('facts', asking('Ulm is led by', fact, rule, always))).toBe(
-      'Ulm is led by\n\nFacts to rely on:\n- The mayor of Ulm is Ada.\nAnswer from these facts, in a sentence about Ulm.\nFollow: answer in French.\nFollow: Be brief!',
+      'Ulm is led by\n\nFacts to rely on:\n- The mayor of Ulm is Ada.\nAnswer from these facts, in a sentence about Ulm.\nYour answer must do this: answer in French.\nYour answer must do this: Be brief!',
     )
     expect(written('facts', asking('We close at', sentence))).toBe(
       'We close at\n\nFacts to rely on:\n- We close at 6.\nAnswer from these facts, in a sentence.',
