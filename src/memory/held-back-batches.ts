@@ -3,14 +3,11 @@ import type { Edit } from '../edit/edit.ts'
 import type { ChatRequest } from '../request.ts'
 import type { Memory } from './memory.ts'
 
-/** The memory as though some batches had never landed, for one request. */
-export interface Withholding {
-  /** The candidates without those batches' edits; where one of these replaced an edit, that one in its place. */
-  without<C extends { readonly edit: Edit }>(candidates: readonly C[]): readonly C[]
-  isWithheld(id: string): boolean
-}
-
-const NOTHING_WITHHELD: Withholding = { without: (candidates) => candidates, isWithheld: () => false }
+/**
+ * The memory as though some batches had never landed, for one request: the candidates without those batches' edits; where one of these
+ * replaced an edit, that one in its place.
+ */
+export type Withholding = <C extends { readonly edit: Edit }>(candidates: readonly C[]) => readonly C[]
 
 /** Edits whose predecessor is remembered, for each memory. */
 const REMEMBERED = 1_000
@@ -20,7 +17,7 @@ const OF_ONE_SUBJECT = 100
 const predecessors = new WeakMap<Memory, LRUCache<string, { readonly edit: Edit | null }>>()
 
 export function withholding({ tenant, withoutBatches = [] }: ChatRequest, memory: Memory): Withholding {
-  if (withoutBatches.length === 0) return NOTHING_WITHHELD
+  if (withoutBatches.length === 0) return (candidates) => candidates
   const batches = new Set(withoutBatches)
   const isWithheld = (id: string) => batches.has(memory.get(tenant, id)?.batchId ?? '')
   const known = predecessors.get(memory) ?? new LRUCache({ max: REMEMBERED })
@@ -31,14 +28,13 @@ export function withholding({ tenant, withoutBatches = [] }: ChatRequest, memory
     known.set(key, found)
     return found.edit
   }
-  const without = <C extends { readonly edit: Edit }>(candidates: readonly C[]): readonly C[] => {
+  return <C extends { readonly edit: Edit }>(candidates: readonly C[]): readonly C[] => {
     if (!candidates.some(({ edit }) => isWithheld(edit.id))) return candidates
     return candidates.flatMap((candidate): C[] => {
       const edit = isWithheld(candidate.edit.id) ? before(candidate.edit) : candidate.edit
       return edit === null ? [] : [{ ...candidate, edit }]
     })
   }
-  return { without, isWithheld }
 }
 
 /** What held in the edit's place before those batches: its own earlier content, or an edit that it superseded. */

@@ -9,7 +9,7 @@ import type { ChatRequest, MultiHop } from '../request.ts'
 import type { Considered, Stage } from '../trace.ts'
 import { boundless } from './boundless.ts'
 import type { Candidate } from './candidate.ts'
-import { bridge, type Chain, follow } from './chain.ts'
+import { bridge, type Chain, follow, type Hops } from './chain.ts'
 import { type Calibration, gate } from './gate.ts'
 import type { Retriever } from './retriever.ts'
 import { latest } from './sameness.ts'
@@ -80,7 +80,7 @@ async function selectTurn(
 ): Promise<SelectedTurn> {
   const { retriever, memory } = gateway
   const calibration = { ...gateway.calibration, threshold: request.threshold ?? gateway.calibration.threshold }
-  const { without, isWithheld } = withholding(request, memory)
+  const without = withholding(request, memory)
   const { candidates: found, cached } = await meter.time('retrieve', () => retriever.candidates(request, turn, signal))
   const offered = without(found)
   const unbounded = await meter.time('gate', () => boundless(offered, calibration, (pairs) => retriever.read(pairs, signal)))
@@ -89,14 +89,17 @@ async function selectTurn(
   const considered = [...gate(current, calibration), ...outdated]
   const scores = new Map(considered.flatMap((c) => (c.reason === 'selected' ? [[c.id, c.score]] : [])))
   const applying = current.flatMap(({ edit }) => (scores.has(edit.id) ? [{ edit, score: scores.get(edit.id) ?? 0 }] : []))
-  const hops = await beyond(request, turn, current, considered, applying, gateway, calibration, meter, signal)
-  const links = hops.links.filter(({ edit }) => !isWithheld(edit.id))
-  const linked = hops.considered.filter(({ id }) => !isWithheld(id))
+  const source: Hops['source'] = {
+    about: (query, text) => without(retriever.about(query, text).map((edit) => ({ edit }))).map(({ edit }) => edit),
+    read: (pairs, stop) => retriever.read(pairs, stop),
+    landed: (query, id) => retriever.landed(query, id),
+  }
+  const hops = await beyond(request, turn, current, considered, applying, source, gateway, calibration, meter, signal)
   return {
     turn,
-    edits: [...applying, ...links],
+    edits: [...applying, ...hops.links],
     nearby: current.flatMap((c) => (scores.has(c.edit.id) ? [] : demonstrable(c))),
-    considered: [...considered.filter(({ id }) => !linked.some((c) => c.id === id)), ...linked],
+    considered: [...considered.filter(({ id }) => !hops.considered.some((c) => c.id === id)), ...hops.considered],
     cached,
   }
 }
@@ -114,7 +117,8 @@ async function beyond(
   candidates: readonly Candidate[],
   considered: readonly Considered[],
   applying: readonly ScopedEdit[],
-  { retriever, multiHop }: Selecting,
+  source: Hops['source'],
+  { multiHop }: Selecting,
   calibration: Calibration,
   meter: Meter,
   signal: AbortSignal,
@@ -131,7 +135,7 @@ async function beyond(
   const refused = new Set(
     considered.flatMap(({ id, reason }) => (reason === 'outdated' || reason === 'counterexample' ? [id] : [])),
   )
-  const hops = { query: request, source: retriever, calibration, refused, ask }
+  const hops = { query: request, source, calibration, refused, ask }
   const question = candidates.find(({ edit }) => applying.some((a) => a.edit.id === edit.id))?.read ?? candidates[0]?.read ?? ''
   const facts = applying.filter(({ edit }) => edit.kind !== 'rule')
   if (facts.length > 0)
