@@ -166,7 +166,8 @@ function installAdvice(said) {
     return "npm could not reach its registry: check the network and npm's proxy settings (npm config list)."
   if (/ENOSPC/.test(said)) return 'The disk is full: about 600 MB are needed here.'
   if (/EACCES|EPERM/.test(said)) return `${ROOT} cannot be written by this user.`
-  if (/spawn npm\S* ENOENT|npm: (?:command )?not found/.test(said)) return 'npm was not found: it comes with Node; install both from nodejs.org.'
+  if (/spawn npm\S* ENOENT|npm: (?:command )?not found/.test(said))
+    return 'npm was not found: it comes with Node; install both from nodejs.org.'
   if (/in sync/.test(said))
     return 'package-lock.json does not fit package.json: run "npm install" once, and look at what it changes.'
   return 'The lines above are npm\'s. Run "npm ci" by hand to see all of them.'

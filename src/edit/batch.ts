@@ -51,9 +51,9 @@ export function parseBatch(input: string | Uint8Array, options: ParseOptions): B
   const { context, problems: around } = surroundings(envelope, options)
   const found = readAll(records, kind === 'csv' || kind === 'text' ? 'palimpsest' : (options.format ?? 'auto'), context)
   const problems = [...noted, ...around, ...found.problems].sort((a, b) => (a.line ?? 0) - (b.line ?? 0))
-  if (problems.length > 0) throw refusal(problems, records.length, options)
+  if (problems.length > 0) throw refusedBatch(problems, records.length, options)
   if (found.edits.length === 0)
-    throw refusal([{ field: null, message: 'the batch is empty; expected at least one edit' }], 0, options)
+    throw refusedBatch([{ field: null, message: 'the batch is empty; expected at least one edit' }], 0, options)
   if (found.edits.length > LIMITS.batchEdits) throw tooLarge(found.edits.length, options)
   return {
     edits: found.edits,
@@ -149,7 +149,7 @@ function toText(input: string | Uint8Array, options: ParseOptions): string {
     return new TextDecoder('utf-8', { fatal: true }).decode(input)
   } catch {
     const message = 'holds bytes that are not UTF-8; save the text as UTF-8'
-    throw refusal([{ line: firstBadLine(input), field: null, message }], 0, options)
+    throw refusedBatch([{ line: firstBadLine(input), field: null, message }], 0, options)
   }
 }
 
@@ -170,7 +170,7 @@ function firstBadLine(bytes: Uint8Array): number {
   return line
 }
 
-function refusal(problems: readonly Problem[], records: number, { file }: ParseOptions): PalimpsestError {
+function refusedBatch(problems: readonly Problem[], records: number, { file }: ParseOptions): PalimpsestError {
   const listed = problems.slice(0, PROBLEMS_LISTED).map((problem) => (file === undefined ? problem : { file, ...problem }))
   const [worst] = listed
   const where = [worst?.line !== undefined && `line ${worst.line}`, worst?.field != null && show(worst.field).slice(1, -1)]

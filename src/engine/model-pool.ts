@@ -37,7 +37,7 @@ export interface Residence {
   readonly bytes: number | null
 }
 
-interface Entry {
+interface PoolEntry {
   readonly model: PooledModel
   opening: Promise<Engine> | null
   engine: Engine | null
@@ -55,7 +55,7 @@ const RETRY_SECONDS = 5
  */
 export class ModelPool {
   readonly #options: ModelPoolOptions
-  readonly #entries: ReadonlyMap<string, Entry>
+  readonly #entries: ReadonlyMap<string, PoolEntry>
   readonly #turns: Turns | null
   /** Openings and closings, one after another. */
   #changing: Promise<unknown> = Promise.resolve()
@@ -64,7 +64,7 @@ export class ModelPool {
 
   constructor(options: ModelPoolOptions) {
     this.#options = options
-    const entry = (model: PooledModel): Entry => ({
+    const entry = (model: PooledModel): PoolEntry => ({
       model,
       opening: null,
       engine: null,
@@ -130,7 +130,7 @@ export class ModelPool {
     await Promise.all(this.resident().map((engine) => engine.close(graceMs)))
   }
 
-  async #wait(entry: Entry, signal: AbortSignal): Promise<Engine> {
+  async #wait(entry: PoolEntry, signal: AbortSignal): Promise<Engine> {
     const { queueLimit } = this.#options
     if (entry.waiting >= Math.max(1, queueLimit))
       throw new PalimpsestError(
@@ -153,7 +153,7 @@ export class ModelPool {
     }
   }
 
-  #open(entry: Entry): Promise<Engine> {
+  #open(entry: PoolEntry): Promise<Engine> {
     const opened = this.#changing.then(async () => {
       try {
         entry.bytes = await entry.model.bytes()
@@ -171,7 +171,7 @@ export class ModelPool {
   }
 
   /** Closes idle models, the longest unused first, until `wanted` fits. */
-  async #makeRoom(wanted: Entry): Promise<void> {
+  async #makeRoom(wanted: PoolEntry): Promise<void> {
     const { memoryBytes, primary, primaryBytes, log } = this.#options
     const others = [...this.#entries.values()].filter((entry) => entry.engine !== null)
     const idle = others.filter(({ uses }) => uses === 0).sort((a, b) => a.lastUse - b.lastUse)

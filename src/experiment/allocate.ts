@@ -37,7 +37,7 @@ export interface Exposed {
 }
 
 /** An earlier question of a unit, to see whether it comes back with it. */
-interface Asked {
+interface ContestRequest {
   readonly completion: string
   readonly words: ReadonlySet<string>
 }
@@ -50,7 +50,7 @@ const SAME_QUESTION = 0.6
 export class Allocator {
   readonly #experiments: Experiments
   readonly #now: () => number
-  readonly #asked = new LRUCache<string, Asked>({ max: ASKED_UNITS, ttl: ASKED_AGAIN_MS })
+  readonly #asked = new LRUCache<string, ContestRequest>({ max: ASKED_UNITS, ttl: ASKED_AGAIN_MS })
 
   constructor(experiments: Experiments, now: () => number) {
     this.#experiments = experiments

@@ -1,6 +1,6 @@
 import type { JobFault } from './job.ts'
 
-/** A stop of the road with a code for programs and an advice for people. */
+/** A stop of the stages, with a code for programs and an advice for people. */
 export class HandoffFault extends Error {
   readonly fault: JobFault
 

@@ -15,7 +15,7 @@ import { HandoffFault } from './fault.ts'
 import { growsInPlace, type HandoffMethod, type HandoffThresholds, isOver, type Job } from './job.ts'
 import { JobStore } from './job-store.ts'
 import type { HandoffRequest, ImportRequest } from './request.ts'
-import { travel } from './stages/stages.ts'
+import { runStages } from './stages/stages.ts'
 
 export interface HandoffsOptions {
   readonly gateway: Gateway
@@ -312,7 +312,7 @@ export class Handoffs {
     try {
       const gateway = this.#able()
       const edit = (task: WorkerJob, to: string, onEvent: (event: WorkerEvent) => void) => this.#work(task, to, onEvent, signal)
-      const road = { gateway, store: this.#store, basePath: this.#basePath(), cacheDir: this.#options.cacheDir, edit, signal }
+      const context = { gateway, store: this.#store, basePath: this.#basePath(), cacheDir: this.#options.cacheDir, edit, signal }
       const sha256 = await this.#baseSha256()
       if (sha256 !== job.base.sha256)
         throw new HandoffFault(
@@ -320,7 +320,7 @@ export class Handoffs {
           `The hand-off began on the model file ${job.base.sha256.slice(0, 12)}…, and ${sha256.slice(0, 12)}… is served.`,
           `Serve ${job.base.name} again and resume, or start a new hand-off.`,
         )
-      await travel(job, road)
+      await runStages(job, context)
     } catch (error) {
       await this.#ended(next.id, error, signal)
     }

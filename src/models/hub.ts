@@ -70,7 +70,7 @@ function reason(error: unknown): string {
 }
 
 /** Why a status other than 200 and 206 ends the attempt. */
-function refusal(status: number, url: URL): PalimpsestError {
+function hubRefused(status: number, url: URL): PalimpsestError {
   const what = `The hub at ${url.origin} answered ${status} for ${url.pathname}`
   if (status === 401 || status === 403) {
     return fault(
@@ -140,7 +140,7 @@ async function attempt(
       await file.truncate(0)
       throw new Cut('the hub refused to resume')
     }
-    if (response.status !== 200 && response.status !== 206) throw refusal(response.status, url)
+    if (response.status !== 200 && response.status !== 206) throw hubRefused(response.status, url)
     const stated = statedLength(response)
     if ((stated ?? ingredient.bytes) !== ingredient.bytes)
       throw fault(`The hub's ${ingredient.path} is ${stated} bytes, expected ${ingredient.bytes}: it is another file.`)

@@ -43,7 +43,7 @@ export function openTemplates({ dir, watch, log }: TemplatesOptions): Templates 
   }
 
   load()
-  if (faults[0]) throw refusal(faults)
+  if (faults[0]) throw refusedTemplate(faults)
   if (held.size === 0)
     throw new PalimpsestError(
       'template_broken',
@@ -146,7 +146,7 @@ function changed(before: ReadonlyMap<string, Held>, after: ReadonlyMap<string, H
   return [...names].filter((name) => before.get(name) !== after.get(name))
 }
 
-function refusal(faults: readonly Problem[]): PalimpsestError {
+function refusedTemplate(faults: readonly Problem[]): PalimpsestError {
   const lines = faults.map(({ file, line, message }) => `${file}:${line}: ${message}`)
   return new PalimpsestError('template_broken', lines.join('\n'), { problems: faults })
 }

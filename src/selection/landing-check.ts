@@ -88,7 +88,7 @@ export interface ReportInput {
   readonly progress?: (done: number, total: number) => void
 }
 
-interface Entry {
+interface CheckedEdit {
   readonly index: number
   readonly edit: Edit
 }
@@ -107,7 +107,7 @@ export async function landingReport(input: ReportInput): Promise<LandingReport> 
     const everyday = await input.embed(EVERYDAY.map(normalized))
     const prompts = await input.embed(readable.map(({ edit }) => normalized(askedBy(edit))))
     for (; compared < readable.length; compared++) {
-      const one = readable[compared] as Entry
+      const one = readable[compared] as CheckedEdit
       if (compared % REPORT_LIMITS.editsAtOnce === 0) progress?.(compared, readable.length)
       const vector = prompts[compared] ?? new Float32Array()
       const own = await ofOwnWords(one, input)
@@ -134,7 +134,7 @@ export async function landingReport(input: ReportInput): Promise<LandingReport> 
 const askedBy = (edit: Edit): string => (edit.prompt === '' ? statement(edit) : edit.prompt)
 const said = (edit: Edit | undefined): string => (edit === undefined ? 'another edit' : show(statement(edit)))
 
-function finding(kind: FindingKind, { index, edit: { id } }: Entry, other: Side | null, message: string): Finding {
+function finding(kind: FindingKind, { index, edit: { id } }: CheckedEdit, other: Side | null, message: string): Finding {
   return { kind, edit: { index, id }, other: other && { index: other.index, id: other.id }, message }
 }
 
@@ -162,7 +162,7 @@ function ofResult(
   ]
 }
 
-function ofSubject(one: Entry): Finding[] {
+function ofSubject(one: CheckedEdit): Finding[] {
   const { edit } = one
   if (edit.kind !== undefined || edit.subject === '') return []
   const names = new NameIndex()
@@ -181,7 +181,7 @@ function applying(edit: Edit, calibration: Calibration): (text: string, logit: n
   }
 }
 
-async function ofOwnWords(one: Entry, { read, calibration }: ReportInput): Promise<Finding[]> {
+async function ofOwnWords(one: CheckedEdit, { read, calibration }: ReportInput): Promise<Finding[]> {
   const { edit } = one
   if (edit.always) return []
   const others = [...edit.paraphrases, ...(edit.examples ?? [])].slice(0, REPORT_LIMITS.paraphrases)
@@ -208,9 +208,9 @@ interface Near extends Side {
 
 /** Edits of the batch and of the memory whose words are nearest. */
 function nearest(
-  one: Entry,
+  one: CheckedEdit,
   vector: Float32Array,
-  batch: readonly Entry[],
+  batch: readonly CheckedEdit[],
   vectors: readonly Float32Array[],
   replaced: ReadonlySet<string>,
   { search, held }: ReportInput,
@@ -236,7 +236,7 @@ function meet(a: Edit, b: Edit): boolean {
   return overlap(a, b) && a.models?.join() === b.models?.join() && supersessionKey(a) !== supersessionKey(b)
 }
 
-async function ofOthers(one: Entry, near: readonly Near[], { read, calibration }: ReportInput): Promise<Finding[]> {
+async function ofOthers(one: CheckedEdit, near: readonly Near[], { read, calibration }: ReportInput): Promise<Finding[]> {
   const logits = await read(near.flatMap(({ edit }) => samenessPairs(one.edit, edit)))
   const applies = applying(one.edit, calibration)
   return near.flatMap((other, i): Finding[] => {
@@ -256,7 +256,7 @@ async function ofOthers(one: Entry, near: readonly Near[], { read, calibration }
 }
 
 async function ofEveryday(
-  one: Entry,
+  one: CheckedEdit,
   vector: Float32Array,
   everyday: readonly Float32Array[],
   input: ReportInput,

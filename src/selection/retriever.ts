@@ -271,7 +271,7 @@ function plausibleOf(ranked: readonly Candidate[], { least, close }: Nearness): 
   return plausible.slice(0, Math.min(READ_CANDIDATES, Math.max(READ_LEAST, fit)))
 }
 
-interface Asked {
+interface RetrievedTurn {
   readonly last: string
   readonly earlier: readonly string[]
   readonly parts: readonly Part[]
@@ -281,7 +281,7 @@ interface Asked {
 function offerNamed(
   offers: Offers,
   index: NameIndex,
-  { last, earlier, parts }: Asked,
+  { last, earlier, parts }: RetrievedTurn,
   eligible: (id: string) => boolean,
 ): ReadonlySet<string> {
   const whole = parts[0]?.read ?? ''

@@ -79,20 +79,20 @@ export async function latest(
       laterOf.set(earlier.edit.id, later)
   }
   /** The last of those that follow. */
-  const heirOf = ({ edit }: Candidate): Candidate | undefined => {
+  const successorOf = ({ edit }: Candidate): Candidate | undefined => {
     const later = laterOf.get(edit.id)
-    return later && (heirOf(later) ?? later)
+    return later && (successorOf(later) ?? later)
   }
-  const heirs = new Map(candidates.flatMap((c) => [[c, heirOf(c)] as const]))
+  const successors = new Map(candidates.flatMap((c) => [[c, successorOf(c)] as const]))
   const current = candidates
-    .filter((c) => heirs.get(c) === undefined)
-    .map((heir) => {
-      const left = candidates.filter((c) => !c.counter && heirs.get(c)?.edit.id === heir.edit.id)
-      const best = [heir, ...left].reduce((a, b) => (score(b, calibration) > score(a, calibration) ? b : a))
-      return { ...best, edit: heir.edit, counter: heir.counter }
+    .filter((c) => successors.get(c) === undefined)
+    .map((successor) => {
+      const left = candidates.filter((c) => !c.counter && successors.get(c)?.edit.id === successor.edit.id)
+      const best = [successor, ...left].reduce((a, b) => (score(b, calibration) > score(a, calibration) ? b : a))
+      return { ...best, edit: successor.edit, counter: successor.counter }
     })
-  const outdated = [...heirs].flatMap(([c, heir]): Considered[] =>
-    heir === undefined ? [] : [{ ...shown(c), score: 0, reason: 'outdated', outdatedBy: heir.edit.id }],
+  const outdated = [...successors].flatMap(([c, successor]): Considered[] =>
+    successor === undefined ? [] : [{ ...shown(c), score: 0, reason: 'outdated', outdatedBy: successor.edit.id }],
   )
   return { current, outdated }
 }

@@ -28,7 +28,7 @@ export async function listen(host: string, port: number): Promise<Listener> {
   server.headersTimeout = HEADERS_MS
   server.requestTimeout = REQUEST_MS
   await new Promise<void>((resolve, reject) => {
-    server.once('error', (error: NodeJS.ErrnoException) => reject(refusal(error, host, port)))
+    server.once('error', (error: NodeJS.ErrnoException) => reject(listenFailed(error, host, port)))
     server.listen(port, host, resolve)
   })
   const { port: bound } = server.address() as AddressInfo
@@ -72,7 +72,7 @@ function reachable(host: string): string {
   return host.includes(':') ? `[${host}]` : host
 }
 
-function refusal(error: NodeJS.ErrnoException, host: string, port: number): PalimpsestError {
+function listenFailed(error: NodeJS.ErrnoException, host: string, port: number): PalimpsestError {
   const detail = { cause: error }
   switch (error.code) {
     case 'EADDRINUSE':

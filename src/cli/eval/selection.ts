@@ -34,7 +34,7 @@ const Thresholds = z.string().transform((typed, check) => {
 })
 const Typed = z.object({
   selection: z.array(z.string()).min(1),
-  data: z.undefined({ error: 'takes another road than --selection with files; leave one of the two out' }).optional(),
+  data: z.undefined({ error: 'goes another way than --selection with files: leave one of the two out' }).optional(),
   memoryFill: z.array(z.string()).default([]),
   thresholds: Thresholds.optional(),
   editLanguage: z.string().optional(),

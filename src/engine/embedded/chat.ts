@@ -72,7 +72,7 @@ interface ChatSlot extends Slot {
 }
 
 /** One answer to be written. */
-interface Job {
+interface Evaluation {
   readonly tokens: readonly number[]
   readonly sampling: Sampling
   readonly constraint: Constraint | null
@@ -146,12 +146,12 @@ export class ChatEngine implements Engine {
     const tokens = [...start, ...before, ...own]
     const scored = prompt.echo && sampling.logprobs !== undefined
     const answer = new AnswerStream({ stops: sampling.stop })
-    const job: Job = { tokens, sampling, constraint: null, answer, lora: prompt.lora, trace, signal }
+    const job: Evaluation = { tokens, sampling, constraint: null, answer, lora: prompt.lora, trace, signal }
     if (prompt.echo && !scored) yield { text: typeof prompt.text === 'string' ? prompt.text : this.#detokenize(own) }
     return yield* this.#run(scored ? { ...job, scoredFrom: start.length + before.length } : job)
   }
 
-  async *#run(job: Job): AsyncGenerator<Piece, Finish> {
+  async *#run(job: Evaluation): AsyncGenerator<Piece, Finish> {
     const { tokens, trace, signal } = job
     trace.promptTokens = tokens.length
     if (tokens.length >= this.model.contextTokens) throw contextExceeded(tokens.length, this.model.contextTokens)
@@ -181,7 +181,7 @@ export class ChatEngine implements Engine {
   }
 
   /** Brings the slot to the prompt, all but its last piece, which is returned: evaluating that one yields the first token. */
-  async #prefill(slot: ChatSlot, { tokens, sampling, trace, signal }: Job): Promise<readonly number[]> {
+  async #prefill(slot: ChatSlot, { tokens, sampling, trace, signal }: Evaluation): Promise<readonly number[]> {
     const exact = sampling.seed !== undefined
     const reused = reusable(slot, tokens, exact)
     trace.tokensCached = await this.#native(slot, () => rewind(slot, reused))
@@ -200,7 +200,7 @@ export class ChatEngine implements Engine {
   /** As `#prefill`, and yields the client's own prompt, which begins at `from`, with each token's probability; its first token has none. */
   async *#score(
     slot: ChatSlot,
-    { tokens, sampling, trace, signal }: Job,
+    { tokens, sampling, trace, signal }: Evaluation,
     from: number,
   ): AsyncGenerator<Piece, readonly number[]> {
     const top = sampling.logprobs ?? 0
@@ -231,7 +231,7 @@ export class ChatEngine implements Engine {
     return tokens.slice(-1)
   }
 
-  async *#decode(slot: ChatSlot, last: readonly number[], job: Job): AsyncGenerator<Piece, Finish> {
+  async *#decode(slot: ChatSlot, last: readonly number[], job: Evaluation): AsyncGenerator<Piece, Finish> {
     const { sampling, constraint, answer, trace, signal } = job
     const { model, bytesOf, randomSeed } = this.#parts
     const limit = Math.min(sampling.maxTokens ?? Number.POSITIVE_INFINITY, this.model.contextTokens - trace.promptTokens)

@@ -73,7 +73,7 @@ const CLOSE_STEP_MS = 10_000
 const TRIES = 2
 
 /** One answer to be written. */
-interface Job {
+interface ServerJob {
   readonly tokens: readonly number[]
   readonly sampling: Sampling
   readonly grammar: AnswerGrammar
@@ -163,7 +163,7 @@ export class ServedEngine implements Engine {
     })
   }
 
-  async *#run(job: Job): AsyncGenerator<Piece, Finish> {
+  async *#run(job: ServerJob): AsyncGenerator<Piece, Finish> {
     const { tokens, sampling, trace, signal } = job
     trace.promptTokens = tokens.length
     if (tokens.length >= this.model.contextTokens) throw contextExceeded(tokens.length, this.model.contextTokens)
@@ -184,7 +184,7 @@ export class ServedEngine implements Engine {
     }
   }
 
-  async *#answer(slot: Slot, job: Job): AsyncGenerator<Piece, Finish> {
+  async *#answer(slot: Slot, job: ServerJob): AsyncGenerator<Piece, Finish> {
     const { tokens, grammar, answer, trace, signal } = job
     const reuse = slot.adapter === loraKey(job.lora)
     dedicate(slot, loraKey(job.lora))
@@ -232,7 +232,7 @@ export class ServedEngine implements Engine {
     return { reason: answer.finish(reason), promptTokens: tokens.length, completionTokens, cachedTokens: trace.tokensCached }
   }
 
-  #askHeld(slot: Slot, job: Job, written: string) {
+  #askHeld(slot: Slot, job: ServerJob, written: string) {
     const { bare } = job.answer
     const held = bare === null ? job.grammar.afterTag : job.grammar.afterHead(bare)
     return this.#ask(slot, job, [...job.tokens, ...this.#spoken(written)], held, job.signal, true)
@@ -241,7 +241,7 @@ export class ServedEngine implements Engine {
   /** Events of an answer that goes on from `tokens`. Closing the connection is how the server is told to stop. */
   #ask(
     slot: Slot,
-    { sampling, tokens: prompt, lora }: Job,
+    { sampling, tokens: prompt, lora }: ServerJob,
     tokens: readonly number[],
     grammar: string | null,
     signal: AbortSignal,

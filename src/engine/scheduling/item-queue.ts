@@ -2,7 +2,7 @@ import { shuttingDown } from './slot-queue.ts'
 
 export type ItemPriority = 'query' | 'import'
 
-interface Job<Item, Result> {
+interface QueuedItem<Item, Result> {
   readonly items: readonly Item[]
   readonly signal: AbortSignal | undefined
   readonly results: Result[]
@@ -16,7 +16,7 @@ interface Job<Item, Result> {
  */
 export class ItemQueue<Item, Result> {
   readonly #evaluate: (item: Item) => Promise<Result>
-  readonly #waiting: Record<ItemPriority, Job<Item, Result>[]> = { query: [], import: [] }
+  readonly #waiting: Record<ItemPriority, QueuedItem<Item, Result>[]> = { query: [], import: [] }
   #closed = false
   #working: Promise<void> | null = null
 
@@ -49,7 +49,7 @@ export class ItemQueue<Item, Result> {
   }
 
   /** Evaluates the job's next item; true when the job is over, in whichever way. */
-  async #advance(job: Job<Item, Result>): Promise<boolean> {
+  async #advance(job: QueuedItem<Item, Result>): Promise<boolean> {
     try {
       if (this.#closed) throw shuttingDown()
       job.signal?.throwIfAborted()

@@ -14,13 +14,13 @@ export const knowedit: ProbeReader = (fields, [edit]) => [
   ...group(fields, 'locality').map(({ sub, text, answers }) => outOfScope(sub, text, answers)),
 ]
 
-interface Entry {
+interface KnowEditRecord {
   readonly sub: string
   readonly text: string
   readonly answers: readonly string[]
 }
 
-function group(fields: Fields, name: 'portability' | 'locality'): Entry[] {
+function group(fields: Fields, name: 'portability' | 'locality'): KnowEditRecord[] {
   return fields.keys(name).flatMap((key) => {
     const path = `${name}.${key}`
     const sub = key.toLowerCase().replace(/\W+/g, '_')
@@ -30,6 +30,6 @@ function group(fields: Fields, name: 'portability' | 'locality'): Entry[] {
   })
 }
 
-function entry(fields: Fields, sub: string, prompt: string, answer: string): Entry {
+function entry(fields: Fields, sub: string, prompt: string, answer: string): KnowEditRecord {
   return { sub, text: fields.text(prompt), answers: fields.answers(answer) }
 }

@@ -53,7 +53,7 @@ export interface Pair {
   readonly error?: string
 }
 
-interface Job {
+interface ReplayJob {
   readonly experiment: Experiment
   readonly messages: readonly Message[]
   readonly origin: Origin
@@ -80,7 +80,7 @@ class Preempted extends Error {}
  */
 export class Replays {
   readonly #options: ReplayOptions
-  readonly #queue: Job[] = []
+  readonly #queue: ReplayJob[] = []
   readonly #closing = new AbortController()
   #answerer: Answerer | undefined
   #working: Promise<void> | null = null
@@ -137,7 +137,7 @@ export class Replays {
   async #work(answerer: Answerer): Promise<void> {
     while (this.#queue.length > 0 && !this.#closing.signal.aborted) {
       while (answerer.load() > 0 && !this.#closing.signal.aborted) await pause(LOOK_MS)
-      const job = this.#queue[0] as Job
+      const job = this.#queue[0] as ReplayJob
       const { registry } = this.#options
       if (isOver(job.experiment, registry)) {
         this.#queue.shift()
@@ -160,7 +160,7 @@ export class Replays {
   }
 
   /** Throws Preempted when someone else comes. */
-  async #pair({ experiment, messages, origin, judge: model }: Job, answerer: Answerer): Promise<Pair> {
+  async #pair({ experiment, messages, origin, judge: model }: ReplayJob, answerer: Answerer): Promise<Pair> {
     const preempt = new AbortController()
     const signal = AbortSignal.any([preempt.signal, this.#closing.signal])
     const watch = setInterval(() => {
@@ -207,7 +207,7 @@ function isOver({ tenant, id, version, rollout }: Experiment, registry: Experime
   return rollout !== undefined && (now.status !== 'running' || now.version !== version)
 }
 
-function promptHash({ messages, origin }: Job): string {
+function promptHash({ messages, origin }: ReplayJob): string {
   return createHash('sha256')
     .update(JSON.stringify([origin === 'locality', messages]))
     .digest('base64url')

@@ -8,7 +8,7 @@ import { isPlaced, refusalOf, subjectIn } from './edit-query.ts'
 /** EasyEdit's mark for an old answer that is not known. */
 const NO_ANSWER = '<|endoftext|>'
 
-interface Asked {
+interface ExportRequest {
   readonly prompt: string | readonly string[]
   readonly ground_truth: string | readonly string[]
 }
@@ -21,8 +21,8 @@ export interface EasyEditRequest {
   readonly target_new: string
   readonly ground_truth: string
   readonly rephrase_prompt: string
-  readonly locality: Readonly<Record<string, Asked>>
-  readonly portability: Readonly<Record<string, Asked>>
+  readonly locality: Readonly<Record<string, ExportRequest>>
+  readonly portability: Readonly<Record<string, ExportRequest>>
 }
 
 /** EasyEdit asserts a subject and a target; throws `invalid_value` naming each edit that is no fact about a subject. */
@@ -50,7 +50,7 @@ export function requestOf(edit: Edit, probes: readonly Probe[]): EasyEditRequest
   }
 }
 
-function grouped(probes: readonly Probe[]): Record<string, Asked> {
+function grouped(probes: readonly Probe[]): Record<string, ExportRequest> {
   const sorts = [...new Set(probes.map(({ sub }) => sub))]
   return Object.fromEntries(
     sorts.map((sort) => {

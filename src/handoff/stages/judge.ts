@@ -19,7 +19,7 @@ const forced: Test = (outcome, method) => {
   return success ?? (answer === undefined ? null : answer.hits === answer.best.length)
 }
 
-interface Asked {
+interface JudgedPrompt {
   readonly name: string
   readonly protocol: Measure['protocol']
   readonly kinds: readonly Kind[]
@@ -45,7 +45,7 @@ function likeness(one: string, other: string): number {
   return a.size + b.size === 0 ? 1 : (2 * common) / (a.size + b.size)
 }
 
-function sharesOf(t: HandoffThresholds, told: ReadonlyMap<string, string>): readonly Asked[] {
+function sharesOf(t: HandoffThresholds, told: ReadonlyMap<string, string>): readonly JudgedPrompt[] {
   const atLeast = (share: number) => () => share || null
   const below = (drop: number) => (base: number | null) => (base === null ? null : Math.max(0, base - drop))
   return [
@@ -106,7 +106,7 @@ function share(some: readonly Outcome[], test: Test, method: Method) {
 
 function failureOf(
   { probe, generated, forced: scored }: Outcome,
-  { name, protocol }: Asked,
+  { name, protocol }: JudgedPrompt,
   told: ReadonlyMap<string, string>,
 ): Failure {
   const cut = (text: string) => text.slice(0, KEPT_CHARS)

@@ -19,7 +19,7 @@ import { cloze } from './messages.ts'
 import { probesOf, stillPrompts } from './probes.ts'
 import { taughtAnswers, transferSet } from './transfer.ts'
 
-export interface Road {
+export interface StageContext {
   readonly gateway: Gateway & { readonly adapters: Adapters }
   readonly store: JobStore
   readonly basePath: string
@@ -33,30 +33,30 @@ export interface Road {
 const SAVED_EVERY_MS = 2_000
 
 /**
- * The whole road of one job: stage after stage made, registered, evaluated; at the first that breaks a threshold all of it is taken back. What
+ * All stages of one job: stage after stage made, registered, evaluated; at the first that breaks a threshold all of it is taken back. What
  * an earlier attempt finished is taken over. Throws HandoffFault, or the signal's reason.
  */
-export async function travel(job: Job, road: Road): Promise<Job> {
-  const trip = new Trip(job, road)
+export async function runStages(job: Job, context: StageContext): Promise<Job> {
+  const run = new StageRun(job, context)
   try {
-    return await trip.run()
+    return await run.run()
   } finally {
-    await trip.forget()
+    await run.forget()
   }
 }
 
-class Trip {
-  readonly #road: Road
+class StageRun {
+  readonly #context: StageContext
   readonly #edits: readonly Edit[]
   readonly #folder: string
   #job: Job
   #savedAt = 0
 
-  constructor(job: Job, road: Road) {
+  constructor(job: Job, context: StageContext) {
     this.#job = job
-    this.#road = road
-    this.#edits = road.store.edits(job.id)
-    this.#folder = road.store.folder(job.id)
+    this.#context = context
+    this.#edits = context.store.edits(job.id)
+    this.#folder = context.store.folder(job.id)
   }
 
   async run(): Promise<Job> {
@@ -71,7 +71,7 @@ class Trip {
       if (!judged.ok) return this.#takeBack(adapter, judged)
     }
     await this.#forgetParts()
-    await forgetWork(this.#road.store, this.#job)
+    await forgetWork(this.#context.store, this.#job)
     return this.#save({ state: 'done', adapter: this.#job.id, progress: null, pid: null })
   }
 
@@ -81,13 +81,13 @@ class Trip {
     if (this.#job.state !== 'done') await this.#remove((id) => id === this.#job.id)
   }
 
-  /** What only the road itself needed to be served. */
+  /** What only the stages themselves needed to be served. */
   #forgetParts(): Promise<void> {
     return this.#remove((id) => this.#job.plan.some((_, index) => id === this.#partId(index)))
   }
 
   async #remove(isMeant: (id: string) => boolean): Promise<void> {
-    const { adapters } = this.#road.gateway
+    const { adapters } = this.#context.gateway
     const { tenant } = this.#job
     for (const { id } of adapters.list(tenant).filter((one) => isMeant(one.id))) await adapters.remove(id, tenant).catch(() => {})
   }
@@ -127,7 +127,7 @@ class Trip {
 
   async #task(edits: readonly Edit[]): Promise<Pick<WorkerJob, 'task' | 'edits' | 'transfer' | 'locality'>> {
     const { method, settings } = this.#job
-    const { gateway, signal } = this.#road
+    const { gateway, signal } = this.#context
     const task = { task: 'edit' as const, edits: edits.map(workerEdit) }
     if (growsInPlace(method)) return task
     const still = stillPrompts(this.#others(), settings.seed, edits)
@@ -143,7 +143,7 @@ class Trip {
 
   async #work(index: number, what: string, given: Partial<WorkerJob> & Pick<WorkerJob, 'task'>): Promise<WorkerResult> {
     const { base, settings } = this.#job
-    const { basePath, cacheDir, edit } = this.#road
+    const { basePath, cacheDir, edit } = this.#context
     const folder = join(this.#folder, `stage-${index + 1}-${what}`)
     const { device, dtype, threads, seed, hparams, statistics, memory_bytes: memoryBytes } = settings
     const job: WorkerJob = {
@@ -188,16 +188,16 @@ class Trip {
 
   #at(index: number, phase: string, done: number, of: number, left: number | null): void {
     const progress = { stage: index + 1, phase, done, of, seconds_left: left }
-    const now = this.#road.gateway.now()
+    const now = this.#context.gateway.now()
     this.#job = { ...this.#job, progress }
-    this.#road.store.show(this.#job)
+    this.#context.store.show(this.#job)
     if (now - this.#savedAt < SAVED_EVERY_MS) return
     this.#savedAt = now
     this.#note({ progress })
   }
 
   async #register(stage: Stage, id: string): Promise<Adapter> {
-    const { adapters } = this.#road.gateway
+    const { adapters } = this.#context.gateway
     const held = adapters.list(this.#job.tenant).find((one) => one.id === id)
     if (held?.sha256 === stage.sha256) return held
     const file = join(this.#folder, stage.file)
@@ -215,7 +215,7 @@ class Trip {
   }
 
   async #assess(index: number, stage: Stage, adapter: Adapter, records: readonly DataRecord[]): Promise<Stage> {
-    const { gateway, signal } = this.#road
+    const { gateway, signal } = this.#context
     const { settings } = this.#job
     await gateway.adapters.load(adapter.id, adapter.tenant)
     const edits = this.#edits.slice(0, stage.edits)
@@ -236,7 +236,7 @@ class Trip {
 
   /** A neighbour that another edit of the adapter is about is none (src/evaluate/data/scope.ts): it is not asked. */
   async #probes(edits: readonly Edit[], records: readonly DataRecord[]): Promise<readonly Probe[]> {
-    const { embedder } = this.#road.gateway
+    const { embedder } = this.#context.gateway
     const drawn = probesOf({ edits, others: this.#others(), records, settings: this.#job.settings })
     if (embedder === undefined) return drawn
     const byIndex = new Map(records.map((record) => [record.index, record]))
@@ -248,14 +248,14 @@ class Trip {
 
   #others(): Edit[] {
     const held = new Set(this.#job.edits)
-    const live = this.#road.gateway.memory
+    const live = this.#context.gateway.memory
       .all(this.#job.tenant)
       .filter(({ edit, state }) => state === 'live' && !held.has(edit.id))
     return live.map(({ edit }) => edit)
   }
 
   async #takeBack({ id, tenant }: Adapter, { measures, edits }: Stage): Promise<Job> {
-    await this.#road.gateway.adapters.remove(id, tenant)
+    await this.#context.gateway.adapters.remove(id, tenant)
     await this.#forgetParts()
     const broken = measures
       .filter(({ ok }) => !ok)
@@ -275,8 +275,8 @@ class Trip {
   }
 
   async #save(to: Partial<Job>): Promise<Job> {
-    this.#job = { ...this.#job, ...to, updated: new Date(this.#road.gateway.now()).toISOString() }
-    await this.#road.store.save(this.#job)
+    this.#job = { ...this.#job, ...to, updated: new Date(this.#context.gateway.now()).toISOString() }
+    await this.#context.store.save(this.#job)
     return this.#job
   }
 }

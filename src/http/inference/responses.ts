@@ -101,13 +101,13 @@ async function responses(
     if (call.store) store.keep(request.tenant, id, { response, items, previous: call.previous })
   }
   const trace = beginTrace(res, gateway)
-  const job: Job = { call, builder, trace, gateway, keep, signal: goneSignal(res) }
+  const job: ResponseJob = { call, builder, trace, gateway, keep, signal: goneSignal(res) }
   if (stream) return streamed(res, job)
   const response = await build(job, async () => {})
   res.set(provenanceHeaders(trace, limits.headerEdits)).json(response)
 }
 
-interface Job {
+interface ResponseJob {
   readonly call: ResponseCall
   readonly builder: ResponseBuilder
   readonly trace: Trace
@@ -118,7 +118,7 @@ interface Job {
 
 /** The whole response, its events sent as they come; the first of them once the model has begun. */
 async function build(
-  { call, builder, trace, gateway, keep, signal }: Job,
+  { call, builder, trace, gateway, keep, signal }: ResponseJob,
   send: (events: readonly ResponseEvent[]) => Promise<void>,
 ): Promise<object> {
   const { request } = call.chat
@@ -141,7 +141,7 @@ async function build(
   return response
 }
 
-async function streamed(res: Response, job: Job): Promise<void> {
+async function streamed(res: Response, job: ResponseJob): Promise<void> {
   const stream = openEvents(res, job.gateway)
   const { obfuscate } = job.call.chat
   const send = async (events: readonly ResponseEvent[]) => {

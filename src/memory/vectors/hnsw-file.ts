@@ -168,7 +168,7 @@ export async function loadGraph(
   if (note === null || note.tenant !== tenant) return { reason: 'corrupt', detail: 'its note cannot be read' }
   if (note.bytes !== size) return { reason: 'corrupt', detail: `${size} bytes, expected ${note.bytes}` }
   if ((await sha256Of(file)) !== note.sha256) return { reason: 'corrupt', detail: 'its checksum is wrong' }
-  const refused = refusal(note, expected, options)
+  const refused = rebuildReason(note, expected, options)
   if (refused !== null) return refused
   try {
     return await Graph.read(file, note.dimensions, note.seqs, options)
@@ -185,7 +185,11 @@ function parseNote(raw: string): Sidecar | null {
   }
 }
 
-function refusal(note: Sidecar, expected: Expected, options: GraphOptions): { reason: RebuildReason; detail: string } | null {
+function rebuildReason(
+  note: Sidecar,
+  expected: Expected,
+  options: GraphOptions,
+): { reason: RebuildReason; detail: string } | null {
   if (note.embedder !== expected.embedder || note.dimensions !== expected.dimensions) {
     return { reason: 'other_embedder', detail: `made with ${note.embedder} (${note.dimensions}), in use is ${expected.embedder}` }
   }

@@ -16,7 +16,7 @@ export function check<Schema extends z.ZodType>(schema: Schema, input: unknown):
   const parsed = z.safeParse(schema, input)
   if (parsed.success) return parsed.data
   const issue = parsed.error.issues[0]
-  throw issue ? refusal(issue, input) : new PalimpsestError('invalid_value', 'The request is not valid.')
+  throw issue ? refusedBody(issue, input) : new PalimpsestError('invalid_value', 'The request is not valid.')
 }
 
 /** For schemas: a fault whose code is not `invalid_value`. */
@@ -28,7 +28,7 @@ export function fault(
   return { code: 'custom', message, path, params: { code } }
 }
 
-function refusal(issue: z.core.$ZodIssue, input: unknown): PalimpsestError {
+function refusedBody(issue: z.core.$ZodIssue, input: unknown): PalimpsestError {
   if (issue.code === 'unrecognized_keys') return unknownField([...issue.path, issue.keys[0] ?? ''])
   const param = paramOf(issue.path)
   const value = at(input, issue.path)

@@ -1,7 +1,7 @@
 /**
- * The promises of the main road that need a whole server: import, durability, malformed requests, a conversation, streams, disconnects.
+ * The promises of a request that need a whole server: import, durability, malformed requests, a conversation, streams, disconnects.
  *
- *   npm run build && npm run bench:road -- --only import,kill [--model qwen2.5-coder-0.5b-instruct] [--edits 10000] [--rounds 20]
+ *   npm run build && npm run bench:request -- --only import,kill [--model qwen2.5-coder-0.5b-instruct] [--edits 10000] [--rounds 20]
  *
  * Every figure printed comes from HTTP requests to a `palimpsest serve` child with a real model.
  */
@@ -30,7 +30,7 @@ const records: { subject: string; prompt: string; target_new: string }[] = JSON.
 const distinct = [...new Map(records.map((r) => [`${r.subject}\n${r.prompt}`, r])).values()].slice(0, Number(flags.edits))
 const batch = distinct.map(({ subject, prompt, target_new }) => JSON.stringify({ subject, prompt, target_new })).join('\n')
 
-const scratch = mkdtempSync(join(tmpdir(), 'palimpsest-road-'))
+const scratch = mkdtempSync(join(tmpdir(), 'palimpsest-request-'))
 const serveIn = (name: string) =>
   startChild([
     ...['--model', flags.model, '--data-dir', join(scratch, name), '--edits-dir', join(scratch, 'no-edits'), '--no-watch'],
