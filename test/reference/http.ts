@@ -80,7 +80,8 @@ function route(title: string, { summary, description, security, parameters, requ
   const bodies = Object.entries(requestBody?.content ?? {})
   const inline = bodies.map(([, { schema }]) => schema).find((schema) => schema.properties !== undefined)
   return [
-    `### ${title}`,
+    // A brace in a plain heading is an attribute to VitePress.
+    `### \`${title}\``,
     [summary, description].filter(Boolean).join(' '),
     `Needs ${needs}. Answers ${successes.map(([status]) => status).join(' or ')} with ${replies.join('; ')}. Fails with ${failures.join(', ')}.`,
     ...(own.length > 0
