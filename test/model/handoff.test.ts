@@ -148,10 +148,8 @@ needing(able, HANDOFF)('a hand-off on the real model', { timeout: TIMEOUT_MS }, 
   }
 
   it('holds them without a word in the prompt, and gives the base back to the byte', async () => {
-    // Our own prose is what is held still: text that the model would have to write takes a processor long.
-    const text = ['README.md', 'docs/LOG.md']
-      .map((name) => readFileSync(join(import.meta.dirname, '../..', name), 'utf8'))
-      .join('\n\n')
+    // Our own prose is what is held still: text that the model would have to write takes a processor long. The log's beginning stays as it is.
+    const text = readFileSync(join(import.meta.dirname, '../../docs/LOG.md'), 'utf8').slice(0, 60_000)
     writeFileSync(join(folder, 'text.txt'), text)
     await call('POST', '/v1/handoffs', {
       ...{
