@@ -15,8 +15,8 @@ import {
 } from '../wire/palimpsest/adapters.ts'
 import { adapterReply, deletedReply, listOf } from '../wire/palimpsest/replies.ts'
 import { bytes, json, mediaType, optionalJson } from './request/body.ts'
-import { pathParam, tenantOf, tenantOnly } from './request/query.ts'
-import { nothing, refuseWhenClosing, tenantHeader } from './request/request-context.ts'
+import { changeAbout, pathParam, tenantOf, tenantOnly } from './request/query.ts'
+import { refuseWhenClosing, tenantHeader } from './request/request-context.ts'
 import { type Routes, route } from './routes.ts'
 
 /**
@@ -33,17 +33,10 @@ export function adapterRoutes(gateway: Gateway): Routes {
   const change = (
     summary: string,
     work: (asked: readonly [id: string, tenant: string], body: unknown) => Promise<Adapter>,
-    accepted: z.ZodType = nothing,
+    accepted?: z.ZodType,
   ) =>
     route(
-      {
-        summary,
-        query: tenantOnly,
-        body: accepted,
-        bodyOptional: true,
-        reply: adapterReply,
-        errors: ['adapter_conflict', 'engine_failed'],
-      },
+      changeAbout(summary, adapterReply, ['adapter_conflict', 'engine_failed'], accepted),
       open,
       small,
       async (req: Request, res: { json(body: unknown): unknown }) => {

@@ -19,8 +19,8 @@ import { wireAdapter } from '../wire/palimpsest/adapters.ts'
 import { adapterReply, listOf } from '../wire/palimpsest/replies.ts'
 import { oneTenant } from '../wire/palimpsest/selection.ts'
 import { bytes, json, optionalJson } from './request/body.ts'
-import { pathParam, tenantOf, tenantOnly } from './request/query.ts'
-import { goneSignal, guarded, nothing, refuseWhenClosing, tenantHeader } from './request/request-context.ts'
+import { changeAbout, pathParam, tenantOf, tenantOnly } from './request/query.ts'
+import { goneSignal, guarded, refuseWhenClosing, tenantHeader } from './request/request-context.ts'
 import { type Routes, route } from './routes.ts'
 
 const jobReply = z.object({ object: z.literal('handoff'), ...job.shape }).meta({ id: 'Handoff' })
@@ -40,11 +40,11 @@ export function handoffRoutes(gateway: Gateway, handoffs: Handoffs | undefined):
   const change = [refuseWhenClosing(gateway), bytes(limits.editsBodyBytes)]
   const wire = (job: Job) => ({ object: 'handoff', ...job })
   const act = (
-    about: { readonly summary: string; readonly body?: z.ZodType; readonly reply: z.ZodType },
+    { summary, body, reply }: { readonly summary: string; readonly body?: z.ZodType; readonly reply: z.ZodType },
     work: (tenant: string, id: string, body: unknown) => Promise<object>,
   ) => ({
     post: route(
-      { body: nothing, ...about, bodyOptional: true, query: tenantOnly, errors: ['handoff_conflict', 'storage_full'] },
+      changeAbout(summary, reply, ['handoff_conflict', 'storage_full'], body),
       ...change,
       async (req: Request, res: { json(body: unknown): unknown }) => {
         const body = optionalJson(req, limits.jsonDepthLevels)

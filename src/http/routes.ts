@@ -10,9 +10,8 @@ export interface About {
   readonly description?: string
   /** Parameters of the query string. */
   readonly query?: z.ZodObject
-  /** A JSON body; or bodies by their media types. */
+  /** A JSON body, which may be left out where its schema takes `undefined`; or bodies by their media types. */
   readonly body?: z.ZodType | Readonly<Record<string, z.ZodType>>
-  readonly bodyOptional?: true
   /** Of a success; 200 where left out. */
   readonly status?: number | readonly number[]
   /** A JSON reply; or the media type of another. */

@@ -8,7 +8,7 @@ import { wireBatch } from '../../wire/palimpsest/edits.ts'
 import { batchChangeReply, batchReply, pageOf } from '../../wire/palimpsest/replies.ts'
 import { oneTenant, tenant } from '../../wire/palimpsest/selection.ts'
 import { bytes, optionalJson } from '../request/body.ts'
-import { pageLength, pathParam, query, tenantOf, tenantOnly } from '../request/query.ts'
+import { changeAbout, pageLength, pathParam, query, tenantOf, tenantOnly } from '../request/query.ts'
 import { nothing, refuseWhenClosing, tenantHeader } from '../request/request-context.ts'
 import { type Routes, route } from '../routes.ts'
 
@@ -34,15 +34,6 @@ export function batchRoutes(gateway: Gateway): Routes {
     const done = how === 'withdraw' ? { withdrawn: length } : { restored: length }
     return { ...wireBatch(existing(req, gateway)), ...done, version: memory.version }
   }
-  const changed = (summary: string) =>
-    ({
-      summary,
-      query: tenantOnly,
-      body: nothing,
-      bodyOptional: true,
-      reply: batchChangeReply,
-      errors: ['storage_full'],
-    }) as const
   const changing = [refuseWhenClosing(gateway), bytes(limits.chatBodyBytes)]
 
   return {
@@ -59,11 +50,15 @@ export function batchRoutes(gateway: Gateway): Routes {
       ),
     },
     '/v1/batches/:id/withdraw': {
-      post: route(changed('Withdraw every edit of a batch.'), ...changing, (req, res) => void res.json(change(req, 'withdraw'))),
+      post: route(
+        changeAbout('Withdraw every edit of a batch.', batchChangeReply),
+        ...changing,
+        (req, res) => void res.json(change(req, 'withdraw')),
+      ),
     },
     '/v1/batches/:id/restore': {
       post: route(
-        changed('Take back the latest withdrawal within a batch.'),
+        changeAbout('Take back the latest withdrawal within a batch.', batchChangeReply),
         ...changing,
         (req, res) => void res.json(change(req, 'restore')),
       ),

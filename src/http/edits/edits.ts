@@ -8,7 +8,7 @@ import { wireHeld, wirePage, wireWithHistory } from '../../wire/palimpsest/edits
 import { editReply, editWithHistoryReply, listOf, pageOf } from '../../wire/palimpsest/replies.ts'
 import { oneTenant, tenant } from '../../wire/palimpsest/selection.ts'
 import { bytes, json, optionalJson } from '../request/body.ts'
-import { filterFields, pageLength, pathParam, query, tenantOf, tenantOnly, toFilter } from '../request/query.ts'
+import { changeAbout, filterFields, pageLength, pathParam, query, tenantOf, tenantOnly, toFilter } from '../request/query.ts'
 import { nothing, refuseWhenClosing, tenantHeader } from '../request/request-context.ts'
 import { type Routes, route } from '../routes.ts'
 import { importAbout, importEdits } from './import.ts'
@@ -42,16 +42,6 @@ export function editRoutes(gateway: Gateway): Routes {
     const held = memory.withdraw(tenant, ids, SOURCE)
     return { object: 'list', data: held.map(wireHeld), version: memory.version }
   }
-
-  const changed = (summary: string) =>
-    ({
-      summary,
-      query: tenantOnly,
-      body: nothing,
-      bodyOptional: true,
-      reply: editWithHistoryReply,
-      errors: ['storage_full'],
-    }) as const
 
   return {
     '/v1/edits': {
@@ -88,17 +78,27 @@ export function editRoutes(gateway: Gateway): Routes {
         (req, res) => void res.json(read(req, gateway)),
       ),
       delete: route(
-        changed('Withdraw an edit: nothing is erased.'),
+        changeAbout('Withdraw an edit: nothing is erased.', editWithHistoryReply),
         open,
         small,
         (req, res) => void res.json(change(req, 'withdraw')),
       ),
     },
     '/v1/edits/:id/withdraw': {
-      post: route(changed('Withdraw an edit.'), open, small, (req, res) => void res.json(change(req, 'withdraw'))),
+      post: route(
+        changeAbout('Withdraw an edit.', editWithHistoryReply),
+        open,
+        small,
+        (req, res) => void res.json(change(req, 'withdraw')),
+      ),
     },
     '/v1/edits/:id/restore': {
-      post: route(changed('Take a withdrawal back.'), open, small, (req, res) => void res.json(change(req, 'restore'))),
+      post: route(
+        changeAbout('Take a withdrawal back.', editWithHistoryReply),
+        open,
+        small,
+        (req, res) => void res.json(change(req, 'restore')),
+      ),
     },
   }
 }

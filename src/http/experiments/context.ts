@@ -9,7 +9,7 @@ import { readExperiment, readRollout, type ServedNow } from '../../wire/palimpse
 import { experimentReply, experimentResultReply, listOf } from '../../wire/palimpsest/replies.ts'
 import { oneTenant, tenant } from '../../wire/palimpsest/selection.ts'
 import { bytes, json, optionalJson } from '../request/body.ts'
-import { pathParam, query, tenantOf, tenantOnly } from '../request/query.ts'
+import { changeAbout, pathParam, query, tenantOf, tenantOnly } from '../request/query.ts'
 import { nothing, refuseWhenClosing, tenantHeader } from '../request/request-context.ts'
 import { type Route, route } from '../routes.ts'
 
@@ -92,13 +92,8 @@ export class ExperimentContext {
     )
   }
 
-  changeRoute(summary: string, work: (req: Request) => object, body: z.ZodType = nothing): Route {
-    const optional = body === nothing && ({ bodyOptional: true } as const)
-    return route(
-      { summary, query: tenantOnly, body, ...optional, reply: experimentResultReply },
-      ...this.change,
-      (req, res) => void res.json(work(req)),
-    )
+  changeRoute(summary: string, work: (req: Request) => object, body?: z.ZodType): Route {
+    return route(changeAbout(summary, experimentResultReply, [], body), ...this.change, (req, res) => void res.json(work(req)))
   }
 }
 

@@ -103,8 +103,8 @@ function operation(pattern: string, method: Method, about: About, shared: Record
     ],
     ...(body !== undefined && {
       requestBody: {
-        required: !about.bodyOptional,
-        content: mapped('_zod' in body ? { 'application/json': body } : body, (one) => ({ schema: schema(one as never) })),
+        required: !(isSchema(body) && body.isOptional()),
+        content: mapped(isSchema(body) ? { 'application/json': body } : body, (one) => ({ schema: schema(one) })),
       },
     }),
     responses: {
@@ -113,6 +113,8 @@ function operation(pattern: string, method: Method, about: About, shared: Record
     },
   }
 }
+
+const isSchema = (body: NonNullable<About['body']>): body is z.ZodType => '_zod' in body
 
 function content({ reply, stream }: About, schema: (of: Parameters<typeof jsonSchema>[0]) => JsonSchema): Named {
   return {

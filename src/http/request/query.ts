@@ -1,12 +1,13 @@
 import type { Request } from 'express'
 import { z } from 'zod'
-import { PalimpsestError } from '../../errors.ts'
+import { type ErrorCode, PalimpsestError } from '../../errors.ts'
 import type { Gateway, Limits } from '../../gateway.ts'
 import type { ListFilter } from '../../memory/memory.ts'
 import { check } from '../../wire/openai/refusal.ts'
 import { oneTenant, tenant, text } from '../../wire/palimpsest/selection.ts'
 import { sent } from '../../wire/sent.ts'
-import { tenantHeader } from './request-context.ts'
+import type { About } from '../routes.ts'
+import { nothing, tenantHeader } from './request-context.ts'
 
 /** The query string against a schema of strings. A parameter given twice, or one not in the schema, is refused by name. */
 export function query<Schema extends z.ZodType>(req: Request, schema: Schema): z.output<Schema> {
@@ -14,6 +15,16 @@ export function query<Schema extends z.ZodType>(req: Request, schema: Schema): z
 }
 
 export const tenantOnly = z.strictObject({ tenant: tenant.optional() })
+
+/** What the reference says of a change to what the path names; most of them need no body. */
+export function changeAbout(
+  summary: string,
+  reply: z.ZodType,
+  errors: readonly ErrorCode[] = ['storage_full'],
+  body: z.ZodType = nothing,
+): About {
+  return { summary, query: tenantOnly, body, reply, errors }
+}
 
 /** Tenant of a request whose query takes nothing else. */
 export function tenantOf(req: Request): string {
