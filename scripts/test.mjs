@@ -146,8 +146,8 @@ async function editor(_, folder) {
 /** In the order of what they cost. */
 const LANES = {
   lint: () => check('npm', ['run', '--silent', 'lint'], { shell: process.platform === 'win32' }),
-  unit: (args, folder) => vitest(['test/unit', 'test/tidy.test.ts', ...args], folder),
-  http: (args, folder) => vitest(['test/http', 'test/clients', ...args], folder),
+  unit: (args, folder) => vitest(['test/unit', 'test/reference', 'test/tidy.test.ts', ...args], folder),
+  http: (args, folder) => vitest(['test/http', 'test/clients', 'test/docs', ...args], folder),
   browser,
   editor,
   model,

@@ -88,6 +88,13 @@ describe('the tree', () => {
     expect(unnamed).toEqual([])
   })
 
+  it('has every test in a lane of `npm test`', () => {
+    const lanes = read(join(ROOT, 'scripts', 'test.mjs'))
+    const tests = files(join(ROOT, 'test')).filter((f) => f.endsWith('.test.ts'))
+    const rooms = new Set(tests.map((f) => relative(ROOT, f).split('/').slice(0, 2).join('/')))
+    expect([...rooms].filter((room) => !lanes.includes(`'${room}'`))).toEqual([])
+  })
+
   it('has a short README; `npm run lint:docs` follows its links', () => {
     expect(read(join(ROOT, 'README.md')).split('\n').length).toBeLessThan(150)
   })
