@@ -4,11 +4,11 @@ import { existsSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import process from 'node:process'
 import { findChromium, MEND } from './chromium.mjs'
+import { say } from './prepare.mjs'
 
 const CMAKE = 'cmake==3.31.10'
 const SAID_LINES = 15
 
-const say = (line) => process.stderr.write(`${line}\n`)
 const PYTHON = process.env.PALIMPSEST_PYTHON || 'python3'
 const runs = (program, ...args) => spawnSync(program, args, { stdio: 'ignore' }).status === 0
 

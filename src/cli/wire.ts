@@ -1,4 +1,4 @@
-/** What the gateway answers, as far as the command line shows it. The shapes are made in `src/openai`. */
+/** What the gateway answers, as far as the command line shows it. The shapes are made in `src/wire`. */
 import type { wireLanding } from '../wire/palimpsest/edits.ts'
 import type { wireEvent, wireExperiment, wireReplay, wireResult } from '../wire/palimpsest/experiment-answers.ts'
 import type { wireExplanation } from '../wire/palimpsest/explain.ts'

@@ -41,14 +41,11 @@ export function consoleRoutes(): Record<string, { readonly get: PageRoute }> {
   const served = (summary: string, reply: string, handler: RequestHandler) => ({
     get: { about: { summary, reply }, handlers: [handler] },
   })
-  const pageRoute = (summary: string, name: string, policy: string) =>
-    served(summary, 'text/html', (_req, res) => {
-      const text = files.get(name)?.body.toString('utf8').replaceAll('{{assets}}', `/console/assets/${hash}`)
-      res
-        .set({ ...GUARDED, 'Content-Security-Policy': policy, 'Cache-Control': 'no-cache', ETag: etag })
-        .type('html')
-        .send(text)
-    })
+  const pageRoute = (summary: string, name: string, policy: string) => {
+    const text = files.get(name)?.body.toString('utf8').replaceAll('{{assets}}', `/console/assets/${hash}`)
+    const headers = { ...GUARDED, 'Content-Security-Policy': policy, 'Cache-Control': 'no-cache', ETag: etag }
+    return served(summary, 'text/html', (_req, res) => void res.set(headers).type('html').send(text))
+  }
   return {
     '/': served('Leads to the console.', 'text/html', (_req, res) => void res.redirect(302, '/console/')),
     '/console': pageRoute('The console.', 'index.html', POLICY),

@@ -1,24 +1,13 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { Command } from 'commander'
+import type { Command } from 'commander'
 import { expect, test } from 'vitest'
-import { addChatCommand } from '../../src/cli/chat/chat.ts'
-import { addDoctorCommand } from '../../src/cli/doctor.ts'
-import { addEditsCommand } from '../../src/cli/edits.ts'
-import { addEngineCommand } from '../../src/cli/engine.ts'
-import { addEvalCommand } from '../../src/cli/eval/eval.ts'
-import { addExperimentCommands } from '../../src/cli/experiments.ts'
-import { addHandoffCommand } from '../../src/cli/handoff/handoff.ts'
-import { addKeysCommand } from '../../src/cli/keys.ts'
-import { addServeCommand } from '../../src/cli/serve.ts'
-import { addSnapshotCommand } from '../../src/cli/snapshot.ts'
+import { palimpsestProgram } from '../../src/cli/program.ts'
 
 /** Commands and flags that the documents name are those of the program, also where no test can run them. */
 const ROOT = resolve(import.meta.dirname, '../..')
 const DOCS = join(ROOT, 'docs')
-const program = new Command('palimpsest')
-const adders = [addChatCommand, addDoctorCommand, addEditsCommand, addEngineCommand, addEvalCommand, addExperimentCommands]
-for (const add of [...adders, addHandoffCommand, addKeysCommand, addServeCommand, addSnapshotCommand]) add(program)
+const program = palimpsestProgram()
 
 /** Of other programs: npm, git, docker, lm_eval, curl, and the scripts of bench/. */
 const FOREIGN = new Set([

@@ -1,10 +1,9 @@
 import { ENDINGS, MEDIA_TYPES } from '../../src/edit/batch.ts'
 import { READERS } from '../../src/edit/formats.ts'
 import { KINDS } from '../../src/edit/own.ts'
+import type { JsonSchema } from '../../src/http/openapi/schema.ts'
 import { jsonSchema } from '../../src/http/openapi/schema.ts'
 import { code, kindOf, page, table } from './markdown.ts'
-
-type JsonSchema = Readonly<Record<string, unknown>>
 
 const NOTATIONS = {
   json: 'one record, a list of records, or `{"edits": […], "tenant", "tags"}`',

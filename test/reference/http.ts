@@ -1,6 +1,6 @@
+import type { JsonSchema } from '../../src/http/openapi/schema.ts'
 import { code, kindOf, page, sentence, table } from './markdown.ts'
 
-type JsonSchema = Readonly<Record<string, unknown>>
 type Content = Readonly<Record<string, { readonly schema: JsonSchema; readonly 'x-each'?: JsonSchema }>>
 
 interface Parameter {

@@ -1,3 +1,5 @@
+import type { JsonSchema } from '../../src/http/openapi/schema.ts'
+
 /** A Markdown page that a program wrote. */
 export function page(title: string, from: string, ...parts: readonly string[]): string {
   const note = `Written by \`npm run docs:reference\` from ${from}; do not edit.`
@@ -19,8 +21,6 @@ export function sentence(text: string): string {
   const whole = text.charAt(0).toUpperCase() + text.slice(1)
   return /[.!?…]$/.test(whole) ? whole : `${whole}.`
 }
-
-type JsonSchema = Readonly<Record<string, unknown>>
 
 /** A JSON Schema in a few words, for a table. */
 export function kindOf(schema: JsonSchema): string {
