@@ -45,7 +45,7 @@ def stages(public: Path | None, quick: bool) -> list[tuple[str, list[str]]]:
     sets = ["--public", str(public)]
     return [
         ("public", [*sets, "--rate", "1e-4", "--epochs", "0.4", "--seed", "1"]),
-        ("mixed", [*sets, *corpus, "--public-share", "0.3", "--repeat", "3", "--rate", "1.5e-4", "--seed", "2", "--dropout", "0.05"]),
+        ("mixed", [*sets, *corpus, "--public-share", "0.3", "--repeat", "3", "--rate", "1.5e-4", "--epochs", "0.75", "--seed", "2", "--dropout", "0.05"]),
     ]
 
 
