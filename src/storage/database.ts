@@ -1,6 +1,5 @@
 import { backup, DatabaseSync } from '@photostructure/sqlite'
-
-export type Value = string | number | bigint | null | Uint8Array
+import type { Value } from './sql.ts'
 
 /** A prepared statement whose rows are `Row`s: the caller's SQL says so. */
 export interface Statement<Row = unknown> {
@@ -68,10 +67,14 @@ export class Database {
       this.exec('COMMIT')
       return result
     } catch (error) {
-      // Some faults have rolled back already.
-      if (this.#db.isTransaction) this.exec('ROLLBACK')
+      this.rollBack()
       throw error
     }
+  }
+
+  /** Some faults have rolled back already. */
+  rollBack(): void {
+    if (this.#db.isTransaction) this.exec('ROLLBACK')
   }
 
   /** A whole copy, also while others write. */

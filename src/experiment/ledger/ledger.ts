@@ -1,5 +1,6 @@
 import type { Message } from '../../request.ts'
-import { Database, type Value } from '../../storage/database.ts'
+import { Database } from '../../storage/database.ts'
+import type { Value } from '../../storage/sql.ts'
 import { useWriteAheadLog } from '../../storage/sqlite.ts'
 import { type Experiment, keyOf, type Metric } from '../experiment.ts'
 import type { Sample } from '../statistics/confidence.ts'

@@ -1,0 +1,151 @@
+import pg from 'pg'
+import { PalimpsestError } from '../errors.ts'
+import { type Sql, type SqlDatabase, type Value, withNumbers } from './sql.ts'
+
+export interface PostgresOptions {
+  /** `postgres://user:password@host:port/name`, with the parameters that libpq knows (`sslmode`). */
+  readonly url: string
+  /** Connections that one gateway opens at most; one more listens. */
+  readonly connections?: number
+  readonly connectTimeoutMs?: number
+  /** A statement that takes longer is given up, by the server and by us. */
+  readonly statementTimeoutMs?: number
+  readonly warn: (message: string) => void
+}
+
+const CONNECTIONS = 8
+const CONNECT_TIMEOUT_MS = 3_000
+const STATEMENT_TIMEOUT_MS = 10_000
+/** How much longer than the server we wait: its own message says more than ours. */
+const SPARE_MS = 500
+const RETRY_AFTER_SECONDS = 2
+
+/** Numbers that PostgreSQL sends as text since they may be larger than a double holds: ours never are. */
+const INT8 = 20
+const types = {
+  getTypeParser: ((oid: number, format?: 'text' | 'binary') =>
+    oid === INT8 ? Number : pg.types.getTypeParser(oid, format as 'text')) as typeof pg.types.getTypeParser,
+}
+
+/** Classes of SQLSTATE by which the server is away, going or too busy, rather than the statement wrong. https://www.postgresql.org/docs/current/errcodes-appendix.html */
+const AWAY = /^(08|53|57P|57014|25006)/
+const FULL = /^53100$/
+
+/** A PostgreSQL that several gateways share. Every statement is one round trip; nothing needs a session, so that a transaction pooler may stand between. */
+export class Postgres implements SqlDatabase {
+  readonly dialect = 'postgres'
+  readonly name: string
+  readonly #pool: pg.Pool
+  readonly #statementTimeoutMs: number
+
+  constructor(options: PostgresOptions) {
+    const { url, connections = CONNECTIONS, connectTimeoutMs = CONNECT_TIMEOUT_MS, warn } = options
+    this.#statementTimeoutMs = options.statementTimeoutMs ?? STATEMENT_TIMEOUT_MS
+    this.name = nameOf(url)
+    this.#pool = new pg.Pool({
+      connectionString: url,
+      max: connections,
+      connectionTimeoutMillis: connectTimeoutMs,
+      query_timeout: this.#statementTimeoutMs + SPARE_MS,
+      application_name: 'palimpsest',
+      keepAlive: true,
+      types,
+      // Not as a parameter of the connection: poolers refuse those that they don't know.
+      onConnect: (client) => client.query(`SET statement_timeout = ${this.#statementTimeoutMs}`).then(() => {}),
+    })
+    this.#pool.on('error', (error) => warn(`${this.name}: a connection broke: ${error.message}`))
+  }
+
+  async all<Row>(doing: string, text: string, ...values: readonly Value[]): Promise<Row[]> {
+    return (await this.#query(this.#pool, doing, text, values)).rows as Row[]
+  }
+
+  async run(doing: string, text: string, ...values: readonly Value[]): Promise<number> {
+    return (await this.#query(this.#pool, doing, text, values)).rowCount ?? 0
+  }
+
+  async atOnce<Result>(doing: string, work: (sql: Sql) => Promise<Result>): Promise<Result> {
+    const client = await this.#connect(doing)
+    let broken: Error | undefined
+    const note = (error: Error) => {
+      broken = error
+    }
+    client.on('error', note)
+    try {
+      await this.#query(client, doing, `BEGIN; SET LOCAL statement_timeout = ${this.#statementTimeoutMs}`, [])
+      const result = await work({
+        dialect: this.dialect,
+        all: async <Row>(what: string, text: string, ...values: readonly Value[]) =>
+          (await this.#query(client, what, text, values)).rows as Row[],
+        run: async (what, text, ...values) => (await this.#query(client, what, text, values)).rowCount ?? 0,
+      })
+      await this.#query(client, doing, 'COMMIT', [])
+      return result
+    } catch (error) {
+      // What cannot be rolled back is closed, and the server rolls it back.
+      await client.query('ROLLBACK').catch(note)
+      throw error
+    } finally {
+      client.off('error', note)
+      client.release(broken)
+    }
+  }
+
+  async #connect(doing: string): Promise<pg.PoolClient> {
+    try {
+      return await this.#pool.connect()
+    } catch (error) {
+      throw this.#fault(error, doing)
+    }
+  }
+
+  async #query(on: pg.Pool | pg.PoolClient, doing: string, text: string, values: readonly Value[]): Promise<pg.QueryResult> {
+    try {
+      return await on.query(withNumbers(text), values.length === 0 ? undefined : [...values])
+    } catch (error) {
+      throw this.#fault(error, doing)
+    }
+  }
+
+  #fault(error: unknown, doing: string): PalimpsestError {
+    if (error instanceof PalimpsestError) return error
+    const code = error instanceof pg.DatabaseError ? (error.code ?? '') : ''
+    const said = error instanceof Error ? error.message || error.name : String(error)
+    if (FULL.test(code))
+      return new PalimpsestError(
+        'storage_full',
+        `The disk of ${this.name} is full, so ${doing} failed and nothing of it was kept. Free some space, then try again.`,
+        { cause: error },
+      )
+    if (code === '' || AWAY.test(code))
+      return new PalimpsestError(
+        'storage_unavailable',
+        `${this.name} cannot be reached (${said}), so ${doing} failed. Try again in a moment.`,
+        { cause: error, retryAfterSeconds: RETRY_AFTER_SECONDS },
+      )
+    return new PalimpsestError(
+      'storage_failed',
+      `${this.name}: ${doing} failed and nothing of it was kept (${said}). Check the rights of the user and the server's log.`,
+      { cause: error },
+    )
+  }
+
+  async close(): Promise<void> {
+    await this.#pool.end()
+  }
+}
+
+/** Host and name, without user and password. Throws `invalid_value` for what is no address of a PostgreSQL. */
+function nameOf(url: string): string {
+  try {
+    const { protocol, host, pathname } = new URL(url)
+    if (protocol === 'postgres:' || protocol === 'postgresql:') return `PostgreSQL ${host}${pathname}`
+  } catch {
+    // Said below.
+  }
+  throw new PalimpsestError(
+    'invalid_value',
+    'The database must be given as postgres://user:password@host:port/name. Correct --database or PALIMPSEST_DATABASE_URL.',
+    { param: 'database' },
+  )
+}

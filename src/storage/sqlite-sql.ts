@@ -1,0 +1,90 @@
+import { Database, type Statement } from './database.ts'
+import type { Sql, SqlDatabase, Value } from './sql.ts'
+import { guarded, storageError, useWriteAheadLog } from './sqlite.ts'
+
+interface SqliteOptions {
+  /** True: a commit is on the disk when it returns. False: it survives the process, and a power cut may take the latest. */
+  readonly durable: boolean
+  /** How long a statement may wait for another process's; everything else in this process waits with it. */
+  readonly busyMs?: number
+  /** Another connection of this process to the same file: they take turns. */
+  readonly beside?: SqliteSql
+}
+
+/**
+ * A SQLite file behind the interface of databases that answer later. Statements run at once, one after the other; while a transaction is open,
+ * all others wait for its end. Two connections of one process to a file need `beside`, else one would block the other in its transaction.
+ */
+export class SqliteSql implements SqlDatabase {
+  readonly dialect = 'sqlite'
+  readonly name: string
+  readonly #db: Database
+  readonly #statements = new Map<string, Statement>()
+  /** Ends with the transaction that is open, of whichever connection of this process to the file. */
+  readonly #turn: { open: Promise<void> | null }
+
+  /** Throws storage errors. */
+  constructor(file: string, { durable, busyMs, beside }: SqliteOptions) {
+    this.#turn = beside === undefined ? { open: null } : beside.#turn
+    this.name = file
+    this.#db = guarded(file, 'opening the database', () => {
+      const db = new Database(file)
+      useWriteAheadLog(db, durable)
+      if (busyMs !== undefined) db.exec(`PRAGMA busy_timeout = ${busyMs}`)
+      return db
+    })
+  }
+
+  async all<Row>(doing: string, text: string, ...values: readonly Value[]): Promise<Row[]> {
+    while (this.#turn.open !== null) await this.#turn.open
+    return this.#all<Row>(doing, text, values)
+  }
+
+  async run(doing: string, text: string, ...values: readonly Value[]): Promise<number> {
+    while (this.#turn.open !== null) await this.#turn.open
+    return this.#run(doing, text, values)
+  }
+
+  async atOnce<Result>(doing: string, work: (sql: Sql) => Promise<Result>): Promise<Result> {
+    while (this.#turn.open !== null) await this.#turn.open
+    let done = () => {}
+    this.#turn.open = new Promise((resolve) => {
+      done = resolve
+    })
+    try {
+      guarded(this.name, doing, () => this.#db.exec('BEGIN IMMEDIATE'))
+      const result = await work({
+        dialect: this.dialect,
+        all: async <Row>(what: string, text: string, ...values: readonly Value[]) => this.#all<Row>(what, text, values),
+        run: async (what, text, ...values) => this.#run(what, text, values),
+      })
+      this.#db.exec('COMMIT')
+      return result
+    } catch (error) {
+      this.#db.rollBack()
+      throw storageError(error, this.name, doing)
+    } finally {
+      this.#turn.open = null
+      done()
+    }
+  }
+
+  #prepared(text: string): Statement {
+    const known = this.#statements.get(text) ?? this.#db.prepare(text)
+    this.#statements.set(text, known)
+    return known
+  }
+
+  #all<Row>(doing: string, text: string, values: readonly Value[]): Row[] {
+    return guarded(this.name, doing, () => this.#prepared(text).all(...values) as Row[])
+  }
+
+  #run(doing: string, text: string, values: readonly Value[]): number {
+    return guarded(this.name, doing, () => this.#prepared(text).run(...values).changes)
+  }
+
+  async close(): Promise<void> {
+    while (this.#turn.open !== null) await this.#turn.open
+    this.#db.close()
+  }
+}

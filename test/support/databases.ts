@@ -1,0 +1,46 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll } from 'vitest'
+import { Postgres } from '../../src/storage/postgres.ts'
+import type { Dialect, SqlDatabase } from '../../src/storage/sql.ts'
+import { SqliteSql } from '../../src/storage/sqlite-sql.ts'
+import { type PostgresServer, startPostgres } from './postgres.ts'
+
+export const DIALECTS: readonly Dialect[] = ['sqlite', 'postgres']
+
+export interface Databases {
+  /** A new, empty database; closed after the tests of the suite. */
+  open(): Promise<SqlDatabase>
+  /** Another connection to one that `open` gave. */
+  again(database: SqlDatabase): SqlDatabase
+}
+
+/** Databases of one kind for the tests of a suite: call it in `describe`. */
+export function databases(dialect: Dialect): Databases {
+  const addresses = new Map<SqlDatabase, string>()
+  let server: PostgresServer | undefined
+  let folder = ''
+  let files = 0
+  const connect = (address: string, beside?: SqlDatabase) => {
+    const database =
+      dialect === 'postgres'
+        ? new Postgres({ url: address, warn: () => {} })
+        : new SqliteSql(address, { durable: true, ...(beside instanceof SqliteSql && { beside }) })
+    addresses.set(database, address)
+    return database
+  }
+  beforeAll(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'palimpsest-databases-'))
+    if (dialect === 'postgres') server = await startPostgres({ fsync: 'off' })
+  }, 120_000)
+  afterAll(async () => {
+    await Promise.all([...addresses.keys()].map((database) => database.close()))
+    await server?.remove()
+    rmSync(folder, { recursive: true, force: true })
+  })
+  return {
+    open: async () => connect((await server?.database()) ?? join(folder, `${++files}.db`)),
+    again: (database) => connect(addresses.get(database) ?? '', database),
+  }
+}
