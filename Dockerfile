@@ -35,7 +35,7 @@ VOLUME ["/data", "/models"]
 EXPOSE 8080
 # Unlike /health it needs no API key. 503 while the model is fetched and loads.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30m \
-  CMD ["node", "-e", "fetch('http://127.0.0.1:8080/health/live').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
+  CMD ["node", "-e", "fetch('http://127.0.0.1:8080/readyz').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
 # Whoever reaches the container needs a key: docker exec … palimpsest keys create
 ENTRYPOINT ["palimpsest"]
 CMD ["serve", "--host", "0.0.0.0"]

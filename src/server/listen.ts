@@ -46,6 +46,10 @@ const STARTING_PAGE = `<!doctype html><html lang="en"><meta charset="utf-8"><met
 <p>${STARTING} This page asks again every ${STARTING_SECONDS} seconds.</p></html>`
 
 const starting: RequestListener = (req, res) => {
+  if (req.url === '/livez') {
+    res.writeHead(200, { 'Content-Type': 'application/json' }).end('{"status":"ok"}')
+    return
+  }
   // A browser that opens the console too early waits for it, in place of reading an error.
   if (req.headers.accept?.includes('text/html')) {
     const headers = { 'Content-Type': 'text/html; charset=utf-8', 'Content-Security-Policy': "default-src 'none'" }

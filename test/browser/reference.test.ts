@@ -24,7 +24,7 @@ it('shows every operation of the gateway’s own document, tries one, and asks n
   await tag.first().waitFor({ timeout: 60_000 })
   for (let at = 0; at < (await tag.count()); at++) await tag.nth(at).click()
   await expect.poll(() => page.locator('.opblock').count(), { timeout: 60_000 }).toBe(operations.length)
-  const live = page.locator('.opblock', { hasText: '/health/live' })
+  const live = page.locator('.opblock', { hasText: '/readyz' })
   await live.locator('.opblock-summary-control').click()
   await live.locator('button.execute').click()
   await live.locator('.live-responses-table .response-col_status', { hasText: '200' }).waitFor({ timeout: 60_000 })

@@ -74,7 +74,7 @@ function patterns(served: Served): string[] {
   return stack.flatMap(({ route }) => (route === undefined ? [] : [route.path]))
 }
 
-const OPEN = ['/', '/console', '/console/assets/:hash/*path', '/docs', '/favicon.ico', '/health/live', '/openapi.json']
+const OPEN = ['/', '/console', '/console/assets/:hash/*path', '/docs', '/favicon.ico', '/livez', '/readyz', '/openapi.json']
 
 describe('without a key', () => {
   test('no route answers, by whatever method and however its path is spelt', async () => {
@@ -100,9 +100,9 @@ describe('without a key', () => {
         encoded,
       ]
       const more = [
-        `${path}?a=/health/live`,
-        `${path};/health/live`,
-        `/health/live/..${path}`,
+        `${path}?a=/readyz`,
+        `${path};/readyz`,
+        `/readyz/..${path}`,
         `/console/..${path}`,
         `${path}#/console`,
         `${path}%00`,
@@ -129,7 +129,7 @@ describe('without a key', () => {
   test('the console’s files and a bare sign of life are there, and nothing is in them', async () => {
     const served = await start()
     served.make()
-    const live = await fetch(`${served.base}/health/live`)
+    const live = await fetch(`${served.base}/readyz`)
     expect([live.status, await live.json()]).toEqual([200, { status: 'ok' }])
     const page = await (await fetch(`${served.base}/console/`)).text()
     expect(page).not.toContain(MODEL)
@@ -138,15 +138,7 @@ describe('without a key', () => {
   })
 
   test('a route that nobody thought of is the admin’s', () => {
-    for (const pattern of [
-      '/v1/anything',
-      '/metrics',
-      '/v1/requests',
-      '/v1/keys',
-      '/v1/editsx',
-      '/health/live/x',
-      '/console/data',
-    ])
+    for (const pattern of ['/v1/anything', '/metrics', '/v1/requests', '/v1/keys', '/v1/editsx', '/readyz/x', '/console/data'])
       expect([pattern, needOf(pattern)]).toEqual([pattern, 'admin'])
   })
 })

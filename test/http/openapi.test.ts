@@ -78,7 +78,7 @@ test('every schema of the document can be compiled', () => {
 })
 
 test('keys are asked for where the guard asks for them', () => {
-  expect(document.paths['/health/live']?.get?.security).toEqual([])
+  expect(document.paths['/readyz']?.get?.security).toEqual([])
   expect(document.paths['/openapi.json']?.get?.security).toEqual([])
   expect(document.paths['/v1/edits']?.post?.security).toEqual([{ key: ['edits'] }])
   expect(document.paths['/v1/handoffs']?.post?.security).toEqual([{ key: ['admin'] }])
@@ -155,7 +155,8 @@ test('requests that the gateway takes, and its replies, are as the document says
   await call('get', '/v1/models')
   await call('get', `/v1/models/${MODEL}`, undefined, '/v1/models/{name}')
   await call('get', '/health')
-  await call('get', '/health/live')
+  await call('get', '/livez')
+  await call('get', '/readyz')
   await call('get', '/v1/requests?after=0')
   await call('get', '/openapi.json')
 

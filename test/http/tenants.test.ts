@@ -50,7 +50,8 @@ const ROUTES: Readonly<Record<string, (ids: Ids) => readonly Sent[]>> = {
   'GET /favicon.ico': () => [hidden()],
   'GET /console/assets/:hash/*path': () => [{ path: '/console/assets/x/y', expect: [404, null] }],
   'GET /health': () => [hidden()],
-  'GET /health/live': () => [hidden()],
+  'GET /livez': () => [hidden()],
+  'GET /readyz': () => [hidden()],
   'GET /metrics': () => [hidden()],
   'GET /docs': () => [hidden()],
   // The same for everybody; it has the word that the object is named by.

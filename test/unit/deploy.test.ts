@@ -33,7 +33,7 @@ test('compose.yaml is valid, and lets streams end before it kills the gateway', 
 test('the image starts what the package starts, and asks for its health where no key is needed', () => {
   const file = readFileSync(join(ROOT, 'Dockerfile'), 'utf8')
   expect(file).toContain('lib/node_modules/palimpsest/bin/palimpsest.mjs /usr/local/bin/palimpsest')
-  expect(file).toContain('/health/live')
+  expect(file).toContain('/readyz')
   expect(file).toMatch(/^USER 1000:1000$/m)
 })
 
@@ -59,8 +59,12 @@ needing(
     expect(env.get('PALIMPSEST_GRACE_MS')).toBe('120000')
     expect(template.spec.terminationGracePeriodSeconds).toBeGreaterThan(120 + preStop)
     expect(template.spec.securityContext).toMatchObject({ runAsNonRoot: true, runAsUser: 1000 })
-    for (const probe of ['startupProbe', 'readinessProbe', 'livenessProbe'])
-      expect(gateway[probe].httpGet).toEqual({ path: '/health/live', port: 'http' })
+    for (const [probe, path] of [
+      ['startupProbe', '/readyz'],
+      ['readinessProbe', '/readyz'],
+      ['livenessProbe', '/livez'],
+    ] as const)
+      expect(gateway[probe].httpGet).toEqual({ path, port: 'http' })
   })
 
   test('scales only without a data folder that one process holds', () => {

@@ -9,7 +9,9 @@ import { keyOf } from '../request/request-context.ts'
 import { servedBy } from '../request/request-identity.ts'
 import { type Routes, route } from '../routes.ts'
 
-/** `GET /v1/models`, `GET /v1/models/NAME`, `GET /health`, and `GET /health/live`, which says no more than that somebody is there. */
+/**
+ * `GET /v1/models`, `GET /v1/models/NAME`, `GET /health`, and what an orchestrator asks: `/livez` (restart it?) and `/readyz` (send it requests?).
+ */
 export function statusRoutes(gateway: Gateway): Routes {
   const { embedder, startedAt } = gateway
   const list = (req: Request) => ({
@@ -38,10 +40,19 @@ export function statusRoutes(gateway: Gateway): Routes {
         (req, res) => health(req, res, gateway),
       ),
     },
-    '/health/live': {
+    '/livez': {
+      get: route({ summary: 'The process answers, also while it starts or stops.', reply: aliveReply }, (_req, res) => {
+        res.json({ status: 'ok' })
+      }),
+    },
+    '/readyz': {
       get: route(
-        { summary: 'Somebody is there; 503 while the gateway stops.', reply: aliveReply, errors: ['shutting_down'] },
-        (_req, res) => live(res, gateway),
+        {
+          summary: 'Requests may be sent here; 503 while the gateway starts or stops.',
+          reply: aliveReply,
+          errors: ['shutting_down'],
+        },
+        (_req, res) => ready(res, gateway),
       ),
     },
   }
@@ -61,7 +72,7 @@ function health(req: Request, res: Response, gateway: Gateway): void {
   const { slots, busy, queued, queueLimit } = engine.load()
   const index = memory.status()
   const sum = (key: 'indexed' | 'pending') => index.reduce((total, tenant) => total + tenant[key], 0)
-  live(res, gateway, {
+  ready(res, gateway, {
     version,
     uptime_seconds: Math.floor((now() - startedAt) / 1000),
     model: { name, family, device, threads, context_tokens: contextTokens },
@@ -74,7 +85,7 @@ function health(req: Request, res: Response, gateway: Gateway): void {
   })
 }
 
-function live(res: Response, { closing }: Gateway, more: object = {}): void {
+function ready(res: Response, { closing }: Gateway, more: object = {}): void {
   const closed = closing?.aborted ?? false
   res
     .status(closed ? new PalimpsestError('shutting_down', '').status : 200)

@@ -17,7 +17,7 @@ const TAGS: readonly (readonly [name: string, paths: RegExp])[] = [
   ['Pages', /./],
 ]
 
-/** `GET /openapi.json`. It holds no secret and says nothing of what is stored, so it is for everybody, as `/health/live` is. */
+/** `GET /openapi.json`. It holds no secret and says nothing of what is stored, so it is for everybody, as `/readyz` is. */
 export function documentRoutes(groups: () => readonly Routes[], version: string): Routes {
   let text: string | undefined
   return {

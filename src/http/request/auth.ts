@@ -11,7 +11,7 @@ type Need = 'nothing' | 'key' | Scope
 
 /** By the patterns of routes, which are ours, not by the paths of requests, which anybody can spell. The first that fits. */
 const NEEDS: readonly (readonly [RegExp, Need])[] = [
-  [/^\/(|console|docs|openapi\.json|console\/assets\/:hash\/\*path|favicon\.ico|health\/live)$/, 'nothing'],
+  [/^\/(|console|docs|openapi\.json|console\/assets\/:hash\/\*path|favicon\.ico|livez|readyz)$/, 'nothing'],
   [/^(\/health|\/v1\/models|\/v1\/models\/\*name|unknown)$/, 'key'],
   [/^\/v1\/(chat\/completions|completions|responses(\/:id)?|embeddings|feedback)$/, 'inference'],
   [/^\/(tokenize|detokenize|tokenizer_info)$/, 'inference'],

@@ -140,6 +140,8 @@ describe('listen', () => {
     undo.push(() => listener.close(0))
     const early = await fetch(listener.url)
     expect([early.status, ((await early.json()) as { error: { type: string } }).error.type]).toEqual([503, 'server_error'])
+    const asked = (path: string) => fetch(`${listener.url}${path}`).then(({ status }) => status)
+    expect([await asked('/livez'), await asked('/readyz')]).toEqual([200, 503])
     const browser = await fetch(listener.url, { headers: { accept: 'text/html,*/*' } })
     expect([browser.status, browser.headers.get('refresh')]).toEqual([503, '5'])
     expect(await browser.text()).toContain('<title>Palimpsest is starting</title>')
