@@ -78,6 +78,13 @@ const SETTINGS = {
     { flag: '<folder>', path: true, otherwise: "`palimpsest` in the user's cache folder" },
   ),
   dataDir: setting(text, '.data', 'folder of the edit log and its indexes', { flag: '<folder>', path: true }),
+  database: setting(
+    orNone(text),
+    undefined,
+    'PostgreSQL that several gateways share, as postgres://user:password@host:port/name; default: files in the data folder',
+    { flag: '<url>' },
+  ),
+  databaseConnections: setting(number(1, 1_000), 8, 'connections to PostgreSQL that one gateway opens at most; one more listens'),
   editsDir: setting(text, 'edits', 'folder whose files of edits are loaded and watched', { flag: '<folder>', path: true }),
   experimentsDir: setting(text, 'experiments', 'folder whose files of experiments are declared at start', { path: true }),
   reportsDir: setting(

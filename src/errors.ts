@@ -26,7 +26,7 @@ export const ERRORS = {
   experiment_not_found: { status: 404, remedy: 'List them with `GET /v1/experiments` or `GET /v1/rollouts`.' },
   evaluation_not_found: { status: 404, remedy: 'List the reports with `GET /v1/evaluations`.' },
   evaluation_broken: { status: 500, remedy: 'Make the report anew with `palimpsest eval`.' },
-  response_not_found: { status: 404, remedy: 'Send the whole conversation: only the latest responses are kept, in memory.' },
+  response_not_found: { status: 404, remedy: 'Send the whole conversation: only the latest responses are kept.' },
   route_not_found: { status: 404, remedy: 'Check the path; the base URL of OpenAI clients ends in `/v1`.' },
   method_not_allowed: { status: 405, remedy: 'Use a method of the header `Allow`.' },
   origin_refused: { status: 403, remedy: 'Open the gateway under its own address, or name the host with `--hosts`.' },

@@ -15,6 +15,7 @@ import type { Templates } from './prompt/templates.ts'
 import type { MultiHop } from './request.ts'
 import type { Calibration } from './selection/gate.ts'
 import type { Retriever } from './selection/retriever.ts'
+import type { SqlDatabase } from './storage/sql.ts'
 
 const MIB = 1024 * 1024
 
@@ -28,7 +29,7 @@ export const LIMITS = {
   embeddingRequests: { value: 64, help: 'requests for embeddings under way at once; more are answered 429' },
   responseStoreBytes: {
     value: 16 * MIB,
-    help: 'memory for responses kept for `previous_response_id`; the longest unused go first',
+    help: 'responses kept for `previous_response_id`; the oldest go first',
   },
   choices: { value: 128, help: 'answers to one request (`n`)' },
   stops: { value: 4, help: 'stop texts of one request' },
@@ -107,6 +108,8 @@ export interface Gateway {
   /** Further models that are loaded when a request names them. */
   readonly models?: ModelPool
   readonly memory: MemoryStore
+  /** Shared with other gateways; absent: what is kept for a while is kept in this process's memory. */
+  readonly database?: SqlDatabase
   /** Absent: the engine takes none. */
   readonly adapters?: Adapters
   /** What `POST /v1/embeddings` asks, and `countTokens` with it; absent: that is not served. */

@@ -35,6 +35,11 @@ export class SqliteSql implements SqlDatabase {
     })
   }
 
+  /** A database that ends with the process. */
+  static inMemory(): SqliteSql {
+    return new SqliteSql(':memory:', { durable: false })
+  }
+
   async all<Row>(doing: string, text: string, ...values: readonly Value[]): Promise<Row[]> {
     while (this.#turn.open !== null) await this.#turn.open
     return this.#all<Row>(doing, text, values)

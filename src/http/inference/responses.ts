@@ -3,6 +3,7 @@ import type { Request, Response } from 'express'
 import { PalimpsestError } from '../../errors.ts'
 import type { Gateway } from '../../gateway.ts'
 import { answer } from '../../pipeline.ts'
+import { SqliteSql } from '../../storage/sqlite-sql.ts'
 import type { Trace } from '../../trace.ts'
 import { chatReader } from '../../wire/openai/chat.ts'
 import { obfuscated } from '../../wire/openai/completion.ts'
@@ -30,14 +31,15 @@ import { type Routes, route } from '../routes.ts'
 export function responseRoutes(gateway: Gateway): Routes {
   const { limits } = gateway
   const read = responseReader(limits, chatReader(limits))
-  const store = new ResponseStore(limits.responseStoreBytes)
+  const store = new ResponseStore(gateway.database ?? SqliteSql.inMemory(), limits.responseStoreBytes)
   const respond = (req: Request, res: Response) => responses(req, res, gateway, store, read)
   return {
     '/v1/responses': {
       post: route(
         {
           summary: 'Answer, in the shape that Codex and current SDKs speak.',
-          description: 'The latest responses are kept in memory, for `previous_response_id`; a restart forgets them.',
+          description:
+            'The latest responses are kept, for `previous_response_id`: in memory, which a restart empties, or in the database that gateways share.',
           body: responseBody(limits),
           reply: responseReply,
           stream: {
@@ -53,17 +55,23 @@ export function responseRoutes(gateway: Gateway): Routes {
       ),
     },
     '/v1/responses/:id': {
-      get: route({ summary: 'Read a response that is still kept.', query: tenantOnly, reply: responseReply }, (req, res) => {
-        const id = pathParam(req, 'id')
-        const response = store.response(tenantOf(req), id)
-        if (response === undefined) throw notKept(id)
-        res.json(response)
-      }),
-      delete: route({ summary: 'Forget a response.', query: tenantOnly, reply: deletedReply('response.deleted') }, (req, res) => {
-        const id = pathParam(req, 'id')
-        if (!store.drop(tenantOf(req), id)) throw notKept(id)
-        res.json({ id, object: 'response.deleted', deleted: true })
-      }),
+      get: route(
+        { summary: 'Read a response that is still kept.', query: tenantOnly, reply: responseReply },
+        async (req, res) => {
+          const id = pathParam(req, 'id')
+          const response = await store.response(tenantOf(req), id)
+          if (response === undefined) throw notKept(id)
+          res.json(response)
+        },
+      ),
+      delete: route(
+        { summary: 'Forget a response.', query: tenantOnly, reply: deletedReply('response.deleted') },
+        async (req, res) => {
+          const id = pathParam(req, 'id')
+          if (!(await store.drop(tenantOf(req), id))) throw notKept(id)
+          res.json({ id, object: 'response.deleted', deleted: true })
+        },
+      ),
     },
   }
 }
@@ -71,7 +79,7 @@ export function responseRoutes(gateway: Gateway): Routes {
 function notKept(id: string): PalimpsestError {
   return new PalimpsestError(
     'response_not_found',
-    `The response '${id.slice(0, 64)}' is not kept here, or not any more: only the latest are, in memory.`,
+    `The response '${id.slice(0, 64)}' is not kept, or not any more: only the latest are.`,
     { param: 'id' },
   )
 }
@@ -85,7 +93,7 @@ async function responses(
 ): Promise<void> {
   const { engine, limits, now } = gateway
   const served = servedBy(gateway)
-  const asked = read(json(req, limits.jsonDepthLevels), tenantHeader(req), served, store)
+  const asked = await read(json(req, limits.jsonDepthLevels), tenantHeader(req), served, store)
   const id = newId('resp')
   const { messages, tools, sampling } = asked.chat.request
   const promptTokens = () => engine.countTokens({ messages, ...(tools && { tools }) })
@@ -96,9 +104,13 @@ async function responses(
   exchangeOf(res).call = { operation: 'chat', id, model: request.model, stream, n: 1, request }
   const builder = new ResponseBuilder({ id, created_at: Math.floor(now() / 1000), echo: call.echo }, newId)
   // Kept before it is sent: the next request may name it at once.
-  const keep = (response: object) => {
+  const keep = async (response: object) => {
     const items = [...call.input, ...builder.conversation()]
-    if (call.store) store.keep(request.tenant, id, { response, items, previous: call.previous })
+    if (!call.store) return
+    // An answer is not lost because it can't be kept; whoever refers to it is told.
+    await store.keep(request.tenant, id, { response, items, previous: call.previous }).catch((err: unknown) => {
+      gateway.log.warn({ request: id, err }, 'a response was not kept')
+    })
   }
   const trace = beginTrace(res, gateway)
   const job: ResponseJob = { call, builder, trace, gateway, keep, signal: goneSignal(res) }
@@ -112,7 +124,7 @@ interface ResponseJob {
   readonly builder: ResponseBuilder
   readonly trace: Trace
   readonly gateway: Gateway
-  readonly keep: (response: object) => void
+  readonly keep: (response: object) => Promise<void>
   readonly signal: AbortSignal
 }
 
@@ -136,7 +148,7 @@ async function build(
   })
   await begin()
   const { events, response } = builder.end(finish, trace, request.explain, Math.floor(gateway.now() / 1000))
-  keep(response)
+  await keep(response)
   await send(events)
   return response
 }

@@ -1,7 +1,8 @@
-import { LRUCache } from 'lru-cache'
+import { migrate, type Schema } from '../../storage/migrate.ts'
+import type { SqlDatabase } from '../../storage/sql.ts'
 import type { Earlier } from '../../wire/openai/responses/request.ts'
 
-type Items = NonNullable<ReturnType<Earlier['conversation']>>
+type Items = NonNullable<Awaited<ReturnType<Earlier['conversation']>>>
 
 interface Kept {
   /** The Response object as it was sent. */
@@ -11,58 +12,132 @@ interface Kept {
   readonly previous: string | null
 }
 
+const tables = (sequence: string): readonly string[] => [
+  `CREATE TABLE responses (
+    seq ${sequence}, tenant TEXT NOT NULL, id TEXT NOT NULL, previous TEXT, body TEXT NOT NULL, items TEXT NOT NULL, bytes BIGINT NOT NULL,
+    UNIQUE (tenant, id)
+  )`,
+  `CREATE TABLE response_items (
+    tenant TEXT NOT NULL, id TEXT NOT NULL, response BIGINT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (tenant, id)
+  )`,
+  'CREATE INDEX response_items_of ON response_items (response)',
+]
+
+const SCHEMA: Schema = {
+  port: 'responses',
+  oldestReader: 1,
+  steps: [{ sqlite: tables('INTEGER PRIMARY KEY'), postgres: tables('BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY') }],
+}
+
+const KEEPING = 'keeping a response'
+const READING = 'reading a response'
+/** Room is made once this part of the limit has been written, and as much more is freed: the limit itself is never passed. */
+const SLACK = 1 / 16
+const ITEM = 'SELECT body FROM response_items WHERE tenant = ? AND id = ?'
+
+/** Those of the conversation that ended with a response, latest first. */
+const CHAIN = `
+  WITH RECURSIVE chain (id, previous, items, depth) AS (
+    SELECT id, previous, items, 0 FROM responses WHERE tenant = ? AND id = ?
+    UNION ALL
+    SELECT r.id, r.previous, r.items, c.depth + 1 FROM responses r JOIN chain c ON r.id = c.previous WHERE r.tenant = ?
+  )
+  SELECT previous, items FROM chain ORDER BY depth`
+
+/** All but the latest that fit into so many bytes. */
+const OVER = 'SELECT seq FROM (SELECT seq, sum(bytes) OVER (ORDER BY seq DESC) AS total FROM responses) t WHERE total > ?'
+
 /**
- * The latest responses of each tenant, for `previous_response_id`, `item_reference` and `GET /v1/responses/ID`: in memory, within a number of
- * bytes, the longest unused dropped first. A convenience and no archive: a restart forgets them all.
+ * The latest responses of all tenants, for `previous_response_id`, `item_reference` and `GET /v1/responses/ID`, within a number of bytes, the
+ * oldest dropped first. In the memory of one gateway, where a restart forgets them, or in a database that gateways share.
  */
 export class ResponseStore implements Earlier {
-  readonly #kept: LRUCache<string, Kept>
-  readonly #items: LRUCache<string, Items[number]>
+  readonly #database: SqlDatabase
+  readonly #limitBytes: number
+  #ready: Promise<void> | undefined
+  #writtenBytes: number
 
-  constructor(limitBytes: number) {
-    // Items are found by id too, in a quarter of the memory.
-    this.#kept = bounded(limitBytes * 0.75)
-    this.#items = bounded(limitBytes * 0.25)
+  constructor(database: SqlDatabase, limitBytes: number) {
+    this.#database = database
+    this.#limitBytes = limitBytes
+    // What is there already is not known: the first write looks.
+    this.#writtenBytes = limitBytes
   }
 
-  keep(tenant: string, id: string, kept: Kept): void {
-    this.#kept.set(key(tenant, id), kept)
-    for (const item of kept.items) if ('id' in item && typeof item.id === 'string') this.#items.set(key(tenant, item.id), item)
+  #opened(): Promise<void> {
+    this.#ready ??= migrate(this.#database, SCHEMA).catch((error) => {
+      this.#ready = undefined
+      throw error
+    })
+    return this.#ready
   }
 
-  response(tenant: string, id: string): object | undefined {
-    return this.#kept.get(key(tenant, id))?.response
+  async keep(tenant: string, id: string, { response, items, previous }: Kept): Promise<void> {
+    await this.#opened()
+    const body = JSON.stringify(response)
+    const text = JSON.stringify(items)
+    // Items are kept twice, to be found by id too.
+    const bytes = Buffer.byteLength(body) + 2 * Buffer.byteLength(text)
+    if (bytes > this.#limitBytes * (1 - SLACK)) return
+    await this.#database.atOnce(KEEPING, async (sql) => {
+      this.#writtenBytes += bytes
+      if (this.#writtenBytes > this.#limitBytes * SLACK) {
+        const room = this.#limitBytes * (1 - SLACK) - bytes
+        await sql.run(KEEPING, `DELETE FROM response_items WHERE response IN (${OVER})`, Math.floor(room))
+        await sql.run(KEEPING, `DELETE FROM responses WHERE seq IN (${OVER})`, Math.floor(room))
+        this.#writtenBytes = bytes
+      }
+      const [row] = await sql.all<{ seq: number }>(
+        KEEPING,
+        'INSERT INTO responses (tenant, id, previous, body, items, bytes) VALUES (?, ?, ?, ?, ?, ?) RETURNING seq',
+        ...[tenant, id, previous, body, text, bytes],
+      )
+      for (const item of items) {
+        if (!('id' in item) || typeof item.id !== 'string') continue
+        await sql.run(
+          KEEPING,
+          `INSERT INTO response_items (tenant, id, response, body) VALUES (?, ?, ?, ?)
+             ON CONFLICT (tenant, id) DO UPDATE SET response = excluded.response, body = excluded.body`,
+          ...[tenant, item.id, row?.seq ?? null, JSON.stringify(item)],
+        )
+      }
+    })
   }
 
-  drop(tenant: string, id: string): boolean {
-    return this.#kept.delete(key(tenant, id))
+  async response(tenant: string, id: string): Promise<object | undefined> {
+    await this.#opened()
+    const [row] = await this.#database.all<{ body: string }>(
+      READING,
+      'SELECT body FROM responses WHERE tenant = ? AND id = ?',
+      ...[tenant, id],
+    )
+    return row && JSON.parse(row.body)
+  }
+
+  async drop(tenant: string, id: string): Promise<boolean> {
+    await this.#opened()
+    return this.#database.atOnce('forgetting a response', async (sql) => {
+      const [row] = await sql.all<{ seq: number }>(
+        READING,
+        'DELETE FROM responses WHERE tenant = ? AND id = ? RETURNING seq',
+        ...[tenant, id],
+      )
+      if (row !== undefined) await sql.run('forgetting a response', 'DELETE FROM response_items WHERE response = ?', row.seq)
+      return row !== undefined
+    })
   }
 
   /** Undefined too where an earlier part of the conversation has been dropped: half of it would be answered as if it were the whole. */
-  conversation(tenant: string, id: string): Items | undefined {
-    const parts: Items[] = []
-    for (let at: string | null = id; at !== null; ) {
-      const kept: Kept | undefined = this.#kept.get(key(tenant, at))
-      if (kept === undefined) return undefined
-      parts.push(kept.items)
-      at = kept.previous
-    }
-    return parts.reverse().flat()
+  async conversation(tenant: string, id: string): Promise<Items | undefined> {
+    await this.#opened()
+    const rows = await this.#database.all<{ previous: string | null; items: string }>(READING, CHAIN, tenant, id, tenant)
+    if (rows.at(-1)?.previous !== null) return undefined
+    return rows.reverse().flatMap(({ items }): Items => JSON.parse(items))
   }
 
-  item(tenant: string, id: string): Items[number] | undefined {
-    return this.#items.get(key(tenant, id))
+  async item(tenant: string, id: string): Promise<Items[number] | undefined> {
+    await this.#opened()
+    const [row] = await this.#database.all<{ body: string }>(READING, ITEM, tenant, id)
+    return row && JSON.parse(row.body)
   }
-}
-
-function bounded<Value extends object>(limitBytes: number): LRUCache<string, Value> {
-  return new LRUCache({
-    maxSize: Math.max(1, Math.floor(limitBytes)),
-    // Text is two bytes a character in memory, at most.
-    sizeCalculation: (value, id) => 2 * (JSON.stringify(value).length + id.length),
-  })
-}
-
-function key(tenant: string, id: string): string {
-  return `${tenant}\n${id}`
 }

@@ -102,11 +102,13 @@ export function inputField(limits: Limits) {
     .register(sent, { as: z.union([text, z.array(itemField).min(1).max(limits.messages)]) })
 }
 
+type Find = (id: string) => Promise<InputItem | undefined>
+
 /** Items one after another as messages: calls join the assistant's message before them, thoughts are left out. */
-export function toMessages(items: readonly Located[], find: (id: string) => InputItem | undefined): LocatedMessage[] {
+export async function toMessages(items: readonly Located[], find: Find): Promise<LocatedMessage[]> {
   const messages: LocatedMessage[] = []
   for (const { item, param } of items) {
-    const message = toMessage(resolved(item, param, find))
+    const message = toMessage(await resolved(item, param, find))
     if (message === null) continue
     const last = messages.at(-1)?.message
     if (item.type === 'function_call' && last?.role === 'assistant')
@@ -122,9 +124,9 @@ export function toMessages(items: readonly Located[], find: (id: string) => Inpu
   return messages
 }
 
-function resolved(item: InputItem, param: string, find: (id: string) => InputItem | undefined): InputItem {
+async function resolved(item: InputItem, param: string, find: Find): Promise<InputItem> {
   if (item.type !== 'item_reference') return item
-  const found = find(item.id)
+  const found = await find(item.id)
   if (found !== undefined) return found
   throw new PalimpsestError(
     'invalid_value',

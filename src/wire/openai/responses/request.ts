@@ -20,14 +20,19 @@ export interface ResponseCall {
   readonly previous: string | null
 }
 
-/** What earlier responses left behind. Both throw nothing: what is not kept is undefined. */
+/** What earlier responses left behind. What is not kept is undefined. */
 export interface Earlier {
   /** Every item of the conversation that ended with this response, oldest first. */
-  conversation(tenant: string, responseId: string): readonly InputItem[] | undefined
-  item(tenant: string, itemId: string): InputItem | undefined
+  conversation(tenant: string, responseId: string): Promise<readonly InputItem[] | undefined>
+  item(tenant: string, itemId: string): Promise<InputItem | undefined>
 }
 
-export type ResponseReader = (body: unknown, tenantHeader: Tenancy | undefined, served: Served, earlier: Earlier) => ResponseCall
+export type ResponseReader = (
+  body: unknown,
+  tenantHeader: Tenancy | undefined,
+  served: Served,
+  earlier: Earlier,
+) => Promise<ResponseCall>
 
 type Decisions = Readonly<Record<string, Decision>>
 
@@ -60,14 +65,14 @@ const INCLUDES = [
 /** Reads the body of `POST /v1/responses`. Throws a PalimpsestError that names the first faulty field in `param`. */
 export function responseReader(limits: Limits, readChat: ChatReader): ResponseReader {
   const schema = responseBody(limits)
-  return (body, tenantHeader, served, earlier) => {
+  return async (body, tenantHeader, served, earlier) => {
     const fields = check(schema, tidy(body))
     const named = (fields.palimpsest as { tenant?: unknown } | undefined)?.tenant
     const tenant = oneTenant(typeof named === 'string' ? named : undefined, tenantHeader, 'palimpsest.tenant')
     const previous = fields.previous_response_id ?? null
-    const before = previous === null ? [] : earlierItems(tenant, previous, earlier)
+    const before = previous === null ? [] : await earlierItems(tenant, previous, earlier)
     const items = [...before, ...located(fields.input, body)]
-    const messages = [...instructions(fields), ...toMessages(items, (id) => earlier.item(tenant, id))]
+    const messages = [...instructions(fields), ...(await toMessages(items, (id) => earlier.item(tenant, id)))]
     const chat = inOurNames(messages, () => readChat(asChat(fields, messages), tenantHeader, served))
     return { chat, echo: echo(fields, chat), input: fields.input, store: fields.store ?? true, previous }
   }
@@ -161,12 +166,12 @@ function instructions({ instructions: content }: Fields): LocatedMessage[] {
   return content === undefined ? [] : [{ message: { role: 'system', content }, param: 'instructions' }]
 }
 
-function earlierItems(tenant: string, id: string, earlier: Earlier): Located[] {
-  const items = earlier.conversation(tenant, id)
+async function earlierItems(tenant: string, id: string, earlier: Earlier): Promise<Located[]> {
+  const items = await earlier.conversation(tenant, id)
   if (items !== undefined) return items.map((item) => ({ item, param: 'previous_response_id' }))
   throw new PalimpsestError(
     'invalid_value',
-    `The response '${id.slice(0, 64)}' is not kept here, or not any more: only the latest are, in memory, and only those not asked for with \`store: false\`. Send the conversation in \`input\`.`,
+    `The response '${id.slice(0, 64)}' is not kept, or not any more: only the latest are, and only those not asked for with \`store: false\`. Send the conversation in \`input\`.`,
     { param: 'previous_response_id' },
   )
 }
