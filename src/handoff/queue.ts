@@ -220,7 +220,8 @@ export class Handoffs {
 
   async #facts(adapter: Adapter, replace: boolean): Promise<Facts> {
     const { adapters, engine } = this.#able()
-    const shape = await engine.loras?.check(adapters.lora(adapter).path).then(
+    const { path } = await adapters.lora(adapter)
+    const shape = await engine.loras?.check(path).then(
       () => null,
       (error: Error) => error.message,
     )

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Access } from '../access/access.ts'
+import type { AdapterStore } from '../adapters/store.ts'
 import { answererOf } from '../compare.ts'
 import type { Config } from '../config.ts'
 import { Bridges } from '../engine/bridge.ts'
@@ -17,7 +18,8 @@ import { openTemplates, type Templates } from '../prompt/templates.ts'
 import { readCalibration } from '../selection/gate.ts'
 import { cachedReader } from '../selection/reader-cache.ts'
 import { Retriever } from '../selection/retriever.ts'
-import { openAdapters } from './adapters.ts'
+import type { SqlDatabase } from '../storage/sql.ts'
+import { openAdapters, openSharedAdapters } from './adapters.ts'
 import { parseEditFile } from './edit-file.ts'
 import { declareFiles, openTrials } from './experiments.ts'
 
@@ -44,11 +46,13 @@ export interface OpenOptions {
   readonly telemetry?: Telemetry | undefined
   /** Absent: nobody else reaches the gateway. */
   readonly access?: Access
+  /** Shared with other gateways; absent: the data folder holds everything. */
+  readonly database?: SqlDatabase
 }
 
 export const now = () => performance.timeOrigin + performance.now()
 
-/** Opens templates, memory and `edits/`. Throws `template_broken`, `folder_in_use`, `storage_failed`, `storage_full`. */
+/** Opens templates, memory and `edits/`. Throws `template_broken`, `folder_in_use`, `storage_failed`, `storage_full`, `storage_unavailable`. */
 export async function openParts({
   config,
   embedder: plain,
@@ -58,6 +62,7 @@ export async function openParts({
   closing,
   telemetry,
   access,
+  database,
 }: OpenOptions): Promise<Parts> {
   const startedAt = now()
   let templatesOpen = false
@@ -72,11 +77,14 @@ export async function openParts({
   templatesOpen = true
   const templates = withDefault(opened, config.template)
   let memory: MemoryStore | undefined
+  let shared: AdapterStore | undefined
   try {
     memory = await openMemory({ dataDir: config.dataDir, embedder, now: Date.now, log })
     const held = memory
     const folder = await openFolder({ dir: config.editsDir, memory: held, parse: parseEditFile, watch, log })
     const trials = openTrials({ dataDir: config.dataDir, memory: held, limits: config.limits, now, log })
+    shared = database && (await openSharedAdapters(database, config, log))
+    const store = shared
     const retriever = new Retriever(held, embedder, cachedReader(reader, config.embedCacheBytes), {
       now: Date.now,
       cacheBytes: config.selectionCacheBytes,
@@ -86,7 +94,7 @@ export async function openParts({
       folder,
       gateway: (engine, models) => {
         const { dataDir, limits } = config
-        const adapters = openAdapters({ dataDir, engine, memory: held, limits, now, log, ...(access && { access }) })
+        const adapters = openAdapters({ dataDir, engine, memory: held, limits, now, log, store, ...(access && { access }) })
         const gateway: Gateway = {
           engine,
           memory: held,
@@ -108,6 +116,7 @@ export async function openParts({
           logPrompts: config.logPrompts,
           ...(models && { models }),
           ...(adapters && { adapters }),
+          ...(database && { database }),
           ...(telemetry && { telemetry }),
           ...(counts(plain) && { embedder: plain }),
         }
@@ -116,12 +125,12 @@ export async function openParts({
         return gateway
       },
       close: async () => {
-        await Promise.all([folder.close(), templates.close(), trials.close()])
+        await Promise.all([folder.close(), templates.close(), trials.close(), store?.close()])
         await held.close()
       },
     }
   } catch (error) {
-    await Promise.all([opened.close(), memory?.close()])
+    await Promise.all([opened.close(), memory?.close(), shared?.close()])
     throw error
   }
 }

@@ -23,6 +23,13 @@ export interface SqlDatabase extends Sql {
   close(): Promise<void>
 }
 
+/** Milliseconds since the epoch by the database's clock, as an expression: gateways' own clocks may differ. */
+export function clockMs({ dialect }: Pick<Sql, 'dialect'>): string {
+  return dialect === 'postgres'
+    ? '(extract(epoch FROM clock_timestamp()) * 1000)::bigint'
+    : "CAST(unixepoch('subsec') * 1000 AS INTEGER)"
+}
+
 const numbered = new Map<string, string>()
 
 /** `?` as PostgreSQL's `$1`, `$2` … Statements are constants, so each is rewritten once. */
