@@ -1,10 +1,9 @@
-import { createHash, randomUUID } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 import { EventEmitter, once } from 'node:events'
-import { createReadStream } from 'node:fs'
 import { rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { pipeline } from 'node:stream/promises'
 import { PalimpsestError } from '../errors.ts'
+import { isWhole } from '../storage/file-hash.ts'
 import type { Sql } from '../storage/sql.ts'
 import { fetchFile } from './file-pieces.ts'
 import type { Adapter } from './record.ts'
@@ -116,7 +115,7 @@ export class FileCopies {
     const part = join(dir, `.${randomUUID()}`)
     try {
       // It may be here from before a restart.
-      if ((await sha256Of(this.path(sha256))) !== sha256) {
+      if (!(await isWhole(this.path(sha256), sha256))) {
         await fetchFile(database, sha256, part)
         if (this.#wanted.get(sha256) !== wanted) return
         await rename(part, this.path(sha256))
@@ -133,13 +132,4 @@ export class FileCopies {
       await rm(part, { force: true })
     }
   }
-}
-
-/** null: there is no such file. */
-async function sha256Of(path: string): Promise<string | null> {
-  const hash = createHash('sha256')
-  return pipeline(createReadStream(path), hash).then(
-    () => hash.digest('hex'),
-    () => null,
-  )
 }

@@ -73,7 +73,7 @@ export async function startGateway({ config, log, model, host, port, watch, clos
     )
     closing.throwIfAborted()
     const gateway = parts.gateway(engine, models)
-    const handoffs = openHandoffs(config, gateway)
+    const handoffs = await openHandoffs(config, gateway)
     opened.push(() => handoffs.close())
     listener.serve(createApp(gateway, handoffs))
     if (model === 'configured') parts.memory.setUrl(listener.url)

@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { AdapterStore } from '../../src/adapters/store.ts'
 import { createApp } from '../../src/app.ts'
 import { answererOf } from '../../src/compare.ts'
 import { Bridges } from '../../src/engine/bridge.ts'
@@ -41,6 +42,8 @@ export interface ServeOptions {
   readonly otherEngines?: ReadonlyMap<string, Engine>
   readonly gateway?: Partial<Gateway>
   readonly handoffs?: (gateway: Gateway, dataDir: string) => Handoffs
+  /** Shared with other gateways. */
+  readonly adapters?: AdapterStore
   /** An existing folder; deleted on close all the same. */
   readonly dataDir?: string
 }
@@ -59,6 +62,7 @@ export async function serve({
   otherEngines,
   gateway: more,
   handoffs,
+  adapters: store,
   dataDir = mkdtempSync(join(tmpdir(), 'palimpsest-http-')),
 }: ServeOptions = {}): Promise<Served> {
   const logged: object[] = []
@@ -75,6 +79,7 @@ export async function serve({
     memory,
     limits: allLimits,
     now,
+    store,
     log: { info: note, warn: note, error: note },
     ...(more?.access && { access: more.access }),
   })

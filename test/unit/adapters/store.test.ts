@@ -9,8 +9,8 @@ import { FolderAdapters } from '../../../src/adapters/folder-store.ts'
 import { type AdapterBase, type AdapterMade, Adapters } from '../../../src/adapters/registry.ts'
 import { SharedAdapters } from '../../../src/adapters/shared-store.ts'
 import type { AdapterStore } from '../../../src/adapters/store.ts'
-import { PalimpsestError } from '../../../src/errors.ts'
 import type { SqlDatabase } from '../../../src/storage/sql.ts'
+import { cutDatabase } from '../../support/cut-database.ts'
 import { DIALECTS, databases } from '../../support/databases.ts'
 
 const BASE = 'b'.repeat(64)
@@ -226,8 +226,8 @@ describe.each(DIALECTS)('adapters of a shared database of %s', (dialect) => {
     const said: string[] = []
     const late = node(await store(again(database), { warn: (message) => said.push(message), waitMs: 50 }))
     await expect(late.load('a', 'acme')).rejects.toMatchObject({ code: 'storage_unavailable', status: 503, retryAfterSeconds: 2 })
-    expect(said[0]).toMatch(/adapter 'a' is not served here yet: expected sha256/)
-    expect(readdirSync(late.store.dir)).toEqual([])
+    await vi.waitFor(() => expect(said[0]).toMatch(/adapter 'a' is not served here yet: expected sha256/))
+    await vi.waitFor(() => expect(readdirSync(late.store.dir)).toEqual([]))
     await database.run('losing', 'DELETE FROM adapter_pieces WHERE sha256 = ? AND number = 1', sha256)
     await vi.waitFor(() => expect(said.at(-1)).toMatch(/piece 2 of 2 is missing/), { timeout: 5_000 })
     await database.run(
@@ -299,28 +299,17 @@ describe.each(DIALECTS)('adapters of a shared database of %s', (dialect) => {
     const database = await open()
     const one = node(await store(database))
     await register(one, 'a')
-    const own = again(database)
-    let isAway = false
-    const reached = () => {
-      if (isAway) throw new PalimpsestError('storage_unavailable', 'cannot be reached')
-      return own
-    }
+    const own = cutDatabase(again(database))
     const said: string[] = []
-    const cuttable: SqlDatabase = {
-      ...{ dialect: own.dialect, name: own.name, close: async () => {} },
-      all: async (...asked) => reached().all(...asked),
-      run: async (...asked) => reached().run(...asked),
-      atOnce: async (...asked) => reached().atOnce(...asked),
-    }
-    const cut = node(await store(cuttable, { warn: (message) => said.push(message) }))
+    const cut = node(await store(own, { warn: (message) => said.push(message) }))
     await cut.load('a', 'acme')
-    isAway = true
+    own.cut()
     await vi.waitFor(() => expect(said).toHaveLength(1))
     await sleep(5 * POLL_MS)
     expect(cut.get('a', 'acme').id).toBe('a')
     await expect(cut.change('a', 'acme', { scale: 2 })).rejects.toMatchObject({ code: 'storage_unavailable' })
     await one.change('a', 'acme', { scale: 3 })
-    isAway = false
+    own.mend()
     await vi.waitFor(() => expect(cut.get('a', 'acme').scale).toBe(3))
     expect(said).toEqual([expect.stringMatching(/^adapters are as they were last seen/)])
   })
