@@ -58,6 +58,15 @@ export async function fileIsWhole(sql: Sql, sha256: string, { bytes, pieces }: F
   return Number(row?.n) === pieces && Number(row?.total ?? 0) === bytes
 }
 
+/** From now on the file is whole, and other gateways fetch it. */
+export async function nameFile(sql: Sql, sha256: string, { bytes, pieces }: FileSize): Promise<void> {
+  await sql.run(
+    SENDING,
+    'INSERT INTO adapter_files (sha256, bytes, pieces) VALUES (?, ?, ?) ON CONFLICT (sha256) DO NOTHING',
+    ...[sha256, bytes, pieces],
+  )
+}
+
 /** Writes the file to `path`. Throws where what came is not what was sent. */
 export async function fetchFile(sql: Sql, sha256: string, path: string): Promise<void> {
   const [size] = await sql.all<FileSize>(FETCHING, 'SELECT bytes, pieces FROM adapter_files WHERE sha256 = ?', sha256)

@@ -1,10 +1,13 @@
 import { mkdirSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { PalimpsestError } from '../errors.ts'
+import { isWhole } from '../storage/file-hash.ts'
 import { migrate, type Schema } from '../storage/migrate.ts'
-import { SharedRecords, type SharedTable, sharedTable } from '../storage/shared-records.ts'
-import { clockMs, type SqlDatabase } from '../storage/sql.ts'
+import { fillShared, SharedRecords, type SharedTable, sharedTable } from '../storage/shared-records.ts'
+import { clockMs, type Sql, type SqlDatabase } from '../storage/sql.ts'
 import { FileCopies } from './file-copies.ts'
-import { FILE_TABLES, fileIsWhole, sendFile } from './file-pieces.ts'
+import { FILE_TABLES, fileIsWhole, nameFile, sendFile } from './file-pieces.ts'
+import type { FolderAdapters } from './folder-store.ts'
 import { type Adapter, readRecord, recordText } from './record.ts'
 import { ADAPTER_FILE, type AdapterStore, type AdapterTurn } from './store.ts'
 
@@ -91,11 +94,7 @@ export class SharedAdapters implements AdapterStore {
         const isWhole = await this.#shared.change(doing, async ({ sql, items, put }) => {
           check(items)
           if (!(await fileIsWhole(sql, sha256, file))) return false
-          await sql.run(
-            doing,
-            'INSERT INTO adapter_files (sha256, bytes, pieces) VALUES (?, ?, ?) ON CONFLICT (sha256) DO NOTHING',
-            ...[sha256, file.bytes, file.pieces],
-          )
+          await nameFile(sql, sha256, file)
           await put(adapter.id, adapter)
           return true
         })
@@ -191,4 +190,20 @@ export class SharedAdapters implements AdapterStore {
 
 function isNamed(records: ReadonlyMap<string, Adapter>, sha256: string): boolean {
   return [...records.values()].some((adapter) => adapter.sha256 === sha256)
+}
+
+/** Moves the adapters of a folder into tables that are empty. Throws `storage_failed` where a file is not as it was registered. */
+export async function fillAdapters(sql: Sql, from: FolderAdapters): Promise<number> {
+  for (const adapter of from.records.values()) {
+    const { id, sha256 } = adapter
+    const path = from.path(adapter)
+    if (!(await isWhole(path, sha256)))
+      throw new PalimpsestError(
+        'storage_failed',
+        `${path} is not as it was registered: delete adapter '${id}', or put its file back.`,
+      )
+    await nameFile(sql, sha256, await sendFile(sql, sha256, path))
+  }
+  await fillShared(sql, TABLE, from.records)
+  return from.records.size
 }

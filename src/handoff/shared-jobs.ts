@@ -8,9 +8,10 @@ import type { Edit } from '../edit/edit.ts'
 import { PalimpsestError } from '../errors.ts'
 import { isWhole } from '../storage/file-hash.ts'
 import { migrate, type Schema } from '../storage/migrate.ts'
-import { SharedRecords, type SharedTable, sharedTable } from '../storage/shared-records.ts'
-import { clockMs, type SqlDatabase } from '../storage/sql.ts'
+import { fillShared, SharedRecords, type SharedTable, sharedTable } from '../storage/shared-records.ts'
+import { clockMs, type Sql, type SqlDatabase } from '../storage/sql.ts'
 import { Stopped } from './fault.ts'
+import type { FolderJobs } from './folder-jobs.ts'
 import { type Job, readJob } from './job.ts'
 import { byAge, type Claim, type JobStore, outdated, type Standing } from './job-store.ts'
 
@@ -306,4 +307,13 @@ function isFor({ base, state, attempts }: Job, { baseSha256, mostAttempts }: Cla
 /** Nobody works on it, or whoever did has not said so for too long. */
 function free(sql: Pick<SqlDatabase, 'dialect'>): string {
   return `holder IS NULL OR lease_until < ${clockMs(sql)}`
+}
+
+/** Moves the records of a folder into a table that is empty; what jobs work with stays where it is. */
+export async function fillJobs(sql: Sql, from: FolderJobs): Promise<number> {
+  const jobs = new Map(from.all().map((job) => [job.id, job]))
+  await fillShared(sql, TABLE, jobs)
+  for (const id of jobs.keys())
+    await sql.run('filling handoff_jobs', 'UPDATE handoff_jobs SET edits = ? WHERE id = ?', JSON.stringify(from.edits(id)), id)
+  return jobs.size
 }

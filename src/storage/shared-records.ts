@@ -22,6 +22,19 @@ export function sharedTable(name: string, ...columns: readonly string[]): readon
   ]
 }
 
+/** Fills a table that is empty. */
+export async function fillShared<Item>(sql: Sql, table: SharedTable<Item>, items: ReadonlyMap<string, Item>): Promise<void> {
+  const doing = `filling ${table.name}`
+  let position = 0
+  for (const [id, item] of items)
+    await sql.run(
+      doing,
+      `INSERT INTO ${table.name} (id, record, position) VALUES (?, ?, ?)`,
+      ...[id, table.write(item), ++position],
+    )
+  await sql.run(doing, `UPDATE ${table.name}_position SET position = ? WHERE one = 1`, position)
+}
+
 /** A change under way: no other gateway looks or writes until it ends. All that it asks of the database goes through `sql`. */
 export interface Turn<Item> {
   readonly sql: Sql
