@@ -1,6 +1,7 @@
 /** From text to records with their lines, for each notation that batches and edit files come in. Nothing here knows what an edit is, but for CSV's columns. */
 import { type CsvError, parse as parseCsvText } from 'csv-parse/sync'
 import type { Problem } from '../errors.ts'
+import { repeatedKey } from './json-keys.ts'
 import { linesAt, outline } from './json-outline.ts'
 import { LIST_FIELDS, OWN_FIELDS } from './own.ts'
 import { unknownField } from './spelling.ts'
@@ -89,6 +90,8 @@ function fromJson(text: string, isRecord: IsRecord): Records {
   const parsed = parseJson(text)
   const { root, elements, fault } = outline(text)
   if (parsed === undefined) return { records: [], problems: [jsonFault(text, fault ?? { at: text.length, expected: 'JSON' })] }
+  const repeated = repetition(text)
+  if (repeated !== null) return { records: [], problems: [repeated] }
   return unwrap(parsed.value, isRecord, linesAt(text, [root])[0] ?? 1, linesAt(text, elements))
 }
 
@@ -122,6 +125,13 @@ function jsonFault(text: string, fault: { at: number; expected: string }): Probl
   return { line, field: null, message: `not JSON: at column ${column} expected ${fault.expected}, but ${found}` }
 }
 
+function repetition(text: string): Problem | null {
+  const repeated = repeatedKey(text)
+  if (repeated === null) return null
+  const line = linesAt(text, [repeated.at])[0] ?? 1
+  return { line, field: repeated.key, message: 'is named twice in one object: name it once' }
+}
+
 /** One object a line; blank lines are passed over. */
 function fromNdjson(text: string): Records {
   const records: Located[] = []
@@ -131,7 +141,9 @@ function fromNdjson(text: string): Records {
     if (written.trim() === '') continue
     const line = above + 1
     const parsed = parseJson(written)
-    if (parsed !== undefined) records.push({ value: parsed.value, index, line })
+    const repeated = parsed === undefined ? null : repetition(written)
+    if (repeated !== null) problems.push({ ...repeated, index, line })
+    else if (parsed !== undefined) records.push({ value: parsed.value, index, line })
     else problems.push({ ...jsonFault(written, outline(written).fault ?? { at: 0, expected: 'JSON' }), index, line })
     index++
   }

@@ -16,6 +16,8 @@ export function statusRoutes(gateway: Gateway): Routes {
   const { embedder, startedAt } = gateway
   const list = (req: Request) => ({
     object: 'list',
+    // Codex asks so, and reads a catalogue of its own here: an empty one has it go by what it knows.
+    ...(req.query.client_version !== undefined && { models: [] }),
     data: wireModels(servedBy(gateway), tenantOfHeader(req), embedder, startedAt),
   })
   return {
