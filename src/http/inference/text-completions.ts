@@ -68,11 +68,7 @@ async function complete(req: Request, res: Response, gateway: Gateway, read: Tex
 }
 
 /** The requests within the key's budget. */
-async function bounded(
-  res: Response,
-  gateway: Gateway,
-  { requests, bestOf }: TextCall,
-): Promise<readonly TextRequest[]> {
+async function bounded(res: Response, gateway: Gateway, { requests, bestOf }: TextCall): Promise<readonly TextRequest[]> {
   const [first] = requests
   if (first === undefined) return requests
   const tokensOf = ({ prompt }: TextRequest) =>
