@@ -21,7 +21,7 @@ import { requestLog } from './http/observe/request-log.ts'
 import { spanObserver } from './http/observe/spans.ts'
 import { statusRoutes } from './http/observe/status.ts'
 import { documentRoutes } from './http/openapi/document.ts'
-import { guardOf } from './http/request/auth.ts'
+import { countOnce, guardOf } from './http/request/auth.ts'
 import { fromBodyParser } from './http/request/body.ts'
 import { refuseForeignPages } from './http/request/origin.ts'
 import { beginExchange, exchangeOf } from './http/request/request-context.ts'
@@ -70,8 +70,14 @@ export function createApp(gateway: Gateway, handoffs?: Handoffs): Express {
 }
 
 /** The one place where an error becomes a response. Express knows an error handler by its four parameters. */
-function renderError({ log }: Gateway): ErrorRequestHandler {
-  return (thrown: unknown, _req, res, _next) => {
+function renderError(gateway: Gateway): ErrorRequestHandler {
+  const { log } = gateway
+  return async (first: unknown, _req, res, _next) => {
+    // A request that its key may not make any more is refused for that, whatever else is wrong with it.
+    const thrown = await countOnce(res, gateway).then(
+      () => first,
+      (refused: unknown) => refused,
+    )
     const error = fromBodyParser(thrown) ?? presentable(thrown)
     exchangeOf(res).error = error.code
     if (error.status >= 500) log.error({ request: exchangeOf(res).id, code: error.code, err: thrown }, 'request failed')

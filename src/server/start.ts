@@ -45,8 +45,8 @@ export async function startGateway({ config, log, model, host, port, watch, clos
   }
   try {
     const choice = model === 'none' ? null : await choose(config)
-    const { access, close: closeAccess } = openAccess(config, { host, token: key, now, log })
-    opened.push(async () => closeAccess())
+    const access = await openAccess(config, { host, token: key, now, log })
+    opened.push(() => access.close())
     const listener = await listen(host, port)
     opened.push((graceMs) => listener.close(graceMs))
     const { telemetry, close: closeTelemetry } = await openTelemetry(config, VERSION)

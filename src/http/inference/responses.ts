@@ -97,7 +97,7 @@ async function responses(
   const id = newId('resp')
   const { messages, tools, sampling } = asked.chat.request
   const promptTokens = () => engine.countTokens({ messages, ...(tools && { tools }) })
-  const bounded = withinBudget(res, gateway, { sampling, promptTokens, answers: 1 })
+  const bounded = await withinBudget(res, gateway, { sampling, promptTokens, answers: 1 })
   const request = { ...calledBy(asked.chat.request, req, id, asked.chat), sampling: bounded }
   const call = { ...asked, chat: { ...asked.chat, request } }
   const { stream } = call.chat
