@@ -19,21 +19,31 @@ import {
   type MemoryStore,
   type SyncResult,
 } from './memory-store.ts'
+import { KeptVectors } from './vectors/embedding-store.ts'
 import { Indexes } from './vectors/vector-indexes.ts'
 
 /** Opens the memory in `database`, else in `dataDir`. Throws `folder_in_use`, `storage_failed`, `storage_full`, `storage_unavailable`. */
 export async function openMemory(options: MemoryOptions): Promise<MemoryStore> {
   const holding = hold(options)
+  let kept: KeptVectors | undefined
   let store: Store | undefined
   try {
-    store = new Store(options, await EditLog.open(holding.database), holding)
+    const log = await EditLog.open(holding.database)
+    kept = await KeptVectors.open({ ...options, folder: indexFolder(options), shared: options.database })
+    store = new Store(options, log, kept, holding)
     await store.load()
     return store
   } catch (error) {
-    await (store?.close() ?? holding.release())
+    if (store !== undefined) await store.close()
+    else {
+      await kept?.close()
+      await holding.release()
+    }
     throw error
   }
 }
+
+const indexFolder = ({ dataDir }: MemoryOptions) => join(dataDir, 'index')
 
 class Store implements MemoryStore {
   readonly #records: Records
@@ -48,7 +58,7 @@ class Store implements MemoryStore {
   #isLoaded = false
   #closing: Promise<void> | null = null
 
-  constructor(options: MemoryOptions, log: EditLog, holding: Holding) {
+  constructor(options: MemoryOptions, log: EditLog, kept: KeptVectors, holding: Holding) {
     this.#holding = holding
     this.#say = options.log
     this.#limits = { ...MEMORY_LIMITS, ...options.limits }
@@ -57,13 +67,14 @@ class Store implements MemoryStore {
     this.#feed = new Feed({
       log,
       applied: () => records.position,
-      apply: (page) => this.#apply(page),
+      apply: (page, isOwn) => this.#apply(page, isOwn),
       now: options.now,
       say: options.log,
     })
     this.#indexes = new Indexes({
       ...this.#limits,
-      folder: join(options.dataDir, 'index'),
+      folder: indexFolder(options),
+      kept,
       embedder: options.embedder,
       log: options.log,
       moment: () => records.now(),
@@ -100,15 +111,15 @@ class Store implements MemoryStore {
   }
 
   /** In the log already; now visible, then told. */
-  #apply(page: LogPage): void {
+  #apply(page: LogPage, isOwn: (entry: Entry) => boolean): void {
     const fresh = this.#records.apply(page)
-    if (this.#isLoaded) for (const entry of fresh) if (entry.records.length > 0) this.#tell(entry)
+    if (this.#isLoaded) for (const entry of fresh) if (entry.records.length > 0) this.#tell(entry, isOwn(entry))
   }
 
-  #tell({ batch: { tenant }, records }: Entry): void {
+  #tell({ batch: { tenant }, records }: Entry, isOwn: boolean): void {
     const view = this.#records.view(tenant)
     const added = records.map((r) => view.revision(r.seq)).filter((r) => r !== undefined)
-    const lane = added.length <= this.#limits.promptEdits ? 'fresh' : 'bulk'
+    const lane = !isOwn ? 'others' : added.length <= this.#limits.promptEdits ? 'fresh' : 'bulk'
     const ids = records.map((r) => r.editId)
     this.#indexes.changed(tenant, view, added, ids, lane)
     const change = {

@@ -23,8 +23,8 @@ export interface FeedOptions {
   readonly log: EditLog
   /** How far this node has applied the log. */
   readonly applied: () => Position
-  /** Takes batches just read, or just written by this node (`isOwn`); those known already are passed over. */
-  readonly apply: (page: LogPage, isOwn: boolean) => void
+  /** Takes batches just read or written; those known already are passed over. `isOwn`: this node wrote the entry. */
+  readonly apply: (page: LogPage, isOwn: (entry: Entry) => boolean) => void
   /** Milliseconds since the epoch. */
   readonly now: () => number
   readonly say: Logger
@@ -52,6 +52,8 @@ export class Feed {
   #following: Promise<void> | undefined
   /** Ends with the operation of this node that came last. */
   #turns: Promise<unknown> = Promise.resolve()
+  /** What this node writes just now. It may be read before the answer to its commit is here. */
+  #writing: readonly Entry[] = []
   #seen = 0
   #lastContact: number
   #fault: string | null = null
@@ -89,7 +91,7 @@ export class Feed {
       this.#seen = Math.max(this.#seen, head.seq)
       // What this node has written meanwhile is beyond `head`, and no fault.
       const before = applied()
-      while (isBehind(applied(), head)) this.#take(await log.after(applied()), false)
+      while (isBehind(applied(), head)) this.#take(await log.after(applied()))
       if (before.seq > head.seq) log.assertReaches(await log.head(), before)
       this.#reached()
     } catch (error) {
@@ -98,8 +100,9 @@ export class Feed {
     }
   }
 
-  #take(page: LogPage, isOwn: boolean): void {
-    this.#options.apply(page, isOwn)
+  #take(page: LogPage): void {
+    const own = this.#writing.map(({ batch }) => batch)
+    this.#options.apply(page, ({ batch }) => own.some(({ tenant, id }) => tenant === batch.tenant && id === batch.id))
     this.#release()
   }
 
@@ -155,17 +158,20 @@ export class Feed {
     try {
       const page = await log.append({
         applied,
-        missed: (missed) => this.#take(missed, false),
+        missed: (missed) => this.#take(missed),
         plan: () => {
           planned = plan()
+          this.#writing = planned.entries
           return planned.entries
         },
       })
       this.#reached()
-      this.#take(page, true)
+      this.#take(page)
     } catch (error) {
       if (error instanceof PalimpsestError && error.code === 'storage_unavailable') this.#failed(error)
       throw error
+    } finally {
+      this.#writing = []
     }
     if (planned === undefined) throw new Error('a turn of the log must plan')
     return planned.answer()
