@@ -25,6 +25,7 @@ import { countOnce, guardOf } from './http/request/auth.ts'
 import { fromBodyParser } from './http/request/body.ts'
 import { refuseForeignPages } from './http/request/origin.ts'
 import { beginExchange, exchangeOf } from './http/request/request-context.ts'
+import { awaitVersion } from './http/request/version.ts'
 import { mount, type Routes, unknownRoute } from './http/routes.ts'
 import { presentable, wireError } from './wire/openai/error.ts'
 
@@ -63,7 +64,8 @@ export function createApp(gateway: Gateway, handoffs?: Handoffs): Express {
     documentRoutes(() => groups, gateway.version),
   ]
   const guard = guardOf(gateway)
-  for (const routes of groups) mount(app, routes, guard)
+  const current = awaitVersion(gateway)
+  for (const routes of groups) mount(app, routes, guard, current)
   app.use(guard('unknown'), unknownRoute)
   app.use(renderError(gateway))
   return app

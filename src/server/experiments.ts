@@ -55,7 +55,7 @@ export function openTrials({ dataDir, memory, limits, now, log, tickMs }: Trials
           .slice(0, limit)
           .map(({ edit }) => edit)
       },
-      withdraw: (tenant, batch, source) => void memory.withdrawBatch(tenant, batch, source),
+      withdraw: async (tenant, batch, source) => void (await memory.withdrawBatch(tenant, batch, source)),
     },
   })
   return {

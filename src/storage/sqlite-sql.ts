@@ -1,5 +1,5 @@
-import { Database, type Statement } from './database.ts'
-import type { Sql, SqlDatabase, Value } from './sql.ts'
+import { Database, type Statement as Prepared } from './database.ts'
+import type { Sql, SqlDatabase, Statement, Value } from './sql.ts'
 import { guarded, storageError, useWriteAheadLog } from './sqlite.ts'
 
 interface SqliteOptions {
@@ -19,7 +19,7 @@ export class SqliteSql implements SqlDatabase {
   readonly dialect = 'sqlite'
   readonly name: string
   readonly #db: Database
-  readonly #statements = new Map<string, Statement>()
+  readonly #statements = new Map<string, Prepared>()
   /** Ends with the transaction that is open, of whichever connection of this process to the file. */
   readonly #turn: { open: Promise<void> | null }
 
@@ -74,7 +74,16 @@ export class SqliteSql implements SqlDatabase {
     }
   }
 
-  #prepared(text: string): Statement {
+  async runAll(doing: string, statements: readonly Statement[]): Promise<void> {
+    while (this.#turn.open !== null) await this.#turn.open
+    guarded(this.name, doing, () =>
+      this.#db.atOnce(() => {
+        for (const [text, ...values] of statements) this.#prepared(text).run(...values)
+      }),
+    )
+  }
+
+  #prepared(text: string): Prepared {
     const known = this.#statements.get(text) ?? this.#db.prepare(text)
     this.#statements.set(text, known)
     return known

@@ -428,7 +428,7 @@ describe('a rollout', () => {
       throw new Error('disk full')
     })
     Object.assign(registry?.ledger ?? {}, { pairs: full })
-    rollouts?.look()
+    await rollouts?.look()
     expect(full).toHaveBeenCalled()
     Reflect.deleteProperty(registry?.ledger ?? {}, 'pairs')
     await call('POST', '/v1/experiments', { id: 'g', guardrails: { negative_feedback: 0.1 } })

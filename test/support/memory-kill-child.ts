@@ -25,7 +25,7 @@ const store = await openMemory({ dataDir, embedder, now: Date.now, limits: { exa
 writeSync(1, 'open\n')
 for (let batch = Number(first); batch < Number(first) + Number(batches); batch++) {
   const edits = Array.from({ length: Number(size) }, (_, i) => fact(batch * Number(size) + i))
-  store.land(edits, { source: 'child', tenant: 'default', dryRun: false, batchId: `batch ${batch}` })
+  await store.land(edits, { source: 'child', tenant: 'default', dryRun: false, batchId: `batch ${batch}` })
   writeSync(1, `ack ${batch}\n`)
   await new Promise(setImmediate)
 }

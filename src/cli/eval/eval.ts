@@ -151,7 +151,7 @@ async function evaluate(typed: Typed, config: Config<Limits>): Promise<string> {
   try {
     const choice = typed.selection ? null : await choose(config)
     const { weights, embedder, parts } = await openScratch({ ...config, slots: SLOTS }, choice, closing, stop.signal)
-    const { leftOut } = landAll(parts.memory, dataset, distractors)
+    const { leftOut } = await landAll(parts.memory, dataset, distractors)
     const tick = ticker(bar)
     await indexed(parts.memory, tick, stop.signal)
     const trafficLimit = typed.trafficLimit ?? (typed.selection ? Number.MAX_SAFE_INTEGER : TRAFFIC_ANSWERED)

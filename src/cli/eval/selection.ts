@@ -77,7 +77,7 @@ export async function firing(options: Record<string, unknown>, config: Config<Li
     const choice = typed.answers ? await choose(config) : null
     const { weights, embedder, parts } = await openScratch(config, choice, closing, stop.signal)
     const tick = ticker(bar)
-    const tenants = landCases(parts.memory, cases, fill)
+    const tenants = await landCases(parts.memory, cases, fill)
     await indexed(parts.memory, tick, stop.signal)
     const settled = await settle(cases, tenants, parts.memory, embedder)
     const engine = choice === null ? withoutModel() : await weights.engine()

@@ -13,7 +13,7 @@ export interface Batches {
   has(tenant: string, batch: string): boolean
   /** Edits of the batch that are live; of the others, if `others`. At most `limit`. */
   live(tenant: string, batch: string, others: boolean, limit: number): readonly Edit[]
-  withdraw(tenant: string, batch: string, source: string): void
+  withdraw(tenant: string, batch: string, source: string): Promise<void>
 }
 
 export interface RolloutsOptions {
@@ -66,7 +66,7 @@ export class Rollouts implements Watcher {
   constructor(options: RolloutsOptions) {
     this.#options = options
     options.registry.watch(this)
-    this.#ticker = setInterval(() => this.look(), options.tickMs ?? TICK_MS)
+    this.#ticker = setInterval(() => void this.look(), options.tickMs ?? TICK_MS)
     this.#ticker.unref()
   }
 
@@ -81,7 +81,7 @@ export class Rollouts implements Watcher {
     this.#due.add(key)
     setTimeout(() => {
       this.#due.delete(key)
-      this.#attempt(() => this.#judge(this.#options.registry.get(tenant, id)))
+      void this.#attempt(() => this.#judge(this.#options.registry.get(tenant, id)))
     }, SETTLE_MS).unref()
   }
 
@@ -90,15 +90,16 @@ export class Rollouts implements Watcher {
   }
 
   /** Judges every rollout that is under way. */
-  look(): void {
-    for (const experiment of this.#options.registry.everywhere()) this.#attempt(() => this.#judge(experiment))
+  async look(): Promise<void> {
+    for (const { tenant, id } of [...this.#options.registry.everywhere()])
+      await this.#attempt(() => this.#judge(this.#options.registry.get(tenant, id)))
   }
 
   /** Nobody waits for a judgement: what fails, a full disk say, is told, and tried again at the next tick. */
-  #attempt(judge: () => void): void {
+  async #attempt(judge: () => Promise<void>): Promise<void> {
     if (this.#closed) return
     try {
-      judge()
+      await judge()
     } catch (error) {
       this.#options.warn(`a rollout or guardrail could not be judged: ${(error as Error).message}`)
     }
@@ -123,11 +124,11 @@ export class Rollouts implements Watcher {
   }
 
   /** Ends a rollout by hand: the batch is withdrawn. */
-  rollBack(experiment: Experiment, why: string): Experiment {
+  rollBack(experiment: Experiment, why: string): Promise<Experiment> {
     return this.#back(experiment, { why })
   }
 
-  #judge(experiment: Experiment): void {
+  async #judge(experiment: Experiment): Promise<void> {
     const { rollout, status, guardrails } = experiment
     if (status !== 'running' || guardrails.length === 0) return
     if (rollout === undefined) {
@@ -142,7 +143,7 @@ export class Rollouts implements Watcher {
       case 'wait':
         break
       case 'broken':
-        this.#back(experiment, { broken: checked.filter(({ broken }) => broken), checked, evidence })
+        await this.#back(experiment, { broken: checked.filter(({ broken }) => broken), checked, evidence })
         break
       case 'advance':
         this.#advance(experiment, rollout, { checked, evidence })
@@ -251,11 +252,14 @@ export class Rollouts implements Watcher {
   }
 
   /** The memory first: a process that ends between the two finds the guardrail broken again. */
-  #back(experiment: Experiment, evidence: object): Experiment {
+  async #back(experiment: Experiment, evidence: object): Promise<Experiment> {
     const { registry, batches, now } = this.#options
     const { tenant, id, rollout } = experiment
     if (rollout === undefined) return experiment
-    if (batches.has(tenant, rollout.batch)) batches.withdraw(tenant, rollout.batch, `rollout ${id}`)
+    if (batches.has(tenant, rollout.batch)) await batches.withdraw(tenant, rollout.batch, `rollout ${id}`)
+    // Another judgement may have ended it while the memory was written.
+    const latest = registry.get(tenant, id)
+    if (latest.status !== experiment.status) return latest
     const ended: Experiment = {
       ...experiment,
       status: 'stopped',

@@ -60,12 +60,12 @@ export class ExperimentContext {
     return this.shown(experiment)
   }
 
-  stop(req: Request, rollout: boolean): object {
+  async stop(req: Request, rollout: boolean): Promise<object> {
     check(nothing, optionalJson(req, this.gateway.limits.jsonDepthLevels))
     const experiment = this.found(req, rollout)
     if (experiment.status === 'stopped') return this.shown(experiment)
     const { registry, rollouts } = this.parts
-    return this.shown(rollout ? rollouts.rollBack(experiment, 'asked for') : registry.stop(experiment))
+    return this.shown(rollout ? await rollouts.rollBack(experiment, 'asked for') : registry.stop(experiment))
   }
 
   listRoute(rollout: boolean): Route {
@@ -92,8 +92,12 @@ export class ExperimentContext {
     )
   }
 
-  changeRoute(summary: string, work: (req: Request) => object, body?: z.ZodType): Route {
-    return route(changeAbout(summary, experimentResultReply, [], body), ...this.change, (req, res) => void res.json(work(req)))
+  changeRoute(summary: string, work: (req: Request) => object | Promise<object>, body?: z.ZodType): Route {
+    return route(
+      changeAbout(summary, experimentResultReply, [], body),
+      ...this.change,
+      async (req, res) => void res.json(await work(req)),
+    )
   }
 }
 

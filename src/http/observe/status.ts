@@ -73,6 +73,7 @@ function health(req: Request, res: Response, gateway: Gateway): void {
   const { name, family, device, threads, contextTokens } = engine.model
   const { slots, busy, queued, queueLimit } = engine.load()
   const index = memory.status()
+  const log = memory.feed()
   const sum = (key: 'indexed' | 'pending') => index.reduce((total, tenant) => total + tenant[key], 0)
   ready(res, gateway, {
     version,
@@ -81,7 +82,18 @@ function health(req: Request, res: Response, gateway: Gateway): void {
     load: { slots, busy, queued, queue_limit: queueLimit },
     ...(models && { models: models.residency(), model_memory_bytes: models.memoryBytes }),
     ...(all && { backends: engine.backends?.().map(({ lastFault, ...backend }) => ({ ...backend, last_fault: lastFault })) }),
-    memory: { version: memory.version, tenants: index.length, indexed: sum('indexed'), pending: sum('pending') },
+    memory: {
+      version: log.applied,
+      tenants: index.length,
+      indexed: sum('indexed'),
+      pending: sum('pending'),
+      log: {
+        state: log.state,
+        seen: log.seen,
+        last_contact: new Date(log.lastContact).toISOString(),
+        ...(all && { fault: log.fault }),
+      },
+    },
     templates: { names: templates.names(), ...(all && { problems: templates.problems() }) },
     ...(all && { edit_files: { problems: editFiles?.problems() ?? [] } }),
   })

@@ -30,8 +30,8 @@ export interface EditFolder {
   problems(): readonly Problem[]
   /** Sorted by file. */
   counts(): readonly FolderCount[]
-  /** Reads what has changed; the watcher calls it. */
-  reload(): void
+  /** Reads what has changed, after whoever reads already; the watcher calls it. */
+  reload(): Promise<void>
   close(): Promise<void>
 }
 
@@ -53,9 +53,9 @@ export async function openFolder({ dir, memory, parse, watch, log }: FolderOptio
   const sourceOf = (path: string) => `${basename(dir)}/${relative(dir, path).split(sep).join('/')}`
 
   /** Runs one file's work; what it throws is kept as the file's problems, for a bad file must stop neither the others nor the gateway. */
-  const attempt = (source: string, work: () => void) => {
+  const attempt = async (source: string, work: () => Promise<void>) => {
     try {
-      work()
+      await work()
       faults.delete(source)
     } catch (error) {
       const found = problemsOf(error, source)
@@ -66,12 +66,12 @@ export async function openFolder({ dir, memory, parse, watch, log }: FolderOptio
   }
 
   const read = (path: string, source: string) =>
-    attempt(source, () => {
+    attempt(source, async () => {
       const content = readFileSync(path)
       const digest = createHash('sha256').update(content).digest('base64')
       if (digests.get(source) === digest) return
       const edits = parse(content, source)
-      const { version: _version, unchanged, ...changed } = memory.sync(source, edits)
+      const { unchanged, ...changed } = await memory.sync(source, edits)
       digests.set(source, digest)
       counts.set(source, edits.length)
       const said = Object.entries(changed).map(([outcome, ids]) => `${ids.length} ${outcome}`)
@@ -79,14 +79,14 @@ export async function openFolder({ dir, memory, parse, watch, log }: FolderOptio
     })
 
   const forget = (source: string) =>
-    attempt(source, () => {
-      const { withdrawn } = memory.sync(source, [])
+    attempt(source, async () => {
+      const { withdrawn } = await memory.sync(source, [])
       digests.delete(source)
       counts.delete(source)
       log.info({}, `${source} is gone: ${withdrawn.length} edits withdrawn`)
     })
 
-  const reload = () => {
+  const readAll = async () => {
     const paths = new Map<string, string>()
     try {
       for (const path of filesOf(dir)) paths.set(sourceOf(path), path)
@@ -97,18 +97,26 @@ export async function openFolder({ dir, memory, parse, watch, log }: FolderOptio
       return
     }
     faults.delete(basename(dir))
-    for (const source of new Set([...memory.sources(), ...digests.keys()])) if (!paths.has(source)) forget(source)
+    for (const source of new Set([...memory.sources(), ...digests.keys()])) if (!paths.has(source)) await forget(source)
     for (const source of faults.keys()) if (!paths.has(source)) faults.delete(source)
-    for (const [source, path] of paths) read(path, source)
+    for (const [source, path] of paths) await read(path, source)
+  }
+  let reading = Promise.resolve()
+  const reload = () => {
+    reading = reading.then(readAll)
+    return reading
   }
 
   const watcher = watch && existsSync(dir) ? await watched(dir, reload, log) : undefined
-  reload()
+  await reload()
   return {
     problems: () => [...faults.values()].flat(),
     counts: () => [...counts].map(([file, edits]) => ({ file, edits })).sort((a, b) => (a.file < b.file ? -1 : 1)),
     reload,
-    close: async () => watcher?.close(),
+    close: async () => {
+      await watcher?.close()
+      await reading
+    },
   }
 }
 
@@ -119,14 +127,14 @@ export function describeProblem({ file, line, field, message }: Problem): string
 }
 
 /** Watching begins before the first reading, so that no change falls between them. */
-async function watched(dir: string, reload: () => void, log: Logger): Promise<FSWatcher> {
+async function watched(dir: string, reload: () => Promise<void>, log: Logger): Promise<FSWatcher> {
   const watcher = watchFolder(dir, {
     ignored: (path, stats) =>
       path !== dir && (basename(path).startsWith('.') || (stats?.isFile() === true && !ENDINGS.has(extname(path).toLowerCase()))),
     ignoreInitial: true,
     awaitWriteFinish: { stabilityThreshold: SETTLED_MS, pollInterval: POLL_MS },
   })
-  watcher.on('all', () => reload())
+  watcher.on('all', () => void reload())
   watcher.on('error', (error) => log.warn({ err: error }, `${dir} is no longer watched`))
   await new Promise<void>((resolve) => {
     watcher.once('ready', resolve)

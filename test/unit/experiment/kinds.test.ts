@@ -121,7 +121,7 @@ describe('a rollout', () => {
       batches: {
         has: () => true,
         live: (_, __, others) => (others ? [other, sentence('silent', { prompt: '' })] : batch),
-        withdraw: () => {},
+        withdraw: async () => {},
       },
     })
     closing.unshift(async () => {
@@ -136,11 +136,11 @@ describe('a rollout', () => {
     }
     registry.declare(readRollout(body, DEFAULT_LIMITS, 'default', { now: 1, source: 'test' }))
     replays.start(answerer)
-    rollouts.look()
+    await rollouts.look()
     await replays.idle()
     await new Promise((resolve) => setTimeout(resolve, 20))
     await replays.idle()
-    rollouts.look()
+    await rollouts.look()
     return {
       asked: new Set(asked),
       pairs: ledger.pairs<Pair>({ ...registry.get('default', 'r'), version: 1 }),

@@ -78,10 +78,10 @@ describe('openFolder', () => {
     write('a.jsonl', line('x', 'one') + line('y', 'one'))
     const { reload } = await open()
     write('a.jsonl', line('x', 'two') + line('z', 'one'))
-    reload()
+    await reload()
     expect(live()).toEqual(['x=two', 'z=one'])
     write('a.jsonl', line('x', 'two') + line('y', 'one'))
-    reload()
+    await reload()
     expect(live()).toEqual(['x=two', 'y=one'])
   })
 
@@ -92,12 +92,12 @@ describe('openFolder', () => {
     const { reload, problems } = await open(false, { ...quiet, warn })
     write('a.jsonl', `${line('x', 'two')}{"id":"y","subject":"Y","prompt":"Y is","target_new":""}\n`)
     write('b.jsonl', line('z', 'two'))
-    reload()
+    await reload()
     expect(live()).toEqual(['x=one', 'y=one', 'z=two'])
     expect(problems()).toMatchObject([{ file: 'edits/a.jsonl', line: 2, field: 'target_new' }])
     expect(warn.mock.calls[0]?.[1]).toMatch(/edits\/a\.jsonl:2: target_new: /)
     write('a.jsonl', line('x', 'two'))
-    reload()
+    await reload()
     expect(live()).toEqual(['x=two', 'z=two'])
     expect(problems()).toEqual([])
   })
@@ -107,7 +107,7 @@ describe('openFolder', () => {
     write('b.jsonl', line('y', 'one'))
     write('c.yaml', '- id: z\n  subject: Z\n  prompt: Z is\n  target_new: one\n')
     const { reload, problems } = await open()
-    memory.land(
+    await memory.land(
       [{ ...(memory.get('default', 'x')?.edit as never as object), id: 'posted', subject: 'P', prompt: 'P is' } as never],
       {
         source: 'http',
@@ -117,7 +117,7 @@ describe('openFolder', () => {
     )
     rmSync(join(dir, 'a.jsonl'))
     write('c.yaml', '# nothing for now\n')
-    reload()
+    await reload()
     expect(live()).toEqual(['posted=one', 'y=one'])
     expect(problems()).toEqual([])
   })
@@ -136,11 +136,11 @@ describe('openFolder', () => {
   it('lands nothing twice on a second start', async () => {
     write('a.jsonl', line('x', 'one'))
     await open()
-    const { version } = memory
+    const version = memory.version('default')
     await memory.close()
     memory = await openStore()
     await open()
-    expect([memory.version, live()]).toEqual([version, ['x=one']])
+    expect([memory.version('default'), live()]).toEqual([version, ['x=one']])
   })
 
   it('takes the tenant that a record names', async () => {

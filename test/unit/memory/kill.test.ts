@@ -49,7 +49,7 @@ test.each([
       const landed = new Set(batches.map((b) => Number(b.id.slice('batch '.length))))
       expect(acknowledged.filter((n) => !landed.has(n))).toEqual([])
       expect(batches.filter((b) => b.live !== BATCH_EDITS)).toEqual([])
-      expect(store.version).toBe(batches.length * BATCH_EDITS)
+      expect(store.version('default')).toBe(batches.length * BATCH_EDITS)
       expect(store.list({ tenant: 'default', limit: 1 }).total).toBe(batches.length * BATCH_EDITS)
       await store.close()
     }
@@ -81,7 +81,7 @@ test('kill -9 in the middle of an import: started again it embeds what was left,
   expect(store.status()).toEqual([{ tenant: 'default', indexed: BATCH_EDITS, pending: 0 }])
   const asked = embedder.asked.length
   const edits = Array.from({ length: BATCH_EDITS }, (_, i) => fact(i))
-  expect(store.land(edits, { ...POST, batchId: 'batch 0' })).toMatchObject({ replayed: true, version: BATCH_EDITS })
+  expect(await store.land(edits, { ...POST, batchId: 'batch 0' })).toMatchObject({ replayed: true, version: BATCH_EDITS })
   await store.indexed()
   expect(embedder.asked.length).toBe(asked)
 }, 60_000)

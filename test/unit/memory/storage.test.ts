@@ -38,7 +38,7 @@ describe('the data folder', () => {
     expect(refused.code).toBe('folder_in_use')
     for (const part of [dataDir, String(process.pid), '2026-01-02T00:00:00.000Z', 'http://127.0.0.1:8080'])
       expect(refused.message).toContain(part)
-    first.land([fact(1)], POST)
+    await first.land([fact(1)], POST)
     await first.close()
     expect(holder(dataDir)).toBeNull()
     expect((await memory({ dataDir })).get(T, 'e1')?.state).toBe('live')
@@ -70,7 +70,7 @@ describe('the log file', () => {
   async function used(): Promise<{ dataDir: string; file: string }> {
     const dataDir = scratch()
     const store = await memory({ dataDir })
-    store.land(facts(0, 400), POST)
+    await store.land(facts(0, 400), POST)
     await store.close()
     return { dataDir, file: join(dataDir, 'palimpsest.db') }
   }
@@ -109,7 +109,7 @@ describe('the log file', () => {
       validTo: 8_640_000_000_000_000,
     })
     const first = await memory({ dataDir })
-    first.land([odd], POST)
+    await first.land([odd], POST)
     await first.close()
     expect((await memory({ dataDir })).get(T, 'e1')?.edit).toEqual(odd)
   })
@@ -160,21 +160,21 @@ needing(mounts, 'no tmpfs can be mounted; run the tests as root on Linux')('a fu
     const log = recordingLog()
     const options = { dataDir, log, limits: { exactPoints: 10 } }
     const store = await memory(options)
-    store.land(facts(0, 100), POST)
+    await store.land(facts(0, 100), POST)
     await store.indexed()
     writeFileSync(join(dataDir, 'ballast'), new Uint8Array(1_000_000))
-    const { version } = store
+    const version = store.version(T)
     const fault = await faultOf(() => store.land(facts(100, 20_000), POST))
     expect(fault).toMatchObject({ code: 'storage_full', status: 507 })
     expect(fault.message).toContain('is full')
-    expect([store.version, store.get(T, 'e100'), store.get(T, 'e99')?.state]).toEqual([version, undefined, 'live'])
+    expect([store.version(T), store.get(T, 'e100'), store.get(T, 'e99')?.state]).toEqual([version, undefined, 'live'])
     rmSync(join(dataDir, 'ballast'))
-    store.land(facts(100, 200), POST)
+    await store.land(facts(100, 200), POST)
     expect(store.get(T, 'e199')?.state).toBe('live')
     await store.close()
     const again = await memory(options)
     await again.indexed()
-    expect([again.version, again.status()[0]?.indexed]).toEqual([200, 200])
+    expect([again.version(T), again.status()[0]?.indexed]).toEqual([200, 200])
   })
 
   test('that has no room for the index: a warning, and the index is rebuilt at the next start', async () => {
@@ -182,7 +182,7 @@ needing(mounts, 'no tmpfs can be mounted; run the tests as root on Linux')('a fu
     const log = recordingLog()
     const embedder = fakeEmbedder({ dimensions: 64 })
     const store = await memory({ dataDir, log, embedder, limits: { exactPoints: 10 } })
-    store.land(facts(0, 1_000), POST)
+    await store.land(facts(0, 1_000), POST)
     await store.indexed()
     await store.close()
     expect(log.lines.map((l) => l.message)).toContain('the vector index could not be saved; it will be rebuilt at the next start')
