@@ -17,6 +17,7 @@ import { openTemplates, type Templates } from '../prompt/templates.ts'
 import { readCalibration } from '../selection/gate.ts'
 import { cachedReader } from '../selection/reader-cache.ts'
 import { Retriever } from '../selection/retriever.ts'
+import { SqliteSql } from '../storage/sqlite-sql.ts'
 import { openAdapters } from './adapters.ts'
 import { parseEditFile } from './edit-file.ts'
 import { declareFiles, openTrials } from './experiments.ts'
@@ -29,7 +30,7 @@ export interface Parts {
   readonly memory: MemoryStore
   readonly folder: EditFolder
   /** Still without its engine. */
-  gateway(engine: Engine, models?: ModelPool): Gateway
+  gateway(engine: Engine, models?: ModelPool): Promise<Gateway>
   close(): Promise<void>
 }
 
@@ -45,6 +46,9 @@ export interface OpenOptions {
   /** Absent: nobody else reaches the gateway. */
   readonly access?: Access
 }
+
+/** How long a statement of the ledger may wait for another process's: no answer goes on meanwhile. */
+const LEDGER_BUSY_MS = 250
 
 export const now = () => performance.timeOrigin + performance.now()
 
@@ -72,11 +76,13 @@ export async function openParts({
   templatesOpen = true
   const templates = withDefault(opened, config.template)
   let memory: MemoryStore | undefined
+  let ledger: SqliteSql | undefined
   try {
     memory = await openMemory({ dataDir: config.dataDir, embedder, now: Date.now, log })
     const held = memory
     const folder = await openFolder({ dir: config.editsDir, memory: held, parse: parseEditFile, watch, log })
-    const trials = openTrials({ dataDir: config.dataDir, memory: held, limits: config.limits, now, log })
+    ledger = new SqliteSql(join(config.dataDir, 'palimpsest.db'), { durable: false, busyMs: LEDGER_BUSY_MS })
+    const trials = await openTrials({ database: ledger, memory: held, limits: config.limits, now, log })
     const retriever = new Retriever(held, embedder, cachedReader(reader, config.embedCacheBytes), {
       now: Date.now,
       cacheBytes: config.selectionCacheBytes,
@@ -84,7 +90,7 @@ export async function openParts({
     return {
       memory: held,
       folder,
-      gateway: (engine, models) => {
+      gateway: async (engine, models) => {
         const { dataDir, limits } = config
         const adapters = openAdapters({ dataDir, engine, memory: held, limits, now, log, ...(access && { access }) })
         const gateway: Gateway = {
@@ -111,17 +117,18 @@ export async function openParts({
           ...(telemetry && { telemetry }),
           ...(counts(plain) && { embedder: plain }),
         }
-        declareFiles(config.experimentsDir, gateway)
+        await declareFiles(config.experimentsDir, gateway)
         trials.experiments.replays.start(answererOf(gateway))
         return gateway
       },
       close: async () => {
         await Promise.all([folder.close(), templates.close(), trials.close()])
+        await ledger?.close()
         await held.close()
       },
     }
   } catch (error) {
-    await Promise.all([opened.close(), memory?.close()])
+    await Promise.all([opened.close(), memory?.close(), ledger?.close()])
     throw error
   }
 }

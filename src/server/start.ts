@@ -72,7 +72,7 @@ export async function startGateway({ config, log, model, host, port, watch, clos
       async (graceMs) => void (await Promise.all([listener.close(graceMs), engine.close(graceMs), models?.close(graceMs)])),
     )
     closing.throwIfAborted()
-    const gateway = parts.gateway(engine, models)
+    const gateway = await parts.gateway(engine, models)
     const handoffs = openHandoffs(config, gateway)
     opened.push(() => handoffs.close())
     listener.serve(createApp(gateway, handoffs))

@@ -14,6 +14,7 @@ import { openTemplates } from '../../src/prompt/templates.ts'
 import { Retriever } from '../../src/selection/retriever.ts'
 import { openAdapters } from '../../src/server/adapters.ts'
 import { openTrials } from '../../src/server/experiments.ts'
+import { SqliteSql } from '../../src/storage/sqlite-sql.ts'
 import { fakeEmbedder, indifferentReader, NAMED_CALIBRATION } from '../support/memory-fixture.ts'
 
 export const MODEL = 'scripted'
@@ -68,14 +69,16 @@ export async function serve({
   const memory = await openMemory({ dataDir, embedder, now: Date.now, log: quiet })
   const served = engine ?? openScripted({ name: MODEL, reply: echo, contextTokens: 2_000_000, ...script })
   const allLimits = { ...DEFAULT_LIMITS, ...limits }
-  const trials = openTrials({ dataDir, memory, limits: allLimits, now, log: { info: note, warn: note, error: note }, tickMs: 50 })
+  const database = new SqliteSql(join(dataDir, 'palimpsest.db'), { durable: false, busyMs: 250 })
+  const log = { info: note, warn: note, error: note }
+  const trials = await openTrials({ database, memory, limits: allLimits, now, log, tickMs: 50 })
   const adapters = openAdapters({
     dataDir,
     engine: served,
     memory,
     limits: allLimits,
     now,
-    log: { info: note, warn: note, error: note },
+    log,
     ...(more?.access && { access: more.access }),
   })
   const gateway: Gateway = {
@@ -90,7 +93,7 @@ export async function serve({
     experiments: trials.experiments,
     limits: allLimits,
     now,
-    log: { info: note, warn: note, error: note },
+    log,
     version: '0.0.0-test',
     startedAt: Date.now(),
     ...(closing && { closing }),
@@ -109,6 +112,7 @@ export async function serve({
       server.closeAllConnections()
       await new Promise((resolve) => server.close(resolve))
       await trials.close()
+      await database.close()
       await memory.close()
       rmSync(dataDir, { recursive: true, force: true })
     },

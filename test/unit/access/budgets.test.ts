@@ -224,7 +224,13 @@ describe.each(DIALECTS)('budgets over %s', (dialect) => {
         }) as never
       const { name } = database
       const atOnce = database.atOnce.bind(database)
-      const fails: SqlDatabase = { dialect, name, all: watch('all'), run: watch('run'), atOnce, close: async () => {} }
+      const fails: SqlDatabase = {
+        ...{ dialect, name, atOnce },
+        runAll: database.runAll.bind(database),
+        all: watch('all'),
+        run: watch('run'),
+        close: async () => {},
+      }
       const budgets = new SharedBudgets(fails, () => NOON, { warn: (message) => void warned.push(message) })
       close.push(() => budgets.close())
       return { ...begun, state, warned, budgets }

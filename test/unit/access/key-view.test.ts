@@ -34,9 +34,18 @@ function watched(database: SqlDatabase) {
     }) as never
   const { dialect, name } = database
   const atOnce = database.atOnce.bind(database)
+  const runAll = database.runAll.bind(database)
   return {
     state,
-    database: { dialect, name, all: watch('all'), run: watch('run'), atOnce, close: async () => {} } as SqlDatabase,
+    database: {
+      dialect,
+      name,
+      all: watch('all'),
+      run: watch('run'),
+      runAll,
+      atOnce,
+      close: async () => {},
+    } satisfies SqlDatabase,
   }
 }
 
