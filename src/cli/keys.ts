@@ -1,10 +1,11 @@
 import { type Command, Option } from 'commander'
 import { z } from 'zod'
 import { type Key, SCOPES } from '../access/key.ts'
-import type { KeyStore } from '../access/key-store.ts'
+import { KeyStore } from '../access/key-store.ts'
 import { isoDate, parseInstant } from '../edit/instant.ts'
 import { PalimpsestError } from '../errors.ts'
 import { openKeys } from '../server/access.ts'
+import { openDatabase } from '../server/database.ts'
 import { count, table } from '../terminal/table.ts'
 import { DEFAULT_TENANT, tenant } from '../wire/palimpsest/selection.ts'
 import { configOf, withSettings } from './options.ts'
@@ -28,7 +29,7 @@ interface Said {
   readonly note?: string
 }
 
-/** `palimpsest keys …`, on the data folder; a gateway that runs there goes by the change at its next request. */
+/** `palimpsest keys …`, on the data folder or the database; gateways that run there go by the change within a second. */
 export function addKeysCommand(program: Command): void {
   const keys = program.command('keys').description('API keys: who may use the gateway, and how much')
   add(keys, 'create', 'make a key, and show it this once', (store, _args, options: NewTyped, now) => create(store, options, now))
@@ -52,9 +53,11 @@ function add<O extends Typed>(
   action: (store: KeyStore, args: readonly string[], options: O, now: number) => Promise<Said>,
 ): Command {
   const command = parent.command(usage).description(description).option('--json', 'print JSON')
-  withSettings(command, 'dataDir')
+  withSettings(command, 'dataDir', 'database')
   return command.action(async () => {
-    const store = await openKeys(configOf(command).dataDir)
+    const config = configOf(command)
+    const database = openDatabase(config, (message) => process.stderr.write(`${message}\n`))
+    const store = database === undefined ? await openKeys(config.dataDir) : await KeyStore.open(database)
     try {
       const { out, note } = await action(store, command.args, command.opts<O>(), Date.now())
       process.stdout.write(`${out}\n`)

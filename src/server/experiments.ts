@@ -14,6 +14,7 @@ import { servedNow } from '../http/experiments/context.ts'
 import type { Logger } from '../logger.ts'
 import type { MemoryStore } from '../memory/memory-store.ts'
 import type { SqlDatabase } from '../storage/sql.ts'
+import { SqliteSql } from '../storage/sqlite-sql.ts'
 import { readExperiment } from '../wire/palimpsest/experiments.ts'
 import { DEFAULT_TENANT } from '../wire/palimpsest/selection.ts'
 
@@ -31,6 +32,14 @@ export interface TrialsOptions {
 export interface Trials {
   readonly experiments: NonNullable<Gateway['experiments']>
   close(): Promise<void>
+}
+
+/** How long a statement of the ledger may wait for another process's: no answer goes on meanwhile. */
+const BUSY_MS = 250
+
+/** The ledger of one gateway lies in the file of its log. */
+export function openLedgerFile(dataDir: string): SqlDatabase {
+  return new SqliteSql(join(dataDir, 'palimpsest.db'), { durable: false, busyMs: BUSY_MS })
 }
 
 /** Opens the ledger, and what works on it. `experiments.replays` still has to be started. */

@@ -8,7 +8,7 @@ import type { Embedder, Engine, PairReader } from '../engine/engine.ts'
 import type { ModelPool } from '../engine/model-pool.ts'
 import type { Gateway, Limits, Telemetry } from '../gateway.ts'
 import type { Logger } from '../logger.ts'
-import { type EditFolder, openFolder } from '../memory/files/watcher.ts'
+import type { EditFolder } from '../memory/files/watcher.ts'
 import type { MemoryStore } from '../memory/memory-store.ts'
 import { openMemory } from '../memory/store.ts'
 import { cachedEmbedder } from '../memory/vectors/cached-embedder.ts'
@@ -17,10 +17,11 @@ import { openTemplates, type Templates } from '../prompt/templates.ts'
 import { readCalibration } from '../selection/gate.ts'
 import { cachedReader } from '../selection/reader-cache.ts'
 import { Retriever } from '../selection/retriever.ts'
-import { SqliteSql } from '../storage/sqlite-sql.ts'
+import type { SqlDatabase } from '../storage/sql.ts'
 import { openAdapters } from './adapters.ts'
 import { parseEditFile } from './edit-file.ts'
-import { declareFiles, openTrials } from './experiments.ts'
+import { openEditFolder } from './edit-folder.ts'
+import { declareFiles, openLedgerFile, openTrials } from './experiments.ts'
 
 /** Of the package, for `--version` and /health. */
 export const VERSION = (JSON.parse(readFileSync(join(PACKAGE_ROOT, 'package.json'), 'utf8')) as { version: string }).version
@@ -43,12 +44,11 @@ export interface OpenOptions {
   readonly watch: boolean
   readonly closing: AbortSignal
   readonly telemetry?: Telemetry | undefined
+  /** Shared with other gateways, and its owner's to close; absent: files in the data folder. */
+  readonly database?: SqlDatabase | undefined
   /** Absent: nobody else reaches the gateway. */
   readonly access?: Access
 }
-
-/** How long a statement of the ledger may wait for another process's: no answer goes on meanwhile. */
-const LEDGER_BUSY_MS = 250
 
 export const now = () => performance.timeOrigin + performance.now()
 
@@ -61,6 +61,7 @@ export async function openParts({
   watch,
   closing,
   telemetry,
+  database,
   access,
 }: OpenOptions): Promise<Parts> {
   const startedAt = now()
@@ -75,61 +76,60 @@ export async function openParts({
   const opened = openTemplates({ dir: config.templatesDir, watch, log: say })
   templatesOpen = true
   const templates = withDefault(opened, config.template)
-  let memory: MemoryStore | undefined
-  let ledger: SqliteSql | undefined
+  const undo: (() => Promise<unknown> | undefined)[] = [() => opened.close()]
+  const close = async () => {
+    for (const one of undo.splice(0).reverse()) await one()
+  }
   try {
-    memory = await openMemory({ dataDir: config.dataDir, embedder, now: Date.now, log })
-    const held = memory
-    const folder = await openFolder({ dir: config.editsDir, memory: held, parse: parseEditFile, watch, log })
-    ledger = new SqliteSql(join(config.dataDir, 'palimpsest.db'), { durable: false, busyMs: LEDGER_BUSY_MS })
-    const trials = await openTrials({ database: ledger, memory: held, limits: config.limits, now, log })
-    const retriever = new Retriever(held, embedder, cachedReader(reader, config.embedCacheBytes), {
+    const memory = await openMemory({ dataDir: config.dataDir, embedder, now: Date.now, log, ...(database && { database }) })
+    undo.push(() => memory.close())
+    const ledger = database ?? openLedgerFile(config.dataDir)
+    if (ledger !== database) undo.push(() => ledger.close())
+    const files = { dir: config.editsDir, memory, parse: parseEditFile, watch, log }
+    const folder = await openEditFolder(files, database)
+    undo.push(() => folder.close())
+    const trials = await openTrials({ database: ledger, memory, limits: config.limits, now, log })
+    undo.push(() => trials.close())
+    const retriever = new Retriever(memory, embedder, cachedReader(reader, config.embedCacheBytes), {
       now: Date.now,
       cacheBytes: config.selectionCacheBytes,
     })
-    return {
-      memory: held,
-      folder,
-      gateway: async (engine, models) => {
-        const { dataDir, limits } = config
-        const adapters = openAdapters({ dataDir, engine, memory: held, limits, now, log, ...(access && { access }) })
-        const gateway: Gateway = {
-          engine,
-          memory: held,
-          retriever,
-          calibration,
-          templates,
-          editFiles: folder,
-          limits: config.limits,
-          now,
-          log,
-          version: VERSION,
-          startedAt,
-          closing,
-          multiHop: { mode: config.multiHop, bridges: new Bridges(engine) },
-          ...(access && { access }),
-          hosts: config.hosts,
-          reportsDir: config.reportsDir,
-          experiments: trials.experiments,
-          logPrompts: config.logPrompts,
-          ...(models && { models }),
-          ...(adapters && { adapters }),
-          ...(telemetry && { telemetry }),
-          ...(counts(plain) && { embedder: plain }),
-        }
-        await declareFiles(config.experimentsDir, gateway)
-        trials.experiments.replays.start(answererOf(gateway))
-        return gateway
-      },
-      close: async () => {
-        await Promise.all([folder.close(), templates.close(), trials.close()])
-        await ledger?.close()
-        await held.close()
-      },
+    const shared = {
+      ...{ memory, retriever, calibration, templates, log, now, startedAt, closing, editFiles: folder },
+      experiments: trials.experiments,
+      ...(database && { database }),
+      ...(access && { access }),
+      ...(telemetry && { telemetry }),
+      ...(counts(plain) && { embedder: plain }),
     }
+    const gateway = async (engine: Engine, models?: ModelPool) => {
+      const made = gatewayOf(shared, config, engine, models)
+      await declareFiles(config.experimentsDir, made)
+      trials.experiments.replays.start(answererOf(made))
+      return made
+    }
+    return { memory, folder, gateway, close }
   } catch (error) {
-    await Promise.all([opened.close(), memory?.close(), ledger?.close()])
+    await close()
     throw error
+  }
+}
+
+type Shared = Omit<
+  Gateway,
+  'engine' | 'models' | 'adapters' | 'limits' | 'version' | 'hosts' | 'reportsDir' | 'logPrompts' | 'multiHop'
+>
+
+function gatewayOf(shared: Shared, config: Config<Limits>, engine: Engine, models: ModelPool | undefined): Gateway {
+  const { dataDir, limits, hosts, reportsDir, logPrompts, multiHop } = config
+  const { memory, access, log } = shared
+  const adapters = openAdapters({ dataDir, engine, memory, limits, now, log, ...(access && { access }) })
+  return {
+    ...shared,
+    ...{ engine, limits, hosts, reportsDir, logPrompts, version: VERSION },
+    multiHop: { mode: multiHop, bridges: new Bridges(engine) },
+    ...(models && { models }),
+    ...(adapters && { adapters }),
   }
 }
 
