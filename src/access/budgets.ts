@@ -197,9 +197,10 @@ function refusalOf(key: Key, counts: Counts, least: number): PalimpsestError | n
       `This request may take ${least} tokens. Enough of the key's ${tokensPerDay} tokens a day are left, but requests under way hold them: send it again in a moment.`,
       { retryAfterSeconds: UNDER_WAY_SECONDS },
     )
+  const left = Math.max(0, tokensPerDay - used)
   return new PalimpsestError(
     'insufficient_quota',
-    `This request may take ${least} tokens, and of the key's ${tokensPerDay} tokens a day ${Math.max(0, tokensPerDay - used)} are left. Ask for a shorter answer with max_tokens, or come back after midnight UTC.`,
+    `This request may take ${least} tokens, and of the key's ${tokensPerDay} tokens a day ${left} are left. Ask for a shorter answer with max_tokens, or come back after midnight UTC.`,
     { retryAfterSeconds: untilMidnightMs(counts) / 1_000 },
   )
 }

@@ -64,14 +64,20 @@ export async function openAccess(
       { param: 'auth' },
     )
   const store = database === undefined ? await openKeys(dataDir, BUSY_MS) : await KeyStore.open(database)
-  const access = await accessBy(store, auth, loopback, now, (message) => log.warn({}, message))
+  const closeFile = async () => {
+    if (database === undefined) await store.database.close()
+  }
+  const access = await accessBy(store, auth, loopback, now, (message) => log.warn({}, message)).catch(async (error: unknown) => {
+    await closeFile()
+    throw error
+  })
   if (!access.required() && !loopback)
     log.warn({}, `no key is asked for: everybody who reaches ${host} can use and change this gateway`)
   if (access.required() && !access.anyKey())
     log.warn({}, 'keys are asked for and there is none: make one with palimpsest keys create')
   const close = async () => {
     await access.close()
-    if (database === undefined) await store.database.close()
+    await closeFile()
   }
   return { ...access, close }
 }
