@@ -39,7 +39,10 @@ export const ERRORS = {
   queue_full: { status: 429, remedy: 'Wait for the seconds in `Retry-After`, or raise `--queue-limit`.' },
   storage_full: { status: 507, remedy: 'Free space on the disk of the data folder.' },
   storage_failed: { status: 500, remedy: 'Check the disk and the permissions of the data folder.' },
-  storage_unavailable: { status: 503, remedy: 'Wait for the seconds in `Retry-After`; `GET /health` says whether the database is reached.' },
+  storage_unavailable: {
+    status: 503,
+    remedy: 'Wait for the seconds in `Retry-After`; `GET /health` says whether the database is reached.',
+  },
   folder_in_use: { status: 500, remedy: 'Stop the other process that holds the data folder, or choose another folder.' },
   model_file: { status: 500, remedy: 'Fetch the model again; `palimpsest doctor` checks it.' },
   network: { status: 502, remedy: 'Check the connection, or the address to listen on; the message says which.' },

@@ -235,11 +235,10 @@ export class Rollouts implements Watcher {
   async #evidence(experiment: Experiment, arm: number, begun: Begun, ledger: Ledger): Promise<StageEvidence> {
     const pairs = await ledger.pairs<Pair>(experiment)
     const { collateral, exposed, locality } = replayResult(experiment, pairs, arm, new Set(begun.untold))
-    const units = (await ledger.counts(experiment))
-      .filter((row) => row.arm === arm)
-      .reduce((sum, row) => sum + row.units, 0)
+    const units = (await ledger.counts(experiment)).filter((row) => row.arm === arm).reduce((sum, row) => sum + row.units, 0)
     const failed = pairs.filter(({ origin, error }) => origin === 'locality' && error !== undefined).length
-    const rate = async (metric: 'error' | 'negative_feedback' | 'refusal') => ratesOf(await ledger.samples(experiment, metric), arm)
+    const rate = async (metric: 'error' | 'negative_feedback' | 'refusal') =>
+      ratesOf(await ledger.samples(experiment, metric), arm)
     return {
       exposed: this.#options.registry.isShadow(experiment) ? exposed : units,
       locality: { ...locality, expected: begun.locality - failed },

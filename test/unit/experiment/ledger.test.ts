@@ -212,7 +212,12 @@ describe.each(DIALECTS)('the ledger over %s', (dialect) => {
     expect(await two.replays.waiting(experiment())).toBe(12)
     const claimed = await Promise.all(Array.from({ length: 16 }, (_, n) => (n % 2 === 0 ? one : two).replays.claim(300)))
     const held = claimed.flatMap((claim) => claim ?? [])
-    expect(held.map(({ prompt }) => prompt).sort()).toEqual(prompts.slice(0, 12).map(({ prompt }) => prompt).sort())
+    expect(held.map(({ prompt }) => prompt).sort()).toEqual(
+      prompts
+        .slice(0, 12)
+        .map(({ prompt }) => prompt)
+        .sort(),
+    )
     expect(held.find(({ prompt }) => prompt === 'p3')).toMatchObject({
       ...{ experiment: 'default/e', version: 1, origin: 'uploaded', judge: null, attempts: 1, messages: prompts[3]?.messages },
     })
@@ -308,8 +313,7 @@ describe('a file', () => {
         if (++heard === 20 * (round + 1)) running.kill('SIGKILL')
       }
       const db = new Database(file)
-      for (const [n, arm] of acknowledged)
-        expect(db.value('SELECT arm FROM exposures WHERE unit = ?', `user ${n}`)).toBe(arm)
+      for (const [n, arm] of acknowledged) expect(db.value('SELECT arm FROM exposures WHERE unit = ?', `user ${n}`)).toBe(arm)
       db.close()
     }
     expect(acknowledged.size).toBeGreaterThanOrEqual(120)
