@@ -94,7 +94,9 @@ export class AnswerCount {
   /** What fails is taken up when the ledger is full again. */
   async #dropRest(key: string): Promise<void> {
     try {
-      while (!this.#closed && (await this.#drop(key)) !== null);
+      // Requests go on between two times.
+      do await new Promise(setImmediate)
+      while (!this.#closed && (await this.#drop(key)) !== null)
     } catch {
       this.#noRoom = false
     }

@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, test, vi } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import type { Edit } from '../../../src/edit/edit.ts'
 import { Allocator } from '../../../src/experiment/allocate.ts'
 import type { Experiment } from '../../../src/experiment/experiment.ts'
@@ -8,11 +8,13 @@ import { type Answerer, type Pair, Replays } from '../../../src/experiment/repla
 import { type Batches, Rollouts } from '../../../src/experiment/rollout/rollouts.ts'
 import { DEFAULT_LIMITS } from '../../../src/gateway.ts'
 import type { ChatRequest } from '../../../src/request.ts'
+import { Postgres } from '../../../src/storage/postgres.ts'
 import type { SqlDatabase } from '../../../src/storage/sql.ts'
 import { readRollout } from '../../../src/wire/palimpsest/experiments.ts'
 import { DIALECTS, databases } from '../../support/databases.ts'
 import { experiment, ledgerOf } from '../../support/experiment-data.ts'
 import { fact } from '../../support/memory-data.ts'
+import { type PostgresServer, startPostgres } from '../../support/postgres.ts'
 
 vi.setConfig({ testTimeout: 60_000 })
 
@@ -22,6 +24,7 @@ afterEach(async () => {
 })
 
 interface Gateway {
+  readonly database: SqlDatabase
   readonly ledger: Ledger
   readonly registry: Experiments
   readonly allocator: Allocator
@@ -38,7 +41,7 @@ async function gatewayOver(database: SqlDatabase): Promise<Gateway> {
     await registry.close()
     await ledger.close()
   })
-  return { ledger, registry, allocator: new Allocator(registry, Date.now), warned }
+  return { database, ledger, registry, allocator: new Allocator(registry, Date.now), warned }
 }
 
 const request = (user: string, completion: string) =>
@@ -282,6 +285,50 @@ describe.each(DIALECTS)('gateways over one %s', (dialect) => {
       expect(await kinds(other, 'r')).toEqual(['declared', 'stage'])
     })
 
+    test.runIf(dialect === 'postgres')('waits for one that judges it, and goes on when its connection is gone', async () => {
+      const [one, other] = await nodes()
+      await one.registry.declare(
+        declared(
+          [
+            { share: 0.1, least: 0 },
+            { share: 0.5, least: 1_000 },
+          ],
+          { error: 0.1 },
+        ),
+      )
+      await other.registry.refresh()
+      let hold = () => {}
+      let end = () => {}
+      const isHeld = new Promise<void>((resolve) => {
+        hold = resolve
+      })
+      const isOver = new Promise<void>((resolve) => {
+        end = resolve
+      })
+      const judging = one.ledger.atOnce('judging', async (turn) => {
+        await turn.tryLock('default/r')
+        await turn.lockChanges()
+        hold()
+        await isOver
+      })
+      const failed = judging.then(
+        () => null,
+        ({ code }) => code,
+      )
+      await isHeld
+      await other.rollouts.look()
+      expect(shown(other, 'r')).toMatchObject({ version: 1 })
+      const dropped = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction'"
+      expect(await other.database.all('dropping a connection', dropped)).toHaveLength(1)
+      await vi.waitFor(async () => {
+        await other.rollouts.look()
+        expect(shown(other, 'r')).toMatchObject({ version: 2, rollout: { stage: 1 } })
+      })
+      end()
+      expect(await failed).toBe('storage_unavailable')
+      expect(await kinds(other, 'r')).toEqual(['declared', 'stage'])
+    })
+
     test('is taken back once, by a batch withdrawn once', async () => {
       const withdrawn: string[] = []
       const withdraw = async (_: string, batch: string) => {
@@ -329,5 +376,42 @@ describe.each(DIALECTS)('gateways over one %s', (dialect) => {
       expect(await other.rollouts.rollBack(ended, 'asked for')).toEqual(ended)
       expect(withdrawn).toEqual(['b'])
     })
+  })
+})
+
+describe('a gateway whose PostgreSQL is away', () => {
+  let server: PostgresServer | undefined
+  let database: Postgres | undefined
+  beforeAll(async () => {
+    server = await startPostgres()
+    database = new Postgres({ url: await server.database(), warn: () => {} })
+  }, 120_000)
+  afterAll(async () => {
+    await database?.close()
+    await server?.remove()
+  })
+
+  test('refuses what an experiment concerns, answers all else as it did, and catches up by itself', async () => {
+    if (server === undefined || database === undefined) throw new Error('no server')
+    const gateway = await gatewayOver(database)
+    const { registry, ledger, warned } = gateway
+    const of = await registry.declare(experiment())
+    await registry.declare(experiment({ id: 'shipped', audience: { tags: ['t'], models: [] } }))
+    await registry.ship(registry.get('default', 'shipped'), 0)
+    const arm = await ask(gateway, 'u', 'before')
+    await server.kill()
+    await expect(ask(gateway, 'u', 'while')).rejects.toMatchObject({ code: 'storage_unavailable', retryAfterSeconds: 2 })
+    await expect(registry.declare(experiment({ id: 'f' }))).rejects.toMatchObject({ code: 'storage_unavailable' })
+    const elsewhere = { ...request('u', 'c'), tenant: 'other' }
+    expect([...gateway.allocator.contests(elsewhere)]).toEqual([])
+    expect(gateway.allocator.usual({ ...request('u', 'c'), tags: ['t'] }).arm).toBe('base')
+    const outcome = { latencyMs: 1, promptTokens: 1, completionTokens: 1, error: false, refusal: false, targetShown: true }
+    registry.finished(of, 'before', outcome)
+    await vi.waitFor(() => expect(warned).toEqual([expect.stringMatching(/as they are known here: .* cannot be reached/)]), 5_000)
+    await server.start()
+    await vi.waitFor(async () => expect(await ledger.samples(of, 'target_shown')).toMatchObject([{ arm, n: 1, mean: 1 }]), 5_000)
+    expect(await ask(gateway, 'u', 'after')).toBe(arm)
+    await registry.declare(experiment({ id: 'f' }))
+    expect(warned).toHaveLength(1)
   })
 })
