@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { PalimpsestError } from '../../errors.ts'
 import type { Logger } from '../../logger.ts'
 import type { Listening } from '../../storage/sql.ts'
@@ -47,7 +46,7 @@ interface Waiter {
 /** The one way by which records come into this node's memory: what it and others have written, in the order of the log. */
 export class Feed {
   readonly #options: FeedOptions
-  readonly #stop = new AbortController()
+  #isClosed = false
   #listening: Listening | undefined
   #following: Promise<void> | undefined
   /** Ends with the operation of this node that came last. */
@@ -57,8 +56,9 @@ export class Feed {
   #seen = 0
   #lastContact: number
   #fault: string | null = null
-  /** Aborted when there is something to look for. */
-  #hint = new AbortController()
+  /** There is something to look for. */
+  #isWoken = false
+  #wakeUp = () => {}
   #waiters: Waiter[] = []
 
   constructor(options: FeedOptions) {
@@ -125,24 +125,36 @@ export class Feed {
     if (!log.isShared || this.#following !== undefined) return
     this.#listening = log.listen((seq) => {
       this.#seen = Math.max(this.#seen, seq)
-      if (seq === 0 || seq > this.#options.applied().seq) this.#hint.abort()
+      if (seq === 0 || seq > this.#options.applied().seq) this.#wake()
     })
     this.#following = this.#follow()
   }
 
   async #follow(): Promise<void> {
-    while (!this.#stop.signal.aborted) {
+    while (!this.#isClosed) {
       await this.#pause()
       // What fails is noted, and tried again at the next look.
-      if (!this.#stop.signal.aborted) await this.catchUp().catch(() => {})
+      if (!this.#isClosed) await this.catchUp().catch(() => {})
     }
   }
 
   async #pause(): Promise<void> {
     const ms = this.#listening?.up === true && this.#fault === null ? POLL_MS.listening : POLL_MS.otherwise
-    const signal = AbortSignal.any([this.#hint.signal, this.#stop.signal])
-    await sleep(ms, undefined, { signal, ref: false }).catch(() => {})
-    this.#hint = new AbortController()
+    if (!this.#isWoken)
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, ms)
+        timer.unref()
+        this.#wakeUp = () => {
+          clearTimeout(timer)
+          resolve()
+        }
+      })
+    this.#isWoken = false
+  }
+
+  #wake(): void {
+    this.#isWoken = true
+    this.#wakeUp()
   }
 
   /** Runs `plan` in this node's turn among all writers, and what it plans is kept and applied when this resolves. Throws storage errors. */
@@ -180,7 +192,7 @@ export class Feed {
   /** Waits up to `ms` until the record is applied here; false where it is not by then. */
   reached(seq: number, ms: number): Promise<boolean> {
     if (this.#options.applied().seq >= seq) return Promise.resolve(true)
-    this.#hint.abort()
+    this.#wake()
     return new Promise((resolve) => {
       const settle = (isReached: boolean) => {
         clearTimeout(timer)
@@ -200,7 +212,8 @@ export class Feed {
 
   /** After the turns that were begun. */
   async close(): Promise<void> {
-    this.#stop.abort()
+    this.#isClosed = true
+    this.#wake()
     for (const waiter of this.#waiters) waiter.resolve(false)
     await Promise.all([this.#turns, this.#following, this.#listening?.close()])
   }

@@ -91,6 +91,28 @@ describe('the log file', () => {
     expect(readFileSync(file).equals(bytes)).toBe(true)
   })
 
+  test('of before tables had versions opens as it is, and grows', async () => {
+    const dataDir = scratch()
+    const file = join(dataDir, 'palimpsest.db')
+    const db = new Database(file)
+    db.exec(OLD_SCHEMA)
+    const body = JSON.stringify(fact(1))
+    db.exec(`INSERT INTO batches VALUES ('default', 'b', 5, 'http', 'add', 1, 'd');
+      INSERT INTO log VALUES (1, 5, 'default', 'add', 'e1', 'b', '${body}')`)
+    db.close()
+    const store = await memory({ dataDir })
+    expect(store.get(T, 'e1')).toMatchObject({ state: 'live', batchId: 'b', seq: 1, landedAt: 5, edit: fact(1) })
+    expect((await store.land([fact(2)], POST)).version).toBe(2)
+    await store.close()
+    const after = new Database(file)
+    onTestFinished(() => void after.close())
+    expect(after.value('PRAGMA user_version')).toBe(1)
+    expect(after.prepare('SELECT seq, at, edit_id FROM log').all()).toEqual([
+      { seq: 1, at: 5, edit_id: 'e1' },
+      { seq: 2, at: 1_000, edit_id: 'e2' },
+    ])
+  })
+
   test('only grows: rows can be neither changed nor deleted', async () => {
     const { file } = await used()
     const db = new Database(file)
@@ -114,6 +136,23 @@ describe('the log file', () => {
     expect((await memory({ dataDir })).get(T, 'e1')?.edit).toEqual(odd)
   })
 })
+
+/** As every release up to 0.1.0 wrote it. */
+const OLD_SCHEMA = `
+  CREATE TABLE batches (
+    tenant TEXT NOT NULL, id TEXT NOT NULL, at INTEGER NOT NULL, source TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('add', 'withdraw', 'restore', 'sync')),
+    edits INTEGER NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (tenant, id)
+  ) STRICT;
+  CREATE TABLE log (
+    seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, tenant TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('add', 'withdraw', 'restore')),
+    edit_id TEXT NOT NULL, batch_id TEXT NOT NULL, body TEXT CHECK ((body IS NOT NULL) = (kind = 'add'))
+  ) STRICT;
+  CREATE TRIGGER log_keeps_rows BEFORE DELETE ON log BEGIN SELECT RAISE(ABORT, 'the log only grows'); END;
+  PRAGMA application_id = 0x504c4d50;
+  PRAGMA user_version = 1;
+`
 
 function garble(file: string): void {
   const bytes = readFileSync(file)
