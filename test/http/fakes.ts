@@ -13,8 +13,8 @@ import { openMemory } from '../../src/memory/store.ts'
 import { openTemplates } from '../../src/prompt/templates.ts'
 import { Retriever } from '../../src/selection/retriever.ts'
 import { openAdapters } from '../../src/server/adapters.ts'
-import { openTrials } from '../../src/server/experiments.ts'
-import { SqliteSql } from '../../src/storage/sqlite-sql.ts'
+import { openLedgerFile, openTrials } from '../../src/server/experiments.ts'
+import type { SqlDatabase } from '../../src/storage/sql.ts'
 import { fakeEmbedder, indifferentReader, NAMED_CALIBRATION } from '../support/memory-fixture.ts'
 
 export const MODEL = 'scripted'
@@ -42,6 +42,8 @@ export interface ServeOptions {
   readonly otherEngines?: ReadonlyMap<string, Engine>
   readonly gateway?: Partial<Gateway>
   readonly handoffs?: (gateway: Gateway, dataDir: string) => Handoffs
+  /** Shared with other gateways, and closed by whoever opened it. */
+  readonly database?: SqlDatabase
   /** An existing folder; deleted on close all the same. */
   readonly dataDir?: string
 }
@@ -60,16 +62,17 @@ export async function serve({
   otherEngines,
   gateway: more,
   handoffs,
+  database: shared,
   dataDir = mkdtempSync(join(tmpdir(), 'palimpsest-http-')),
 }: ServeOptions = {}): Promise<Served> {
   const logged: object[] = []
   const note = (fields: object) => void logged.push(fields)
   const quiet = { info: () => {}, warn: () => {}, error: () => {} }
   const now = () => performance.timeOrigin + performance.now()
-  const memory = await openMemory({ dataDir, embedder, now: Date.now, log: quiet })
+  const memory = await openMemory({ dataDir, embedder, now: Date.now, log: quiet, ...(shared && { database: shared }) })
   const served = engine ?? openScripted({ name: MODEL, reply: echo, contextTokens: 2_000_000, ...script })
   const allLimits = { ...DEFAULT_LIMITS, ...limits }
-  const database = new SqliteSql(join(dataDir, 'palimpsest.db'), { durable: false, busyMs: 250 })
+  const database = shared ?? openLedgerFile(dataDir)
   const log = { info: note, warn: note, error: note }
   const trials = await openTrials({ database, memory, limits: allLimits, now, log, tickMs: 50 })
   const adapters = openAdapters({
@@ -96,6 +99,7 @@ export async function serve({
     log,
     version: '0.0.0-test',
     startedAt: Date.now(),
+    ...(shared && { database: shared }),
     ...(closing && { closing }),
     ...(adapters && { adapters }),
     ...more,
@@ -112,7 +116,7 @@ export async function serve({
       server.closeAllConnections()
       await new Promise((resolve) => server.close(resolve))
       await trials.close()
-      await database.close()
+      if (database !== shared) await database.close()
       await memory.close()
       rmSync(dataDir, { recursive: true, force: true })
     },

@@ -1,5 +1,6 @@
 import type { Request, Response } from 'express'
-import { PalimpsestError } from '../../errors.ts'
+import type { z } from 'zod'
+import { ERRORS } from '../../errors.ts'
 import type { Gateway } from '../../gateway.ts'
 import { wireModelAsked, wireModels } from '../../wire/openai/models.ts'
 import { modelReply } from '../../wire/openai/replies.ts'
@@ -34,7 +35,7 @@ export function statusRoutes(gateway: Gateway): Routes {
     '/health': {
       get: route(
         {
-          summary: 'State of models, memory, templates and edit files; 503 while the gateway stops.',
+          summary: 'State of models, memory, templates and edit files; 503 while the gateway stops or is behind the log.',
           description: 'What is wrong with files and servers is shown to keys with the scope `admin`.',
           reply: healthReply,
           errors: ['shutting_down'],
@@ -50,7 +51,7 @@ export function statusRoutes(gateway: Gateway): Routes {
     '/readyz': {
       get: route(
         {
-          summary: 'Requests may be sent here; 503 while the gateway starts or stops.',
+          summary: 'Requests may be sent here; 503 while the gateway starts, stops or is behind the log.',
           reply: aliveReply,
           errors: ['shutting_down'],
         },
@@ -99,9 +100,14 @@ function health(req: Request, res: Response, gateway: Gateway): void {
   })
 }
 
-function ready(res: Response, { closing }: Gateway, more: object = {}): void {
-  const closed = closing?.aborted ?? false
-  res
-    .status(closed ? new PalimpsestError('shutting_down', '').status : 200)
-    .json({ status: closed ? 'shutting_down' : 'ok', ...more })
+function ready(res: Response, gateway: Gateway, more: object = {}): void {
+  const status = stateOf(gateway)
+  res.status(status === 'ok' ? 200 : ERRORS.shutting_down.status).json({ status, ...more })
+}
+
+/** A gateway that can't reach its database answers from what it holds, so it is no less ready for that. */
+function stateOf({ closing, memory }: Gateway): z.output<typeof aliveReply>['status'] {
+  if (closing?.aborted) return 'shutting_down'
+  const { applied, seen } = memory.feed()
+  return applied < seen ? 'catching_up' : 'ok'
 }
