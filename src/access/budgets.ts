@@ -1,8 +1,10 @@
+import { randomUUID } from 'node:crypto'
 import { PalimpsestError } from '../errors.ts'
 import type { SqlDatabase } from '../storage/sql.ts'
 import { DAY_MS } from './day.ts'
 import type { Key } from './key.ts'
-import { type Ask, type Counts, REFUSED_REQUEST, REFUSED_TOKENS, type Settlement, Usage } from './usage.ts'
+import { Turns } from './turns.ts'
+import { type Ask, type Counts, type Hold, MOST, type Settlement, Usage } from './usage.ts'
 
 /** One limit, how much of it is left, and when all of it is there again. */
 export interface Rate {
@@ -52,6 +54,24 @@ const UNDER_WAY_SECONDS = 1
 /** Settlements that wait for a database that is away. What is beyond counts as all that was set aside. */
 const WAITING = 10_000
 
+type Refusal = 'no request' | 'no tokens'
+
+interface Asked {
+  readonly key: Key
+  readonly ask: Ask
+}
+
+interface Got {
+  readonly counts: Counts
+  /** Tokens. */
+  readonly got: number | Refusal
+}
+
+interface Settled {
+  readonly hold: Hold
+  readonly used: number
+}
+
 /** Where there is no limit. */
 export function nothingTaken({ tokens }: Ask): Taken {
   return { rates: {}, refused: null, tokens: tokens?.most ?? 0, settle: async () => {} }
@@ -73,7 +93,9 @@ export class SharedBudgets implements Budgets {
   readonly #usage: Usage
   readonly #warn: (message: string) => void
   readonly #waiting: Settlement[] = []
-  readonly #writing = new Set<Promise<void>>()
+  readonly #writing = new Set<Promise<undefined>>()
+  readonly #takes: Turns<Asked, Got>
+  readonly #settlements: Turns<Settled, undefined>
   #timer: NodeJS.Timeout | undefined
   #fault: { readonly thrown: unknown; readonly untilMs: number } | null = null
   #closed = false
@@ -82,38 +104,93 @@ export class SharedBudgets implements Budgets {
   constructor(sql: SqlDatabase, now: () => number, { warn = () => {}, leaseMs = LEASE_MS }: BudgetOptions = {}) {
     this.#usage = new Usage(sql, now, leaseMs)
     this.#warn = warn
+    // A statement on a file is over before the next one can be asked for.
+    const apart = sql.dialect === 'sqlite'
+    this.#takes = new Turns((asked) => this.#takeAll(asked), apart)
+    this.#settlements = new Turns((settled) => this.#settleAll(settled), apart)
   }
 
   async take(key: Key, ask: Ask): Promise<Taken> {
     const { requestsPerMinute, tokensPerDay } = key
     const tokens = tokensPerDay === undefined ? undefined : ask.tokens
     if (tokensPerDay === undefined && (requestsPerMinute === undefined || !ask.request)) return nothingTaken(ask)
-    const counts = await this.#rested(() => this.#usage.take(key, { request: ask.request, ...(tokens && { tokens }) }))
+    const { counts, got } = await this.#takes.ask(key.id, { key, ask: { request: ask.request, ...(tokens && { tokens }) } })
     const rates = ratesOf(key, counts)
-    const refused = refusalOf(key, counts, tokens?.least ?? 0)
-    if (refused !== null || tokens === undefined) return { ...nothingTaken(ask), rates, refused }
-    const hold = this.#usage.hold(key, counts)
+    if (typeof got === 'string') return { ...nothingTaken(ask), rates, refused: refusalOf(got, key, counts, tokens?.least ?? 0) }
+    if (tokens === undefined) return { ...nothingTaken(ask), rates }
+    const { day, period } = counts
+    const hold = { key: key.id, day, period, tokens: got }
     let open = true
     const settle = async (used: number) => {
       if (!open) return
       open = false
       // What is no number of tokens counts as all that was set aside.
-      await this.#settle({ hold, used: Number.isSafeInteger(used) && used >= 0 ? used : hold.tokens })
+      await this.#settle(hold, Number.isSafeInteger(used) && used >= 0 ? used : got)
     }
-    return { rates, refused, tokens: hold.tokens, settle }
+    return { rates, refused: null, tokens: got, settle }
   }
 
-  async #settle(settlement: Settlement): Promise<void> {
+  /** Requests of one key that came together ask together, and share what they get in their order, as they would one after the other. */
+  async #takeAll(asked: readonly Asked[]): Promise<readonly Got[]> {
+    const [first] = asked
+    if (first === undefined) return []
+    const { key } = first
+    const wanted = asked.flatMap(({ ask: { tokens } }) => tokens ?? [])
+    const counts = await this.#rested(() =>
+      this.#usage.take(key, {
+        requests: asked.filter(({ ask }) => ask.request).length,
+        least: asked.length === 1 ? (wanted[0]?.least ?? null) : wanted.length === 0 ? null : 0,
+        most: Math.min(
+          wanted.reduce((sum, { most }) => sum + most, 0),
+          MOST,
+        ),
+      }),
+    )
+    let { admitted, granted } = counts
+    const got = asked.map(({ key: { requestsPerMinute }, ask: { request, tokens } }): Got => {
+      if (request && requestsPerMinute !== undefined && --admitted < 0) return { counts, got: 'no request' }
+      if (tokens === undefined) return { counts, got: 0 }
+      if (granted < tokens.least) return { counts, got: 'no tokens' }
+      const mine = Math.min(tokens.most, granted)
+      granted -= mine
+      return { counts, got: mine }
+    })
+    const { day, period } = counts
+    if (granted > 0) void this.#settle({ key: key.id, day, period, tokens: granted }, 0)
+    return got
+  }
+
+  async #settle(hold: Hold, used: number): Promise<void> {
     if (this.#closed) return
-    const written = this.#rested(() => this.#usage.settle(settlement)).catch((error: unknown) => {
+    const written = this.#settlements.ask(`${hold.key} ${hold.day} ${hold.period}`, { hold, used })
+    this.#writing.add(written)
+    await written
+    this.#writing.delete(written)
+  }
+
+  /** All of one key and one period, as one: what can't be written now is kept under the same id, since it may have been written. */
+  async #settleAll(settled: readonly Settled[]): Promise<readonly undefined[]> {
+    const [first] = settled
+    if (first === undefined) return []
+    const sum = (of: (one: Settled) => number) =>
+      Math.min(
+        settled.reduce((all, one) => all + of(one), 0),
+        MOST,
+      )
+    const settlement: Settlement = {
+      id: randomUUID(),
+      hold: { ...first.hold, tokens: sum(({ hold }) => hold.tokens) },
+      used: sum(({ used }) => used),
+    }
+    try {
+      await this.#rested(() => this.#usage.settle(settlement))
+    } catch (error) {
       if (this.#waiting.length === 0)
         this.#warn(`what keys have used is written later: ${error instanceof Error ? error.message : error}`)
       if (this.#waiting.length < WAITING) this.#waiting.push(settlement)
       this.#timer ??= this.#later()
-    })
-    this.#writing.add(written)
-    await written
-    this.#writing.delete(written)
+    }
+    return []
   }
 
   #later(): NodeJS.Timeout {
@@ -180,16 +257,15 @@ function untilMidnightMs({ bucket_at }: Counts): number {
   return DAY_MS - (bucket_at % DAY_MS)
 }
 
-function refusalOf(key: Key, counts: Counts, least: number): PalimpsestError | null {
-  const { granted, bucket, tokens, reserved, reserved_before } = counts
+function refusalOf(why: Refusal, key: Key, counts: Counts, least: number): PalimpsestError {
+  const { bucket, tokens, reserved, reserved_before } = counts
   const { requestsPerMinute = 0, tokensPerDay = 0 } = key
-  if (granted === REFUSED_REQUEST)
+  if (why === 'no request')
     return new PalimpsestError(
       'rate_limit_exceeded',
       `This key may make ${requestsPerMinute} requests a minute, and has made them.`,
       { retryAfterSeconds: ((1 - bucket) * MINUTE_MS) / requestsPerMinute / 1_000 },
     )
-  if (granted !== REFUSED_TOKENS) return null
   const used = tokens - reserved - reserved_before
   if (used + least <= tokensPerDay)
     return new PalimpsestError(

@@ -4,7 +4,7 @@ import type { Schema } from '../storage/migrate.ts'
  * Keys are marked, never deleted, so that a gateway whose last key was revoked does not stand open. Every change of one, whoever makes it and
  * by whatever program, gets the next number of `key_changes`, from 1 on and without gaps: a reader that has seen one number has seen all before.
  *
- * `usage` has one row for each key with limits. `granted` is what the last request got: tokens, or a reason from below 0.
+ * `usage` has one row for each key with limits. `admitted` and `granted` are what the last statement gave: requests and tokens.
  */
 export const ACCESS_SCHEMA: Schema = {
   port: 'access',
@@ -40,7 +40,7 @@ export const ACCESS_SCHEMA: Schema = {
           (change) => `CREATE TRIGGER key_change_${change.toLowerCase()} AFTER ${change} ON keys
             BEGIN INSERT INTO key_changes (key) VALUES (${change === 'DELETE' ? 'old' : 'new'}.id); END`,
         ),
-        ...['granted', 'reserved', 'reserved_before', 'period'].map(
+        ...['admitted', 'granted', 'reserved', 'reserved_before', 'period'].map(
           (column) => `ALTER TABLE usage ADD COLUMN ${column} INTEGER NOT NULL DEFAULT 0`,
         ),
       ],
@@ -55,7 +55,7 @@ export const ACCESS_SCHEMA: Schema = {
           END
         $body$`,
         `CREATE TRIGGER key_change AFTER INSERT OR UPDATE OR DELETE ON keys FOR EACH ROW EXECUTE FUNCTION note_key_change()`,
-        ...['granted', 'reserved', 'reserved_before', 'period'].map(
+        ...['admitted', 'granted', 'reserved', 'reserved_before', 'period'].map(
           (column) => `ALTER TABLE usage ADD COLUMN ${column} BIGINT NOT NULL DEFAULT 0`,
         ),
         // What was settled, since an answer of PostgreSQL can be lost, and what is sent again must not count twice.

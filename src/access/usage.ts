@@ -1,11 +1,9 @@
-import { randomUUID } from 'node:crypto'
 import type { SqlDatabase, Value } from '../storage/sql.ts'
 import { dayOf } from './day.ts'
 import type { Key } from './key.ts'
 
-/** Tokens set aside for a request under way. */
+/** Tokens set aside for requests under way. */
 export interface Hold {
-  readonly id: string
   readonly key: string
   readonly day: number
   /** Of the clock, since the epoch, in spans of the lease. */
@@ -14,6 +12,7 @@ export interface Hold {
 }
 
 export interface Settlement {
+  readonly id: string
   readonly hold: Hold
   readonly used: number
 }
@@ -26,9 +25,18 @@ export interface Ask {
   readonly tokens?: { readonly least: number; readonly most: number }
 }
 
-/** The counts of a key after one request, and what it got. */
+/** What one or several requests of a key ask together. */
+interface Sum {
+  readonly requests: number
+  readonly least: number | null
+  readonly most: number
+}
+
+/** The counts of a key after a statement, and what it gave. */
 export interface Counts {
-  /** Tokens set aside; REFUSED_REQUEST or REFUSED_TOKENS. */
+  /** Requests. */
+  readonly admitted: number
+  /** Tokens set aside. */
   readonly granted: number
   /** Requests that could be made at once, at the moment `bucket_at`. */
   readonly bucket: number
@@ -42,41 +50,49 @@ export interface Counts {
   readonly reserved_before: number
 }
 
-export const REFUSED_REQUEST = -1
-export const REFUSED_TOKENS = -2
-
-const MOST = Number.MAX_SAFE_INTEGER
+export const MOST = Number.MAX_SAFE_INTEGER
 
 /** The functions of the two, and how a statement names what it is given: in SQLite by numbers, since a subquery costs it several microseconds. */
-const SQLITE = { least: 'min', greatest: 'max', given: (_name: string, at: number) => `?${at}` } as const
-const POSTGRES = { least: 'least', greatest: 'greatest', given: (name: string, _at: number) => name } as const
+const SQLITE = {
+  least: 'min',
+  greatest: 'max',
+  whole: (n: string) => `CAST(${n} AS INTEGER)`,
+  given: (_name: string, at: number) => `?${at}`,
+} as const
+const POSTGRES = {
+  least: 'least',
+  greatest: 'greatest',
+  whole: (n: string) => `CAST(floor(${n}) AS BIGINT)`,
+  given: (name: string, _at: number) => name,
+} as const
 type Words = typeof SQLITE | typeof POSTGRES
 
 /**
  * One statement counts the request and sets tokens aside, or refuses either: it locks the row of the key, and every right-hand side is that
  * row as the statement before left it. A clock that goes back gives nothing away.
  */
-function takeOf({ least, greatest, given }: Words, from: string): string {
+function takeOf({ least, greatest, whole, given }: Words, from: string): string {
   const [now, today, thisPeriod] = [given('now', 1), given('today', 2), given('this_period', 3)]
   const [id, requests, perMinute] = [given('id', 4), given('requests', 5), given('per_minute', 6)]
   const [perDay, leastTokens, mostTokens] = [given('per_day', 7), given('least_tokens', 8), given('most_tokens', 9)]
   const filled = `${least}(${perMinute}, bucket + ${greatest}(0, ${now} - bucket_at) * ${perMinute} / 60000.0)`
   const left = `${perDay} - CASE WHEN ${today} > day THEN 0 ELSE tokens END`
-  const admitted = `(${requests} = 0 OR ${filled} >= 1)`
-  const granted = `CASE WHEN NOT ${admitted} THEN ${REFUSED_REQUEST} WHEN ${leastTokens} IS NULL THEN 0
-    WHEN ${left} < ${leastTokens} THEN ${REFUSED_TOKENS} ELSE ${least}(${mostTokens}, ${left}) END`
+  const admitted = `${least}(${requests}, ${whole(filled)})`
+  const granted = `CASE WHEN ${leastTokens} IS NULL OR ${left} < ${leastTokens} OR (${requests} > 0 AND ${filled} < 1) THEN 0
+    ELSE ${least}(${mostTokens}, ${left}) END`
   return `UPDATE usage SET
+      admitted = ${admitted},
       granted = ${granted},
-      bucket = ${filled} - CASE WHEN ${admitted} THEN ${requests} ELSE 0 END,
+      bucket = ${filled} - ${admitted},
       bucket_at = ${greatest}(${now}, bucket_at),
-      tokens = CASE WHEN ${today} > day THEN 0 ELSE tokens END + ${greatest}(0, ${granted}),
-      reserved = CASE WHEN ${thisPeriod} > period THEN 0 ELSE reserved END + ${greatest}(0, ${granted}),
+      tokens = CASE WHEN ${today} > day THEN 0 ELSE tokens END + ${granted},
+      reserved = CASE WHEN ${thisPeriod} > period THEN 0 ELSE reserved END + ${granted},
       reserved_before = CASE WHEN ${thisPeriod} <= period THEN reserved_before
         WHEN ${thisPeriod} = period + 1 AND ${today} <= day THEN reserved ELSE 0 END,
       day = ${greatest}(day, ${today}),
       period = ${greatest}(period, ${thisPeriod})
     ${from} WHERE key = ${id}
-    RETURNING granted, bucket, bucket_at, day, period, tokens, reserved, reserved_before`
+    RETURNING admitted, granted, bucket, bucket_at, day, period, tokens, reserved, reserved_before`
 }
 
 /** Counts what was used in place of what was set aside, on its own day. */
@@ -135,13 +151,11 @@ export class Usage {
   }
 
   /** One round trip; three for the first request that a key with limits ever makes. */
-  async take(key: Key, { request, tokens }: Ask): Promise<Counts> {
-    const { id, requestsPerMinute, tokensPerDay } = key
+  async take({ id, requestsPerMinute, tokensPerDay }: Key, { requests, least, most }: Sum): Promise<Counts> {
     const doing = 'counting a request'
     const values: readonly Value[] = [
       ...this.#clock(),
-      ...[id, request && requestsPerMinute !== undefined ? 1 : 0, requestsPerMinute ?? 0, tokensPerDay ?? MOST],
-      ...[tokens?.least ?? null, tokens?.most ?? 0],
+      ...[id, requestsPerMinute === undefined ? 0 : requests, requestsPerMinute ?? 0, tokensPerDay ?? MOST, least, most],
     ]
     for (let tries = 0; tries < 2; tries++) {
       const [counts] = await this.#sql.all<Counts>(doing, TAKE[this.#sql.dialect], ...values)
@@ -162,11 +176,7 @@ export class Usage {
     return [now, dayOf(now), Math.floor(now / this.#leaseMs)]
   }
 
-  hold(key: Key, { granted, day, period }: Counts): Hold {
-    return { id: randomUUID(), key: key.id, day, period, tokens: granted }
-  }
-
-  async settle({ hold: { id, key, day, period, tokens }, used }: Settlement): Promise<void> {
+  async settle({ id, hold: { key, day, period, tokens }, used }: Settlement): Promise<void> {
     const { dialect } = this.#sql
     const once = dialect === 'sqlite' ? [] : [id, day]
     await this.#sql.run('noting what a key has used', SETTLE[dialect], ...once, key, day, period, tokens, used)

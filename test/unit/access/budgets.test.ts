@@ -182,6 +182,18 @@ describe.each(DIALECTS)('budgets over %s', (dialect) => {
     expect(asked).toBe(2)
   })
 
+  test('of one key, asked for at once, take turns together: each gets what it would alone, and what is over is given back', async () => {
+    const { key, budgets, used } = await begin({ tokensPerDay: 100, requestsPerMinute: 6 })
+    const ask = (least: number, most: number) => budgets.take(key, { request: true, tokens: { least, most } })
+    const taken = await Promise.all([ask(10, 10), ask(30, 50), ask(80, 80), ask(50, 70), ask(30, 30), ask(1, 5), ask(1, 1)])
+    expect(taken.map((one) => (one.refused === null ? one.tokens : codeOf(one)))).toEqual([
+      ...[10, 50, 'rate_limit_exceeded', 'rate_limit_exceeded', 30, 5, 'rate_limit_exceeded'],
+    ])
+    expect(taken.at(-1)?.refused?.message).toContain('6 requests a minute')
+    await Promise.all(taken.map(({ refused, settle }) => refused === null && settle(1)))
+    await expect.poll(used).toBe(4)
+  })
+
   test('count all that was set aside where what was used is no number of tokens', async () => {
     const { key, budgets, used } = await begin({ tokensPerDay: 100 })
     for (const [wrong, remaining] of [
