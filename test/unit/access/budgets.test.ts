@@ -276,20 +276,21 @@ describe.each(DIALECTS)('budgets over %s', (dialect) => {
       expect(await used()).toBe(100)
     })
 
-    test.runIf(dialect === 'postgres')('count a settlement once, though its answer was lost and it is sent again', async () => {
-      const { key, state, warned, budgets, used } = await failing()
-      const under = await reserve(budgets, key, 1, 60)
-      const other = await reserve(budgets, key, 1, 30)
-      state.lost = true
-      await under.settle(20)
-      expect([await used(), warned.length]).toEqual([50, 1])
-      await new Promise((resolve) => setTimeout(resolve, 2_500))
-      state.lost = false
-      await new Promise((resolve) => setTimeout(resolve, 1_500))
-      expect(await used()).toBe(50)
-      await other.settle(0)
-      expect(await used()).toBe(20)
-    })
+    if (dialect === 'postgres')
+      test('count a settlement once, though its answer was lost and it is sent again', async () => {
+        const { key, state, warned, budgets, used } = await failing()
+        const under = await reserve(budgets, key, 1, 60)
+        const other = await reserve(budgets, key, 1, 30)
+        state.lost = true
+        await under.settle(20)
+        expect([await used(), warned.length]).toEqual([50, 1])
+        await new Promise((resolve) => setTimeout(resolve, 2_500))
+        state.lost = false
+        await new Promise((resolve) => setTimeout(resolve, 1_500))
+        expect(await used()).toBe(50)
+        await other.settle(0)
+        expect(await used()).toBe(20)
+      })
   })
 
   test('outlive the gateway: what was used, and, after a kill, what was set aside', async () => {

@@ -285,49 +285,50 @@ describe.each(DIALECTS)('gateways over one %s', (dialect) => {
       expect(await kinds(other, 'r')).toEqual(['declared', 'stage'])
     })
 
-    test.runIf(dialect === 'postgres')('waits for one that judges it, and goes on when its connection is gone', async () => {
-      const [one, other] = await nodes()
-      await one.registry.declare(
-        declared(
-          [
-            { share: 0.1, least: 0 },
-            { share: 0.5, least: 1_000 },
-          ],
-          { error: 0.1 },
-        ),
-      )
-      await other.registry.refresh()
-      let hold = () => {}
-      let end = () => {}
-      const isHeld = new Promise<void>((resolve) => {
-        hold = resolve
-      })
-      const isOver = new Promise<void>((resolve) => {
-        end = resolve
-      })
-      const judging = one.ledger.atOnce('judging', async (turn) => {
-        await turn.tryLock('default/r')
-        await turn.lockChanges()
-        hold()
-        await isOver
-      })
-      const failed = judging.then(
-        () => null,
-        ({ code }) => code,
-      )
-      await isHeld
-      await other.rollouts.look()
-      expect(shown(other, 'r')).toMatchObject({ version: 1 })
-      const dropped = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction'"
-      expect(await other.database.all('dropping a connection', dropped)).toHaveLength(1)
-      await vi.waitFor(async () => {
+    if (dialect === 'postgres')
+      test('waits for one that judges it, and goes on when its connection is gone', async () => {
+        const [one, other] = await nodes()
+        await one.registry.declare(
+          declared(
+            [
+              { share: 0.1, least: 0 },
+              { share: 0.5, least: 1_000 },
+            ],
+            { error: 0.1 },
+          ),
+        )
+        await other.registry.refresh()
+        let hold = () => {}
+        let end = () => {}
+        const isHeld = new Promise<void>((resolve) => {
+          hold = resolve
+        })
+        const isOver = new Promise<void>((resolve) => {
+          end = resolve
+        })
+        const judging = one.ledger.atOnce('judging', async (turn) => {
+          await turn.tryLock('default/r')
+          await turn.lockChanges()
+          hold()
+          await isOver
+        })
+        const failed = judging.then(
+          () => null,
+          ({ code }) => code,
+        )
+        await isHeld
         await other.rollouts.look()
-        expect(shown(other, 'r')).toMatchObject({ version: 2, rollout: { stage: 1 } })
+        expect(shown(other, 'r')).toMatchObject({ version: 1 })
+        const dropped = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction'"
+        expect(await other.database.all('dropping a connection', dropped)).toHaveLength(1)
+        await vi.waitFor(async () => {
+          await other.rollouts.look()
+          expect(shown(other, 'r')).toMatchObject({ version: 2, rollout: { stage: 1 } })
+        })
+        end()
+        expect(await failed).toBe('storage_unavailable')
+        expect(await kinds(other, 'r')).toEqual(['declared', 'stage'])
       })
-      end()
-      expect(await failed).toBe('storage_unavailable')
-      expect(await kinds(other, 'r')).toEqual(['declared', 'stage'])
-    })
 
     test('is taken back once, by a batch withdrawn once', async () => {
       const withdrawn: string[] = []

@@ -93,9 +93,8 @@ describe.each(DIALECTS)('a database of %s', (dialect) => {
     await expect(migrate(again(db), SECOND)).rejects.toThrow(/format 3, and this Palimpsest knows up to 2. Update/)
   })
 
-  test.runIf(dialect === 'sqlite')(
-    'another connection of the process, which takes no turns, never meets them half-way',
-    async () => {
+  if (dialect === 'sqlite')
+    test('another connection of the process, which takes no turns, never meets them half-way', async () => {
       const db = await counters()
       const other = new Database(db.name, { timeoutMs: 0 })
       const landing = Array.from({ length: 20 }, (_, i) =>
@@ -111,8 +110,7 @@ describe.each(DIALECTS)('a database of %s', (dialect) => {
       await Promise.all(landing)
       expect(other.value('SELECT count(*) FROM counters')).toBe(60)
       other.close()
-    },
-  )
+    })
 
   test('a wrong statement says what failed, and whom to ask', async () => {
     const db = await counters()
