@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
@@ -51,6 +51,28 @@ const live = (tenant = 'default') =>
     .sort()
 
 describe('openFolder', () => {
+  it('searches linked folders, once each, and names a link to nothing, which does not keep it from starting', async () => {
+    const elsewhere = join(root, 'elsewhere')
+    mkdirSync(elsewhere)
+    writeFileSync(join(elsewhere, 'a.jsonl'), line('a', 'one'))
+    symlinkSync(elsewhere, join(dir, 'linked'))
+    symlinkSync(dir, join(elsewhere, 'round'))
+    symlinkSync(join(root, 'gone.jsonl'), join(dir, 'gone.jsonl'))
+    write('b.jsonl', line('b', 'two'))
+    const opened = await open(true)
+    expect(live()).toEqual(['a=one', 'b=two'])
+    expect(opened.problems()).toEqual([
+      { file: 'edits/gone.jsonl', field: null, message: expect.stringMatching(/^is a link to nothing/) },
+    ])
+    writeFileSync(join(root, 'gone.jsonl'), line('c', 'three'))
+    await opened.reload()
+    expect([opened.problems(), live()]).toEqual([[], ['a=one', 'b=two', 'c=three']])
+    // What links lead to is followed, too.
+    writeFileSync(join(root, 'gone.jsonl'), line('c', 'four'))
+    writeFileSync(join(elsewhere, 'a.jsonl'), line('a', 'five'))
+    await expect.poll(live, { timeout: 5_000 }).toEqual(['a=five', 'b=two', 'c=four'])
+  })
+
   it('loads every notation, subfolders too, and nothing hidden or foreign', async () => {
     mkdirSync(join(dir, 'more'))
     write('a.jsonl', line('a', 'one'))
