@@ -48,7 +48,7 @@ const ROUTES: Readonly<Record<string, (ids: Ids) => readonly Sent[]>> = {
   'GET /': () => [hidden()],
   'GET /console': () => [hidden()],
   'GET /favicon.ico': () => [hidden()],
-  'GET /console/assets/:hash/*path': () => [{ path: '/console/assets/x/y', expect: [404, null] }],
+  'GET /console/assets/:hash/*path': () => [{ path: '/console/assets/x/y', expect: [404, 'route_not_found'] }],
   'GET /health': () => [hidden()],
   'GET /livez': () => [hidden()],
   'GET /readyz': () => [hidden()],
