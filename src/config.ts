@@ -82,7 +82,7 @@ const SETTINGS = {
     orNone(text),
     undefined,
     'PostgreSQL that several gateways share, as postgres://user:password@host:port/name; default: files in the data folder',
-    { flag: '<url>' },
+    { flag: '<url>', also: ['PALIMPSEST_DATABASE_URL'] },
   ),
   databaseConnections: setting(number(1, 1_000), 8, 'connections to PostgreSQL that one gateway opens at most; one more listens'),
   editsDir: setting(text, 'edits', 'folder whose files of edits are loaded and watched', { flag: '<folder>', path: true }),
@@ -220,7 +220,7 @@ export function readConfig<Limits extends { readonly [Name in keyof Limits]: num
     platform: sources.platform ?? process.platform,
   }
   const limitNames = Object.keys(sources.limits)
-  refuseUnknownVariables(place.env, [...Object.keys(SETTINGS), ...limitNames])
+  refuseUnknownVariables(place.env, [...settingEntries().flatMap(({ variables }) => variables), ...limitNames.map(variableOf)])
   const file = readFile(place.cwd)
   const fileLimits = inFile(file, 'limits', limitNames)
   inFile(file, null, [...Object.keys(SETTINGS), 'limits'])
@@ -313,8 +313,7 @@ function checked(schema: z.ZodType, { value, as }: Found): unknown {
 }
 
 /** A slip in a variable's name would otherwise pass unseen. PALIMPSEST_TEST_… are the tests' own. */
-function refuseUnknownVariables(env: Env, known: readonly string[]): void {
-  const variables = known.map(variableOf)
+function refuseUnknownVariables(env: Env, variables: readonly string[]): void {
   const stray = Object.keys(env).find(
     (key) => key.startsWith(PREFIX) && !key.startsWith(`${PREFIX}TEST_`) && !variables.includes(key),
   )
