@@ -111,7 +111,7 @@ describe('flagOf', () => {
   })
 })
 
-test('the database has the name in the environment that other programs give it, too', () => {
+it('the database has the name in the environment that other programs give it, too', () => {
   const url = 'postgres://u@h/n'
   expect(readConfig({ flags: {}, limits: {}, env: { PALIMPSEST_DATABASE_URL: url }, cwd: '/' }).database).toBe(url)
   expect(readConfig({ flags: {}, limits: {}, env: { PALIMPSEST_DATABASE: url }, cwd: '/' }).database).toBe(url)
