@@ -220,7 +220,10 @@ export function readConfig<Limits extends { readonly [Name in keyof Limits]: num
     platform: sources.platform ?? process.platform,
   }
   const limitNames = Object.keys(sources.limits)
-  refuseUnknownVariables(place.env, [...settingEntries().flatMap(({ variables }) => variables), ...limitNames.map(variableOf)])
+  refuseUnknownVariables(place.env, [
+    ...Object.entries(SETTINGS as Record<string, Setting<unknown>>).flatMap(variablesOf),
+    ...limitNames.map(variableOf),
+  ])
   const file = readFile(place.cwd)
   const fileLimits = inFile(file, 'limits', limitNames)
   inFile(file, null, [...Object.keys(SETTINGS), 'limits'])
@@ -268,13 +271,18 @@ export function settingEntries(): readonly SettingEntry[] {
   return Object.entries(SETTINGS as Record<string, Setting<unknown>>).map(
     ([name, { also = [], help, schema, otherwise, fallback }]) => ({
       name,
-      variables: [variableOf(name), ...also],
+      variables: variablesOf([name, { also }]),
       help,
       schema,
       flag: flagOf(name as SettingName)?.flags ?? null,
       fallback: otherwise === undefined ? { value: fallback(place) } : { words: otherwise },
     }),
   )
+}
+
+/** The variables of the environment that set it, ours first. */
+function variablesOf([name, { also = [] }]: readonly [string, Pick<Setting<unknown>, 'also'>]): readonly string[] {
+  return [variableOf(name), ...also]
 }
 
 /** The variable of the environment that sets a limit. */

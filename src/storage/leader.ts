@@ -1,16 +1,10 @@
 import { randomUUID } from 'node:crypto'
 import { migrate, type Schema } from './migrate.ts'
-import type { Dialect, SqlDatabase } from './sql.ts'
+import { DATABASE_NOW, type SqlDatabase } from './sql.ts'
 
 const TABLE = 'CREATE TABLE leaders (name TEXT PRIMARY KEY, holder TEXT NOT NULL, held_until BIGINT NOT NULL)'
 
 const SCHEMA: Schema = { port: 'leaders', oldestReader: 1, steps: [{ sqlite: [TABLE], postgres: [TABLE] }] }
-
-/** Milliseconds since the epoch by the database's clock: a gateway whose own is an hour off leads no longer than others. */
-const NOW: Readonly<Record<Dialect, string>> = {
-  sqlite: "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
-  postgres: 'CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)',
-}
 
 /** Another gateway leads this long after the one before has died. */
 const LEASE_MS = 10_000
@@ -86,7 +80,8 @@ export class Leader {
 
   async #take(): Promise<boolean> {
     const { database, name } = this.#options
-    const now = NOW[database.dialect]
+    // A gateway whose own clock is an hour off leads no longer than others.
+    const now = DATABASE_NOW[database.dialect]
     const changes = await database.run(
       'taking a lease',
       `INSERT INTO leaders (name, holder, held_until) VALUES (?, ?, ${now} + ?) ON CONFLICT (name)

@@ -36,6 +36,12 @@ export interface SqlDatabase extends Sql {
   close(): Promise<void>
 }
 
+/** Milliseconds since the epoch by the database's clock, in a statement: those of the gateways may differ. */
+export const DATABASE_NOW: Readonly<Record<Dialect, string>> = {
+  sqlite: "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
+  postgres: 'CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)',
+}
+
 const numbered = new Map<string, string>()
 
 /** `?` as PostgreSQL's `$1`, `$2` … Statements are constants, so each is rewritten once. */

@@ -2,8 +2,6 @@ import type { Dialect } from '../../storage/sql.ts'
 
 /** What SQLite and PostgreSQL say differently in the ledger's statements. */
 interface Differences {
-  /** Milliseconds since the epoch by the database's clock: those of the gateways may differ. */
-  readonly now: string
   /** Ends the choice of rows that nobody changes until the transaction ends. */
   readonly held: string
   /** Ends the choice of rows that no other transaction has chosen. */
@@ -17,7 +15,6 @@ interface Differences {
 
 export const DIFFERENCES: Readonly<Record<Dialect, Differences>> = {
   sqlite: {
-    now: "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
     // A transaction has the whole file.
     held: '',
     unheld: '',
@@ -26,7 +23,6 @@ export const DIFFERENCES: Readonly<Record<Dialect, Differences>> = {
     nameOfNumber: (name) => `$.${JSON.stringify(name)}`,
   },
   postgres: {
-    now: 'CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)',
     held: 'FOR UPDATE',
     unheld: 'FOR UPDATE SKIP LOCKED',
     elements: 'json_array_elements(CAST(? AS JSON)) AS element (value)',

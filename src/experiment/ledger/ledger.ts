@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Message } from '../../request.ts'
 import { migrate } from '../../storage/migrate.ts'
-import type { Sql, SqlDatabase } from '../../storage/sql.ts'
+import { DATABASE_NOW, type Sql, type SqlDatabase } from '../../storage/sql.ts'
 import { type Experiment, keyOf } from '../experiment.ts'
 import { AnswerCount } from './answer-count.ts'
 import { DIFFERENCES } from './differences.ts'
@@ -102,7 +102,7 @@ export class Ledger extends LedgerReader {
 
   /** Whether this gateway may do what `name` says for so long; another may after that. */
   async lease(name: string, leaseMs: number): Promise<boolean> {
-    const { now } = DIFFERENCES[this.sql.dialect]
+    const now = DATABASE_NOW[this.sql.dialect]
     const changes = await this.sql.run(
       'taking a lease',
       `INSERT INTO experiment_leases (name, holder, held_until) VALUES (?, ?, ${now} + ?) ON CONFLICT (name)

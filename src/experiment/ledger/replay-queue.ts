@@ -1,5 +1,5 @@
 import type { Message } from '../../request.ts'
-import type { Sql } from '../../storage/sql.ts'
+import { DATABASE_NOW, type Sql } from '../../storage/sql.ts'
 import { type Experiment, keyOf } from '../experiment.ts'
 import { DIFFERENCES } from './differences.ts'
 
@@ -39,7 +39,7 @@ export class ReplayQueue {
     this.#sql = sql
     this.#holder = holder
     this.#limit = limit
-    this.#now = DIFFERENCES[sql.dialect].now
+    this.#now = DATABASE_NOW[sql.dialect]
   }
 
   /** Number of prompts taken; one that waits already counts as the one it is, and the queue is bounded. */
