@@ -93,7 +93,7 @@ const engine = await runtime.openChat({ modelPath: flags.model, name: 'm', slots
 const { embedder, reader } = await selectionModels(runtime, flags)
 const dataDir = mkdtempSync(join(tmpdir(), 'palimpsest-bench-'))
 const memory = await openMemory({ dataDir, embedder, now: Date.now, log: quiet as never })
-memory.land(edits, { source: 'bench', tenant: 'default', dryRun: false })
+await memory.land(edits, { source: 'bench', tenant: 'default', dryRun: false })
 await memory.indexed()
 const gateway: Gateway = {
   engine,

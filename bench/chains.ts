@@ -275,7 +275,7 @@ const runtime = await openRuntime({ threads: 1, gpu: false, log: () => undefined
 const { embedder, reader } = await selectionModels(runtime, flags)
 const dataDir = mkdtempSync(join(tmpdir(), 'palimpsest-bench-'))
 const memory = await openMemory({ dataDir, embedder, now: Date.now, log: quiet })
-memory.land(edits, { source: 'bench', tenant: 'default', dryRun: false })
+await memory.land(edits, { source: 'bench', tenant: 'default', dryRun: false })
 await memory.indexed()
 let pairs = 0
 const counted: PairReader = { ...reader, read: (all, ...rest) => reader.read(all, ...rest).finally(() => (pairs += all.length)) }

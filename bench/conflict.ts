@@ -42,7 +42,7 @@ const { embedder, reader } = await selectionModels(runtime, { embedder: embedder
 async function inMemory(cases: readonly Case[]): Promise<{ gateway: Gateway; close: () => Promise<void> }> {
   const dataDir = mkdtempSync(join(tmpdir(), 'palimpsest-bench-'))
   const memory = await openMemory({ dataDir, embedder, now: Date.now, log: quiet })
-  memory.land(
+  await memory.land(
     cases.flatMap(({ earlier, later }) => [earlier, later]),
     { source: 'bench', tenant: 'default', dryRun: false },
   )

@@ -113,7 +113,7 @@ function askedOf(team: readonly Taught[]): Asked[] {
 async function rowsOf(edits: readonly Edit[], asked: readonly Asked[]): Promise<Row[]> {
   const dataDir = mkdtempSync(join(tmpdir(), 'palimpsest-fit-'))
   const memory = await openMemory({ dataDir, embedder, now: Date.now, log: quiet })
-  memory.land(edits, { source: 'fit', tenant: 'default', dryRun: false })
+  await memory.land(edits, { source: 'fit', tenant: 'default', dryRun: false })
   await memory.indexed()
   const retriever = new Retriever(memory, embedder, reader, { now: Date.now, cacheBytes: 1 })
   const rows: Row[] = []

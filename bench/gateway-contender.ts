@@ -114,7 +114,7 @@ async function inGateway({ embedderPath, readerPath, dataDir, vectors, edits }: 
   const held = memory.list({ tenant: 'default', state: 'live', limit: 1 }).total
   for (let from = held; from < edits; from += DATA_BATCH) {
     const batch = Array.from({ length: Math.min(DATA_BATCH, edits - from) }, (_, i) => edit(from + i))
-    memory.land(batch, { source: 'bench', tenant: 'default', dryRun: false })
+    await memory.land(batch, { source: 'bench', tenant: 'default', dryRun: false })
   }
   await memory.indexed()
   const reader = cachedReader(await runtime.openReader({ modelPath: readerPath, name: READER_MODEL }), 32 << 20)

@@ -72,7 +72,7 @@ const runtime = await openRuntime({ threads: Number(flags.threads), gpu: 'auto',
 const { embedder, reader } = await selectionModels(runtime, flags)
 const dataDir = mkdtempSync(join(tmpdir(), 'palimpsest-bench-'))
 const memory = await openMemory({ dataDir, embedder, now: Date.now, log: quiet as never })
-memory.land(edits, { source: 'bench', tenant: 'default', dryRun: false })
+await memory.land(edits, { source: 'bench', tenant: 'default', dryRun: false })
 await memory.indexed()
 const engine: Engine =
   flags.model === ''

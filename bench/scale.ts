@@ -94,7 +94,7 @@ async function measure(count: number): Promise<void> {
     const landing = now()
     for (let from = 0; from < count; from += BATCH) {
       const edits = Array.from({ length: Math.min(BATCH, count - from) }, (_, i) => edit(from + i))
-      first.land(edits, { source: 'scale', tenant: 'default', dryRun: false })
+      await first.land(edits, { source: 'scale', tenant: 'default', dryRun: false })
     }
     report('landed, s', took(landing))
     const indexing = now()

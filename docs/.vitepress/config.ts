@@ -35,6 +35,7 @@ const sidebar: Item[] = [
       page('Console', '/guide/console'),
       page('Evaluation', '/guide/evaluation'),
       page('Operations', '/guide/operations'),
+      page('Many gateways', '/guide/many-gateways'),
       page('Deploying', '/guide/deploying'),
     ],
   },

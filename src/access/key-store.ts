@@ -1,32 +1,22 @@
-import { closeSync, mkdirSync, openSync } from 'node:fs'
-import { dirname } from 'node:path'
 import { PalimpsestError } from '../errors.ts'
-import { Database, type Statement } from '../storage/database.ts'
-import { useWriteAheadLog } from '../storage/sqlite.ts'
-import { type Digest, digestOf, type Key, matches, newToken, parseToken, type Scope } from './key.ts'
-
-/** What a key has used, as the budgets count it. */
-export interface Usage {
-  /** Requests that could be made at once, at the moment `bucketAt`. */
-  readonly bucket: number
-  readonly bucketAt: number
-  /** Days since the epoch, UTC. */
-  readonly day: number
-  /** Of that day, those set aside for requests under way included. */
-  readonly tokens: number
-}
-
-export interface KeyStoreOptions {
-  readonly file: string
-  /** How long a statement may wait for another process's, once the file is open; everything else waits with it. Absent: seconds. */
-  readonly busyMs?: number
-  /** Runs `work`; turns its faults into our errors. */
-  readonly guarded: <T>(doing: string, work: () => T) => T
-}
+import { migrate } from '../storage/migrate.ts'
+import type { SqlDatabase } from '../storage/sql.ts'
+import { dayOf } from './day.ts'
+import { type Digest, digestOf, type Key, newToken, type Scope } from './key.ts'
+import { ACCESS_SCHEMA } from './schema.ts'
 
 export type NewKey = Omit<Key, 'id' | 'createdAt' | 'revokedAt'>
 
-interface KeyRow {
+/** What became of a key, as it is now. */
+export interface KeyChange {
+  /** One more than the change before. */
+  readonly n: number
+  readonly id: string
+  /** Null: deleted, by another program than ours. */
+  readonly kept: { readonly key: Key; readonly digest: Digest } | null
+}
+
+interface KeyRow extends Digest {
   readonly id: string
   readonly name: string
   readonly tenant: string | null
@@ -36,116 +26,75 @@ interface KeyRow {
   readonly created_at: number
   readonly expires_at: number | null
   readonly revoked_at: number | null
-  readonly salt: Uint8Array
-  readonly hash: Uint8Array
 }
 
-/** Keys are marked, never deleted, so that a gateway whose last key was revoked does not stand open. */
-const SCHEMA = `
-  CREATE TABLE IF NOT EXISTS keys (
-    id TEXT PRIMARY KEY, name TEXT NOT NULL, tenant TEXT, scopes TEXT NOT NULL, requests_per_minute INTEGER, tokens_per_day INTEGER,
-    created_at INTEGER NOT NULL, expires_at INTEGER, revoked_at INTEGER, salt BLOB NOT NULL, hash BLOB NOT NULL
-  ) STRICT, WITHOUT ROWID;
-  CREATE TABLE IF NOT EXISTS usage (
-    key TEXT PRIMARY KEY, bucket REAL NOT NULL, bucket_at REAL NOT NULL, day INTEGER NOT NULL, tokens INTEGER NOT NULL
-  ) STRICT, WITHOUT ROWID;
-`
+/** By the clock that the gateways share, where they share one. */
+const TODAY = { sqlite: '?', postgres: 'floor(extract(epoch FROM now()) / 86400)' } as const
 
-const OWNER_ONLY = 0o600
-
-/**
- * API keys and what they have used, in a file of their own in the data folder, which a running gateway and the command line open at the
- * same time: every request reads it, so what the command line has written counts from the next request on.
- */
+/** API keys and what they have used, which running gateways and the command line read and change at the same time. */
 export class KeyStore {
-  readonly #db: Database
-  readonly #guarded: KeyStoreOptions['guarded']
-  readonly #byId: Statement<KeyRow & Digest>
-  readonly #save: Statement
+  readonly database: SqlDatabase
 
-  constructor({ file, busyMs, guarded }: KeyStoreOptions) {
-    this.#guarded = guarded
-    this.#db = guarded('opening the keys', () => {
-      mkdirSync(dirname(file), { recursive: true })
-      // SQLite gives its log the rights of the file that it finds.
-      closeSync(openSync(file, 'a', OWNER_ONLY))
-      const db = new Database(file)
-      useWriteAheadLog(db, false)
-      db.atOnce(() => db.exec(SCHEMA))
-      if (busyMs !== undefined) db.exec(`PRAGMA busy_timeout = ${busyMs}`)
-      return db
-    })
-    this.#byId = this.#db.prepare('SELECT * FROM keys WHERE id = ?')
-    this.#save = this.#db.prepare(
-      `INSERT INTO usage (key, bucket, bucket_at, day, tokens) VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET
-        bucket = excluded.bucket, bucket_at = excluded.bucket_at, day = excluded.day, tokens = excluded.tokens`,
-    )
+  private constructor(database: SqlDatabase) {
+    this.database = database
+  }
+
+  /** Brings the tables up to date. */
+  static async open(database: SqlDatabase): Promise<KeyStore> {
+    await migrate(database, ACCESS_SCHEMA)
+    return new KeyStore(database)
   }
 
   /** Makes a key. Its token is in the result and nowhere else. */
-  create(fields: NewKey, now: number): { readonly key: Key; readonly token: string } {
+  async create(fields: NewKey, now: number): Promise<{ readonly key: Key; readonly token: string }> {
     const { id, secret, token } = newToken()
     const { salt, hash } = digestOf(secret)
     const { name, tenant, scopes, requestsPerMinute = null, tokensPerDay = null, expiresAt = null } = fields
     const createdAt = Math.round(now)
-    this.#guarded('making a key', () =>
-      this.#db
-        .prepare('INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, ?)')
-        .run(id, name, tenant, scopes.join(','), requestsPerMinute, tokensPerDay, createdAt, expiresAt, salt, hash),
+    await this.database.run(
+      'making a key',
+      `INSERT INTO keys (id, name, tenant, scopes, requests_per_minute, tokens_per_day, created_at, expires_at, salt, hash)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+      ...[id, name, tenant, scopes.join(','), requestsPerMinute, tokensPerDay, createdAt, expiresAt, salt, hash],
     )
     return { key: { ...fields, id, createdAt }, token }
   }
 
-  /** Oldest first, with the tokens that each has used on `day`. */
-  list(day: number): (Key & { readonly tokensUsed: number })[] {
-    const rows = this.#guarded('reading the keys', () =>
-      this.#db
-        .prepare(
-          'SELECT keys.*, coalesce(tokens, 0) AS used FROM keys LEFT JOIN usage ON key = id AND day = ? ORDER BY created_at, id',
-        )
-        .all(day),
-    ) as (KeyRow & { readonly used: number })[]
+  /** Oldest first, with the tokens that each has used today. */
+  async list(now: number): Promise<(Key & { readonly tokensUsed: number })[]> {
+    const rows = await this.database.all<KeyRow & { readonly used: number }>(
+      'reading the keys',
+      `SELECT keys.*, coalesce(tokens, 0) AS used FROM keys LEFT JOIN usage ON key = id AND day = ${TODAY[this.database.dialect]}
+        ORDER BY created_at, id`,
+      ...(this.database.dialect === 'sqlite' ? [dayOf(now)] : []),
+    )
     return rows.map((row) => ({ ...keyOf(row), tokensUsed: row.used }))
   }
 
   /** Revoking again changes nothing. Throws `invalid_value` where there is no such key. */
-  revoke(id: string, now: number): Key {
-    const row = this.#guarded('revoking a key', () => {
-      this.#db.prepare('UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?').run(Math.round(now), id)
-      return this.#byId.get(id)
-    })
+  async revoke(id: string, now: number): Promise<Key> {
+    const [row] = await this.database.all<KeyRow>(
+      'revoking a key',
+      'UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ? RETURNING *',
+      Math.round(now),
+      id,
+    )
     if (row !== undefined) return keyOf(row)
     throw new PalimpsestError('invalid_value', `There is no key '${id.slice(0, 32)}'. List them with: palimpsest keys list`)
   }
 
-  /** Whether there is or ever was a key. */
-  any(): boolean {
-    return this.#guarded('reading the keys', () => this.#db.value('SELECT EXISTS (SELECT 1 FROM keys)')) === 1
-  }
-
-  /** The key of this token, revoked and expired ones included; null for a token that is none. */
-  identify(token: string): Key | null {
-    const parsed = parseToken(token)
-    if (parsed === null) return null
-    const row = this.#guarded('reading the keys', () => this.#byId.get(parsed.id))
-    return matches(parsed.secret, row) && row !== undefined ? keyOf(row) : null
-  }
-
-  usage(id: string): Usage | undefined {
-    const row = this.#guarded('reading what a key has used', () =>
-      this.#db.prepare('SELECT bucket, bucket_at AS bucketAt, day, tokens FROM usage WHERE key = ?').get(id),
+  /** What changed after change number `n`, in order. */
+  async changesAfter(n: number): Promise<KeyChange[]> {
+    const rows = await this.database.all<{ readonly n: number; readonly changed: string } & (KeyRow | { readonly id: null })>(
+      'reading the keys',
+      'SELECT n, key AS changed, keys.* FROM key_changes LEFT JOIN keys ON id = key WHERE n > ? ORDER BY n',
+      n,
     )
-    return row as Usage | undefined
-  }
-
-  saveUsage(id: string, { bucket, bucketAt, day, tokens }: Usage): void {
-    // A response that ends with the gateway may end after this.
-    if (!this.#db.isOpen) return
-    this.#guarded('noting what a key has used', () => this.#save.run(id, bucket, bucketAt, day, tokens))
-  }
-
-  close(): void {
-    this.#db.close()
+    return rows.map((row) => ({
+      n: row.n,
+      id: row.changed,
+      kept: row.id === null ? null : { key: keyOf(row), digest: { salt: row.salt, hash: row.hash } },
+    }))
   }
 }
 

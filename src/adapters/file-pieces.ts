@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { createWriteStream } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { pipeline } from 'node:stream/promises'
-import { clockMs, type Sql } from '../storage/sql.ts'
+import { DATABASE_NOW, type Sql } from '../storage/sql.ts'
 
 /** Of one row: what a statement carries, and what a gateway holds in memory at a time. */
 const PIECE_BYTES = 1024 * 1024
@@ -37,7 +37,7 @@ export async function sendFile(sql: Sql, sha256: string, path: string): Promise<
       if (bytesRead !== body.length) throw new Error(`${path} ended after ${bytesRead} bytes of piece ${number}`)
       await sql.run(
         SENDING,
-        `INSERT INTO adapter_pieces (sha256, number, body, written_at) VALUES (?, ?, ?, ${clockMs(sql)})
+        `INSERT INTO adapter_pieces (sha256, number, body, written_at) VALUES (?, ?, ?, ${DATABASE_NOW[sql.dialect]})
            ON CONFLICT (sha256, number) DO UPDATE SET written_at = excluded.written_at`,
         ...[sha256, number, body],
       )

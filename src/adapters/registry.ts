@@ -309,6 +309,11 @@ export class Adapters {
     })
   }
 
+  /** Once what was begun has ended. */
+  close(): Promise<void> {
+    return this.#options.store.close()
+  }
+
   #later(before: Adapter | undefined): number {
     return Math.max(Math.round(this.#options.now()), (before?.promotedAt ?? 0) + 1)
   }

@@ -4,7 +4,7 @@ import { PalimpsestError } from '../errors.ts'
 import { isWhole } from '../storage/file-hash.ts'
 import { migrate, type Schema } from '../storage/migrate.ts'
 import { fillShared, SharedRecords, type SharedTable, sharedTable } from '../storage/shared-records.ts'
-import { clockMs, type Sql, type SqlDatabase } from '../storage/sql.ts'
+import { DATABASE_NOW, type Sql, type SqlDatabase } from '../storage/sql.ts'
 import { FileCopies } from './file-copies.ts'
 import { FILE_TABLES, fileIsWhole, nameFile, sendFile } from './file-pieces.ts'
 import type { FolderAdapters } from './folder-store.ts'
@@ -157,7 +157,7 @@ export class SharedAdapters implements AdapterStore {
     const rows = await database.all<{ sha256: string }>(
       'looking for pieces of files that nothing names',
       `SELECT sha256 FROM adapter_pieces p WHERE NOT EXISTS (SELECT 1 FROM adapter_files f WHERE f.sha256 = p.sha256)
-         GROUP BY sha256 HAVING max(written_at) < ${clockMs(database)} - ?`,
+         GROUP BY sha256 HAVING max(written_at) < ${DATABASE_NOW[database.dialect]} - ?`,
       ORPHANED_AFTER_MS,
     )
     for (const { sha256 } of rows) await this.#deletePieces(sha256)

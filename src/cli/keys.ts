@@ -1,11 +1,11 @@
 import { type Command, Option } from 'commander'
 import { z } from 'zod'
-import { dayOf } from '../access/budgets.ts'
 import { type Key, SCOPES } from '../access/key.ts'
-import type { KeyStore } from '../access/key-store.ts'
+import { KeyStore } from '../access/key-store.ts'
 import { isoDate, parseInstant } from '../edit/instant.ts'
 import { PalimpsestError } from '../errors.ts'
 import { openKeys } from '../server/access.ts'
+import { openDatabase } from '../server/database.ts'
 import { count, table } from '../terminal/table.ts'
 import { DEFAULT_TENANT, tenant } from '../wire/palimpsest/selection.ts'
 import { configOf, withSettings } from './options.ts'
@@ -29,7 +29,7 @@ interface Said {
   readonly note?: string
 }
 
-/** `palimpsest keys …`, on the data folder; a gateway that runs there goes by the change at its next request. */
+/** `palimpsest keys …`, on the data folder or the database; gateways that run there go by the change within a second. */
 export function addKeysCommand(program: Command): void {
   const keys = program.command('keys').description('API keys: who may use the gateway, and how much')
   add(keys, 'create', 'make a key, and show it this once', (store, _args, options: NewTyped, now) => create(store, options, now))
@@ -40,8 +40,8 @@ export function addKeysCommand(program: Command): void {
     .option('--tokens-per-day <number>', 'tokens of prompts and answers, by the calendar day, UTC; default: any number')
     .option('--expires <when>', 'when it ends: 30d, 12h, or ISO 8601; default: never')
   add(keys, 'list', 'keys, oldest first, and the tokens they have used today', list)
-  add(keys, 'revoke <id>', 'end a key, now and for good', (store, [id = ''], _options, now) => {
-    const { name } = store.revoke(id, now)
+  add(keys, 'revoke <id>', 'end a key, now and for good', async (store, [id = ''], _options, now) => {
+    const { name } = await store.revoke(id, now)
     return { out: `${id} (${name}) is revoked.` }
   })
 }
@@ -50,23 +50,25 @@ function add<O extends Typed>(
   parent: Command,
   usage: string,
   description: string,
-  action: (store: KeyStore, args: readonly string[], options: O, now: number) => Said,
+  action: (store: KeyStore, args: readonly string[], options: O, now: number) => Promise<Said>,
 ): Command {
   const command = parent.command(usage).description(description).option('--json', 'print JSON')
-  withSettings(command, 'dataDir')
-  return command.action(() => {
-    const store = openKeys(configOf(command).dataDir)
+  withSettings(command, 'dataDir', 'database')
+  return command.action(async () => {
+    const config = configOf(command)
+    const database = openDatabase(config, (message) => process.stderr.write(`${message}\n`))
+    const store = database === undefined ? await openKeys(config.dataDir) : await KeyStore.open(database)
     try {
-      const { out, note } = action(store, command.args, command.opts<O>(), Date.now())
+      const { out, note } = await action(store, command.args, command.opts<O>(), Date.now())
       process.stdout.write(`${out}\n`)
       if (note !== undefined) process.stderr.write(`${note}\n`)
     } finally {
-      store.close()
+      await store.database.close()
     }
   })
 }
 
-function create(store: KeyStore, typed: NewTyped, now: number): Said {
+async function create(store: KeyStore, typed: NewTyped, now: number): Promise<Said> {
   const name = typedAs(
     '--name',
     z
@@ -101,7 +103,7 @@ function create(store: KeyStore, typed: NewTyped, now: number): Said {
     ...(tokensPerDay !== undefined && { tokensPerDay }),
     ...(typed.expires !== undefined && { expiresAt: endOf(typed.expires, now) }),
   }
-  const { key, token } = store.create(fields, now)
+  const { key, token } = await store.create(fields, now)
   if (typed.json) return { out: JSON.stringify({ ...wire(key, now), token }, null, 2) }
   return { out: token, note: `This is key ${key.id} (${name}). It is shown this once: only a hash of it is kept.` }
 }
@@ -125,8 +127,8 @@ function endOf(written: string, now: number): number {
   return Math.round(at)
 }
 
-function list(store: KeyStore, _args: readonly string[], { json }: Typed, now: number): Said {
-  const keys = store.list(dayOf(now))
+async function list(store: KeyStore, _args: readonly string[], { json }: Typed, now: number): Promise<Said> {
+  const keys = await store.list(now)
   if (json)
     return { out: JSON.stringify({ data: keys.map((key) => ({ ...wire(key, now), tokens_today: key.tokensUsed })) }, null, 2) }
   const rows = keys.map((key) => [

@@ -29,6 +29,7 @@ export function addServeCommand(program: Command): void {
     'port',
     'editsDir',
     'dataDir',
+    'database',
     'home',
     'templatesDir',
     'reportsDir',

@@ -1,4 +1,5 @@
 import type { Request, RequestHandler, Response } from 'express'
+import { PalimpsestError } from '../errors.ts'
 import { readWebFiles } from './files.ts'
 
 /** Nothing but what this gateway serves itself, and no script or style written into the page. */
@@ -55,9 +56,13 @@ export function consoleRoutes(): Record<string, { readonly get: PageRoute }> {
       'image/svg+xml',
       (_req, res) => void res.redirect(302, `/console/assets/${hash}/icon.svg`),
     ),
-    '/console/assets/:hash/*path': served('A file of a page.', 'application/octet-stream', (req, res, next) => {
+    '/console/assets/:hash/*path': served('A file of a page.', 'application/octet-stream', (req, res) => {
       const file = files.get([req.params.path ?? ''].flat().join('/'))
-      if (file === undefined) return next('router')
+      if (file === undefined)
+        throw new PalimpsestError(
+          'route_not_found',
+          `There is no file ${req.path.slice(0, 200)}. Reload the page that asked for it.`,
+        )
       const current = req.params.hash === hash
       res.set({
         ...GUARDED,

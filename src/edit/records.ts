@@ -1,6 +1,7 @@
 /** From text to records with their lines, for each notation that batches and edit files come in. Nothing here knows what an edit is, but for CSV's columns. */
 import { type CsvError, parse as parseCsvText } from 'csv-parse/sync'
 import type { Problem } from '../errors.ts'
+import { repeatedKey } from './json-keys.ts'
 import { linesAt, outline } from './json-outline.ts'
 import { LIST_FIELDS, OWN_FIELDS } from './own.ts'
 import { unknownField } from './spelling.ts'
@@ -52,7 +53,7 @@ export function guessKind(text: string): Kind {
   const start = /\S/.exec(text)?.[0]
   if (start === '[') return 'json'
   if (start === '{') return looksLikeLines(text) && parseJson(text) === undefined ? 'ndjson' : 'json'
-  return isHeader(firstLine(text)) ? 'csv' : 'yaml'
+  return delimiterOf(firstLine(text)) === null ? 'yaml' : 'csv'
 }
 
 const OPENING = new RegExp(`^(?:[[{]|---|(?:- )?(?:edits|${OWN_FIELDS.join('|')}):(?:\\s|$))`)
@@ -61,7 +62,7 @@ const OPENING = new RegExp(`^(?:[[{]|---|(?:- )?(?:edits|${OWN_FIELDS.join('|')}
 export function isNotation(text: string): boolean {
   const lines = text.split('\n', PEEK_LINES).map((line) => line.trim())
   const begun = lines.find((line) => line !== '' && !line.startsWith('#')) ?? ''
-  return OPENING.test(begun) || isHeader(begun)
+  return OPENING.test(begun) || delimiterOf(begun) !== null
 }
 
 /** Several lines that each begin an object, one of the first whole by itself: NDJSON, be it with broken lines. */
@@ -76,10 +77,20 @@ function looksLikeLines(text: string): boolean {
 
 const PEEK_LINES = 50
 
-function isHeader(line: string): boolean {
-  const columns = line.split(',').map((column) => column.trim().replace(/^"(.*)"$/, '$1'))
-  return columns.length > 1 && columns.filter((column) => (OWN_FIELDS as readonly string[]).includes(column)).length > 1
+/** Spreadsheets write semicolons where the comma is a decimal sign, and tabs where one is pasted from them. */
+const DELIMITERS = [',', ';', '\t'] as const
+
+/** What stands between the columns of a header row; null for a line that is none. */
+function delimiterOf(line: string): string | null {
+  const named = (delimiter: string) =>
+    line
+      .split(delimiter, HEADER_COLUMNS)
+      .filter((column) => (OWN_FIELDS as readonly string[]).includes(column.trim().replace(/^"(.*)"$/, '$1'))).length
+  return DELIMITERS.find((delimiter) => named(delimiter) > 1) ?? null
 }
+
+/** More are no header of ours, and would each be told. */
+const HEADER_COLUMNS = 100
 
 function firstLine(text: string): string {
   return text.trimStart().split('\n', 1)[0] ?? ''
@@ -89,6 +100,8 @@ function fromJson(text: string, isRecord: IsRecord): Records {
   const parsed = parseJson(text)
   const { root, elements, fault } = outline(text)
   if (parsed === undefined) return { records: [], problems: [jsonFault(text, fault ?? { at: text.length, expected: 'JSON' })] }
+  const repeated = repetition(text)
+  if (repeated !== null) return { records: [], problems: [repeated] }
   return unwrap(parsed.value, isRecord, linesAt(text, [root])[0] ?? 1, linesAt(text, elements))
 }
 
@@ -122,6 +135,13 @@ function jsonFault(text: string, fault: { at: number; expected: string }): Probl
   return { line, field: null, message: `not JSON: at column ${column} expected ${fault.expected}, but ${found}` }
 }
 
+function repetition(text: string): Problem | null {
+  const repeated = repeatedKey(text)
+  if (repeated === null) return null
+  const line = linesAt(text, [repeated.at])[0] ?? 1
+  return { line, field: repeated.key, message: 'is named twice in one object: name it once' }
+}
+
 /** One object a line; blank lines are passed over. */
 function fromNdjson(text: string): Records {
   const records: Located[] = []
@@ -131,7 +151,9 @@ function fromNdjson(text: string): Records {
     if (written.trim() === '') continue
     const line = above + 1
     const parsed = parseJson(written)
-    if (parsed !== undefined) records.push({ value: parsed.value, index, line })
+    const repeated = parsed === undefined ? null : repetition(written)
+    if (repeated !== null) problems.push({ ...repeated, index, line })
+    else if (parsed !== undefined) records.push({ value: parsed.value, index, line })
     else problems.push({ ...jsonFault(written, outline(written).fault ?? { at: 0, expected: 'JSON' }), index, line })
     index++
   }
@@ -154,12 +176,18 @@ function fromYaml(text: string, isRecord: IsRecord): Records {
 function fromCsv(text: string): Records {
   try {
     const rows = parseCsvText(text.replaceAll('\r\n', '\n'), {
+      delimiter: delimiterOf(firstLine(text)) ?? ',',
       relax_column_count: true,
       skip_empty_lines: true,
+      skip_records_with_empty_values: true,
       info: true,
     }) as unknown as Row[]
-    const [head, ...body] = rows
-    const columns = (head?.record ?? []).map((column) => column.trim())
+    const [head, ...written] = rows
+    const columns = withoutEmptyEnd(
+      (head?.record ?? []).map((column) => column.trim()),
+      0,
+    )
+    const body = written.map((row) => ({ ...row, record: withoutEmptyEnd(row.record, columns.length) }))
     const problems = headerFaults(columns, lineOfRow(head))
     if (problems.length > 0) return { records: [], problems }
     for (const row of body) if (row.record.length !== columns.length) problems.push(countFault(row, columns.length))
@@ -176,6 +204,13 @@ function fromCsv(text: string): Records {
   }
 }
 
+/** Without empty cells beyond the first `least`, as a delimiter at the end of a line makes them. */
+function withoutEmptyEnd(cells: readonly string[], least: number): readonly string[] {
+  let length = cells.length
+  while (length > least && cells[length - 1]?.trim() === '') length--
+  return cells.slice(0, length)
+}
+
 interface Row {
   readonly record: readonly string[]
   /** `lines`: those read so far, that is the row's last line. */
@@ -187,6 +222,14 @@ function lineOfRow(row: Row | undefined): number {
 }
 
 function headerFaults(columns: readonly string[], line: number): Problem[] {
+  if (columns.length > HEADER_COLUMNS)
+    return [
+      {
+        line,
+        field: null,
+        message: `the header row has ${columns.length} columns; an edit has at most ${OWN_FIELDS.length} fields`,
+      },
+    ]
   const unknown = columns.filter((column) => !(OWN_FIELDS as readonly string[]).includes(column))
   const twice = columns.filter((column, index) => columns.indexOf(column) !== index && !unknown.includes(column))
   return [

@@ -2,7 +2,8 @@ import { LRUCache } from 'lru-cache'
 import { words } from '../edit/words.ts'
 import type { ChatRequest } from '../request.ts'
 import { assign, inAudience, unitHash, unitOf } from './assign.ts'
-import type { Experiment } from './experiment.ts'
+import { inNamespace } from './bucket.ts'
+import { type Experiment, keyOf } from './experiment.ts'
 import type { Experiments } from './experiments.ts'
 import { type Done, type Outcome, refuses, showsAny } from './ledger/outcome.ts'
 
@@ -24,8 +25,8 @@ export interface Contest {
   /** The request as each arm answers it. */
   readonly arms: readonly ChatRequest[]
   readonly unit: string
-  /** The arm that the unit gets. */
-  readonly dealt: number
+  /** The arm that the unit gets unless it was exposed before; null: then it takes no part. */
+  readonly dealt: number | null
   readonly kept: Kept | undefined
 }
 
@@ -68,11 +69,12 @@ export class Allocator {
    */
   *contests(asked: ChatRequest, kept?: Kept): Generator<Contest> {
     const request = this.usual(asked, kept)
-    for (const experiment of this.#experiments.running(request.tenant)) {
+    for (const experiment of this.#experiments.dealing(request.tenant)) {
       if (!inAudience(experiment, asked)) continue
       const unit = unitOf(experiment.unit, request)
-      const dealt = unit === undefined ? undefined : this.#arm(experiment, unit)
-      if (unit === undefined || dealt === undefined) continue
+      if (unit === undefined) continue
+      const dealt = assign(experiment, unit) ?? null
+      if (dealt === null && !mayHaveTakenPart(experiment, unit)) continue
       const arms = this.#experiments.arms(experiment, request)
       if (kept !== undefined && !arms.every(({ model, template }) => model === kept.model && template === kept.template)) continue
       yield { experiment, asked, arms, unit, dealt, kept }
@@ -83,7 +85,7 @@ export class Allocator {
    * The arm that answers, and the exposure on record before the answer begins; undefined: the request does not count here. `chosen`: what
    * selection found for each arm; where all arms would ask the same of the same model, there is nothing to compare and no exposure.
    */
-  expose(contest: Contest, chosen: readonly Chosen[]): Exposed | undefined {
+  async expose(contest: Contest, chosen: readonly Chosen[]): Promise<Exposed | undefined> {
     const { experiment, asked, arms, kept } = contest
     const prompts = arms.map((arm, at) => promptKey(arm, chosen[at]?.edits ?? ''))
     if (prompts.every((prompt) => prompt === prompts[0])) return undefined
@@ -92,29 +94,24 @@ export class Allocator {
       if (kept === undefined) this.#experiments.shadow(experiment, asked)
       return undefined
     }
-    const arm = this.#record(contest)
+    const arm = await this.#record(contest)
     if (arm === undefined || arms[arm] === undefined) return undefined
     const targets = [...new Set(chosen.flatMap((one) => one.targets))]
     return { arm, done: this.#done(experiment, asked, targets) }
   }
 
   /** A unit stays where it was exposed; else the hash says. */
-  #arm(experiment: Experiment, unit: string): number | undefined {
-    return this.#experiments.ledger.armOf(experiment, unitHash(experiment.seed, unit)) ?? assign(experiment, unit)
-  }
-
-  #record({ experiment: declared, asked, unit, dealt, kept }: Contest): number | undefined {
-    const experiment = kept === undefined ? declared : { ...declared, logPrompts: false }
+  async #record({ experiment, asked, unit, dealt, kept }: Contest): Promise<number | undefined> {
     const hash = unitHash(experiment.seed, unit)
-    const exposure = { experiment, unit: hash, arm: dealt, completion: asked.caller?.completion ?? '', messages: asked.messages }
-    const recorded = this.#experiments.ledger.expose({ ...exposure, at: Math.round(this.#now()) })
-    if (recorded === undefined) this.#experiments.full(experiment)
-    else
-      this.#noteQuestion(
-        `${experiment.tenant}/${experiment.id}/${hash}`,
-        exposure.completion,
-        asked.messages.at(-1)?.content ?? '',
-      )
+    const completion = asked.caller?.completion ?? ''
+    const at = Math.round(this.#now())
+    const exposure = { experiment, unit: hash, arm: dealt, completion, at, messages: asked.messages }
+    const { ledger } = this.#experiments
+    const recorded = await ledger.expose(exposure)
+    if (recorded === 'full') this.#experiments.full(experiment)
+    if (recorded === 'full' || recorded === 'no_part') return undefined
+    if (experiment.logPrompts && kept === undefined) this.#experiments.saveLater(() => ledger.logPrompt(exposure))
+    this.#noteQuestion(`${keyOf(experiment)}/${hash}`, completion, asked.messages.at(-1)?.content ?? '')
     return recorded
   }
 
@@ -122,7 +119,7 @@ export class Allocator {
     const now = new Set(words(question))
     const before = this.#asked.get(unit)
     if (before !== undefined && before.completion !== completion && likeness(before.words, now) >= SAME_QUESTION)
-      this.#experiments.ledger.askedAgain(before.completion)
+      this.#experiments.saveLater(() => this.#experiments.ledger.askedAgain(before.completion))
     this.#asked.set(unit, { completion, words: now })
   }
 
@@ -140,6 +137,11 @@ export class Allocator {
       this.#experiments.finished(experiment, caller?.completion ?? '', outcome)
     }
   }
+}
+
+/** Changed weights move the ends of the covered parts, so one that is outside now may have been inside; a namespace never moves. */
+function mayHaveTakenPart({ epoch, coverage, namespace }: Experiment, unit: string): boolean {
+  return epoch > 1 && coverage < 1 && (namespace === undefined || inNamespace(unit, namespace))
 }
 
 /** Equal where the same model would be asked the same; an adapter counts on questions that edits apply to. */

@@ -86,6 +86,8 @@ export interface Rollout {
   /** Index of the present stage. */
   readonly stage: number
   readonly outcome: 'under_way' | 'live' | 'rolled_back'
+  /** Set while the batch is taken back, with the evidence: from now on nobody gets it. `landed`: it was in the memory. */
+  readonly takenBack?: { readonly landed: boolean; readonly why: Readonly<Record<string, unknown>> }
   /** Prompts that the batch is not about. */
   readonly localityPrompts: readonly string[]
 }

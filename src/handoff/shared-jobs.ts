@@ -9,7 +9,7 @@ import { PalimpsestError } from '../errors.ts'
 import { isWhole } from '../storage/file-hash.ts'
 import { migrate, type Schema } from '../storage/migrate.ts'
 import { fillShared, SharedRecords, type SharedTable, sharedTable } from '../storage/shared-records.ts'
-import { clockMs, type Sql, type SqlDatabase } from '../storage/sql.ts'
+import { DATABASE_NOW, type Sql, type SqlDatabase } from '../storage/sql.ts'
 import { Stopped } from './fault.ts'
 import type { FolderJobs } from './folder-jobs.ts'
 import { type Job, readJob } from './job.ts'
@@ -154,7 +154,7 @@ export class SharedJobs implements JobStore {
       await put(id, job)
       await sql.run(
         CLAIMING,
-        `UPDATE handoff_jobs SET holder = ?, lease_until = ${clockMs(sql)} + ? WHERE id = ?`,
+        `UPDATE handoff_jobs SET holder = ?, lease_until = ${DATABASE_NOW[sql.dialect]} + ? WHERE id = ?`,
         ...[isExhausted ? null : this.#holder, isExhausted ? 0 : leaseMs, id],
       )
       return { job, edits: row.edits }
@@ -193,7 +193,7 @@ export class SharedJobs implements JobStore {
     const renewed = await database
       .run(
         WORKING,
-        `UPDATE handoff_jobs SET lease_until = ${clockMs(database)} + ? WHERE id = ? AND holder = ?`,
+        `UPDATE handoff_jobs SET lease_until = ${DATABASE_NOW[database.dialect]} + ? WHERE id = ? AND holder = ?`,
         ...[leaseMs, id, this.#holder],
       )
       // While the database is away, nobody else can take the job up either.
@@ -306,7 +306,7 @@ function isFor({ base, state, attempts }: Job, { baseSha256, mostAttempts }: Cla
 
 /** Nobody works on it, or whoever did has not said so for too long. */
 function free(sql: Pick<SqlDatabase, 'dialect'>): string {
-  return `holder IS NULL OR lease_until < ${clockMs(sql)}`
+  return `holder IS NULL OR lease_until < ${DATABASE_NOW[sql.dialect]}`
 }
 
 /** Moves the records of a folder into a table that is empty; what jobs work with stays where it is. */

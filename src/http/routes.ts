@@ -20,6 +20,8 @@ export interface About {
   readonly stream?: { readonly type: string; readonly when: string; readonly each: z.ZodType }
   /** The model is asked: the reply says which edits made it. */
   readonly answers?: true
+  /** Edits are written: the reply says from which version of the memory on. */
+  readonly writes?: true
   /** Headers that only this route reads. */
   readonly headers?: Readonly<Record<string, string>>
   /** Codes of errors beyond those that its path, body and key can have. */
@@ -42,12 +44,12 @@ export function route(about: About, ...handlers: readonly RequestHandler[]): Rou
 export type Guard = (pattern: string) => RequestHandler
 
 /**
- * Adds the routes behind their guard, which the router's own match of the path leads to, however it is spelt.
+ * Adds the routes behind their guard and `then`, which the router's own match of the path leads to, however it is spelt.
  * Other methods on a known path are answered 405 with `Allow`, and OPTIONS with `Allow` alone (no CORS is offered).
  */
-export function mount(app: Express, routes: Routes, guard: Guard): void {
+export function mount(app: Express, routes: Routes, guard: Guard, then: RequestHandler): void {
   for (const [path, methods] of Object.entries(routes)) {
-    const route = app.route(path).all(guard(path))
+    const route = app.route(path).all(guard(path), then)
     for (const [method, { handlers }] of Object.entries(methods)) route[method as Method](...handlers)
     route.all(otherMethods(Object.keys(methods)))
   }

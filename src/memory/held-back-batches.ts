@@ -23,7 +23,7 @@ export function withholding({ tenant, withoutBatches = [] }: ChatRequest, memory
   const known = predecessors.get(memory) ?? new LRUCache({ max: REMEMBERED })
   predecessors.set(memory, known)
   const before = (edit: Edit): Edit | null => {
-    const key = JSON.stringify([memory.version, tenant, edit.id, withoutBatches])
+    const key = JSON.stringify([memory.version(tenant), tenant, edit.id, withoutBatches])
     const found = known.get(key) ?? { edit: predecessor(edit, batches, memory) }
     known.set(key, found)
     return found.edit

@@ -1,6 +1,8 @@
 import type { Edit } from '../edit/edit.ts'
 import type { Embedder } from '../engine/engine.ts'
 import type { Logger } from '../logger.ts'
+import type { SqlDatabase } from '../storage/sql.ts'
+import type { FeedStatus } from './log/feed.ts'
 import type { HeldEdit, Memory, VectorHit } from './memory.ts'
 import { GRAPH_OPTIONS, type GraphOptions } from './vectors/hnsw-graph.ts'
 
@@ -8,12 +10,12 @@ import { GRAPH_OPTIONS, type GraphOptions } from './vectors/hnsw-graph.ts'
 export interface Change {
   readonly tenant: string
   readonly added: readonly HeldEdit[]
+  /** The tenant's. */
   readonly version: number
 }
 
 /** What reading an edit file again did: ids by outcome. */
 export interface SyncResult {
-  readonly version: number
   readonly added: readonly string[]
   readonly revised: readonly string[]
   readonly withdrawn: readonly string[]
@@ -32,8 +34,10 @@ export interface MemoryLimits {
 export const MEMORY_LIMITS: MemoryLimits = { exactPoints: 2_000, promptEdits: 64, graph: GRAPH_OPTIONS }
 
 export interface MemoryOptions {
-  /** Created if need be; held exclusively until `close`. */
+  /** Created if need be; held exclusively until `close`, unless there is a `database`. */
   readonly dataDir: string
+  /** Where the log and the embeddings are instead, shared with other nodes; the folder then only keeps saved indexes. Stays open at `close`. */
+  readonly database?: SqlDatabase
   readonly embedder: Embedder
   /** Milliseconds since the epoch. */
   readonly now: () => number
@@ -41,15 +45,19 @@ export interface MemoryOptions {
   readonly log: Logger
 }
 
-/** The memory of one data folder, with what its neighbours need beyond the contract. */
+/** The memory of one data folder or database, with what its neighbours need beyond the contract. */
 export interface MemoryStore extends Memory {
   /** Now, but never before the latest record, should the clock have been set back. */
   moment(): number
   /** Makes the memory hold what an edit file says; `source` is the file. All of it, or nothing and a throw. Each edit names its tenant. */
-  sync(source: string, edits: readonly Edit[]): SyncResult
+  sync(source: string, edits: readonly Edit[]): Promise<SyncResult>
   /** Edit files of which edits are held, to be synced with [] when the file is gone. */
   sources(): string[]
-  /** Called after each landed change, before `land` returns. Returns the way to unsubscribe. */
+  /** How far this node has followed the log, and whether it can. */
+  feed(): FeedStatus
+  /** Waits up to `ms` until the log is applied here up to `version`; false where it is not by then. */
+  reached(version: number, ms: number): Promise<boolean>
+  /** Called after each change applied here, before `land` resolves. Returns the way to unsubscribe. */
   onChange(listener: (change: Change) => void): () => void
   /** Every edit ever landed in its newest content, whatever its state. */
   all(tenant: string): readonly HeldEdit[]
@@ -69,6 +77,6 @@ export interface MemoryStore extends Memory {
     priority: 'query' | 'import',
     signal?: AbortSignal,
   ): Promise<ReadonlyMap<string, Float32Array>>
-  /** Tells others on this machine where this process serves (see `holder`). */
+  /** Tells others on this machine where this process serves (see `holder`); nobody where the folder is not held. */
   setUrl(url: string): void
 }

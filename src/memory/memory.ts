@@ -46,6 +46,7 @@ export interface Landing {
   readonly dryRun: boolean
   /** True when this very batch had landed before: nothing was changed. */
   readonly replayed: boolean
+  /** The tenant's, once it has landed. */
   readonly version: number
   readonly results: readonly LandingResult[]
 }
@@ -95,18 +96,18 @@ export interface IndexStatus {
 
 /**
  * The edits of all tenants: append-only log, live view, and derived indexes. Landing is durable and visible to the very next
- * `subjectCandidates` call when `land` returns; vectors of large batches follow in the background (`status`).
+ * `subjectCandidates` call when `land` resolves; vectors of large batches follow in the background (`status`).
  */
 export interface Memory {
-  /** Grows with every landed change, of any tenant. */
-  readonly version: number
-  land(edits: readonly Edit[], options: { batchId?: string; source: string; tenant: string; dryRun: boolean }): Landing
+  /** Position in the log of the tenant's last change that is applied here; 0 for none. */
+  version(tenant: string): number
+  land(edits: readonly Edit[], options: { batchId?: string; source: string; tenant: string; dryRun: boolean }): Promise<Landing>
   /** Problems instead of a throw: ids that do not exist. All or nothing. */
-  withdraw(tenant: string, ids: readonly string[], source: string): readonly HeldEdit[]
-  restore(tenant: string, ids: readonly string[], source: string): readonly HeldEdit[]
-  withdrawBatch(tenant: string, batchId: string, source: string): readonly HeldEdit[]
+  withdraw(tenant: string, ids: readonly string[], source: string): Promise<readonly HeldEdit[]>
+  restore(tenant: string, ids: readonly string[], source: string): Promise<readonly HeldEdit[]>
+  withdrawBatch(tenant: string, batchId: string, source: string): Promise<readonly HeldEdit[]>
   /** Takes back the latest withdrawal within the batch; what had been withdrawn before that, by itself, stays so. */
-  restoreBatch(tenant: string, batchId: string, source: string): readonly HeldEdit[]
+  restoreBatch(tenant: string, batchId: string, source: string): Promise<readonly HeldEdit[]>
   get(tenant: string, id: string, at?: number): HeldEdit | undefined
   history(tenant: string, id: string): readonly LogRecord[]
   list(filter: ListFilter): Page

@@ -2,11 +2,12 @@ import { join } from 'node:path'
 import type { Edit } from '../edit/edit.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
-import { type FolderLock, lockFolder } from '../storage/folder-lock.ts'
 import { planSync } from './files/file-diff.ts'
-import { type Batch, EditLog } from './log/edit-log.ts'
+import { type Holding, hold } from './holding.ts'
+import { type Batch, EditLog, type Entry, type LogPage } from './log/edit-log.ts'
+import { Feed, type FeedStatus, type Planned } from './log/feed.ts'
 import { assertLandable, digestOf, landingResults, newContents } from './log/landing.ts'
-import { type Draft, type Entry, Records } from './log/projection.ts'
+import { type Draft, Records } from './log/projection.ts'
 import { latestFirst, listEdits } from './log/query.ts'
 import type { LiveView } from './log/timeline.ts'
 import type { BatchSummary, HeldEdit, IndexStatus, Landing, ListFilter, LogRecord, Page, VectorHit } from './memory.ts'
@@ -18,45 +19,62 @@ import {
   type MemoryStore,
   type SyncResult,
 } from './memory-store.ts'
+import { KeptVectors } from './vectors/embedding-store.ts'
 import { Indexes } from './vectors/vector-indexes.ts'
 
-/** Opens the memory in `dataDir`. Throws `folder_in_use`, `storage_failed`, `storage_full`. */
+/** Opens the memory in `database`, else in `dataDir`. Throws `folder_in_use`, `storage_failed`, `storage_full`, `storage_unavailable`. */
 export async function openMemory(options: MemoryOptions): Promise<MemoryStore> {
-  const lock = lockFolder(options.dataDir, options.now)
-  let log: EditLog | undefined
+  const holding = hold(options)
+  let kept: KeptVectors | undefined
   let store: Store | undefined
   try {
-    log = new EditLog(join(options.dataDir, 'palimpsest.db'))
-    store = new Store(options, lock, new Records(log, options.now))
+    const log = await EditLog.open(holding.database)
+    kept = await KeptVectors.open({ ...options, folder: indexFolder(options), shared: options.database })
+    store = new Store(options, log, kept, holding)
     await store.load()
     return store
   } catch (error) {
     if (store !== undefined) await store.close()
-    else log?.close()
-    lock.release()
+    else {
+      await kept?.close()
+      await holding.release()
+    }
     throw error
   }
 }
 
+const indexFolder = ({ dataDir }: MemoryOptions) => join(dataDir, 'index')
+
 class Store implements MemoryStore {
   readonly #records: Records
-  readonly #lock: FolderLock
+  readonly #feed: Feed
   readonly #limits: MemoryLimits
   readonly #say: Logger
   readonly #indexes: Indexes
+  readonly #holding: Holding
   readonly #listeners = new Set<(change: Change) => void>()
   /** What each edit file said when it was last read, as tenant and id. */
   readonly #said = new Map<string, Set<string>>()
+  #isLoaded = false
   #closing: Promise<void> | null = null
 
-  constructor(options: MemoryOptions, lock: FolderLock, records: Records) {
-    this.#records = records
-    this.#lock = lock
+  constructor(options: MemoryOptions, log: EditLog, kept: KeptVectors, holding: Holding) {
+    this.#holding = holding
     this.#say = options.log
     this.#limits = { ...MEMORY_LIMITS, ...options.limits }
+    const records = new Records(options.now)
+    this.#records = records
+    this.#feed = new Feed({
+      log,
+      applied: () => records.position,
+      apply: (page, isOwn) => this.#apply(page, isOwn),
+      now: options.now,
+      say: options.log,
+    })
     this.#indexes = new Indexes({
       ...this.#limits,
-      folder: join(options.dataDir, 'index'),
+      folder: indexFolder(options),
+      kept,
       embedder: options.embedder,
       log: options.log,
       moment: () => records.now(),
@@ -65,35 +83,50 @@ class Store implements MemoryStore {
   }
 
   async load(): Promise<void> {
+    await this.#feed.catchUp()
     for (const tenant of this.tenants()) {
       const view = this.#records.view(tenant)
       await this.#indexes.open(tenant, view)
       // So that nobody waits for the first list: of 100,000 edits it takes a third of a second.
       latestFirst(view, this.moment())
     }
+    this.#isLoaded = true
+    this.#feed.follow()
   }
 
-  get version(): number {
-    return this.#records.seq
+  version(tenant: string): number {
+    return this.#records.version(tenant)
+  }
+
+  feed(): FeedStatus {
+    return this.#feed.status
+  }
+
+  reached(version: number, ms: number): Promise<boolean> {
+    return this.#feed.reached(version, ms)
   }
 
   moment(): number {
     return this.#records.now()
   }
 
-  /** Durable, then visible, then told. */
-  #commit(entries: readonly Entry[]): void {
-    this.#records.commit(entries)
-    for (const entry of entries) if (entry.records.length > 0) this.#tell(entry)
+  /** In the log already; now visible, then told. */
+  #apply(page: LogPage, isOwn: (entry: Entry) => boolean): void {
+    const fresh = this.#records.apply(page)
+    if (this.#isLoaded) for (const entry of fresh) if (entry.records.length > 0) this.#tell(entry, isOwn(entry))
   }
 
-  #tell({ batch: { tenant }, records }: Entry): void {
+  #tell({ batch: { tenant }, records }: Entry, isOwn: boolean): void {
     const view = this.#records.view(tenant)
     const added = records.map((r) => view.revision(r.seq)).filter((r) => r !== undefined)
-    const lane = added.length <= this.#limits.promptEdits ? 'fresh' : 'bulk'
+    const lane = !isOwn ? 'others' : added.length <= this.#limits.promptEdits ? 'fresh' : 'bulk'
     const ids = records.map((r) => r.editId)
     this.#indexes.changed(tenant, view, added, ids, lane)
-    const change = { tenant, version: this.version, added: this.#records.held(tenant, new Set(added.map((r) => r.edit.id))) }
+    const change = {
+      tenant,
+      version: this.version(tenant),
+      added: this.#records.held(tenant, new Set(added.map((r) => r.edit.id))),
+    }
     for (const listener of this.#listeners) {
       try {
         listener(change)
@@ -108,68 +141,81 @@ class Store implements MemoryStore {
       throw new PalimpsestError('shutting_down', 'The memory is being closed. Send the request again once the server is back.')
   }
 
-  land(edits: readonly Edit[], options: { batchId?: string; source: string; tenant: string; dryRun: boolean }): Landing {
+  /** In this node's turn, once all that was written before is applied. Throws storage errors. */
+  async #write<Answer>(plan: () => Planned<Answer>): Promise<Answer> {
+    this.#assertOpen()
+    return this.#feed.append(plan)
+  }
+
+  async land(
+    edits: readonly Edit[],
+    options: { batchId?: string; source: string; tenant: string; dryRun: boolean },
+  ): Promise<Landing> {
     const { source, tenant, dryRun } = options
     this.#assertOpen()
     assertLandable(edits, tenant)
     const digest = digestOf(edits)
     const id = options.batchId ?? `b_${digest.slice(0, 16)}`
-    const at = this.moment()
-    const answer = (view: LiveView, replayed: boolean): Landing => {
-      const results = landingResults(view, edits, id, at)
-      return { batchId: id, dryRun, replayed, version: this.version, results }
+    const plan = () => {
+      const at = this.moment()
+      const answer = (view: LiveView, replayed: boolean): Landing => {
+        const results = landingResults(view, edits, id, at)
+        return { batchId: id, dryRun, replayed, version: this.version(tenant), results }
+      }
+      const view = this.#records.view(tenant)
+      const known = this.#records.batches(tenant).get(id)
+      if (known !== undefined && known.digest !== digest) throw otherBatch(id, known)
+      if (known !== undefined) return { entries: [], answer: () => answer(view, true), rehearse: () => answer(view, true) }
+      const drafts = newContents(view, edits).map((edit): Draft => ({ kind: 'add', editId: edit.id, edit }))
+      const entry = this.#records.entry({ id, tenant, at, source, kind: 'add', edits: edits.length, digest }, drafts)
+      return {
+        entries: [entry],
+        answer: () => answer(this.#records.view(tenant), false),
+        rehearse: () => this.#records.rehearse(entry, (rehearsed) => answer(rehearsed, false)),
+      }
     }
-    const view = this.#records.view(tenant)
-    const known = this.#records.batches(tenant).get(id)
-    if (known !== undefined) {
-      if (known.digest !== digest) throw otherBatch(id, known)
-      return answer(view, true)
-    }
-    const drafts = newContents(view, edits).map((edit): Draft => ({ kind: 'add', editId: edit.id, edit }))
-    const entry = this.#records.entry({ id, tenant, at, source, kind: 'add', edits: edits.length, digest }, drafts)
-    if (dryRun) return this.#records.rehearse(entry, (rehearsed) => answer(rehearsed, false))
-    this.#commit([entry])
-    return answer(this.#records.view(tenant), false)
+    return dryRun ? plan().rehearse() : this.#write(plan)
   }
 
-  withdraw(tenant: string, ids: readonly string[], source: string): readonly HeldEdit[] {
-    return this.#toggle(tenant, ids, source, 'withdraw')
+  withdraw(tenant: string, ids: readonly string[], source: string): Promise<readonly HeldEdit[]> {
+    return this.#toggle(tenant, () => ids, source, 'withdraw')
   }
 
-  restore(tenant: string, ids: readonly string[], source: string): readonly HeldEdit[] {
-    return this.#toggle(tenant, ids, source, 'restore')
+  restore(tenant: string, ids: readonly string[], source: string): Promise<readonly HeldEdit[]> {
+    return this.#toggle(tenant, () => ids, source, 'restore')
   }
 
-  #toggle(tenant: string, ids: readonly string[], source: string, kind: 'withdraw' | 'restore'): readonly HeldEdit[] {
-    this.#assertOpen()
-    const view = this.#records.view(tenant)
-    const unique = [...new Set(ids)]
-    const unknown = unique.filter((id) => view.newest(id) === undefined)
-    if (unknown.length > 0) throw noSuchEdits(unknown)
-    const drafts = unique
-      .filter((id) => (view.withdrawal(id) === undefined) === (kind === 'withdraw'))
-      .map((editId): Draft => ({ kind, editId }))
-    if (drafts.length > 0) this.#commit([this.#records.entry(this.#records.batch(tenant, kind, source, drafts.length), drafts)])
-    return this.#records.held(tenant, unique)
+  #toggle(tenant: string, ids: () => readonly string[], source: string, kind: 'withdraw' | 'restore') {
+    return this.#write((): Planned<readonly HeldEdit[]> => {
+      const unique = [...new Set(ids())]
+      const view = this.#records.view(tenant)
+      const unknown = unique.filter((id) => view.newest(id) === undefined)
+      if (unknown.length > 0) throw noSuchEdits(unknown)
+      const drafts = unique
+        .filter((id) => (view.withdrawal(id) === undefined) === (kind === 'withdraw'))
+        .map((editId): Draft => ({ kind, editId }))
+      const entry = this.#records.entry(this.#records.batch(tenant, kind, source, drafts.length), drafts)
+      return { entries: drafts.length > 0 ? [entry] : [], answer: () => this.#records.held(tenant, unique) }
+    })
   }
 
-  withdrawBatch(tenant: string, batchId: string, source: string): readonly HeldEdit[] {
-    return this.withdraw(tenant, this.#idsOf(tenant, batchId), source)
+  withdrawBatch(tenant: string, batchId: string, source: string): Promise<readonly HeldEdit[]> {
+    return this.#toggle(tenant, () => this.#idsOf(tenant, batchId), source, 'withdraw')
   }
 
-  restoreBatch(tenant: string, batchId: string, source: string): readonly HeldEdit[] {
+  restoreBatch(tenant: string, batchId: string, source: string): Promise<readonly HeldEdit[]> {
+    return this.#toggle(tenant, () => this.#withdrawnTogether(tenant, batchId), source, 'restore')
+  }
+
+  /** Edits of the batch that its latest withdrawal withdrew. */
+  #withdrawnTogether(tenant: string, batchId: string): string[] {
     const view = this.#records.view(tenant)
     const withdrawn = this.#idsOf(tenant, batchId).flatMap((id) => view.withdrawal(id) ?? [])
     const latest = withdrawn.reduce(
       (last, record) => (record.seq > last.seq ? record : last),
       withdrawn[0] ?? { seq: 0, batchId: '' },
     )
-    const together = withdrawn.filter((record) => record.batchId === latest.batchId)
-    return this.restore(
-      tenant,
-      together.map(({ editId }) => editId),
-      source,
-    )
+    return withdrawn.filter((record) => record.batchId === latest.batchId).map(({ editId }) => editId)
   }
 
   /** Edits whose newest content came with the batch. */
@@ -183,32 +229,34 @@ class Store implements MemoryStore {
     return [...view.ids()].filter((id) => view.newest(id)?.batchId === batchId)
   }
 
-  sync(source: string, edits: readonly Edit[]): SyncResult {
-    this.#assertOpen()
-    const byTenant = new Map<string, Edit[]>(this.tenants().map((tenant) => [tenant, []]))
-    for (const edit of edits)
-      byTenant
-        .set(edit.tenant, byTenant.get(edit.tenant) ?? [])
-        .get(edit.tenant)
-        ?.push(edit)
-    const plans = Array.from(byTenant, ([tenant, own]) => this.#planSync(source, tenant, own))
-    const entries: Entry[] = []
-    let before = 0
-    for (const { tenant, drafts } of plans) {
-      if (drafts.length > 0)
-        entries.push(this.#records.entry(this.#records.batch(tenant, 'sync', source, drafts.length), drafts, before))
-      before += drafts.length
-    }
-    if (entries.length > 0) this.#commit(entries)
-    this.#said.set(source, new Set(edits.map((edit) => saidKey(edit.tenant, edit.id))))
-    return {
-      version: this.version,
-      added: plans.flatMap((p) => p.added),
-      revised: plans.flatMap((p) => p.revised),
-      withdrawn: plans.flatMap((p) => p.withdraw),
-      restored: plans.flatMap((p) => p.restore),
-      unchanged: plans.reduce((sum, p) => sum + p.unchanged, 0),
-    }
+  async sync(source: string, edits: readonly Edit[]): Promise<SyncResult> {
+    return this.#write((): Planned<SyncResult> => {
+      const byTenant = new Map<string, Edit[]>(this.tenants().map((tenant) => [tenant, []]))
+      for (const edit of edits)
+        byTenant
+          .set(edit.tenant, byTenant.get(edit.tenant) ?? [])
+          .get(edit.tenant)
+          ?.push(edit)
+      const plans = Array.from(byTenant, ([tenant, own]) => this.#planSync(source, tenant, own))
+      const entries: Entry[] = []
+      let before = 0
+      for (const { tenant, drafts } of plans) {
+        if (drafts.length > 0)
+          entries.push(this.#records.entry(this.#records.batch(tenant, 'sync', source, drafts.length), drafts, before))
+        before += drafts.length
+      }
+      const answer = () => {
+        this.#said.set(source, new Set(edits.map((edit) => saidKey(edit.tenant, edit.id))))
+        return {
+          added: plans.flatMap((p) => p.added),
+          revised: plans.flatMap((p) => p.revised),
+          withdrawn: plans.flatMap((p) => p.withdraw),
+          restored: plans.flatMap((p) => p.restore),
+          unchanged: plans.reduce((sum, p) => sum + p.unchanged, 0),
+        }
+      }
+      return { entries, answer }
+    })
   }
 
   #planSync(source: string, tenant: string, edits: readonly Edit[]) {
@@ -302,7 +350,7 @@ class Store implements MemoryStore {
   }
 
   setUrl(url: string): void {
-    this.#lock.setUrl(url)
+    this.#holding.setUrl(url)
   }
 
   close(): Promise<void> {
@@ -311,9 +359,9 @@ class Store implements MemoryStore {
   }
 
   async #close(): Promise<void> {
+    await this.#feed.close()
     await this.#indexes.close()
-    this.#records.close()
-    this.#lock.release()
+    await this.#holding.release()
   }
 }
 

@@ -54,7 +54,7 @@ export interface Selecting {
  */
 export async function select(request: ChatRequest, gateway: Selecting, meter: Meter, signal: AbortSignal): Promise<Selection> {
   const { edits, messages } = request
-  const memoryVersion = gateway.memory.version
+  const memoryVersion = gateway.memory.version(request.tenant)
   switch (edits.kind) {
     case 'off':
       return { memoryVersion, turns: [] }

@@ -33,9 +33,13 @@ interface Line {
 
 const sentences: DestinationStream = {
   write: (line) => {
-    const { level, msg = '', err } = JSON.parse(line) as Line
-    process.stderr.write(
-      `${printable(`${pino.levels.labels[level] ?? level}: ${msg}${err?.message ? `: ${err.message}` : ''}`)}\n`,
-    )
+    process.stderr.write(`${sentence(line)}\n`)
   },
+}
+
+/** A line of the log for a terminal: one line, lest a text that somebody sent pass for another. */
+export function sentence(line: string): string {
+  const { level, msg = '', err } = JSON.parse(line) as Line
+  const said = `${pino.levels.labels[level] ?? level}: ${msg}${err?.message ? `: ${err.message}` : ''}`
+  return printable(said).replace(/\s*\n\s*/g, ' ⏎ ')
 }

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Access } from '../access/access.ts'
-import type { AdapterStore } from '../adapters/store.ts'
+import type { Adapters } from '../adapters/registry.ts'
 import { answererOf } from '../compare.ts'
 import type { Config } from '../config.ts'
 import { Bridges } from '../engine/bridge.ts'
@@ -9,7 +9,7 @@ import type { Embedder, Engine, PairReader } from '../engine/engine.ts'
 import type { ModelPool } from '../engine/model-pool.ts'
 import type { Gateway, Limits, Telemetry } from '../gateway.ts'
 import type { Logger } from '../logger.ts'
-import { type EditFolder, openFolder } from '../memory/files/watcher.ts'
+import type { EditFolder } from '../memory/files/watcher.ts'
 import type { MemoryStore } from '../memory/memory-store.ts'
 import { openMemory } from '../memory/store.ts'
 import { cachedEmbedder } from '../memory/vectors/cached-embedder.ts'
@@ -19,9 +19,10 @@ import { readCalibration } from '../selection/gate.ts'
 import { cachedReader } from '../selection/reader-cache.ts'
 import { Retriever } from '../selection/retriever.ts'
 import type { SqlDatabase } from '../storage/sql.ts'
-import { openAdapters, openSharedAdapters } from './adapters.ts'
+import { openAdapters } from './adapters.ts'
 import { parseEditFile } from './edit-file.ts'
-import { declareFiles, openTrials } from './experiments.ts'
+import { openEditFolder } from './edit-folder.ts'
+import { declareFiles, openLedgerFile, openTrials } from './experiments.ts'
 
 /** Of the package, for `--version` and /health. */
 export const VERSION = (JSON.parse(readFileSync(join(PACKAGE_ROOT, 'package.json'), 'utf8')) as { version: string }).version
@@ -31,7 +32,7 @@ export interface Parts {
   readonly memory: MemoryStore
   readonly folder: EditFolder
   /** Still without its engine. */
-  gateway(engine: Engine, models?: ModelPool): Gateway
+  gateway(engine: Engine, models?: ModelPool): Promise<Gateway>
   close(): Promise<void>
 }
 
@@ -44,15 +45,15 @@ export interface OpenOptions {
   readonly watch: boolean
   readonly closing: AbortSignal
   readonly telemetry?: Telemetry | undefined
+  /** Shared with other gateways, and its owner's to close; absent: files in the data folder. */
+  readonly database?: SqlDatabase | undefined
   /** Absent: nobody else reaches the gateway. */
   readonly access?: Access
-  /** Shared with other gateways; absent: the data folder holds everything. */
-  readonly database?: SqlDatabase
 }
 
 export const now = () => performance.timeOrigin + performance.now()
 
-/** Opens templates, memory and `edits/`. Throws `template_broken`, `folder_in_use`, `storage_failed`, `storage_full`, `storage_unavailable`. */
+/** Opens templates, memory and `edits/`. Throws `template_broken`, `folder_in_use`, `storage_failed`, `storage_full`. */
 export async function openParts({
   config,
   embedder: plain,
@@ -61,8 +62,8 @@ export async function openParts({
   watch,
   closing,
   telemetry,
-  access,
   database,
+  access,
 }: OpenOptions): Promise<Parts> {
   const startedAt = now()
   let templatesOpen = false
@@ -76,62 +77,67 @@ export async function openParts({
   const opened = openTemplates({ dir: config.templatesDir, watch, log: say })
   templatesOpen = true
   const templates = withDefault(opened, config.template)
-  let memory: MemoryStore | undefined
-  let shared: AdapterStore | undefined
+  const undo: (() => Promise<unknown> | undefined)[] = [() => opened.close()]
+  const close = async () => {
+    for (const one of undo.splice(0).reverse()) await one()
+  }
   try {
-    memory = await openMemory({ dataDir: config.dataDir, embedder, now: Date.now, log })
-    const held = memory
-    const folder = await openFolder({ dir: config.editsDir, memory: held, parse: parseEditFile, watch, log })
-    const trials = openTrials({ dataDir: config.dataDir, memory: held, limits: config.limits, now, log })
-    shared = database && (await openSharedAdapters(database, config, log))
-    const store = shared
-    const retriever = new Retriever(held, embedder, cachedReader(reader, config.embedCacheBytes), {
+    const memory = await openMemory({ dataDir: config.dataDir, embedder, now: Date.now, log, ...(database && { database }) })
+    undo.push(() => memory.close())
+    const ledger = database ?? openLedgerFile(config.dataDir)
+    if (ledger !== database) undo.push(() => ledger.close())
+    const files = { dir: config.editsDir, memory, parse: parseEditFile, watch, log }
+    const folder = await openEditFolder(files, database)
+    undo.push(() => folder.close())
+    const trials = await openTrials({ database: ledger, memory, limits: config.limits, now, log })
+    undo.push(() => trials.close())
+    const retriever = new Retriever(memory, embedder, cachedReader(reader, config.embedCacheBytes), {
       now: Date.now,
       cacheBytes: config.selectionCacheBytes,
     })
-    return {
-      memory: held,
-      folder,
-      gateway: (engine, models) => {
-        const { dataDir, limits } = config
-        const adapters = openAdapters({ dataDir, engine, memory: held, limits, now, log, store, ...(access && { access }) })
-        const gateway: Gateway = {
-          engine,
-          memory: held,
-          retriever,
-          calibration,
-          templates,
-          editFiles: folder,
-          limits: config.limits,
-          now,
-          log,
-          version: VERSION,
-          startedAt,
-          closing,
-          multiHop: { mode: config.multiHop, bridges: new Bridges(engine) },
-          ...(access && { access }),
-          hosts: config.hosts,
-          reportsDir: config.reportsDir,
-          experiments: trials.experiments,
-          logPrompts: config.logPrompts,
-          ...(models && { models }),
-          ...(adapters && { adapters }),
-          ...(database && { database }),
-          ...(telemetry && { telemetry }),
-          ...(counts(plain) && { embedder: plain }),
-        }
-        declareFiles(config.experimentsDir, gateway)
-        trials.experiments.replays.start(answererOf(gateway))
-        return gateway
-      },
-      close: async () => {
-        await Promise.all([folder.close(), templates.close(), trials.close(), store?.close()])
-        await held.close()
-      },
+    const shared = {
+      ...{ memory, retriever, calibration, templates, log, now, startedAt, closing, editFiles: folder },
+      experiments: trials.experiments,
+      ...(database && { database }),
+      ...(access && { access }),
+      ...(telemetry && { telemetry }),
+      ...(counts(plain) && { embedder: plain }),
     }
+    const gateway = async (engine: Engine, models?: ModelPool) => {
+      const { dataDir, limits } = config
+      const adapters = await openAdapters({ ...{ dataDir, engine, memory, limits, now, log }, access, database })
+      undo.push(() => adapters?.close())
+      const made = gatewayOf(shared, config, { engine, models, adapters })
+      await declareFiles(config.experimentsDir, made)
+      trials.experiments.replays.start(answererOf(made))
+      return made
+    }
+    return { memory, folder, gateway, close }
   } catch (error) {
-    await Promise.all([opened.close(), memory?.close(), shared?.close()])
+    await close()
     throw error
+  }
+}
+
+type Shared = Omit<
+  Gateway,
+  'engine' | 'models' | 'adapters' | 'limits' | 'version' | 'hosts' | 'reportsDir' | 'logPrompts' | 'multiHop'
+>
+
+interface Answering {
+  readonly engine: Engine
+  readonly models: ModelPool | undefined
+  readonly adapters: Adapters | undefined
+}
+
+function gatewayOf(shared: Shared, config: Config<Limits>, { engine, models, adapters }: Answering): Gateway {
+  const { limits, hosts, reportsDir, logPrompts, multiHop } = config
+  return {
+    ...shared,
+    ...{ engine, limits, hosts, reportsDir, logPrompts, version: VERSION },
+    multiHop: { mode: multiHop, bridges: new Bridges(engine) },
+    ...(models && { models }),
+    ...(adapters && { adapters }),
   }
 }
 

@@ -7,6 +7,7 @@ import type { Gateway, Limits } from '../gateway.ts'
 import type { Handoffs } from '../handoff/queue.ts'
 import type { Logger } from '../logger.ts'
 import { openAccess } from './access.ts'
+import { openDatabase } from './database.ts'
 import { openHandoffs } from './handoffs.ts'
 import { listen } from './listen.ts'
 import { choose, openWeights } from './models.ts'
@@ -45,10 +46,12 @@ export async function startGateway({ config, log, model, host, port, watch, clos
   }
   try {
     const choice = model === 'none' ? null : await choose(config)
-    const { access, close: closeAccess } = openAccess(config, { host, token: key, now, log })
-    opened.push(async () => closeAccess())
+    const database = openDatabase(config, (message) => log.warn({}, message))
+    opened.push(async () => database?.close())
+    const access = await openAccess(config, { host, token: key, ...(database && { database }), now, log })
+    opened.push(() => access.close())
     const listener = await listen(host, port)
-    opened.push((graceMs) => listener.close(graceMs))
+    const listening = opened.push((graceMs) => listener.close(graceMs)) - 1
     const { telemetry, close: closeTelemetry } = await openTelemetry(config, VERSION)
     opened.push(closeTelemetry)
     const weights = openWeights(config, choice, log, closing)
@@ -61,18 +64,19 @@ export async function startGateway({ config, log, model, host, port, watch, clos
       watch,
       closing,
       telemetry,
+      database,
       access,
     })
     opened.push(() => parts.close())
     const engine = choice === null ? withoutModel() : await weights.engine()
     const models = choice === null ? undefined : await weights.models(engine)
     // Requests end with the engine, so both stop at the same time, ahead of all else.
-    opened[1] = async () => {}
+    opened[listening] = async () => {}
     opened.push(
       async (graceMs) => void (await Promise.all([listener.close(graceMs), engine.close(graceMs), models?.close(graceMs)])),
     )
     closing.throwIfAborted()
-    const gateway = parts.gateway(engine, models)
+    const gateway = await parts.gateway(engine, models)
     const handoffs = await openHandoffs(config, gateway)
     opened.push(() => handoffs.close())
     listener.serve(createApp(gateway, handoffs))

@@ -1,6 +1,7 @@
 import pg from 'pg'
 import { PalimpsestError } from '../errors.ts'
-import { type Sql, type SqlDatabase, type Value, withNumbers } from './sql.ts'
+import { Listener } from './listener.ts'
+import { type Listening, type Sql, type SqlDatabase, type Statement, type Value, withNumbers } from './sql.ts'
 
 export interface PostgresOptions {
   /** `postgres://user:password@host:port/name`, with the parameters that libpq knows (`sslmode`). */
@@ -28,7 +29,7 @@ const types = {
 }
 
 /** Classes of SQLSTATE by which the server is away, going or too busy, rather than the statement wrong. https://www.postgresql.org/docs/current/errcodes-appendix.html */
-const AWAY = /^(08|53|57P|57014|25006)/
+const AWAY = /^(08|53|57P|57014|25006|25P03)/
 const FULL = /^53100$/
 
 /** A PostgreSQL that several gateways share. Every statement is one round trip; nothing needs a session, so that a transaction pooler may stand between. */
@@ -36,11 +37,13 @@ export class Postgres implements SqlDatabase {
   readonly dialect = 'postgres'
   readonly name: string
   readonly #pool: pg.Pool
+  readonly #options: PostgresOptions
   readonly #statementTimeoutMs: number
 
   constructor(options: PostgresOptions) {
     const { url, connections = CONNECTIONS, connectTimeoutMs = CONNECT_TIMEOUT_MS, warn } = options
     this.#statementTimeoutMs = options.statementTimeoutMs ?? STATEMENT_TIMEOUT_MS
+    this.#options = options
     this.name = nameOf(url)
     this.#pool = new pg.Pool({
       connectionString: url,
@@ -72,7 +75,11 @@ export class Postgres implements SqlDatabase {
     }
     client.on('error', note)
     try {
-      await this.#query(client, doing, `BEGIN; SET LOCAL statement_timeout = ${this.#statementTimeoutMs}`, [])
+      // A gateway that stalls in a transaction gives up what it holds, so that the others go on.
+      const limits = ['statement_timeout', 'idle_in_transaction_session_timeout'].map(
+        (name) => `SET LOCAL ${name} = ${this.#statementTimeoutMs}`,
+      )
+      await this.#query(client, doing, ['BEGIN', ...limits].join('; '), [])
       const result = await work({
         dialect: this.dialect,
         all: async <Row>(what: string, text: string, ...values: readonly Value[]) =>
@@ -89,6 +96,18 @@ export class Postgres implements SqlDatabase {
       client.off('error', note)
       client.release(broken)
     }
+  }
+
+  async runAll(doing: string, statements: readonly Statement[]): Promise<void> {
+    await this.atOnce(doing, async (sql) => {
+      for (const [text, ...values] of statements) await sql.run(doing, text, ...values)
+    })
+  }
+
+  listen(channel: string, heard: (payload: string) => void): Listening {
+    const { url, connectTimeoutMs = CONNECT_TIMEOUT_MS, warn } = this.#options
+    const ask = (text: string, ...values: readonly Value[]) => this.run('asking for a notification', text, ...values)
+    return new Listener({ url, name: this.name, connectTimeoutMs, channel, heard, ask, warn })
   }
 
   async #connect(doing: string): Promise<pg.PoolClient> {

@@ -14,20 +14,32 @@ export interface Sql {
   run(doing: string, text: string, ...values: readonly Value[]): Promise<number>
 }
 
+export type Statement = readonly [text: string, ...values: readonly Value[]]
+
+/** What a database was told by `notify` on a channel. Hints: any may be lost. */
+export interface Listening {
+  /** False while the connection is broken, and for good behind a pooler that passes no notifications on. */
+  readonly up: boolean
+  close(): Promise<void>
+}
+
 /** One database: a SQLite file, or a PostgreSQL that many gateways share. */
 export interface SqlDatabase extends Sql {
   /** What errors call it: a file, or a host and a name. Never a password. */
   readonly name: string
   /** All that `work` writes lands, or none of it, and what it reads changes under nobody's hand but its own. */
   atOnce<Result>(doing: string, work: (sql: Sql) => Promise<Result>): Promise<Result>
+  /** Statements that are known beforehand, all of them or none. Over SQLite nothing of this process comes between them. */
+  runAll(doing: string, statements: readonly Statement[]): Promise<void>
+  /** Absent where one process alone writes. `heard` gets the payloads; an empty one says that some may have been missed. */
+  listen?(channel: string, heard: (payload: string) => void): Listening
   close(): Promise<void>
 }
 
-/** Milliseconds since the epoch by the database's clock, as an expression: gateways' own clocks may differ. */
-export function clockMs({ dialect }: Pick<Sql, 'dialect'>): string {
-  return dialect === 'postgres'
-    ? '(extract(epoch FROM clock_timestamp()) * 1000)::bigint'
-    : "CAST(unixepoch('subsec') * 1000 AS INTEGER)"
+/** Milliseconds since the epoch by the database's clock, in a statement: those of the gateways may differ. */
+export const DATABASE_NOW: Readonly<Record<Dialect, string>> = {
+  sqlite: "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
+  postgres: 'CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)',
 }
 
 const numbered = new Map<string, string>()

@@ -1,5 +1,6 @@
-import { Database, type Statement } from './database.ts'
-import type { Sql, SqlDatabase, Value } from './sql.ts'
+import { resolve } from 'node:path'
+import { Database, type Statement as Prepared } from './database.ts'
+import type { Sql, SqlDatabase, Statement, Value } from './sql.ts'
 import { guarded, storageError, useWriteAheadLog } from './sqlite.ts'
 
 interface SqliteOptions {
@@ -7,25 +8,38 @@ interface SqliteOptions {
   readonly durable: boolean
   /** How long a statement may wait for another process's; everything else in this process waits with it. */
   readonly busyMs?: number
-  /** Another connection of this process to the same file: they take turns. */
-  readonly beside?: SqliteSql
+}
+
+/** Ends with the transaction that is open. */
+interface Turn {
+  open: Promise<void> | null
+  connections: number
+}
+
+/** Of each file that this process has open: its connections take turns, else one would block the process in the middle of another's transaction. */
+const turns = new Map<string, Turn>()
+const IN_MEMORY = ':memory:'
+
+function turnOf(file: string): Turn {
+  const turn = turns.get(file) ?? { open: null, connections: 0 }
+  if (file !== IN_MEMORY) turns.set(file, turn)
+  turn.connections++
+  return turn
 }
 
 /**
  * A SQLite file behind the interface of databases that answer later. Statements run at once, one after the other; while a transaction is open,
- * all others wait for its end. Two connections of one process to a file need `beside`, else one would block the other in its transaction.
+ * all others of this process on that file wait for its end.
  */
 export class SqliteSql implements SqlDatabase {
   readonly dialect = 'sqlite'
   readonly name: string
   readonly #db: Database
-  readonly #statements = new Map<string, Statement>()
-  /** Ends with the transaction that is open, of whichever connection of this process to the file. */
-  readonly #turn: { open: Promise<void> | null }
+  readonly #statements = new Map<string, Prepared>()
+  readonly #turn: Turn
 
   /** Throws storage errors. */
-  constructor(file: string, { durable, busyMs, beside }: SqliteOptions) {
-    this.#turn = beside === undefined ? { open: null } : beside.#turn
+  constructor(file: string, { durable, busyMs }: SqliteOptions) {
     this.name = file
     this.#db = guarded(file, 'opening the database', () => {
       const db = new Database(file)
@@ -33,11 +47,12 @@ export class SqliteSql implements SqlDatabase {
       if (busyMs !== undefined) db.exec(`PRAGMA busy_timeout = ${busyMs}`)
       return db
     })
+    this.#turn = turnOf(file === IN_MEMORY ? file : resolve(file))
   }
 
   /** A database that ends with the process. */
   static inMemory(): SqliteSql {
-    return new SqliteSql(':memory:', { durable: false })
+    return new SqliteSql(IN_MEMORY, { durable: false })
   }
 
   async all<Row>(doing: string, text: string, ...values: readonly Value[]): Promise<Row[]> {
@@ -74,7 +89,16 @@ export class SqliteSql implements SqlDatabase {
     }
   }
 
-  #prepared(text: string): Statement {
+  async runAll(doing: string, statements: readonly Statement[]): Promise<void> {
+    while (this.#turn.open !== null) await this.#turn.open
+    guarded(this.name, doing, () =>
+      this.#db.atOnce(() => {
+        for (const [text, ...values] of statements) this.#prepared(text).run(...values)
+      }),
+    )
+  }
+
+  #prepared(text: string): Prepared {
     const known = this.#statements.get(text) ?? this.#db.prepare(text)
     this.#statements.set(text, known)
     return known
@@ -90,6 +114,8 @@ export class SqliteSql implements SqlDatabase {
 
   async close(): Promise<void> {
     while (this.#turn.open !== null) await this.#turn.open
+    if (!this.#db.isOpen) return
     this.#db.close()
+    if (--this.#turn.connections === 0) turns.delete(resolve(this.name))
   }
 }

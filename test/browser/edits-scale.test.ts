@@ -29,7 +29,7 @@ beforeAll(async () => {
   const memory = await openMemory({ dataDir, embedder, now: Date.now, log: recordingLog() })
   for (let batch = 0; batch < BATCHES; batch++) {
     const edits = Array.from({ length: EDITS / BATCHES }, (_, i) => city(batch * (EDITS / BATCHES) + i))
-    memory.land(edits, { source: `cities-${batch}.jsonl`, tenant: 'default', dryRun: false })
+    await memory.land(edits, { source: `cities-${batch}.jsonl`, tenant: 'default', dryRun: false })
   }
   await memory.close()
   served = await serve({ embedder, dataDir }, [])
@@ -87,7 +87,7 @@ describe('with 100,000 edits', () => {
     await expect.poll(() => page.locator('.edits li').count()).toBe(100)
     const links = await page.locator('.edits li > a').evaluateAll((all) => all.map((one) => one.getAttribute('href')))
     expect(links).toEqual(Array.from({ length: 100 }, (_, i) => `#/edits/e_${EDITS - 1 - i}`))
-    served.gateway.memory.withdraw('default', ['e_7'], 'test')
+    await served.gateway.memory.withdraw('default', ['e_7'], 'test')
     await page.getByLabel('State').selectOption('withdrawn')
     await page.getByText('One edit found').waitFor()
   })

@@ -141,7 +141,7 @@ describe('an experiment, in the browser only', () => {
     const experiment = registry?.get('default', 'lopsided')
     if (registry === undefined || experiment === undefined) throw new Error('no ledger')
     for (let i = 0; i < 200; i++)
-      registry.ledger.expose({
+      await registry.ledger.expose({
         experiment,
         unit: `x${i}`,
         arm: i % 10 === 0 ? 1 : 0,

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Browser } from 'playwright-core'
 import { afterAll, beforeAll, expect, it, vi } from 'vitest'
-import { accessBy } from '../../src/access/access.ts'
+import { type Access, accessBy } from '../../src/access/access.ts'
 import { SCOPES } from '../../src/access/key.ts'
 import type { KeyStore } from '../../src/access/key-store.ts'
 import { openKeys } from '../../src/server/access.ts'
@@ -17,20 +17,23 @@ const dir = mkdtempSync(join(tmpdir(), 'palimpsest-keys-'))
 let browser: Browser
 let served: Served
 let store: KeyStore
+let access: Access
 beforeAll(async () => {
   browser = await openBrowser()
-  store = openKeys(dir)
-  served = await serve({ gateway: { access: accessBy(store, 'auto', true, Date.now) } })
+  store = await openKeys(dir)
+  access = await accessBy(store, 'auto', true, Date.now)
+  served = await serve({ gateway: { access } })
 })
 afterAll(async () => {
   await browser.close()
   await served.close()
-  store.close()
+  await access.close()
+  await store.database.close()
   rmSync(dir, { recursive: true, force: true })
 })
 
 it('the console asks for a key, keeps it in the tab, and works with it on every page', async () => {
-  const { token } = store.create({ name: 'console', tenant: null, scopes: SCOPES }, Date.now())
+  const { token } = await store.create({ name: 'console', tenant: null, scopes: SCOPES }, Date.now())
   const { page, foreign } = await open(browser, served.base)
   const box = page.getByRole('textbox', { name: 'API key' })
   const use = page.getByRole('button', { name: 'Use this key' })
@@ -57,7 +60,7 @@ it('the console asks for a key, keeps it in the tab, and works with it on every 
 })
 
 it('a page that was given no key says so, and does not ask again while it polls', async () => {
-  store.create({ name: 'another', tenant: null, scopes: SCOPES }, Date.now())
+  await store.create({ name: 'another', tenant: null, scopes: SCOPES }, Date.now())
   const { page } = await open(browser, served.base, '/console/#/live')
   const box = page.getByRole('textbox', { name: 'API key' })
   await box.waitFor()

@@ -4,7 +4,7 @@ import type { ChatCompletionChunk, ChatCompletionCreateParamsNonStreaming } from
 import { afterEach, describe, expect, test } from 'vitest'
 import type { Prompt } from '../../src/engine/engine.ts'
 import type { Sampling } from '../../src/request.ts'
-import { MODEL, type Served, type ServeOptions, serve } from './fakes.ts'
+import { MODEL, post, type Served, type ServeOptions, serve } from './fakes.ts'
 
 const open: Served[] = []
 afterEach(async () => {
@@ -177,6 +177,27 @@ describe('log probabilities', () => {
     const without = await client.chat.completions.create(ask())
     expect(without.choices[0]?.logprobs).toBeNull()
   })
+})
+
+test('what SDKs send back or leave behind is taken: an assistant that said nothing, marks of another cache, samplers switched off', async () => {
+  const seen: { prompt: Prompt; sampling: Sampling }[] = []
+  const { base } = await start({ script: { reply: (prompt, sampling) => `${seen.push({ prompt, sampling })}` } })
+  const statuses: number[] = []
+  for (const top_k of [0, -1]) {
+    const response = await post({ base }, '/v1/chat/completions', {
+      model: MODEL,
+      top_k,
+      messages: [
+        { role: 'user', content: [{ type: 'text', text: 'Hello', cache_control: { type: 'ephemeral' } }] },
+        { role: 'assistant', content: null },
+        { role: 'user', content: 'Anybody?' },
+      ],
+    })
+    statuses.push(response.status)
+  }
+  expect(statuses).toEqual([200, 200])
+  expect(seen.map(({ sampling }) => sampling.topK)).toEqual([undefined, undefined])
+  expect(seen[0]?.prompt.messages.map(({ content }) => content)).toEqual(['Hello', '', 'Anybody?'])
 })
 
 describe('what an answer is asked to be', () => {

@@ -128,10 +128,7 @@ const RESPONSE: Record<string, Probe> = {
   temperature: { value: 0.7 },
   text: { value: { format: schema } },
   tool_choice: { value: 'required', beside: { tools: [ownTool] } },
-  tools: {
-    value: [ownTool],
-    refused: { value: [{ type: 'web_search' }], param: 'tools[0].type', note: 'functions; hosted and custom tools refused' },
-  },
+  tools: { value: [ownTool] },
   top_logprobs: { value: 2 },
   top_p: { value: 0.5 },
   truncation: { value: 'auto' },

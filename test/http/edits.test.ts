@@ -62,6 +62,7 @@ describe('a batch', () => {
         dry_run: false,
         replayed: false,
         version: 1,
+        palimpsest: { memory_version: 1 },
         counts: { edits: 1, added: 1, revised: 0, unchanged: 0, superseded: 0, duplicates: 0, conflicts: 0 },
         results: [
           { index: 0, id: 'e1', outcome: 'added', state: 'live', supersedes: [], duplicate_of: null, conflicts_with: [] },
@@ -69,6 +70,45 @@ describe('a batch', () => {
       },
     })
     expect(await ask('Mayor of Lund?')).toContain('Ada')
+  })
+
+  test("is answered with the tenant's own version, in the body and in a header", async () => {
+    const { base, post, call } = await start()
+    await post('/v1/edits?tenant=other', towns(5))
+    const landed = await fetch(`${base}/v1/edits`, { method: 'POST', body: JSON.stringify(mayor('Ada', { id: 'e1' })) })
+    expect([landed.headers.get('palimpsest-memory-version'), await landed.json()]).toMatchObject([
+      '6',
+      { version: 6, palimpsest: { memory_version: 6 } },
+    ])
+    await post('/v1/edits?tenant=other', town(9))
+    const versions = [
+      await call('DELETE', '/v1/edits/e1'),
+      await post('/v1/edits/e1/restore'),
+      await post('/v1/edits/withdraw', { ids: ['e1'] }),
+      await post('/v1/edits', mayor('Ada', { id: 'e1' })),
+      await post('/v1/edits?dry_run=true', mayor('Bo', { id: 'e2' })),
+    ].map(({ body }) => body.palimpsest?.memory_version)
+    expect(versions).toEqual([8, 9, 10, 10, undefined])
+    const { body } = await call('GET', '/health')
+    expect(body.memory).toMatchObject({ version: 10, log: { state: 'sole', seen: 10, fault: null } })
+  })
+
+  test('is waited for by whoever names its version, but not for ever', async () => {
+    const { post, call } = await start({ limits: { atLeastMs: 200 } })
+    await post('/v1/edits', mayor())
+    const asking = (version: string, path = '/v1/edits') => call('GET', path, undefined, { 'palimpsest-at-least': version })
+    expect((await asking('1')).body.total).toBe(1)
+    expect(await asking('2')).toMatchObject({
+      status: 503,
+      body: { error: { code: 'storage_unavailable', type: 'server_error' } },
+    })
+    const [found] = await Promise.all([asking('2', '/v1/edits?q=Lisa'), post('/v1/edits', mayor('Lisa'))])
+    expect(found.body.total).toBe(1)
+    for (const malformed of ['x', '-1', '1.5', ''])
+      expect(await asking(malformed)).toMatchObject({
+        status: 400,
+        body: { error: { code: 'invalid_value', type: 'invalid_request_error', param: 'Palimpsest-At-Least' } },
+      })
   })
 
   test('posted again changes nothing, and says so', async () => {

@@ -113,9 +113,9 @@ describe('palimpsest compare', () => {
 
 describe('files of experiments', () => {
   /** What was warned of. */
-  const declare = (from = folder) => {
+  const declare = async (from = folder) => {
     const told: string[] = []
-    declareFiles(from, {
+    await declareFiles(from, {
       ...served.gateway,
       log: { info: () => {}, error: () => {}, warn: (_, message) => void told.push(message) },
     })
@@ -130,7 +130,7 @@ describe('files of experiments', () => {
     file('3-help.yaml', DECLARATION)
     file('4-more.json', JSON.stringify({ id: 'more', tenant: 'acme' }))
     file('notes.txt', 'id: notes')
-    const told = declare()
+    const told = await declare()
     expect(await ids()).toEqual(['help'])
     expect(await ids('acme')).toEqual(['more'])
     expect(told).toEqual([expect.stringContaining('1-broken.yaml: not taken'), expect.stringContaining('`colour`')])
@@ -139,17 +139,17 @@ describe('files of experiments', () => {
 
   test('change nothing that is declared: a file with other arms is told, a stopped experiment stays stopped', async () => {
     file('help.yaml', DECLARATION)
-    declare()
+    await declare()
     await call('POST', '/v1/experiments/help/stop')
-    expect(declare()).toEqual([])
+    expect(await declare()).toEqual([])
     file('help.yaml', DECLARATION.replace('weight: 3', 'weight: 5'))
-    expect(declare()).toEqual([expect.stringContaining('declared already')])
+    expect(await declare()).toEqual([expect.stringContaining('declared already')])
     const { status, arms } = await call('GET', '/v1/experiments/help')
     expect([status, arms[0].weight]).toEqual(['stopped', 3])
   })
 
   test('are not needed: a folder that is missing declares nothing', async () => {
-    expect(declare(join(folder, 'missing'))).toEqual([])
+    expect(await declare(join(folder, 'missing'))).toEqual([])
     expect(await ids()).toEqual([])
   })
 })

@@ -2,6 +2,7 @@ import { afterEach, describe, expect, test, vi } from 'vitest'
 import { client } from '../../src/cli/client/client.ts'
 import type { Prompt } from '../../src/engine/engine.ts'
 import { openScripted } from '../../src/engine/scripted.ts'
+import { Ledger } from '../../src/experiment/ledger/ledger.ts'
 import { MODEL, type Served, type ServeOptions, serve } from './fakes.ts'
 
 vi.setConfig({ testTimeout: 60_000 })
@@ -307,7 +308,7 @@ describe('responses and text completions', () => {
   test('do without a batch that is held back, and come by stages as chats do', async () => {
     const { call, gateway, ask, respond, complete, until } = await begin()
     const rollouts = gateway.experiments?.rollouts ?? {}
-    Object.assign(rollouts, { look: () => {} })
+    Object.assign(rollouts, { look: async () => {} })
     await call('POST', '/v1/edits', [ada('old')])
     await call('POST', '/v1/rollouts', { id: 'r', batch: 'new', stages: [STAGES[0], { share: 0.5, least: 1_000 }] })
     await call('POST', '/v1/edits?batch=new', [ada('new')])
@@ -419,18 +420,15 @@ describe('a rollout', () => {
   })
 
   test('outlives a ledger that fails while it is judged, and a gateway that closes before it is', async () => {
-    const { call, ask, gateway } = await start()
+    const { call, ask, gateway, logged } = await start()
     await call('POST', '/v1/edits', [ada('old')])
     await call('POST', '/v1/rollouts', { id: 'r', batch: 'new' })
     await call('POST', '/v1/edits?batch=new', [ada('new')])
-    const { registry, rollouts } = gateway.experiments ?? {}
-    const full = vi.fn(() => {
-      throw new Error('disk full')
-    })
-    Object.assign(registry?.ledger ?? {}, { pairs: full })
-    rollouts?.look()
+    const full = vi.spyOn(Ledger.prototype, 'pairs').mockRejectedValue(new Error('disk full'))
+    await gateway.experiments?.rollouts.look()
     expect(full).toHaveBeenCalled()
-    Reflect.deleteProperty(registry?.ledger ?? {}, 'pairs')
+    full.mockRestore()
+    expect(logged).toContainEqual({})
     await call('POST', '/v1/experiments', { id: 'g', guardrails: { negative_feedback: 0.1 } })
     await ask('u')
     for (const served of open.splice(0)) await served.close()

@@ -2,7 +2,6 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { AdapterStore } from '../../src/adapters/store.ts'
 import { createApp } from '../../src/app.ts'
 import { answererOf } from '../../src/compare.ts'
 import { Bridges } from '../../src/engine/bridge.ts'
@@ -14,7 +13,8 @@ import { openMemory } from '../../src/memory/store.ts'
 import { openTemplates } from '../../src/prompt/templates.ts'
 import { Retriever } from '../../src/selection/retriever.ts'
 import { openAdapters } from '../../src/server/adapters.ts'
-import { openTrials } from '../../src/server/experiments.ts'
+import { openLedgerFile, openTrials } from '../../src/server/experiments.ts'
+import type { SqlDatabase } from '../../src/storage/sql.ts'
 import { fakeEmbedder, indifferentReader, NAMED_CALIBRATION } from '../support/memory-fixture.ts'
 
 export const MODEL = 'scripted'
@@ -42,10 +42,13 @@ export interface ServeOptions {
   readonly otherEngines?: ReadonlyMap<string, Engine>
   readonly gateway?: Partial<Gateway>
   readonly handoffs?: (gateway: Gateway, dataDir: string) => Handoffs
-  /** Shared with other gateways. */
-  readonly adapters?: AdapterStore
-  /** An existing folder; deleted on close all the same. */
+  /** Shared with other gateways, and closed by whoever opened it. */
+  readonly database?: SqlDatabase
+  /** Between two looks at adapters that other gateways changed. */
+  readonly pollMs?: number
+  /** An existing folder; deleted on close all the same, unless it is to be kept. */
   readonly dataDir?: string
+  readonly keepFolder?: boolean
 }
 
 /**
@@ -62,26 +65,31 @@ export async function serve({
   otherEngines,
   gateway: more,
   handoffs,
-  adapters: store,
+  database: shared,
+  pollMs,
   dataDir = mkdtempSync(join(tmpdir(), 'palimpsest-http-')),
+  keepFolder = false,
 }: ServeOptions = {}): Promise<Served> {
   const logged: object[] = []
   const note = (fields: object) => void logged.push(fields)
   const quiet = { info: () => {}, warn: () => {}, error: () => {} }
   const now = () => performance.timeOrigin + performance.now()
-  const memory = await openMemory({ dataDir, embedder, now: Date.now, log: quiet })
+  const memory = await openMemory({ dataDir, embedder, now: Date.now, log: quiet, ...(shared && { database: shared }) })
   const served = engine ?? openScripted({ name: MODEL, reply: echo, contextTokens: 2_000_000, ...script })
   const allLimits = { ...DEFAULT_LIMITS, ...limits }
-  const trials = openTrials({ dataDir, memory, limits: allLimits, now, log: { info: note, warn: note, error: note }, tickMs: 50 })
-  const adapters = openAdapters({
+  const database = shared ?? openLedgerFile(dataDir)
+  const log = { info: note, warn: note, error: note }
+  const trials = await openTrials({ database, memory, limits: allLimits, now, log, tickMs: 50 })
+  const adapters = await openAdapters({
     dataDir,
     engine: served,
     memory,
     limits: allLimits,
     now,
-    store,
-    log: { info: note, warn: note, error: note },
-    ...(more?.access && { access: more.access }),
+    log,
+    database: shared,
+    pollMs,
+    access: more?.access,
   })
   const gateway: Gateway = {
     engine: served,
@@ -95,9 +103,10 @@ export async function serve({
     experiments: trials.experiments,
     limits: allLimits,
     now,
-    log: { info: note, warn: note, error: note },
+    log,
     version: '0.0.0-test',
     startedAt: Date.now(),
+    ...(shared && { database: shared }),
     ...(closing && { closing }),
     ...(adapters && { adapters }),
     ...more,
@@ -113,9 +122,11 @@ export async function serve({
     close: async () => {
       server.closeAllConnections()
       await new Promise((resolve) => server.close(resolve))
+      await adapters?.close()
       await trials.close()
+      if (database !== shared) await database.close()
       await memory.close()
-      rmSync(dataDir, { recursive: true, force: true })
+      if (!keepFolder) rmSync(dataDir, { recursive: true, force: true })
     },
   }
 }

@@ -252,7 +252,7 @@ describe('what is asked for', { timeout: 60_000 }, () => {
       { ...none, id: 'rule', kind: 'rule', prompt: 'someone wants a refund', targetNew: 'Be kind.', examples: ['Money back!'] },
       { ...none, id: 'said', kind: 'sentence', prompt: 'The shop opens at nine today.', targetNew: '' },
     ]
-    gateway.memory.land(kinds, { source: 'test', tenant: 'default', dryRun: false })
+    await gateway.memory.land(kinds, { source: 'test', tenant: 'default', dryRun: false })
     await expect(run({ method: 'memit' })).rejects.toMatchObject({
       ...fault('invalid_value', /memit places one answer at one subject.*lora or distil.*rule \(a rule\), said \(a sentence\)/),
       param: 'edits',

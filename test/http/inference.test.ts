@@ -544,7 +544,10 @@ describe('what else is served', () => {
       uptime_seconds: 0,
       model: { name: MODEL, family: 'scripted', device: 'cpu', threads: 1, context_tokens: 2_000_000 },
       load: { slots: 4, busy: 0, queued: 0, queue_limit: 64 },
-      memory: { version: 0, tenants: 0, indexed: 0, pending: 0 },
+      memory: {
+        ...{ version: 0, tenants: 0, indexed: 0, pending: 0 },
+        log: { state: 'sole', seen: 0, last_contact: expect.stringMatching(/^2\d{3}-/), fault: null },
+      },
       templates: { names: expect.arrayContaining(['facts', 'ike', 'lte']), problems: [] },
       edit_files: { problems: [] },
     })

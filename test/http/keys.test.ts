@@ -8,8 +8,10 @@ import { accessBy } from '../../src/access/access.ts'
 import type { Budgets } from '../../src/access/budgets.ts'
 import { newToken } from '../../src/access/key.ts'
 import type { KeyStore, NewKey } from '../../src/access/key-store.ts'
+import { Usage } from '../../src/access/usage.ts'
 import { createApp } from '../../src/app.ts'
 import { client, findRunning } from '../../src/cli/client/client.ts'
+import { PalimpsestError } from '../../src/errors.ts'
 import { needOf } from '../../src/http/request/auth.ts'
 import { openKeys } from '../../src/server/access.ts'
 import { Database } from '../../src/storage/database.ts'
@@ -31,7 +33,7 @@ interface Keyed extends Served {
   /** Milliseconds since the epoch, as the budgets see them. */
   readonly clock: { now: number }
   /** The token of a new key. */
-  make(fields?: Partial<NewKey>): string
+  make(fields?: Partial<NewKey>): Promise<string>
 }
 
 const NOON = Date.parse('2026-11-24T12:00:00Z')
@@ -39,15 +41,17 @@ const NOON = Date.parse('2026-11-24T12:00:00Z')
 async function start(options: ServeOptions = {}): Promise<Keyed> {
   const dir = mkdtempSync(join(tmpdir(), 'palimpsest-keys-'))
   close.push(() => rmSync(dir, { recursive: true, force: true }))
-  const [store, command] = [openKeys(dir, 50), openKeys(dir)]
-  close.push(() => [store, command].map((one) => one.close()))
+  const [store, command] = [await openKeys(dir, 50), await openKeys(dir)]
+  close.push(() => Promise.all([store, command].map(({ database }) => database.close())))
   const clock = { now: NOON }
-  const access = accessBy(store, 'auto', true, () => clock.now)
+  const access = await accessBy(store, 'auto', true, () => clock.now)
+  close.push(() => access.close())
   const served = await serve({ ...options, gateway: { access, ...options.gateway } })
   close.push(() => served.close())
-  const make = (fields: Partial<NewKey> = {}) => {
+  const make = async (fields: Partial<NewKey> = {}) => {
     const scopes = fields.scopes ?? ['inference']
-    return command.create({ name: 'a key', tenant: scopes.includes('admin') ? null : 'default', ...fields, scopes }, NOON).token
+    const tenant = scopes.includes('admin') ? null : 'default'
+    return (await command.create({ name: 'a key', tenant, ...fields, scopes }, NOON)).token
   }
   return { ...served, store: command, file: join(dir, 'keys.db'), clock, make }
 }
@@ -79,7 +83,7 @@ const OPEN = ['/', '/console', '/console/assets/:hash/*path', '/docs', '/favicon
 describe('without a key', () => {
   test('no route answers, by whatever method and however its path is spelt', async () => {
     const served = await start()
-    served.make()
+    await served.make()
     const all = patterns(served)
     expect(all.length).toBeGreaterThan(35)
     expect(all.filter((pattern) => needOf(pattern) === 'nothing').toSorted()).toEqual(OPEN.toSorted())
@@ -128,7 +132,7 @@ describe('without a key', () => {
 
   test('the console’s files and a bare sign of life are there, and nothing is in them', async () => {
     const served = await start()
-    served.make()
+    await served.make()
     const live = await fetch(`${served.base}/readyz`)
     expect([live.status, await live.json()]).toEqual([200, { status: 'ok' }])
     const page = await (await fetch(`${served.base}/console/`)).text()
@@ -147,15 +151,15 @@ describe('a key', () => {
   test('is taken as OpenAI’s clients send it, from the moment it exists until it is revoked or expires', async () => {
     const served = await start()
     expect((await post(served, CHAT, chat('x'))).status).toBe(200)
-    const token = served.make({ expiresAt: Date.now() + 3_600_000 })
+    const token = await served.make({ expiresAt: Date.now() + 3_600_000 })
     expect(await verdict(post(served, CHAT, chat('x')))).toEqual([401, 'invalid_api_key'])
     const sdk = (apiKey: string) => new OpenAI({ baseURL: `${served.base}/v1`, apiKey, maxRetries: 0 })
     const answer = await sdk(token).chat.completions.create(chat('x') as OpenAI.ChatCompletionCreateParamsNonStreaming)
     expect(answer.choices[0]?.message.content).toBe('You said: x')
     await expect(sdk('sk-none').models.list()).rejects.toThrow(OpenAI.AuthenticationError)
-    const late = served.make({ expiresAt: Date.now() - 1 })
+    const late = await served.make({ expiresAt: Date.now() - 1 })
     expect(await verdict(post(served, CHAT, chat('x'), bearer(late)))).toEqual([401, 'invalid_api_key'])
-    served.store.revoke(token.split('_')[1] ?? '', NOON)
+    await served.store.revoke(token.split('_')[1] ?? '', NOON)
     const gone = await post(served, CHAT, chat('x'), bearer(token))
     expect([gone.status, gone.headers.get('www-authenticate')]).toEqual([401, 'Bearer realm="palimpsest", error="invalid_token"'])
     expect((await bodyOf(gone)).error.message).toBe('The API key was revoked.')
@@ -163,7 +167,7 @@ describe('a key', () => {
 
   test('is taken in no other place, and nothing near it is taken', async () => {
     const served = await start()
-    const token = served.make()
+    const token = await served.make()
     const [, id = '', secret = ''] = token.split('_')
     const wrong: [string, string][][] = [
       ...[
@@ -207,9 +211,9 @@ describe('a key', () => {
   test('may do what its scopes say, and the refusal names the one that is missing', async () => {
     const served = await start()
     const keys = {
-      inference: served.make(),
-      edits: served.make({ scopes: ['edits'] }),
-      admin: served.make({ scopes: ['admin'] }),
+      inference: await served.make(),
+      edits: await served.make({ scopes: ['edits'] }),
+      admin: await served.make({ scopes: ['admin'] }),
     }
     const get = (path: string, token: string) => fetch(`${served.base}${path}`, { headers: bearer(token) })
     const needs = {
@@ -233,7 +237,7 @@ describe('a key', () => {
 
   test('of a tenant is for that tenant: another, in header, body or query, is refused, never passed over', async () => {
     const served = await start()
-    const token = served.make({ tenant: 'acme', scopes: ['inference', 'edits'] })
+    const token = await served.make({ tenant: 'acme', scopes: ['inference', 'edits'] })
     const other = { 'palimpsest-tenant': 'other' }
     const edit = { id: 'e1', subject: 'Lund', prompt: 'The mayor of Lund is', target_new: 'Ada' }
     expect((await post(served, '/v1/edits', edit, bearer(token))).status).toBe(201)
@@ -261,7 +265,7 @@ describe('a key', () => {
     expect(await verdict(post(served, '/v1/edits', { ...edit, tenant: 'other' }, bearer(token)))).toEqual([400, 'invalid_batch'])
     const own = await post(served, CHAT, chat('Who is the mayor of Lund?', { palimpsest: { tenant: 'acme' } }), bearer(token))
     expect((await bodyOf(own)).palimpsest.edits).toMatchObject([{ id: 'e1' }])
-    const admin = served.make({ scopes: ['admin', 'edits'] })
+    const admin = await served.make({ scopes: ['admin', 'edits'] })
     const total = async (tenant: string) =>
       (await bodyOf(fetch(`${served.base}/v1/edits?tenant=${tenant}`, { headers: bearer(admin) }))).total
     expect([await total('acme'), await total('other')]).toEqual([1, 0])
@@ -269,7 +273,7 @@ describe('a key', () => {
 
   test('is no unit of an experiment: a hash of its id is', async () => {
     const served = await start()
-    const token = served.make({ scopes: ['inference', 'edits'] })
+    const token = await served.make({ scopes: ['inference', 'edits'] })
     await post(
       served,
       '/v1/edits',
@@ -285,13 +289,13 @@ describe('a key', () => {
     const first = await ask(token)
     for (let i = 0; i < 5; i++) expect(await ask(token)).toEqual(first)
     const arms = new Set<string>()
-    for (let i = 0; i < 12; i++) arms.add((await ask(served.make())).arm)
+    for (let i = 0; i < 12; i++) arms.add((await ask(await served.make())).arm)
     expect(arms.size).toBe(2)
   })
 
   test('stands in no log, metric or error', async () => {
     const served = await start({ script: { reply: () => 'said' } })
-    const token = served.make({ scopes: ['inference', 'admin', 'edits'] })
+    const token = await served.make({ scopes: ['inference', 'admin', 'edits'] })
     const [, id = ''] = token.split('_')
     // The secret itself may hold underscores.
     const secret = token.slice(`pk_${id}_`.length)
@@ -308,7 +312,7 @@ describe('a key', () => {
 
   test('is sent by the command line, which knows a gateway that wants another', async () => {
     const served = await start()
-    const token = served.make({ scopes: ['edits'] })
+    const token = await served.make({ scopes: ['edits'] })
     const port = Number(new URL(served.base).port)
     const where = { url: undefined, dataDir: mkdtempSync(join(tmpdir(), 'palimpsest-none-')), port }
     close.push(() => rmSync(where.dataDir, { recursive: true, force: true }))
@@ -331,12 +335,12 @@ describe('a budget', () => {
     delayMs: 2,
     reply: () => 'one two three four five six seven eight',
   }
-  const used = (served: Keyed, token: string) =>
-    served.store.list(Math.floor(NOON / 86_400_000)).find(({ id }) => token.includes(id))?.tokensUsed
+  const used = async (served: Keyed, token: string) =>
+    (await served.store.list(NOON)).find(({ id }) => token.includes(id))?.tokensUsed
 
   test('of requests is kept by a hundred at once, and comes back with time', async () => {
     const served = await start()
-    const token = served.make({ requestsPerMinute: 10 })
+    const token = await served.make({ requestsPerMinute: 10 })
     const answers = await Promise.all(Array.from({ length: 100 }, () => post(served, CHAT, chat('x'), bearer(token))))
     expect(answers.filter(({ status }) => status === 200)).toHaveLength(10)
     const refused = answers.find(({ status }) => status === 429)
@@ -354,7 +358,7 @@ describe('a budget', () => {
 
   test('of tokens is overrun by no hundred requests at once, streamed or not, and ends at what was used', async () => {
     const served = await start({ script })
-    const token = served.make({ tokensPerDay: 6_000 })
+    const token = await served.make({ tokensPerDay: 6_000 })
     const one = (at: number) => post(served, CHAT, chat('x', { max_tokens: 50, stream: at % 2 === 0 }), bearer(token))
     const answers = await Promise.all(
       Array.from({ length: 100 }, async (_, at) => {
@@ -368,13 +372,13 @@ describe('a budget', () => {
     expect(through).toBeGreaterThanOrEqual(Math.floor(6_000 / 600))
     expect(through).toBeLessThan(100)
     const whole = await bodyOf(post(served, CHAT, chat('x', { max_tokens: 50 }), bearer(token)))
-    await vi.waitFor(() => expect(used(served, token)).toBe((through + 1) * whole.usage.total_tokens))
-    expect(used(served, token)).toBeLessThanOrEqual(6_000)
+    await vi.waitFor(async () => expect(await used(served, token)).toBe((through + 1) * whole.usage.total_tokens))
+    expect(await used(served, token)).toBeLessThanOrEqual(6_000)
   })
 
   test('that is used up says so, with OpenAI’s headers, until the next day', async () => {
     const served = await start({ script })
-    const token = served.make({ tokensPerDay: 600 })
+    const token = await served.make({ tokensPerDay: 600 })
     const ask = (fields: object) => post(served, CHAT, chat('x', fields), bearer(token))
     const first = await ask({ max_tokens: 20 })
     expect(first.headers.get('x-ratelimit-limit-tokens')).toBe('600')
@@ -392,7 +396,7 @@ describe('a budget', () => {
 
   test('bounds an answer that has no bound of its own by what is left', async () => {
     const served = await start({ script: { ...script, reply: () => 'word '.repeat(300) } })
-    const token = served.make({ tokensPerDay: 700 })
+    const token = await served.make({ tokensPerDay: 700 })
     const answer = await bodyOf(post(served, CHAT, chat('x'), bearer(token)))
     expect(answer.choices[0].finish_reason).toBe('length')
     expect(answer.usage.total_tokens).toBeLessThanOrEqual(700 - 512)
@@ -400,7 +404,7 @@ describe('a budget', () => {
 
   test('pays for an answer that its client leaves, as far as it came', async () => {
     const served = await start({ script: { ...script, delayMs: 5, reply: () => 'word '.repeat(2_000) } })
-    const token = served.make({ tokensPerDay: 100_000 })
+    const token = await served.make({ tokensPerDay: 100_000 })
     const leave = new AbortController()
     const response = await fetch(served.base + CHAT, {
       method: 'POST',
@@ -411,8 +415,8 @@ describe('a budget', () => {
     const reader = response.body?.getReader()
     for (let i = 0; i < 10; i++) await reader?.read()
     leave.abort()
-    await vi.waitFor(() => expect(used(served, token)).toBeLessThan(1_500))
-    expect(used(served, token)).toBeGreaterThanOrEqual(9)
+    await vi.waitFor(async () => expect(await used(served, token)).toBeLessThan(1_500))
+    expect(await used(served, token)).toBeGreaterThanOrEqual(9)
   })
 
   test.each([
@@ -422,24 +426,25 @@ describe('a budget', () => {
     [CHAT, { ...chat('one two'), n: 3, max_tokens: 5 }],
   ])('counts for %s what its usage says', async (path, body) => {
     const served = await start({ script })
-    const token = served.make({ tokensPerDay: 100_000 })
+    const token = await served.make({ tokensPerDay: 100_000 })
     const response = await post(served, path, body, bearer(token))
     const { usage } = await bodyOf(response)
     expect([response.status, usage.total_tokens > 0]).toEqual([200, true])
-    await vi.waitFor(() => expect(used(served, token)).toBe(usage.total_tokens))
+    await vi.waitFor(async () => expect(await used(served, token)).toBe(usage.total_tokens))
   })
 
   test('that can’t be settled, since its file is locked, ends no process and counts all the same', async () => {
     const served = await start({ script })
-    const token = served.make({ tokensPerDay: 10_000 })
+    const token = await served.make({ tokensPerDay: 10_000 })
     const { access } = served.gateway
     let locked: Database | undefined
-    const reserve = access?.budgets.reserve.bind(access.budgets)
-    const spied = vi.spyOn(access?.budgets as Budgets, 'reserve').mockImplementation((...asked) => {
-      const reserved = (reserve as Budgets['reserve'])(...asked)
+    const budgets = access?.budgets as Budgets
+    const take = budgets.take.bind(budgets)
+    const spied = vi.spyOn(budgets, 'take').mockImplementation(async (...asked) => {
+      const taken = await take(...asked)
       locked = new Database(served.file)
       locked.exec('BEGIN IMMEDIATE')
-      return reserved
+      return taken
     })
     const answer = await post(served, CHAT, chat('Hello'), bearer(token))
     expect(answer.status).toBe(200)
@@ -448,19 +453,59 @@ describe('a budget', () => {
     spied.mockRestore()
     locked?.exec('ROLLBACK')
     locked?.close()
-    await vi.waitFor(() => expect(used(served, token)).toBeLessThan(100), { timeout: 10_000 })
+    await vi.waitFor(async () => expect(await used(served, token)).toBeLessThan(100), { timeout: 10_000 })
     expect((await post(served, CHAT, chat('Hello'), bearer(token))).status).toBe(200)
+  })
+
+  test('of requests counts a request with the tokens that it sets aside, and one whose body is wrong all the same', async () => {
+    const served = await start({ script })
+    const token = await served.make({ requestsPerMinute: 6, tokensPerDay: 1_000_000, scopes: ['inference', 'edits'] })
+    const statements = vi.spyOn(served.gateway.access?.budgets as Budgets, 'take')
+    const bodies = {
+      [CHAT]: chat('x', { max_tokens: 5 }),
+      '/v1/completions': { model: MODEL, prompt: 'x', max_tokens: 5 },
+      '/v1/responses': { model: MODEL, input: 'x', max_output_tokens: 5 },
+      '/v1/embeddings': { model: 'fake', input: 'x' },
+      '/v1/compare': { question: 'x' },
+    }
+    const remaining = async (answer: Promise<Response>) => {
+      const response = await answer
+      await response.text()
+      return [response.status, response.headers.get('x-ratelimit-remaining-requests')]
+    }
+    let rest = 6
+    for (const [path, body] of Object.entries(bodies))
+      expect([path, ...(await remaining(post(served, path, body, bearer(token))))]).toEqual([path, 200, `${--rest}`])
+    expect(statements).toHaveBeenCalledTimes(5)
+    expect(await remaining(post(served, CHAT, { model: 5 }, bearer(token)))).toEqual([400, '0'])
+    // Who has made all requests is told that, whatever else is wrong.
+    for (const [path, body] of [...Object.entries(bodies), [CHAT, { model: 5 }] as const])
+      expect([path, ...(await verdict(post(served, path, body, bearer(token))))]).toEqual([path, 429, 'rate_limit_exceeded'])
+    statements.mockRestore()
+  })
+
+  test('that can’t be held, since the database is away, is a 503 that says when to come back; keys without limits go on', async () => {
+    const served = await start({ script })
+    const [limited, free] = [await served.make({ tokensPerDay: 1_000 }), await served.make()]
+    const away = new PalimpsestError('storage_unavailable', 'away', { retryAfterSeconds: 2 })
+    const spied = vi.spyOn(Usage.prototype, 'take').mockRejectedValue(away)
+    const refused = await post(served, CHAT, chat('x'), bearer(limited))
+    expect([refused.status, refused.headers.get('retry-after'), (await bodyOf(refused)).error.code]).toEqual([
+      ...[503, '2', 'storage_unavailable'],
+    ])
+    expect((await post(served, CHAT, chat('x'), bearer(free))).status).toBe(200)
+    spied.mockRestore()
   })
 
   test('counts both answers of a comparison', async () => {
     const served = await start({ script })
-    const token = served.make({ tokensPerDay: 100_000, scopes: ['edits'] })
+    const token = await served.make({ tokensPerDay: 100_000, scopes: ['edits'] })
     const { arms } = await bodyOf(post(served, '/v1/compare', { question: 'x' }, bearer(token)))
     const sum = arms.reduce(
       (all: number, arm: Record<string, number>) => all + (arm.prompt_tokens ?? 0) + (arm.completion_tokens ?? 0),
       0,
     )
     expect(sum).toBeGreaterThan(0)
-    await vi.waitFor(() => expect(used(served, token)).toBe(sum))
+    await vi.waitFor(async () => expect(await used(served, token)).toBe(sum))
   })
 })

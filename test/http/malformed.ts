@@ -147,6 +147,9 @@ export function malformed(model: string): Malformed[] {
     raw('an array', '[]', ['invalid_value']),
     raw('null', 'null', ['invalid_value']),
     raw('a string', '"hello"', ['invalid_value']),
+    raw('a field twice', good.replace(/}$/, ',"model":"other"}'), ['invalid_json', 'model']),
+    raw('a field twice, spelt in two ways', good.replace(/}$/, ',"mode\\u006c":"other"}'), ['invalid_json', 'model']),
+    raw('a field twice deep down', good.replace('"role"', '"role":"system","role"'), ['invalid_json', 'role']),
     raw('prototype key', `{"__proto__":{"model":"${model}"},"messages":[{"role":"user","content":"x"}]}`, [
       'missing_field',
       'model',
@@ -191,7 +194,6 @@ export function malformed(model: string): Malformed[] {
       'messages[0].tool_calls[0].function',
     ]),
     message('a result’s id on another message', { tool_call_id: 'x' }, ['invalid_value', 'messages[0].tool_call_id']),
-    message('an empty assistant', { role: 'assistant', content: null, tool_calls: [] }, ['missing_field', 'messages[0].content']),
     message('an old call', { role: 'assistant', function_call: { name: 'f', arguments: '{}' } }, [
       'unsupported_field',
       'messages[0].function_call',
@@ -229,7 +231,7 @@ export function malformed(model: string): Malformed[] {
     chat('top_logprobs without logprobs', { top_logprobs: 2 }, ['invalid_value', 'top_logprobs']),
     chat('too many top_logprobs', { logprobs: true, top_logprobs: 21 }, ['invalid_value', 'top_logprobs']),
     chat('a number for logprobs', { logprobs: 1 }, ['invalid_value', 'logprobs']),
-    chat('a top_k of 0', { top_k: 0 }, ['invalid_value', 'top_k']),
+    chat('a top_k of -2', { top_k: -2 }, ['invalid_value', 'top_k']),
     chat('a string for response_format', { response_format: 'json' }, ['invalid_value', 'response_format']),
     chat('an unknown format', { response_format: { type: 'xml' } }, ['invalid_value', 'response_format.type']),
     chat('a format without its schema', { response_format: { type: 'json_schema' } }, [

@@ -182,6 +182,29 @@ describe('a response', () => {
   })
 })
 
+test('tools that Codex offers beside its functions are left out, which a header says, and what it says of itself is taken', async () => {
+  const served = await start()
+  const { base } = served
+  const body = {
+    model: MODEL,
+    input: 'hello',
+    client_metadata: { 'x-codex-installation-id': '019a' },
+    tools: [
+      { type: 'function', name: 'shell', description: 'Runs a command.', strict: false, parameters: { type: 'object' } },
+      { type: 'custom', name: 'apply_patch', format: { type: 'grammar', syntax: 'lark', definition: 'start: "x"' } },
+      { type: 'web_search', external_web_access: false },
+    ],
+  }
+  const response = await fetch(`${base}/v1/responses`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify(body),
+  })
+  const { tools } = (await response.json()) as { tools: { name: string }[] }
+  expect([response.status, tools.map(({ name }) => name)]).toEqual([200, ['shell']])
+  expect(response.headers.get('palimpsest-warning')).toMatch(/left out.*custom, web_search/)
+})
+
 describe('a streamed response', () => {
   const numbered = (events: ResponseStreamEvent[]) => events.map((event) => event.sequence_number)
 
@@ -336,8 +359,31 @@ describe('what a response can not be asked for is refused by the name it has her
     ['an item without content', { input: [{ role: 'user' }] }, 'input[0].content', 'missing_field'],
     ['an unknown field of an item', { input: [{ role: 'user', content: 'x', colour: 1 }] }, 'input[0].colour', 'unknown_field'],
     ['an item that is not kept', { input: [{ type: 'item_reference', id: 'msg_0' }] }, 'input[0].id', 'invalid_value'],
-    ['a hosted tool', { tools: [{ type: 'web_search' }] }, 'tools[0].type', 'unsupported_field'],
-    ['a custom tool', { tools: [{ type: 'custom', name: 'x' }] }, 'tools[0].type', 'unsupported_field'],
+    ['a tool of no type', { tools: [{ name: 'x' }] }, 'tools[0].type', 'missing_field'],
+    [
+      'a faulty function behind a tool that is left out',
+      { tools: [{ type: 'web_search' }, { type: 'function', name: 'x', colour: 1 }] },
+      'tools[1].colour',
+      'unknown_field',
+    ],
+    [
+      'a function behind a tool that is left out, which a chat would refuse',
+      { tools: [{ type: 'web_search' }, { type: 'function', name: 'no name' }] },
+      'tools[1].name',
+      'invalid_value',
+    ],
+    [
+      'a call of a tool that is left out',
+      { tools: [{ type: 'web_search' }], tool_choice: { type: 'web_search' } },
+      'tool_choice.type',
+      'unsupported_field',
+    ],
+    [
+      'a call where every tool is left out',
+      { tools: [{ type: 'web_search' }], tool_choice: 'required' },
+      'tool_choice',
+      'invalid_value',
+    ],
     ['effort', { reasoning: { effort: 'high' } }, 'reasoning.effort', 'unsupported_field'],
     ['verbosity', { text: { verbosity: 'low' } }, 'text.verbosity', 'unsupported_field'],
     ['a conversation', { conversation: 'conv_1' }, 'conversation', 'unsupported_field'],

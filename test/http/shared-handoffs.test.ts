@@ -2,7 +2,6 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test, vi } from 'vitest'
-import { SharedAdapters } from '../../src/adapters/shared-store.ts'
 import { client } from '../../src/cli/client/client.ts'
 import type { Job } from '../../src/handoff/job.ts'
 import type { Handoffs } from '../../src/handoff/queue.ts'
@@ -32,15 +31,13 @@ const JOB = {
 // biome-ignore lint/suspicious/noExplicitAny: what came is what the test asserts
 type Call = (method: string, path: string, body?: unknown) => Promise<any>
 
-/** A gateway over a database that others share; its memory is its own, with the same edits. */
+/** A gateway over a database that others share. */
 async function gateway(database: SqlDatabase, editor: boolean): Promise<{ readonly call: Call; readonly handoffs: Handoffs }> {
   const dir = mkdtempSync(join(tmpdir(), 'palimpsest-shared-'))
-  const shared = { database, warn: () => {}, pollMs: POLL_MS }
-  const adapters = await SharedAdapters.open({ ...shared, dir: join(dir, 'files'), waitMs: 5_000 })
-  const store = await SharedJobs.open({ ...shared, dir: join(dir, 'handoffs'), leaseMs: LEASE_MS })
+  const store = await SharedJobs.open({ ...{ database, dir, leaseMs: LEASE_MS, pollMs: POLL_MS }, warn: () => {} })
   let made: Handoffs | undefined
   const served = await serve({
-    ...{ engine: modelOf('base.gguf'), adapters, limits: { handoffCancelMs: 5_000 } },
+    ...{ engine: modelOf('base.gguf'), database, pollMs: POLL_MS, limits: { handoffCancelMs: 5_000 } },
     handoffs: (one, dataDir) => {
       made = standInHandoffs(one, dataDir, editor, store)
       return made
@@ -50,7 +47,6 @@ async function gateway(database: SqlDatabase, editor: boolean): Promise<{ readon
   const http = client(served.base, {}, null)
   closers.push(async () => {
     await handoffs.close()
-    await adapters.close()
     await served.close()
     rmSync(dir, { recursive: true, force: true })
   })

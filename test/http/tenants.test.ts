@@ -48,7 +48,7 @@ const ROUTES: Readonly<Record<string, (ids: Ids) => readonly Sent[]>> = {
   'GET /': () => [hidden()],
   'GET /console': () => [hidden()],
   'GET /favicon.ico': () => [hidden()],
-  'GET /console/assets/:hash/*path': () => [{ path: '/console/assets/x/y', expect: [404, null] }],
+  'GET /console/assets/:hash/*path': () => [{ path: '/console/assets/x/y', expect: [404, 'route_not_found'] }],
   'GET /health': () => [hidden()],
   'GET /livez': () => [hidden()],
   'GET /readyz': () => [hidden()],
@@ -160,15 +160,17 @@ interface Apart extends Served {
 
 async function start(): Promise<Apart> {
   const dir = mkdtempSync(join(tmpdir(), 'palimpsest-tenants-'))
-  const [store, reports] = [openKeys(dir), join(dir, 'reports')]
+  const [store, reports] = [await openKeys(dir), join(dir, 'reports')]
+  const access = await accessBy(store, 'keys', true, Date.now)
   close.push(
     () => rmSync(dir, { recursive: true, force: true }),
-    () => store.close(),
+    () => store.database.close(),
+    () => access.close(),
   )
   let handoffs: Handoffs | undefined
   const served = await serve({
     engine: modelOf('base.gguf'),
-    gateway: { access: accessBy(store, 'keys', true, Date.now), reportsDir: reports },
+    gateway: { access, reportsDir: reports },
     limits: { tenantAdapters: 2 },
     handoffs: (gateway, dataDir) => {
       handoffs = standInHandoffs(gateway, dataDir)
@@ -181,9 +183,10 @@ async function start(): Promise<Apart> {
   )
   close.push(() => rmSync(snapshotsDir(served.dataDir), { recursive: true, force: true }))
   const tokens = new Map<string, string>()
-  const tokenOf = (tenant: string, scope: Scope) => {
+  const tokenOf = async (tenant: string, scope: Scope) => {
     const bound = scope === 'admin' ? null : tenant
-    const token = tokens.get(`${bound} ${scope}`) ?? store.create({ name: 'k', tenant: bound, scopes: [scope] }, Date.now()).token
+    const token =
+      tokens.get(`${bound} ${scope}`) ?? (await store.create({ name: 'k', tenant: bound, scopes: [scope] }, Date.now())).token
     tokens.set(`${bound} ${scope}`, token)
     return token
   }
@@ -192,7 +195,7 @@ async function start(): Promise<Apart> {
       method,
       redirect: 'manual',
       headers: {
-        ...{ authorization: `Bearer ${tokenOf(tenant, scope)}`, 'palimpsest-tenant': tenant },
+        ...{ authorization: `Bearer ${await tokenOf(tenant, scope)}`, 'palimpsest-tenant': tenant },
         ...(body !== undefined && { 'content-type': 'application/json' }),
       },
       ...(body !== undefined && { body: JSON.stringify(body) }),
@@ -322,7 +325,7 @@ test('an adapter from before adapters had tenants is the default tenant’s', as
   const { tenant: _, ...before } = JSON.parse(readFileSync(file, 'utf8'))
   writeFileSync(file, JSON.stringify(before))
   const { access } = apart.gateway
-  const again = openAdapters({ ...apart.gateway, dataDir: apart.dataDir, ...(access && { access }) })
+  const again = await openAdapters({ ...apart.gateway, dataDir: apart.dataDir, ...(access && { access }) })
   expect(again?.list(DEFAULT_TENANT)).toMatchObject([{ id: 'old', tenant: DEFAULT_TENANT }])
   expect(again?.list('yours')).toEqual([])
 })

@@ -9,7 +9,7 @@ import { hasServer, serverPath } from '../../src/engine/llama-server/build.ts'
 import type { Sampling } from '../../src/request.ts'
 import { Trace } from '../../src/trace.ts'
 import { MODELS, needing, SERVER } from '../needs.ts'
-import { loraBytes, loraFor } from './lora-file.ts'
+import { loraBytes, loraFor } from '../support/lora-file.ts'
 
 const HOME = join(homedir(), '.cache', 'palimpsest')
 const MODEL = process.env.PALIMPSEST_TEST_MODEL ?? join(HOME, 'models', 'qwen2.5-coder-0.5b-instruct-q4_k_m.gguf')

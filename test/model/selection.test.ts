@@ -64,7 +64,7 @@ describe.runIf(THERE)('selection by the models that ship', { timeout: 120_000 },
 
   async function open(edits: readonly Edit[], name: string): Promise<{ memory: MemoryStore; gateway: Gateway }> {
     const store = await openMemory({ dataDir: join(folder, name), embedder, now: Date.now, log: silent })
-    store.land(edits, { source: 'test', tenant: 'default', dryRun: false })
+    await store.land(edits, { source: 'test', tenant: 'default', dryRun: false })
     await store.indexed()
     const made: Gateway = {
       ...{
@@ -200,7 +200,7 @@ describe.runIf(THERE)('selection by the models that ship', { timeout: 120_000 },
 
     it('leaves another fact alone; a withdrawn one is as though it were not there', async () => {
       expect(await applied('Where does Ada Quist live?', {}, own.gateway)).toEqual(['lives'])
-      own.memory.withdraw('default', ['employs'], 'test')
+      await own.memory.withdraw('default', ['employs'], 'test')
       expect(await applied('Which company does Ada Quist work for?', {}, own.gateway)).toEqual(['paid'])
     })
   })
@@ -230,7 +230,7 @@ describe.runIf(THERE)('selection by the models that ship', { timeout: 120_000 },
 
   it('the check before landing is content with sound edits and says what does not fire', async () => {
     const check = async (edits: readonly Edit[]) => {
-      const { results } = memory.land(edits, { source: 'test', tenant: 'default', dryRun: true })
+      const { results } = await memory.land(edits, { source: 'test', tenant: 'default', dryRun: true })
       const { findings, fault } = await landingReport({
         ...{ edits, results, calibration: readCalibration(), search: () => [], held: () => undefined },
         read: (pairs) => reader.read(pairs, 'import'),

@@ -20,6 +20,7 @@ export function cutDatabase(own: SqlDatabase): CutDatabase {
     all: async (...asked) => reached().all(...asked),
     run: async (...asked) => reached().run(...asked),
     atOnce: async (...asked) => reached().atOnce(...asked),
+    runAll: async (...asked) => reached().runAll(...asked),
     close: async () => {},
     cut: () => {
       isCut = true

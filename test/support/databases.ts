@@ -22,11 +22,9 @@ export function databases(dialect: Dialect): Databases {
   let server: PostgresServer | undefined
   let folder = ''
   let files = 0
-  const connect = (address: string, beside?: SqlDatabase) => {
+  const connect = (address: string) => {
     const database =
-      dialect === 'postgres'
-        ? new Postgres({ url: address, warn: () => {} })
-        : new SqliteSql(address, { durable: true, ...(beside instanceof SqliteSql && { beside }) })
+      dialect === 'postgres' ? new Postgres({ url: address, warn: () => {} }) : new SqliteSql(address, { durable: true })
     addresses.set(database, address)
     return database
   }
@@ -41,6 +39,6 @@ export function databases(dialect: Dialect): Databases {
   })
   return {
     open: async () => connect((await server?.database()) ?? join(folder, `${++files}.db`)),
-    again: (database) => connect(addresses.get(database) ?? '', database),
+    again: (database) => connect(addresses.get(database) ?? ''),
   }
 }

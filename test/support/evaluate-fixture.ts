@@ -45,7 +45,7 @@ export async function trialOn(dataset: Dataset, wish: TrialWish): Promise<Trial 
   const embedder = wish.embedder ?? fakeEmbedder()
   const probes = dataset.records.flatMap((record) => record.probes)
   const store = await memory({ embedder })
-  landAll(store, dataset, [])
+  await landAll(store, dataset, [])
   await store.indexed()
   const asked: string[] = []
   const scripted = openScripted({

@@ -1,5 +1,6 @@
 import type { Experiment } from '../../src/experiment/experiment.ts'
 import { Ledger, type LedgerLimits } from '../../src/experiment/ledger/ledger.ts'
+import type { SqlDatabase } from '../../src/storage/sql.ts'
 
 export function experiment(fields: Partial<Experiment> = {}): Experiment {
   return {
@@ -14,10 +15,9 @@ export function experiment(fields: Partial<Experiment> = {}): Experiment {
   }
 }
 
-export function ledgerIn(file: string, limits: Partial<LedgerLimits> = {}): Ledger {
-  return new Ledger({
-    file,
-    guarded: (_doing, work) => work(),
-    limits: { ledgerAnswers: 100_000, answerFeedback: 2, loggedPrompts: 3, replayPairs: 10, ...limits },
-  })
+export const LEDGER_LIMITS: LedgerLimits = {
+  ...{ ledgerAnswers: 100_000, answerFeedback: 2, loggedPrompts: 3, replayPairs: 10, replayQueue: 1_000 },
 }
+
+export const ledgerOf = (database: SqlDatabase, limits: Partial<LedgerLimits> = {}) =>
+  Ledger.open(database, { ...LEDGER_LIMITS, ...limits })

@@ -1,13 +1,14 @@
 import { writeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { openMemory } from '../../src/memory/store.ts'
+import { Postgres } from '../../src/storage/postgres.ts'
 import { fact, fakeEmbedder } from './memory-data.ts'
 
 /**
  * Lands `batches` batches (default: for ever) of `size` edits, saying "ack N" after each, and "embedded N" when the vectors of N texts are
- * made; each call of the embedder takes `embedMs`. Run and killed by memory-kill.test.ts.
+ * made; each call of the embedder takes `embedMs`. With `url`, into that PostgreSQL. Run and killed by memory-kill.test.ts.
  */
-const [dataDir = '', first = '0', size = '1', batches = 'Infinity', embedMs = '0'] = process.argv.slice(2)
+const [dataDir = '', first = '0', size = '1', batches = 'Infinity', embedMs = '0', url = ''] = process.argv.slice(2)
 const fake = fakeEmbedder()
 let embedded = 0
 const embedder: typeof fake = {
@@ -21,11 +22,12 @@ const embedder: typeof fake = {
   },
 }
 const silent = { info: () => undefined, warn: () => undefined, error: () => undefined }
-const store = await openMemory({ dataDir, embedder, now: Date.now, limits: { exactPoints: 100 }, log: silent })
+const database = url === '' ? {} : { database: new Postgres({ url, warn: () => {} }) }
+const store = await openMemory({ dataDir, ...database, embedder, now: Date.now, limits: { exactPoints: 100 }, log: silent })
 writeSync(1, 'open\n')
 for (let batch = Number(first); batch < Number(first) + Number(batches); batch++) {
   const edits = Array.from({ length: Number(size) }, (_, i) => fact(batch * Number(size) + i))
-  store.land(edits, { source: 'child', tenant: 'default', dryRun: false, batchId: `batch ${batch}` })
+  await store.land(edits, { source: 'child', tenant: 'default', dryRun: false, batchId: `batch ${batch}` })
   writeSync(1, `ack ${batch}\n`)
   await new Promise(setImmediate)
 }

@@ -110,3 +110,9 @@ describe('flagOf', () => {
     expect(flagOf('upstreamKey')).toBeNull()
   })
 })
+
+it('the database has the name in the environment that other programs give it, too', () => {
+  const url = 'postgres://u@h/n'
+  expect(readConfig({ flags: {}, limits: {}, env: { PALIMPSEST_DATABASE_URL: url }, cwd: '/' }).database).toBe(url)
+  expect(readConfig({ flags: {}, limits: {}, env: { PALIMPSEST_DATABASE: url }, cwd: '/' }).database).toBe(url)
+})

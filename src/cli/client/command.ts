@@ -33,7 +33,7 @@ export function gatewayCommand<O extends Typed>(
     .description(description)
     .option('--tenant <name>', `tenant whose ${of} are meant`)
     .option('--json', 'print JSON')
-  withSettings(command, 'url', 'port', 'dataDir', 'editsDir', 'logLevel')
+  withSettings(command, 'url', 'port', 'dataDir', 'database', 'editsDir', 'logLevel')
   if (boot === bootWithModel) withSettings(command, ...modelSettings)
   return command.action(async () => {
     const options = command.opts<O>()

@@ -151,7 +151,7 @@ async function evaluate(typed: Typed, config: Config<Limits>): Promise<string> {
   try {
     const choice = typed.selection ? null : await choose(config)
     const { weights, embedder, parts } = await openScratch({ ...config, slots: SLOTS }, choice, closing, stop.signal)
-    const { leftOut } = landAll(parts.memory, dataset, distractors)
+    const { leftOut } = await landAll(parts.memory, dataset, distractors)
     const tick = ticker(bar)
     await indexed(parts.memory, tick, stop.signal)
     const trafficLimit = typed.trafficLimit ?? (typed.selection ? Number.MAX_SAFE_INTEGER : TRAFFIC_ANSWERED)
@@ -167,7 +167,7 @@ async function evaluate(typed: Typed, config: Config<Limits>): Promise<string> {
     ]
     for (const note of notes) bar.log(printable(note))
     const inputs: Inputs = { typed, config, dataset, methods, parts, prepared, notes, engine, out, tick, signal: stop.signal }
-    const trial = trialOf(inputs, embedder)
+    const trial = await trialOf(inputs, embedder)
     const results = typed.selection ? await selectAlone(inputs, trial) : await compare(inputs, trial)
     bar.clear()
     return await save(out, results)
@@ -218,10 +218,10 @@ function methodsFor({ methods }: Typed, dataset: Dataset): Method[] {
   return METHODS.filter((method) => method === 'base' || wanted.includes(method))
 }
 
-function trialOf({ typed, parts, prepared, engine }: Inputs, embedder: Trial['embedder']): Trial {
+async function trialOf({ typed, parts, prepared, engine }: Inputs, embedder: Trial['embedder']): Promise<Trial> {
   const { answerTokens, ikeDemonstrations, seed } = typed
   return {
-    gateway: { ...parts.gateway(engine), engine: rememberingEngine(engine, typed.reuse) },
+    gateway: { ...(await parts.gateway(engine)), engine: rememberingEngine(engine, typed.reuse) },
     embedder,
     ...prepared,
     limits: { ...TRIAL_LIMITS, answerTokens, ikeDemonstrations },

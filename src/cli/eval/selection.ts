@@ -77,12 +77,12 @@ export async function firing(options: Record<string, unknown>, config: Config<Li
     const choice = typed.answers ? await choose(config) : null
     const { weights, embedder, parts } = await openScratch(config, choice, closing, stop.signal)
     const tick = ticker(bar)
-    const tenants = landCases(parts.memory, cases, fill)
+    const tenants = await landCases(parts.memory, cases, fill)
     await indexed(parts.memory, tick, stop.signal)
     const settled = await settle(cases, tenants, parts.memory, embedder)
     const engine = choice === null ? withoutModel() : await weights.engine()
     closing.push(() => engine.close(0))
-    const gateway = parts.gateway(engine)
+    const gateway = await parts.gateway(engine)
     const fired = await askAll(settled.cases, { gateway, tenants, memories: cases.memories, tick, signal: stop.signal })
     const figures = firingOf(fired, typed.thresholds ?? THRESHOLDS)
     const about: FiringAbout = {

@@ -25,7 +25,11 @@ export function readDistractors(files: readonly string[]): Edit[] {
 }
 
 /** Lands distractors, then the data's edits, so that these win where both state a fact; distractors that repeat one of the data's prompts are left out. */
-export function landAll(memory: MemoryStore, dataset: Dataset, distractors: readonly Edit[]): { readonly leftOut: number } {
+export async function landAll(
+  memory: MemoryStore,
+  dataset: Dataset,
+  distractors: readonly Edit[],
+): Promise<{ readonly leftOut: number }> {
   const own = dataset.records.flatMap(({ edits }) => edits)
   const stated = new Set(own.map(asked))
   const others = distractors.filter((edit) => !stated.has(asked(edit)))
@@ -34,7 +38,7 @@ export function landAll(memory: MemoryStore, dataset: Dataset, distractors: read
     [own, dataset.name],
   ] as const) {
     for (let from = 0; from < edits.length; from += LIMITS.batchEdits)
-      memory.land(edits.slice(from, from + LIMITS.batchEdits), { source, tenant: TENANT, dryRun: false })
+      await memory.land(edits.slice(from, from + LIMITS.batchEdits), { source, tenant: TENANT, dryRun: false })
   }
   return { leftOut: distractors.length - others.length }
 }

@@ -12,23 +12,23 @@ import type { Case, CaseMemory, Cases } from './case.ts'
 export type Tenants = ReadonlyMap<string, string>
 
 /** Lands `fill` in every memory, then its own edits. What a memory or `fill` itself has already asked is left out of `fill`. */
-export function landCases(memory: MemoryStore, { memories }: Cases, fill: readonly Edit[]): Tenants {
-  return new Map(
-    [...memories].map(([key, { edits }], i) => {
-      const tenant = `memory-${i + 1}`
-      const stated = new Set(edits.map(factOf))
-      const others = fill.filter((edit) => !stated.has(factOf(edit)) && stated.add(factOf(edit)))
-      for (const [some, source] of [
-        [others, 'fill'],
-        [edits, 'data'],
-      ] as const)
-        for (let from = 0; from < some.length; from += LIMITS.batchEdits) {
-          const batch = some.slice(from, from + LIMITS.batchEdits).map((edit): Edit => ({ ...edit, tenant }))
-          memory.land(batch, { source, tenant, dryRun: false })
-        }
-      return [key, tenant]
-    }),
-  )
+export async function landCases(memory: MemoryStore, { memories }: Cases, fill: readonly Edit[]): Promise<Tenants> {
+  const tenants = new Map<string, string>()
+  for (const [key, { edits }] of memories) {
+    const tenant = `memory-${tenants.size + 1}`
+    const stated = new Set(edits.map(factOf))
+    const others = fill.filter((edit) => !stated.has(factOf(edit)) && stated.add(factOf(edit)))
+    for (const [some, source] of [
+      [others, 'fill'],
+      [edits, 'data'],
+    ] as const)
+      for (let from = 0; from < some.length; from += LIMITS.batchEdits) {
+        const batch = some.slice(from, from + LIMITS.batchEdits).map((edit): Edit => ({ ...edit, tenant }))
+        await memory.land(batch, { source, tenant, dryRun: false })
+      }
+    tenants.set(key, tenant)
+  }
+  return tenants
 }
 
 function factOf({ subject, prompt }: Edit): string {

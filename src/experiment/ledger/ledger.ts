@@ -1,22 +1,15 @@
+import { randomUUID } from 'node:crypto'
 import type { Message } from '../../request.ts'
-import { Database } from '../../storage/database.ts'
-import type { Value } from '../../storage/sql.ts'
-import { useWriteAheadLog } from '../../storage/sqlite.ts'
-import { type Experiment, keyOf, type Metric } from '../experiment.ts'
-import type { Sample } from '../statistics/confidence.ts'
+import { migrate } from '../../storage/migrate.ts'
+import { DATABASE_NOW, type Sql, type SqlDatabase } from '../../storage/sql.ts'
+import { type Experiment, keyOf } from '../experiment.ts'
+import { AnswerCount } from './answer-count.ts'
+import { DIFFERENCES } from './differences.ts'
+import { type Exposure, record } from './exposure.ts'
+import { type LedgerEvent, LedgerReader } from './ledger-reader.ts'
 import type { Outcome } from './outcome.ts'
+import { ReplayQueue } from './replay-queue.ts'
 import { LEDGER_SCHEMA } from './schema.ts'
-
-/** A unit met an experiment in a request whose answer could differ between its arms. */
-export interface Exposure {
-  readonly experiment: Experiment
-  readonly unit: string
-  readonly arm: number
-  /** Id of the answer. */
-  readonly completion: string
-  readonly at: number
-  readonly messages: readonly Message[]
-}
 
 export interface Feedback {
   readonly tenant: string
@@ -30,37 +23,14 @@ export interface Feedback {
   readonly numbers: Readonly<Record<string, number>>
 }
 
-/** Something that happened to an experiment, with its evidence. */
-export interface LedgerEvent {
-  readonly at: number
-  readonly kind: string
-  readonly body: Readonly<Record<string, unknown>>
+/** An experiment as it is on record. */
+export interface Declared {
+  readonly experiment: Experiment
+  /** Grows in the order in which experiments were declared. */
+  readonly place: number
+  /** Number of the change that made it what it is. */
+  readonly changed: number
 }
-
-/** Units of one arm, one epoch. */
-export interface ArmSample extends Sample {
-  readonly epoch: number
-  readonly arm: number
-}
-
-/** Over units of one part of them, one epoch and one arm. */
-export interface PartSum {
-  readonly part: number
-  readonly epoch: number
-  readonly arm: number
-  readonly n: number
-  readonly sum: number
-  readonly squares: number
-}
-
-export function sampleOf({ epoch, arm, n, sum, squares }: Omit<PartSum, 'part'>): ArmSample {
-  const mean = sum / n
-  return { epoch, arm, n, mean, variance: n < 2 ? 0 : Math.max(0, (squares - n * mean * mean) / (n - 1)) }
-}
-
-const EXPOSED = 'FROM exposures WHERE experiment = ? AND version = ?'
-const PARTED = `SELECT unit, epoch, arm, at, ntile(?) OVER (ORDER BY at, unit) AS part ${EXPOSED}`
-const WHOLE = `SELECT unit, epoch, arm, at, ? AS part ${EXPOSED}`
 
 export interface LedgerLimits {
   /** Answers kept of all experiments. When they are reached, those of the experiments that ended longest ago go; then no more are taken. */
@@ -71,146 +41,159 @@ export interface LedgerLimits {
   readonly loggedPrompts: number
   /** Pairs of answers kept of an experiment. */
   readonly replayPairs: number
+  /** Prompts that wait to be replayed. */
+  readonly replayQueue: number
 }
-
-export interface LedgerOptions {
-  /** The memory's database; the ledger has its own tables and connection. */
-  readonly file: string
-  /** Runs `work`; turns its faults into our errors. */
-  readonly guarded: <T>(doing: string, work: () => T) => T
-  readonly limits: LedgerLimits
-}
-
-/** How long a statement may wait for another process's: no answer goes on meanwhile. */
-const BUSY_MS = 250
 
 const NEGATIVE = ['negative', 'bad', 'wrong', 'down', 'thumbs_down', 'dislike']
 
+/** "PLMP" and one, so that the locks of rollouts are nobody else's. */
+const TRY_LOCK = 'SELECT CAST(pg_try_advisory_xact_lock(1347177809, hashtext(?)) AS INTEGER) AS held'
+
+/** Logged prompts that go at once, so that none is sought at every exposure. */
+const TRIMMED_SHARE = 0.1
+
 /**
- * What experiments were declared, who was exposed to which arm, and what came of it. An exposure is on its way to the disk before the first
- * word of its answer is: a killed process loses none (the file system's cache outlives it; a power cut may take the latest).
+ * What experiments were declared, who was exposed to which arm, and what came of it: of one gateway in a file, of many in PostgreSQL. An exposure
+ * is on its way to the disk before the first word of its answer is. With SQLite a killed process loses none, and a power cut may take the latest.
  */
-export class Ledger {
-  readonly #db: Database
-  readonly #guarded: LedgerOptions['guarded']
+export class Ledger extends LedgerReader {
+  readonly #database: SqlDatabase
   readonly #limits: LedgerLimits
-  #answers: number
+  readonly #count: AnswerCount
+  /** Names this gateway among those that hold something for a while. */
+  readonly #holder: string
+  /** Prompts logged here of each experiment since old ones were dropped. */
+  readonly #logged = new Map<string, number>()
+  readonly replays: ReplayQueue
 
-  constructor({ file, guarded, limits }: LedgerOptions) {
-    this.#guarded = guarded
+  private constructor(database: SqlDatabase, sql: Sql, limits: LedgerLimits, count: AnswerCount, holder: string) {
+    super(sql)
+    this.#database = database
     this.#limits = limits
-    this.#db = guarded('opening the ledger of experiments', () => new Database(file))
-    this.#answers = guarded('opening the ledger of experiments', () => {
-      useWriteAheadLog(this.#db, false)
-      this.#db.atOnce(() => this.#db.exec(LEDGER_SCHEMA))
-      this.#db.exec(`PRAGMA busy_timeout = ${BUSY_MS}`)
-      return this.#db.value('SELECT count(*) FROM answers') as number
-    })
+    this.#count = count
+    this.#holder = holder
+    this.replays = new ReplayQueue(sql, holder, limits.replayQueue)
   }
 
-  #run(doing: string, sql: string, ...values: Value[]): { readonly changes: number } {
-    return this.#guarded(doing, () => this.#db.prepare(sql).run(...values))
+  /** The database stays the caller's to close, after the ledger. Throws storage errors. */
+  static async open(database: SqlDatabase, limits: LedgerLimits): Promise<Ledger> {
+    await migrate(database, LEDGER_SCHEMA)
+    const count = new AnswerCount(database, limits.ledgerAnswers)
+    await count.open()
+    return new Ledger(database, database, limits, count, randomUUID())
   }
 
-  #all<Row>(sql: string, ...values: Value[]): Row[] {
-    return this.#guarded('reading the ledger', () => this.#db.prepare<Row>(sql).all(...values))
+  async close(): Promise<void> {
+    await this.#count.close()
   }
 
-  experiments(): Experiment[] {
-    return this.#all<{ body: string }>('SELECT body FROM experiments ORDER BY rowid').map(({ body }) => JSON.parse(body))
+  /** All that `work` does with the ledger it is given lands, or none of it. With SQLite, all others of this process wait for it. */
+  atOnce<Result>(doing: string, work: (ledger: Ledger) => Promise<Result>): Promise<Result> {
+    return this.#database.atOnce(doing, (sql) => work(new Ledger(this.#database, sql, this.#limits, this.#count, this.#holder)))
   }
 
-  /** Experiment and event land together. */
-  save(experiment: Experiment, event: LedgerEvent): void {
-    const { at, kind, body } = event
-    this.#guarded('saving an experiment', () =>
-      this.#db.atOnce(() => {
-        this.#db
-          .prepare('INSERT INTO experiments (key, body) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET body = excluded.body')
-          .run(keyOf(experiment), JSON.stringify(experiment))
-        this.#db
-          .prepare('INSERT INTO experiment_events (experiment, at, kind, body) VALUES (?, ?, ?, ?)')
-          .run(keyOf(experiment), at, kind, JSON.stringify(body))
-      }),
+  /** Until the transaction ends, nobody else has this lock; false: somebody has it now. Who dies gives it up. */
+  async tryLock(name: string): Promise<boolean> {
+    if (this.sql.dialect === 'sqlite') return true
+    const [row] = await this.sql.all<{ held: number }>('taking turns', TRY_LOCK, name)
+    return row?.held === 1
+  }
+
+  /** Whether this gateway may do what `name` says for so long; another may after that. */
+  async lease(name: string, leaseMs: number): Promise<boolean> {
+    const now = DATABASE_NOW[this.sql.dialect]
+    const changes = await this.sql.run(
+      'taking a lease',
+      `INSERT INTO experiment_leases (name, holder, held_until) VALUES (?, ?, ${now} + ?) ON CONFLICT (name)
+         DO UPDATE SET holder = excluded.holder, held_until = excluded.held_until WHERE experiment_leases.held_until <= ${now}`,
+      ...[name, this.#holder, leaseMs],
     )
+    return changes > 0
   }
 
-  events(key: string): LedgerEvent[] {
-    const rows = this.#all<{ at: number; kind: string; body: string }>(
-      'SELECT at, kind, body FROM experiment_events WHERE experiment = ? ORDER BY rowid',
-      key,
+  /** Experiments that were changed after the change of this number, in the order they were declared. */
+  async changedSince(change: number): Promise<Declared[]> {
+    const rows = await this.read<{ place: number; changed: number; body: string }>(
+      'SELECT rowid AS place, changed, body FROM experiments WHERE changed > ? ORDER BY rowid',
+      change,
     )
-    return rows.map(({ at, kind, body }) => ({ at, kind, body: JSON.parse(body) }))
+    return rows.map(({ place, changed, body }) => ({ place, changed, experiment: JSON.parse(body) }))
   }
 
-  /** Index of the arm that a unit was exposed to in this version. */
-  armOf({ tenant, id, version }: Experiment, unit: string): number | undefined {
-    const sql = 'SELECT arm FROM exposures WHERE experiment = ? AND version = ? AND unit = ?'
-    return this.#db.value(sql, keyOf({ tenant, id }), version, unit) as number | undefined
+  /** Number of the latest change; tells and learns the number of answers, too. */
+  look(): Promise<number> {
+    return this.#count.look()
+  }
+
+  /** The same in a transaction, and nobody else changes an experiment until it ends. */
+  async lockChanges(): Promise<number> {
+    const text = `SELECT changes FROM ledger_state WHERE id = 1 ${DIFFERENCES[this.sql.dialect].held}`
+    const [state] = await this.read<{ changes: number }>(text)
+    return state?.changes ?? 0
+  }
+
+  /** Experiment and event land together: call it in `atOnce`, after `lockChanges` said the number of the latest change. */
+  async save(experiment: Experiment, latest: number, event?: LedgerEvent): Promise<Declared> {
+    const doing = 'saving an experiment'
+    const changed = latest + 1
+    const [row] = await this.sql.all<{ place: number }>(
+      doing,
+      `INSERT INTO experiments (key, body, changed) VALUES (?, ?, ?)
+         ON CONFLICT (key) DO UPDATE SET body = excluded.body, changed = excluded.changed RETURNING rowid AS place`,
+      ...[keyOf(experiment), JSON.stringify(experiment), changed],
+    )
+    if (event !== undefined)
+      await this.sql.run(
+        doing,
+        'INSERT INTO experiment_events (experiment, at, kind, body) VALUES (?, ?, ?, ?)',
+        ...[keyOf(experiment), event.at, event.kind, JSON.stringify(event.body)],
+      )
+    await this.sql.run(doing, 'UPDATE ledger_state SET changes = ? WHERE id = 1', changed)
+    return { experiment, changed, place: row?.place ?? 0 }
   }
 
   /**
-   * Records the exposure, and returns the arm that counts: a unit's first, whoever recorded it. Undefined, and nothing recorded, when the
-   * ledger is full.
+   * Records the exposure, and returns the arm that counts: a unit's first, whoever recorded it. `no_part`: it has none. `full`: nothing was
+   * recorded, since the ledger holds all that it may.
    */
-  expose(exposure: Exposure): number | undefined {
-    const { experiment, completion, at, messages } = exposure
+  async expose(exposure: Exposure): Promise<number | 'no_part' | 'full'> {
+    if (!(await this.#count.hasRoom())) return 'full'
+    const recorded = await record(this.#database, exposure)
+    if (recorded === undefined) return 'no_part'
+    this.#count.add(recorded.answers)
+    return recorded.arm
+  }
+
+  /** Keeps a prompt that was exposed. */
+  async logPrompt({ experiment, at, messages }: Exposure): Promise<void> {
+    const doing = 'logging a prompt'
     const key = keyOf(experiment)
-    const { version, epoch, logPrompts } = experiment
-    if (this.#answers >= this.#limits.ledgerAnswers && !this.#makeRoom()) return undefined
-    return this.#guarded('recording an exposure', () =>
-      this.#db.atOnce(() => {
-        this.#db
-          .prepare('INSERT OR IGNORE INTO exposures (experiment, version, unit, arm, epoch, at) VALUES (?, ?, ?, ?, ?, ?)')
-          .run(key, version, exposure.unit, exposure.arm, epoch, at)
-        const arm = this.armOf(experiment, exposure.unit) as number
-        const { changes } = this.#db
-          .prepare('INSERT OR IGNORE INTO answers (id, experiment, version, unit, arm, at) VALUES (?, ?, ?, ?, ?, ?)')
-          .run(completion, key, version, exposure.unit, arm, at)
-        this.#answers += changes
-        if (logPrompts) this.#logPrompt(key, at, messages)
-        return arm
-      }),
+    const text = 'INSERT INTO experiment_prompts (experiment, at, messages) VALUES (?, ?, ?)'
+    await this.sql.run(doing, text, key, at, JSON.stringify(messages))
+    const logged = (this.#logged.get(key) ?? 0) + 1
+    this.#logged.set(key, logged)
+    if (logged < this.#limits.loggedPrompts * TRIMMED_SHARE) return
+    this.#logged.delete(key)
+    await this.sql.run(
+      doing,
+      `DELETE FROM experiment_prompts WHERE experiment = ? AND rowid <=
+         (SELECT rowid FROM experiment_prompts WHERE experiment = ? ORDER BY rowid DESC LIMIT 1 OFFSET ?)`,
+      ...[key, key, this.#limits.loggedPrompts],
     )
   }
 
-  #logPrompt(key: string, at: number, messages: readonly Message[]): void {
-    this.#db
-      .prepare('INSERT INTO experiment_prompts (experiment, at, messages) VALUES (?, ?, ?)')
-      .run(key, at, JSON.stringify(messages))
-    this.#db
-      .prepare(
-        `DELETE FROM experiment_prompts WHERE experiment = :key AND rowid <=
-           (SELECT rowid FROM experiment_prompts WHERE experiment = :key ORDER BY rowid DESC LIMIT 1 OFFSET :keep)`,
-      )
-      .run({ key, keep: this.#limits.loggedPrompts })
-  }
-
-  prompts(key: string): (readonly Message[])[] {
-    const sql = 'SELECT messages FROM experiment_prompts WHERE experiment = ? ORDER BY rowid'
-    return this.#all<{ messages: string }>(sql, key).map(({ messages }) => JSON.parse(messages))
-  }
-
-  /** Drops the answers of the experiment that ended longest ago; its results were recorded when it ended. */
-  #makeRoom(): boolean {
-    const ended = this.experiments().filter(({ status }) => status !== 'running')
-    for (const experiment of ended.sort((a, b) => (a.endedAt ?? 0) - (b.endedAt ?? 0))) {
-      const key = keyOf(experiment)
-      const doing = 'making room in the ledger'
-      this.#run(doing, 'DELETE FROM feedback WHERE completion IN (SELECT id FROM answers WHERE experiment = ?)', key)
-      const { changes } = this.#run(doing, 'DELETE FROM answers WHERE experiment = ?', key)
-      if (changes === 0) continue
-      this.#run(doing, 'DELETE FROM exposures WHERE experiment = ?', key)
-      this.#answers -= changes
-      return true
-    }
-    return false
+  /** Prompts that were logged, in the order they came. */
+  async prompts(key: string): Promise<(readonly Message[])[]> {
+    const text = 'SELECT messages FROM experiment_prompts WHERE experiment = ? ORDER BY rowid DESC LIMIT ?'
+    const rows = await this.read<{ messages: string }>(text, key, this.#limits.loggedPrompts)
+    return rows.map(({ messages }) => JSON.parse(messages)).reverse()
   }
 
   /** What came of an answer; said twice, the first counts. */
-  finish(completion: string, outcome: Outcome): void {
+  async finish(completion: string, outcome: Outcome): Promise<void> {
     const { latencyMs, promptTokens, completionTokens, error, refusal, targetShown } = outcome
-    this.#run(
+    await this.sql.run(
       'recording an outcome',
       `UPDATE answers SET finished = 1, latency_ms = ?, prompt_tokens = ?, completion_tokens = ?, error = ?, refusal = ?, target_shown = ?,
          asked_again = 0 WHERE id = ? AND finished = 0`,
@@ -219,124 +202,55 @@ export class Ledger {
   }
 
   /** The user came back with the question of this answer. */
-  askedAgain(completion: string): void {
-    this.#run('recording an outcome', 'UPDATE answers SET asked_again = 1 WHERE id = ? AND finished = 1', completion)
+  async askedAgain(completion: string): Promise<void> {
+    await this.sql.run('recording an outcome', 'UPDATE answers SET asked_again = 1 WHERE id = ? AND finished = 1', completion)
   }
 
-  feedback({ tenant, completion, id, at, score, label, numbers }: Feedback): 'recorded' | 'known' | 'no_exposure' | 'too_much' {
-    const [answer] = this.#all<{ experiment: string }>('SELECT experiment FROM answers WHERE id = ?', completion)
+  async feedback(said: Feedback): Promise<'recorded' | 'known' | 'no_exposure' | 'too_much'> {
+    const { tenant, completion, id, at, score, label, numbers } = said
+    const [answer] = await this.read<{ experiment: string; held: number }>(
+      'SELECT experiment, (SELECT count(*) FROM feedback WHERE completion = answers.id) AS held FROM answers WHERE id = ?',
+      completion,
+    )
     if (answer?.experiment.startsWith(`${tenant}/`) !== true) return 'no_exposure'
+    if (answer.held >= this.#limits.answerFeedback) return 'too_much'
     const negative = (score ?? 0) < 0 || NEGATIVE.includes((label ?? '').toLowerCase())
-    const [held] = this.#all<{ n: number }>('SELECT count(*) AS n FROM feedback WHERE completion = ?', completion)
-    if ((held?.n ?? 0) >= this.#limits.answerFeedback) return 'too_much'
-    const { changes } = this.#run(
+    const changes = await this.sql.run(
       'recording feedback',
-      'INSERT OR IGNORE INTO feedback (completion, id, at, score, label, numbers, negative) VALUES (?, ?, ?, ?, ?, ?, ?)',
+      `INSERT INTO feedback (completion, id, at, score, label, numbers, negative) VALUES (?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT (completion, id) DO NOTHING`,
       ...[completion, id, at, score ?? null, label ?? null, JSON.stringify(numbers), Number(negative)],
     )
     return changes === 0 ? 'known' : 'recorded'
   }
 
-  /** Key of the experiment that an answer counts in. */
-  experimentOf(completion: string): string | undefined {
-    return this.#all<{ experiment: string }>('SELECT experiment FROM answers WHERE id = ?', completion)[0]?.experiment
-  }
-
-  /** Units exposed, by epoch and arm. */
-  counts({ tenant, id, version }: Experiment) {
-    return this.#all<{ epoch: number; arm: number; units: number }>(
-      'SELECT epoch, arm, count(*) AS units FROM exposures WHERE experiment = ? AND version = ? GROUP BY epoch, arm',
-      ...[keyOf({ tenant, id }), version],
-    )
-  }
-
-  /** The same, in `parts` of equally many units in the order of their exposures; `until`: the last of the part's. */
-  countsInParts({ tenant, id, version }: Experiment, parts: number) {
-    return this.#all<{ part: number; epoch: number; arm: number; units: number; until: number }>(
-      `SELECT part, epoch, arm, count(*) AS units, max(at) AS until FROM (${PARTED}) GROUP BY part, epoch, arm ORDER BY part`,
-      ...[parts, keyOf({ tenant, id }), version],
-    )
-  }
-
-  /** Answers by arm: all, and those still without an outcome. */
-  answers({ tenant, id, version }: Experiment) {
-    return this.#all<{ arm: number; answers: number; unfinished: number }>(
-      `SELECT arm, count(*) AS answers, sum(1 - finished) AS unfinished FROM answers WHERE experiment = ? AND version = ? GROUP BY arm`,
-      ...[keyOf({ tenant, id }), version],
-    )
-  }
-
-  /** Answers of an arm in all versions. */
-  answersEver({ tenant, id }: Experiment, arm: number): number {
-    const sql = 'SELECT count(*) AS n FROM answers WHERE experiment = ? AND arm = ?'
-    return this.#all<{ n: number }>(sql, keyOf({ tenant, id }), arm)[0]?.n ?? 0
-  }
-
-  /** When an arm first answered, in any version; milliseconds since the epoch. */
-  firstAnswer({ tenant, id }: Experiment, arm: number): number | null {
-    const sql = 'SELECT min(at) AS at FROM answers WHERE experiment = ? AND arm = ?'
-    return this.#all<{ at: number | null }>(sql, keyOf({ tenant, id }), arm)[0]?.at ?? null
-  }
-
-  /** Each unit's mean over its answers, summed up by epoch and arm. */
-  samples(experiment: Experiment, metric: Metric): ArmSample[] {
-    return this.sumsInParts(experiment, metric, 1).map(sampleOf)
-  }
-
-  /** Sums over units of their mean over their answers, in the parts of `countsInParts`. */
-  sumsInParts({ tenant, id, version }: Experiment, metric: Metric, parts: number): PartSum[] {
-    const { sql, values } = metricOf(metric)
-    return this.#all<PartSum>(
-      `SELECT e.part, e.epoch, e.arm, count(*) AS n, sum(u.v) AS sum, sum(u.v * u.v) AS squares
-       FROM (SELECT a.unit, avg(${sql}) AS v FROM answers a WHERE a.experiment = ? AND a.version = ? AND a.finished = 1 GROUP BY a.unit) u
-       JOIN (${parts === 1 ? WHOLE : PARTED}) e ON e.unit = u.unit WHERE u.v IS NOT NULL GROUP BY e.part, e.epoch, e.arm ORDER BY e.part`,
-      ...[...values, keyOf({ tenant, id }), version, parts, keyOf({ tenant, id }), version],
-    )
-  }
-
   /** A pair of answers to one prompt; a prompt asked again replaces its pair. False when the experiment has all the pairs it may have. */
-  savePair(experiment: Experiment, prompt: string, pair: object): boolean {
-    const key = keyOf(experiment)
-    const [held] = this.#all<{ n: number }>('SELECT count(*) AS n FROM pairs WHERE experiment = ?', key)
+  async savePair({ tenant, id }: Experiment, version: number, prompt: string, pair: object): Promise<boolean> {
+    const key = keyOf({ tenant, id })
+    const [held] = await this.read<{ n: number }>('SELECT count(*) AS n FROM pairs WHERE experiment = ?', key)
     if ((held?.n ?? 0) >= this.#limits.replayPairs) return false
-    this.#run(
+    await this.sql.run(
       'recording a replayed prompt',
       `INSERT INTO pairs (experiment, version, prompt, body) VALUES (?, ?, ?, ?)
          ON CONFLICT (experiment, version, prompt) DO UPDATE SET body = excluded.body`,
-      ...[key, experiment.version, prompt, JSON.stringify(pair)],
+      ...[key, version, prompt, JSON.stringify(pair)],
     )
     return true
   }
 
-  pairs<Pair>({ tenant, id, version }: Experiment): Pair[] {
-    const sql = 'SELECT body FROM pairs WHERE experiment = ? AND version = ? ORDER BY rowid'
-    return this.#all<{ body: string }>(sql, keyOf({ tenant, id }), version).map(({ body }) => JSON.parse(body))
+  /** What a stage of a rollout began with, as the first said it. */
+  async stage<Begun>({ tenant, id, version }: Experiment): Promise<Begun | undefined> {
+    const text = 'SELECT body FROM rollout_stages WHERE experiment = ? AND version = ?'
+    const [row] = await this.read<{ body: string }>(text, keyOf({ tenant, id }), version)
+    return row && JSON.parse(row.body)
   }
 
-  close(): void {
-    this.#db.close()
-  }
-}
-
-/** A metric of one answer `a`, null where it has none. */
-function metricOf(metric: Metric): { sql: string; values: string[] } {
-  const feedback = (what: string) => `(SELECT ${what} FROM feedback f WHERE f.completion = a.id)`
-  if (metric.startsWith('label:'))
-    return { sql: feedback('avg(CASE WHEN f.label IS NOT NULL THEN f.label = ? END)'), values: [metric.slice('label:'.length)] }
-  if (metric.startsWith('number:')) {
-    const name = metric.slice('number:'.length)
-    return { sql: feedback('avg(f.numbers ->> ?)'), values: [`$.${JSON.stringify(name)}`] }
-  }
-  switch (metric) {
-    case 'score':
-      return { sql: feedback('avg(f.score)'), values: [] }
-    case 'negative_feedback':
-      return { sql: `coalesce(${feedback('max(f.negative)')}, 0)`, values: [] }
-    case 'latency_ms':
-    case 'completion_tokens':
-      return { sql: `ln(max(a.${metric}, 1e-3))`, values: [] }
-    default:
-      return { sql: `a.${metric}`, values: [] }
+  async beginStage({ tenant, id, version }: Experiment, begun: object): Promise<void> {
+    await this.sql.run(
+      'beginning a stage of a rollout',
+      'INSERT INTO rollout_stages (experiment, version, body) VALUES (?, ?, ?) ON CONFLICT (experiment, version) DO NOTHING',
+      ...[keyOf({ tenant, id }), version, JSON.stringify(begun)],
+    )
   }
 }
 

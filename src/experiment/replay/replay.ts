@@ -3,7 +3,7 @@ import type { ChatRequest, Message } from '../../request.ts'
 import { type Experiment, keyOf } from '../experiment.ts'
 import type { Experiments } from '../experiments.ts'
 import { refuses, showsAny } from '../ledger/outcome.ts'
-import { comparePairs, type PairedResult } from '../statistics/paired.ts'
+import type { ClaimedReplay, ReplayPrompt } from '../ledger/replay-queue.ts'
 import { judge, judgeRequest, type Verdict } from './judge.ts'
 
 /** How a gateway answers a request of our own. */
@@ -53,62 +53,82 @@ export interface Pair {
   readonly error?: string
 }
 
-interface ReplayJob {
-  readonly experiment: Experiment
-  readonly messages: readonly Message[]
+interface ReplayJob extends ReplayPrompt {
   readonly origin: Origin
-  /** Model that judges; absent: nobody does. */
-  readonly judge?: string
+  readonly experiment: Experiment
+  /** Of the experiment, when the prompt was taken. */
+  readonly version: number
+  /** Absent: it came with live traffic, whose words are kept nowhere, so no other gateway may take it over. */
+  readonly claim?: ClaimedReplay
 }
 
 export interface ReplayOptions {
   readonly registry: Experiments
   readonly replayQueue: number
   readonly warn: (message: string) => void
+  /** How long another gateway waits for the pair of one that has begun a prompt, and is silent. */
+  readonly leaseMs?: number
+  /** Between two looks for prompts that other gateways took. */
+  readonly lookMs?: number
 }
 
 const ANSWER_TOKENS = 128
 const UNASKED: PairAnswer = { text: '', edits: [], targetShown: null, refusal: false, latencyMs: 0 }
 /** Between two looks whether someone waits. */
-const LOOK_MS = 10
+const LOAD_MS = 10
+const LOOK_MS = 1_000
+const LEASE_MS = 30_000
+/** A prompt that ended so many gateways is asked no more. */
+const ATTEMPTS = 3
 
 class Preempted extends Error {}
 
 /**
  * Answers prompts with every arm of an experiment, one at a time, only while nobody else asks for anything: as soon as a request comes, the
- * prompt under way is dropped, and taken up again later.
+ * prompt under way is dropped, and taken up again later, by whichever gateway is free.
  */
 export class Replays {
   readonly #options: ReplayOptions
-  readonly #queue: ReplayJob[] = []
+  /** Prompts of live traffic, which only this gateway has. */
+  readonly #own: ReplayJob[] = []
   readonly #closing = new AbortController()
+  readonly #looker: NodeJS.Timeout
   #answerer: Answerer | undefined
   #working: Promise<void> | null = null
+  /** Prompts came while the last look for some was under way. */
+  #isAsked = false
+  #isAway = false
   #preempted = 0
 
   constructor(options: ReplayOptions) {
     this.#options = options
+    this.#looker = setInterval(() => this.wake(), options.lookMs ?? LOOK_MS)
+    this.#looker.unref()
   }
 
   start(answerer: Answerer): void {
     this.#answerer = answerer
-    this.#wake()
+    this.wake()
   }
 
-  /** Prompts taken into the queue, which is bounded; the rest is left out. */
-  enqueue(experiment: Experiment, prompts: readonly (readonly Message[])[], origin: Origin, judgeModel?: string): number {
-    const room = Math.max(0, this.#options.replayQueue - this.#queue.length)
-    const taken = prompts.slice(0, room)
-    for (const messages of taken)
-      this.#queue.push({ experiment, messages, origin, ...(judgeModel !== undefined && { judge: judgeModel }) })
-    this.#wake()
-    return taken.length
+  /** Prompts taken into the queue of all gateways, which is bounded; the rest is left out. */
+  async enqueue(experiment: Experiment, prompts: readonly (readonly Message[])[], origin: Origin, judge: string | null) {
+    const taken = await this.#options.registry.ledger.replays.add(experiment, replayPrompts(prompts, origin, judge))
+    this.wake()
+    return taken
   }
 
-  waiting(experiment: Experiment): number {
-    return this.#queue.filter(
-      (job) => keyOf(job.experiment) === keyOf(experiment) && job.experiment.version === experiment.version,
-    ).length
+  /** A prompt of live traffic. */
+  shadow(experiment: Experiment, messages: readonly Message[]): void {
+    if (this.#own.length >= this.#options.replayQueue) return
+    for (const prompt of replayPrompts([messages], 'shadow', null))
+      this.#own.push({ ...prompt, experiment, version: experiment.version })
+    this.wake()
+  }
+
+  async waiting(experiment: Experiment): Promise<number> {
+    const own = this.#own.filter((job) => keyOf(job.experiment) === keyOf(experiment) && job.version === experiment.version)
+    return own.length + (await this.#options.registry.ledger.replays.waiting(experiment))
   }
 
   /** Prompts dropped because a request came. */
@@ -120,43 +140,104 @@ export class Replays {
     await this.#working
   }
 
+  /** What is under way is given back. */
   async close(): Promise<void> {
+    clearInterval(this.#looker)
     this.#closing.abort(new Preempted())
     await this.#working
   }
 
-  #wake(): void {
-    if (this.#working !== null || this.#answerer === undefined || this.#queue.length === 0) return
-    const answerer = this.#answerer
-    this.#working = this.#work(answerer).finally(() => {
-      this.#working = null
-      this.#wake()
-    })
+  wake(): void {
+    this.#isAsked = true
+    if (this.#working !== null || this.#answerer === undefined || this.#closing.signal.aborted) return
+    this.#isAsked = false
+    this.#working = this.#work(this.#answerer)
+      .then(
+        () => {
+          this.#isAway = false
+        },
+        (error: unknown) => {
+          if (!this.#isAway) this.#options.warn(`replays wait: ${(error as Error).message}`)
+          this.#isAway = true
+        },
+      )
+      .finally(() => {
+        this.#working = null
+        if (this.#isAsked) this.wake()
+      })
   }
 
   async #work(answerer: Answerer): Promise<void> {
-    while (this.#queue.length > 0 && !this.#closing.signal.aborted) {
-      while (answerer.load() > 0 && !this.#closing.signal.aborted) await pause(LOOK_MS)
-      const job = this.#queue[0] as ReplayJob
-      const { registry } = this.#options
-      if (isOver(job.experiment, registry)) {
-        this.#queue.shift()
-        continue
-      }
-      const pair = await this.#pair(job, answerer).catch((error: unknown) => {
-        if (error instanceof Preempted) return null
-        this.#options.warn(`experiment ${keyOf(job.experiment)}: a prompt could not be replayed (${(error as Error).message})`)
-        return { origin: job.origin, question: null, answers: [], verdicts: [], error: String((error as Error).message) }
-      })
-      if (pair === null) {
-        this.#preempted++
-        continue
-      }
-      this.#queue.shift()
-      registry.ledger.savePair(job.experiment, promptHash(job), pair)
-      registry.replayed(job.experiment)
+    const { replays } = this.#options.registry.ledger
+    while (!this.#closing.signal.aborted && (this.#own.length > 0 || (await replays.any()))) {
+      while (answerer.load() > 0 && !this.#closing.signal.aborted) await pause(LOAD_MS)
+      if (this.#closing.signal.aborted) return
+      const job = (await this.#claim()) ?? this.#own[0]
+      if (job !== undefined) await this.#replay(job, answerer)
     }
-    if (this.#closing.signal.aborted) this.#queue.length = 0
+  }
+
+  async #claim(): Promise<ReplayJob | undefined> {
+    const { registry, leaseMs = LEASE_MS } = this.#options
+    const claim = await registry.ledger.replays.claim(leaseMs)
+    if (claim === undefined) return undefined
+    // Another gateway may have declared it a moment ago.
+    if ((registry.known(claim.experiment)?.version ?? 0) < claim.version) await registry.refresh()
+    const experiment = registry.known(claim.experiment)
+    if (experiment === undefined) {
+      await registry.ledger.replays.remove(claim)
+      return undefined
+    }
+    return { ...claim, origin: claim.origin as Origin, experiment, claim }
+  }
+
+  async #replay(job: ReplayJob, answerer: Answerer): Promise<void> {
+    const { registry } = this.#options
+    if (isOver(job, registry)) {
+      await this.#done(job, null)
+      return
+    }
+    const pair = await this.#tried(job, answerer)
+    if (pair !== null) {
+      await this.#done(job, pair)
+      registry.replayed(job.experiment)
+      return
+    }
+    this.#preempted++
+    if (job.claim !== undefined) await registry.ledger.replays.giveBack(job.claim)
+  }
+
+  /** Off the queue, and its pair on record, at once. */
+  async #done({ claim, experiment, version, prompt }: ReplayJob, pair: Pair | null): Promise<void> {
+    const { ledger } = this.#options.registry
+    if (claim === undefined) this.#own.shift()
+    await ledger.atOnce('recording a replayed prompt', async (turn) => {
+      if (pair !== null) await turn.savePair(experiment, version, prompt, pair)
+      if (claim !== undefined) await turn.replays.remove(claim)
+    })
+  }
+
+  /** The pair, or why there is none; null: someone else came. */
+  async #tried(job: ReplayJob, answerer: Answerer): Promise<Pair | null> {
+    if ((job.claim?.attempts ?? 0) > ATTEMPTS) return this.#failed(job, `${ATTEMPTS} gateways began it and ended`)
+    const { registry, leaseMs = LEASE_MS } = this.#options
+    const { claim } = job
+    const keep = setInterval(() => {
+      // One that cannot be kept is taken over, and its pair is the same.
+      if (claim !== undefined) registry.ledger.replays.keep(claim, leaseMs).catch(() => {})
+    }, leaseMs / 3)
+    try {
+      return await this.#pair(job, answerer)
+    } catch (error) {
+      return error instanceof Preempted ? null : this.#failed(job, (error as Error).message)
+    } finally {
+      clearInterval(keep)
+    }
+  }
+
+  #failed({ experiment, origin }: ReplayJob, error: string): Pair {
+    this.#options.warn(`experiment ${keyOf(experiment)}: a prompt could not be replayed (${error})`)
+    return { origin, question: null, answers: [], verdicts: [], error }
   }
 
   /** Throws Preempted when someone else comes. */
@@ -165,7 +246,7 @@ export class Replays {
     const signal = AbortSignal.any([preempt.signal, this.#closing.signal])
     const watch = setInterval(() => {
       if (answerer.load() > 1) preempt.abort(new Preempted())
-    }, LOOK_MS)
+    }, LOAD_MS)
     try {
       const { registry } = this.#options
       const arms = registry.arms(experiment, registry.usual(replayRequest(experiment, messages, answerer.model)))
@@ -177,7 +258,7 @@ export class Replays {
       const verdicts: Verdict[] = []
       const [base, ...others] = answers
       for (const other of others) {
-        if (model === undefined || base === undefined || base.text === other.text) continue
+        if (model === null || base === undefined || base.text === other.text) continue
         const ask = async (prompt: string) => (await answerer.answer(judgeRequest(model, experiment.tenant, prompt), signal)).text
         verdicts.push(await judge(ask, question, base.text, other.text))
       }
@@ -202,12 +283,21 @@ export class Replays {
 }
 
 /** Whether the stage that a prompt was replayed for has passed. */
-function isOver({ tenant, id, version, rollout }: Experiment, registry: Experiments): boolean {
+function isOver({ experiment: { tenant, id, rollout }, version }: ReplayJob, registry: Experiments): boolean {
   const now = registry.get(tenant, id)
   return rollout !== undefined && (now.status !== 'running' || now.version !== version)
 }
 
-function promptHash({ messages, origin }: ReplayJob): string {
+/** As the queue takes them. */
+export function replayPrompts(
+  prompts: readonly (readonly Message[])[],
+  origin: Origin,
+  judge: string | null,
+): (ReplayPrompt & { readonly origin: Origin })[] {
+  return prompts.map((messages) => ({ messages, origin, judge, prompt: promptHash(messages, origin) }))
+}
+
+function promptHash(messages: readonly Message[], origin: Origin): string {
   return createHash('sha256')
     .update(JSON.stringify([origin === 'locality', messages]))
     .digest('base64url')
@@ -226,98 +316,6 @@ function replayRequest({ tenant }: Experiment, messages: readonly Message[], mod
     explain: false,
     sampling: { temperature: 0, topP: 1, stop: [], seed: 0, maxTokens: ANSWER_TOKENS },
   }
-}
-
-export interface EditEffect {
-  readonly id: string
-  readonly pairs: number
-  readonly changed: number
-  readonly gained: number
-  readonly lost: number
-}
-
-/** What replaying showed of one arm against the first. */
-export interface ReplayResult {
-  readonly arm: string
-  readonly pairs: number
-  readonly failed: number
-  readonly changed: number
-  /** Pairs in which an edit was put in front of either arm. */
-  readonly exposed: number
-  /** Of those in which such an edit has a target: has the answer it? */
-  readonly targetShown: PairedResult
-  /** Gained: judged better than the first arm's. */
-  readonly judged: PairedResult
-  readonly edits: readonly EditEffect[]
-  /** Answers that an edit with a target changed without its target showing. */
-  readonly collateral: { readonly n: number; readonly changed: number }
-  /** Prompts that the edits are not about. */
-  readonly locality: { readonly n: number; readonly identical: number }
-}
-
-/** `untold`: ids of edits that no answer can be seen to hold, such as rules: what they alone changed is no collateral damage. */
-export function replayResult(
-  experiment: Experiment,
-  pairs: readonly Pair[],
-  arm: number,
-  untold: ReadonlySet<string> = new Set(),
-): ReplayResult {
-  const whole = pairs.flatMap((pair) => {
-    const [base, other] = [pair.answers[0], pair.answers[arm]]
-    return base === undefined || other === undefined ? [] : [{ base, other, pair, changed: base.text !== other.text }]
-  })
-  const inScope = whole.filter(({ pair }) => pair.origin !== 'locality')
-  const fired = inScope.filter(({ base, other }) => base.edits.length + other.edits.length > 0)
-  const told = fired.filter(
-    ({ base, other }) => other.targetShown !== null && [...base.edits, ...other.edits].some((id) => !untold.has(id)),
-  )
-  const verdicts = inScope.map(({ pair }) => pair.verdicts[arm - 1])
-  const judged = {
-    n: verdicts.filter((verdict) => verdict !== undefined).length,
-    gained: verdicts.filter((verdict) => verdict === 'other').length,
-    lost: verdicts.filter((verdict) => verdict === 'base').length,
-  }
-  const planned = Math.max(20, experiment.plannedUnits)
-  const local = whole.filter(({ pair }) => pair.origin === 'locality')
-  return {
-    arm: experiment.arms[arm]?.name ?? '',
-    pairs: whole.length,
-    failed: pairs.length - whole.length,
-    changed: inScope.filter(({ changed }) => changed).length,
-    exposed: fired.length,
-    targetShown: comparePairs(flips(told), experiment.alpha, planned),
-    judged: comparePairs(judged, experiment.alpha, planned),
-    edits: effects(fired),
-    collateral: { n: told.length, changed: told.filter(({ other, changed }) => changed && !other.targetShown).length },
-    locality: { n: local.length, identical: local.filter(({ changed }) => !changed).length },
-  }
-}
-
-interface Compared {
-  readonly base: PairAnswer
-  readonly other: PairAnswer
-  readonly changed: boolean
-}
-
-function flips(pairs: readonly Compared[]) {
-  return {
-    n: pairs.length,
-    gained: pairs.filter(({ base, other }) => other.targetShown && !base.targetShown).length,
-    lost: pairs.filter(({ base, other }) => base.targetShown && !other.targetShown).length,
-  }
-}
-
-/** Each edit's share in it, those that changed most first. */
-function effects(pairs: readonly Compared[]): EditEffect[] {
-  const byEdit = new Map<string, Compared[]>()
-  for (const pair of pairs)
-    for (const id of new Set([...pair.base.edits, ...pair.other.edits])) byEdit.set(id, [...(byEdit.get(id) ?? []), pair])
-  return [...byEdit]
-    .map(([id, own]) => {
-      const { gained, lost } = flips(own)
-      return { id, pairs: own.length, changed: own.filter(({ changed }) => changed).length, gained, lost }
-    })
-    .sort((a, b) => b.changed - a.changed)
 }
 
 function pause(ms: number): Promise<void> {

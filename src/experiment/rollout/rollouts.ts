@@ -1,11 +1,14 @@
 import type { Edit } from '../../edit/edit.ts'
 import type { ChatRequest, Message } from '../../request.ts'
-import type { Experiment, Rollout } from '../experiment.ts'
-import type { Experiments, Watcher } from '../experiments.ts'
+import { type Experiment, keyOf, type Rollout } from '../experiment.ts'
+import type { Change, Experiments, Turn, Watcher } from '../experiments.ts'
+import type { Ledger } from '../ledger/ledger.ts'
+import type { ArmSample } from '../ledger/ledger-reader.ts'
 import { hasTarget } from '../ledger/outcome.ts'
-import { type Pair, type Replays, replayResult } from '../replay/replay.ts'
+import { type Pair, type Replays, replayPrompts } from '../replay/replay.ts'
+import { replayResult } from '../replay/replay-result.ts'
 import { compareArms } from '../statistics/confidence.ts'
-import { strataOf } from '../statistics/result.ts'
+import { resultOf, strataOf } from '../statistics/result.ts'
 import { type Checked, type Hits, judgeStage, type StageEvidence } from './rollout.ts'
 
 /** What a rollout does to the memory. */
@@ -13,7 +16,8 @@ export interface Batches {
   has(tenant: string, batch: string): boolean
   /** Edits of the batch that are live; of the others, if `others`. At most `limit`. */
   live(tenant: string, batch: string, others: boolean, limit: number): readonly Edit[]
-  withdraw(tenant: string, batch: string, source: string): void
+  /** Changes nothing where it is withdrawn already. */
+  withdraw(tenant: string, batch: string, source: string): Promise<void>
 }
 
 export interface RolloutsOptions {
@@ -41,10 +45,11 @@ export interface Standing extends Pick<StageEvidence, 'exposed' | 'locality'> {
 interface Begun {
   readonly locality: number
   readonly own: number
-  readonly untold: ReadonlySet<string>
+  /** Ids of those edits. */
+  readonly untold: readonly string[]
 }
 
-const NOT_BEGUN: Begun = { locality: 0, own: 0, untold: new Set() }
+const NOT_BEGUN: Begun = { locality: 0, own: 0, untold: [] }
 /** Edits of a batch that are looked at. */
 const BATCH_EDITS = 1_000
 /** Prompts of the batch, and of other edits, that are tried in the shadow. */
@@ -53,26 +58,32 @@ const OTHER_PROMPTS = 50
 const TICK_MS = 1_000
 /** Outcomes are judged together when they come within this time. */
 const SETTLE_MS = 50
+/** How long a gateway has to withdraw a batch before another does. */
+const WITHDRAW_MS = 10_000
 
-/** Takes batches from stage to stage while their guardrails hold, and back when one breaks. */
+/**
+ * Takes batches from stage to stage while their guardrails hold, and back when one breaks. Any gateway may judge, one at a time: it looks and
+ * steps in one transaction, so each step is taken once.
+ */
 export class Rollouts implements Watcher {
   readonly #options: RolloutsOptions
   readonly #ticker: NodeJS.Timeout
   readonly #due = new Set<string>()
+  readonly #judging = new Set<Promise<void>>()
   #closed = false
-  /** By rollout and version. */
-  readonly #begun = new Map<string, Begun>()
 
   constructor(options: RolloutsOptions) {
     this.#options = options
     options.registry.watch(this)
-    this.#ticker = setInterval(() => this.look(), options.tickMs ?? TICK_MS)
+    this.#ticker = setInterval(() => this.#judging.size === 0 && void this.look(), options.tickMs ?? TICK_MS)
     this.#ticker.unref()
   }
 
-  close(): void {
+  /** Waits for the judgement under way. */
+  async close(): Promise<void> {
     this.#closed = true
     clearInterval(this.#ticker)
+    await Promise.all(this.#judging)
   }
 
   changed({ tenant, id, rollout, guardrails }: Experiment): void {
@@ -81,40 +92,49 @@ export class Rollouts implements Watcher {
     this.#due.add(key)
     setTimeout(() => {
       this.#due.delete(key)
-      this.#attempt(() => this.#judge(this.#options.registry.get(tenant, id)))
+      void this.#attempt(() => this.#judge(this.#options.registry.get(tenant, id)))
     }, SETTLE_MS).unref()
   }
 
   shadow(experiment: Experiment, { messages }: ChatRequest): void {
-    this.#options.replays.enqueue(experiment, [messages], 'shadow')
+    this.#options.replays.shadow(experiment, messages)
   }
 
   /** Judges every rollout that is under way. */
-  look(): void {
-    for (const experiment of this.#options.registry.everywhere()) this.#attempt(() => this.#judge(experiment))
+  async look(): Promise<void> {
+    for (const experiment of this.#options.registry.everywhere()) await this.#attempt(() => this.#judge(experiment))
   }
 
   /** Nobody waits for a judgement: what fails, a full disk say, is told, and tried again at the next tick. */
-  #attempt(judge: () => void): void {
+  async #attempt(judge: () => Promise<void>): Promise<void> {
     if (this.#closed) return
-    try {
-      judge()
-    } catch (error) {
-      this.#options.warn(`a rollout or guardrail could not be judged: ${(error as Error).message}`)
-    }
+    const judging = (async () => {
+      try {
+        await judge()
+      } catch (error) {
+        this.#options.warn(`a rollout or guardrail could not be judged: ${(error as Error).message}`)
+      }
+    })()
+    this.#judging.add(judging)
+    await judging
+    this.#judging.delete(judging)
   }
 
   /** How each arm stands with the guardrails now, and what the next stage waits for. Empty where nothing is guarded or runs. */
-  standing(experiment: Experiment): Standing[] {
-    const { status, guardrails, rollout, arms, alpha, tenant, id, version } = experiment
+  async standing(experiment: Experiment): Promise<Standing[]> {
+    const { status, guardrails, rollout, arms, alpha } = experiment
     if (status !== 'running' || guardrails.length === 0) return []
-    const begun = rollout && this.#begun.get(JSON.stringify([tenant, id, version]))
+    const { ledger } = this.#options.registry
+    const begun = rollout && (await ledger.stage<Begun>(experiment))
     const least = rollout === undefined ? null : this.#least(rollout, begun?.own)
-    return arms.slice(1).map(({ name }, i) => {
-      const evidence = this.#evidence(experiment, i + 1, begun ?? NOT_BEGUN)
+    const out: Standing[] = []
+    for (const [at, { name }] of arms.entries()) {
+      if (at === 0) continue
+      const evidence = await this.#evidence(experiment, at, begun ?? NOT_BEGUN, ledger)
       const { checked } = judgeStage(Number.POSITIVE_INFINITY, guardrails, evidence, alpha)
-      return { arm: name, exposed: evidence.exposed, least, locality: evidence.locality, checked }
-    })
+      out.push({ arm: name, exposed: evidence.exposed, least, locality: evidence.locality, checked })
+    }
+    return out
   }
 
   /** A small batch has fewer prompts of its own than the first stage asks for. */
@@ -122,30 +142,49 @@ export class Rollouts implements Watcher {
     return Math.min(stages[stage]?.least ?? 0, stage === 0 ? (own ?? Number.POSITIVE_INFINITY) : Number.POSITIVE_INFINITY)
   }
 
-  /** Ends a rollout by hand: the batch is withdrawn. */
-  rollBack(experiment: Experiment, why: string): Experiment {
-    return this.#back(experiment, { why })
+  /** Ends a rollout by hand: the batch is withdrawn. Resolves to the rollout as it is then. */
+  async rollBack({ tenant, id }: Experiment, why: string): Promise<Experiment> {
+    const { registry } = this.#options
+    const key = keyOf({ tenant, id })
+    await registry.atOnce('rolling a batch back', ({ change }) => change(key, (current) => this.#back(current, { why })))
+    await this.#takeBack(registry.get(tenant, id))
+    return registry.get(tenant, id)
   }
 
-  #judge(experiment: Experiment): void {
-    const { rollout, status, guardrails } = experiment
-    if (status !== 'running' || guardrails.length === 0) return
-    if (rollout === undefined) {
-      this.#guard(experiment)
+  async #judge(experiment: Experiment): Promise<void> {
+    const { rollout, status, guardrails, tenant, id } = experiment
+    if (status !== 'running') return
+    const { registry, batches } = this.#options
+    const key = keyOf(experiment)
+    if (rollout?.takenBack !== undefined) {
+      if (await registry.ledger.lease(`take back ${key}`, WITHDRAW_MS)) await this.#takeBack(experiment)
       return
     }
-    if (!this.#options.batches.has(experiment.tenant, rollout.batch)) return
-    const begun = this.#begin(experiment, rollout)
-    const evidence = this.#evidence(experiment, 1, begun)
-    const { verdict, checked } = judgeStage(this.#least(rollout, begun.own), guardrails, evidence, experiment.alpha)
+    if (guardrails.length === 0 || (rollout !== undefined && !batches.has(tenant, rollout.batch))) return
+    await registry.atOnce('judging a rollout or guardrail', async (turn) => {
+      if (!(await turn.ledger.tryLock(key))) return
+      await (rollout === undefined ? this.#guard(experiment, turn) : this.#step(experiment, rollout, turn))
+    })
+    if (rollout === undefined) return
+    this.#options.replays.wake()
+    const now = registry.get(tenant, id)
+    if (now.rollout?.takenBack !== undefined) await this.#judge(now)
+  }
+
+  async #step(experiment: Experiment, rollout: Rollout, turn: Turn): Promise<void> {
+    const begun = await this.#begin(experiment, rollout, turn.ledger)
+    const evidence = await this.#evidence(experiment, 1, begun, turn.ledger)
+    const { verdict, checked } = judgeStage(this.#least(rollout, begun.own), experiment.guardrails, evidence, experiment.alpha)
     switch (verdict) {
       case 'wait':
         break
-      case 'broken':
-        this.#back(experiment, { broken: checked.filter(({ broken }) => broken), checked, evidence })
+      case 'broken': {
+        const why = { broken: checked.filter(({ broken }) => broken), checked, evidence }
+        await turn.change(keyOf(experiment), (current) => (isAsJudged(current, experiment) ? this.#back(current, why) : null))
         break
+      }
       case 'advance':
-        this.#advance(experiment, rollout, { checked, evidence })
+        await this.#advance(experiment, rollout, { checked, evidence }, turn)
         break
       default:
         verdict satisfies never
@@ -153,25 +192,28 @@ export class Rollouts implements Watcher {
   }
 
   /** An experiment of which an arm breaks a guardrail is stopped. */
-  #guard(experiment: Experiment): void {
+  async #guard(experiment: Experiment, { ledger, change }: Turn): Promise<void> {
     const { registry } = this.#options
     for (const [arm, { name }] of experiment.arms.entries()) {
       if (arm === 0) continue
-      const evidence = this.#evidence(experiment, arm, NOT_BEGUN)
+      const evidence = await this.#evidence(experiment, arm, NOT_BEGUN, ledger)
       const { verdict, checked } = judgeStage(Number.POSITIVE_INFINITY, experiment.guardrails, evidence, experiment.alpha)
       if (verdict !== 'broken') continue
-      registry.stop(experiment, { arm: name, broken: checked.filter(({ broken }) => broken) })
+      const broken = checked.filter((one) => one.broken)
+      const why = { arm: name, broken, result: await resultOf(experiment, ledger) }
+      await change(keyOf(experiment), (current) =>
+        isAsJudged(current, experiment) ? registry.ended(current, 'stopped', {}, { kind: 'stopped', body: why }) : null,
+      )
       return
     }
   }
 
   /** Has the prompts of a stage replayed, once. */
-  #begin(experiment: Experiment, { batch, stage, localityPrompts }: Rollout): Begun {
-    const { tenant, id, version } = experiment
-    const key = JSON.stringify([tenant, id, version])
-    const known = this.#begun.get(key)
+  async #begin(experiment: Experiment, { batch, stage, localityPrompts }: Rollout, ledger: Ledger): Promise<Begun> {
+    const { tenant } = experiment
+    const known = await ledger.stage<Begun>(experiment)
     if (known !== undefined) return known
-    const { replays, batches, unrelated } = this.#options
+    const { batches, unrelated } = this.#options
     const edits = batches.live(tenant, batch, false, BATCH_EDITS)
     const others = batches.live(tenant, batch, true, OTHER_PROMPTS).flatMap((edit) => messagesFor(edit).slice(0, 1))
     // A rule for every message leaves no question alone.
@@ -182,31 +224,28 @@ export class Rollouts implements Watcher {
     const own = new Set([...edits.flatMap(messagesFor), ...(isEverywhere ? usual : [])])
     const tried = stage > 0 ? [] : [...own].slice(0, OWN_PROMPTS)
     const begun: Begun = {
-      locality: replays.enqueue(experiment, [...prompts].map(message), 'locality'),
-      own: replays.enqueue(experiment, tried.map(message), 'own'),
-      untold: new Set(edits.filter((edit) => !hasTarget(edit)).map((edit) => edit.id)),
+      locality: await ledger.replays.add(experiment, replayPrompts([...prompts].map(message), 'locality', null)),
+      own: await ledger.replays.add(experiment, replayPrompts(tried.map(message), 'own', null)),
+      untold: edits.filter((edit) => !hasTarget(edit)).map((edit) => edit.id),
     }
-    this.#begun.set(key, begun)
+    await ledger.beginStage(experiment, begun)
     return begun
   }
 
-  #evidence(experiment: Experiment, arm: number, begun: Begun): StageEvidence {
-    const { ledger } = this.#options.registry
-    const pairs = ledger.pairs<Pair>(experiment)
-    const { collateral, exposed, locality } = replayResult(experiment, pairs, arm, begun.untold)
-    const units = ledger
-      .counts(experiment)
-      .filter((row) => row.arm === arm)
-      .reduce((sum, row) => sum + row.units, 0)
+  async #evidence(experiment: Experiment, arm: number, begun: Begun, ledger: Ledger): Promise<StageEvidence> {
+    const pairs = await ledger.pairs<Pair>(experiment)
+    const { collateral, exposed, locality } = replayResult(experiment, pairs, arm, new Set(begun.untold))
+    const units = (await ledger.counts(experiment)).filter((row) => row.arm === arm).reduce((sum, row) => sum + row.units, 0)
     const failed = pairs.filter(({ origin, error }) => origin === 'locality' && error !== undefined).length
-    const rate = (metric: 'error' | 'negative_feedback' | 'refusal') => this.#rate(experiment, metric, arm)
+    const rate = async (metric: 'error' | 'negative_feedback' | 'refusal') =>
+      ratesOf(await ledger.samples(experiment, metric), arm)
     return {
       exposed: this.#options.registry.isShadow(experiment) ? exposed : units,
       locality: { ...locality, expected: begun.locality - failed },
       collateral,
-      rates: { error: rate('error'), negative_feedback: rate('negative_feedback'), refusal: rate('refusal') },
+      rates: { error: await rate('error'), negative_feedback: await rate('negative_feedback'), refusal: await rate('refusal') },
       latency: compareArms(
-        strataOf(ledger.samples(experiment, 'latency_ms'), arm),
+        strataOf(await ledger.samples(experiment, 'latency_ms'), arm),
         'ratio',
         experiment.alpha / Math.max(1, experiment.guardrails.length),
         experiment.plannedUnits,
@@ -214,26 +253,15 @@ export class Rollouts implements Watcher {
     }
   }
 
-  /** A unit counts as the share of its answers; the sum is rounded, for an exact test wants whole events. */
-  #rate(experiment: Experiment, metric: 'error' | 'negative_feedback' | 'refusal', arm: number): readonly [Hits, Hits] {
-    const samples = this.#options.registry.ledger.samples(experiment, metric)
-    const of = (index: number): Hits => {
-      const own = samples.filter((sample) => sample.arm === index)
-      const n = own.reduce((sum, sample) => sum + sample.n, 0)
-      return { n, hits: Math.round(own.reduce((sum, sample) => sum + sample.n * sample.mean, 0)) }
-    }
-    return [of(0), of(arm)]
-  }
-
-  #advance(experiment: Experiment, rollout: Rollout, evidence: object): void {
-    const { registry, now } = this.#options
+  async #advance(experiment: Experiment, rollout: Rollout, evidence: object, { ledger, change }: Turn): Promise<void> {
+    const { registry } = this.#options
     const next = rollout.stages[rollout.stage + 1]
     if (next === undefined) {
-      const live = { ...experiment, rollout: { ...rollout, outcome: 'live' as const } }
-      registry.update({ ...live, status: 'shipped', endedAt: Math.round(now()) }, 'live', {
-        ...evidence,
-        ...this.#account(experiment),
-      })
+      const body = { ...evidence, ...(await this.#account(experiment, ledger)) }
+      const live = { rollout: { ...rollout, outcome: 'live' as const } }
+      await change(keyOf(experiment), (current) =>
+        isAsJudged(current, experiment) ? registry.ended(current, 'shipped', live, { kind: 'live', body }) : null,
+      )
       return
     }
     const [without, withBatch] = experiment.arms
@@ -242,43 +270,76 @@ export class Rollouts implements Watcher {
       { ...without, weight: 1 - next.share },
       { ...withBatch, weight: next.share },
     ]
-    const version = experiment.version + 1
-    registry.update({ ...experiment, arms, version, rollout: { ...rollout, stage: rollout.stage + 1 } }, 'stage', {
-      stage: rollout.stage + 1,
-      share: next.share,
-      passed: evidence,
-    })
+    const stage = rollout.stage + 1
+    await change(keyOf(experiment), (current) =>
+      isAsJudged(current, experiment)
+        ? {
+            experiment: { ...current, arms, version: current.version + 1, rollout: { ...rollout, stage } },
+            event: { kind: 'stage', body: { stage, share: next.share, passed: evidence } },
+          }
+        : null,
+    )
   }
 
-  /** The memory first: a process that ends between the two finds the guardrail broken again. */
-  #back(experiment: Experiment, evidence: object): Experiment {
-    const { registry, batches, now } = this.#options
+  /** First step back: nobody gets the batch from now on. Whoever ends between the two steps leaves the second to the next tick of any gateway. */
+  #back(current: Experiment | undefined, why: Readonly<Record<string, unknown>>): Change | null {
+    if (current?.rollout === undefined || current.status !== 'running' || current.rollout.takenBack !== undefined) return null
+    const landed = this.#options.batches.has(current.tenant, current.rollout.batch)
+    return { experiment: { ...current, rollout: { ...current.rollout, takenBack: { landed, why } } } }
+  }
+
+  /** Second step: the batch is withdrawn, and the rollout ends. Both may be done twice, and count once. */
+  async #takeBack(experiment: Experiment): Promise<void> {
+    const { registry, batches } = this.#options
     const { tenant, id, rollout } = experiment
-    if (rollout === undefined) return experiment
-    if (batches.has(tenant, rollout.batch)) batches.withdraw(tenant, rollout.batch, `rollout ${id}`)
-    const ended: Experiment = {
-      ...experiment,
-      status: 'stopped',
-      endedAt: Math.round(now()),
-      rollout: { ...rollout, outcome: 'rolled_back' },
-    }
-    registry.update(ended, 'rolled_back', { ...evidence, ...this.#account(experiment) })
-    return ended
+    if (experiment.status !== 'running' || rollout?.takenBack === undefined) return
+    const isHere = batches.has(tenant, rollout.batch)
+    // It landed on another gateway, and comes here soon.
+    if (rollout.takenBack.landed && !isHere) return
+    if (isHere) await batches.withdraw(tenant, rollout.batch, `rollout ${id}`)
+    const account = await this.#account(experiment, registry.ledger)
+    await registry.atOnce('ending a rollout', ({ change }) =>
+      change(keyOf(experiment), (current) => {
+        if (current?.status !== 'running' || current.rollout?.takenBack === undefined) return null
+        const { takenBack, ...rest } = current.rollout
+        const ended = { rollout: { ...rest, outcome: 'rolled_back' as const } }
+        return registry.ended(current, 'stopped', ended, { kind: 'rolled_back', body: { ...takenBack.why, ...account } })
+      }),
+    )
   }
 
   /** How far it came, and how many answers the batch had made by then. */
-  #account(experiment: Experiment) {
-    const { ledger } = this.#options.registry
+  async #account(experiment: Experiment, ledger: Ledger) {
     const share = experiment.rollout?.stages[experiment.rollout.stage]?.share
-    const first = ledger.firstAnswer(experiment, 1)
+    const first = await ledger.firstAnswer(experiment, 1)
     return {
       stage: experiment.rollout?.stage,
       share,
-      requests_affected: ledger.answersEver(experiment, 1),
+      requests_affected: await ledger.answersEver(experiment, 1),
       seconds: (this.#options.now() - experiment.createdAt) / 1_000,
       seconds_since_first_affected: first === null ? null : (this.#options.now() - first) / 1_000,
     }
   }
+}
+
+/** Whether a judgement still holds: nobody has changed or ended the experiment since. */
+function isAsJudged(current: Experiment | undefined, judged: Experiment): current is Experiment {
+  return (
+    current?.status === 'running' &&
+    current.version === judged.version &&
+    current.epoch === judged.epoch &&
+    current.rollout?.takenBack === undefined
+  )
+}
+
+/** A unit counts as the share of its answers; the sum is rounded, for an exact test wants whole events. */
+function ratesOf(samples: readonly ArmSample[], arm: number): readonly [Hits, Hits] {
+  const of = (index: number): Hits => {
+    const own = samples.filter((sample) => sample.arm === index)
+    const n = own.reduce((sum, sample) => sum + sample.n, 0)
+    return { n, hits: Math.round(own.reduce((sum, sample) => sum + sample.n * sample.mean, 0)) }
+  }
+  return [of(0), of(arm)]
 }
 
 /** What a user may write who needs the edit. */

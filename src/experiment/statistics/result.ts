@@ -1,5 +1,5 @@
-import { type Experiment, kindOf, type Metric } from '../experiment.ts'
-import { type ArmSample, type Ledger, type PartSum, sampleOf } from '../ledger/ledger.ts'
+import { type Experiment, keyOf, kindOf, type Metric } from '../experiment.ts'
+import { type ArmSample, type LedgerReader, type PartSum, sampleOf, type UnitCount } from '../ledger/ledger-reader.ts'
 import { type Comparison, compareArms, type Sample, type Stratum } from './confidence.ts'
 import { holm } from './correction.ts'
 import { type SampleRatio, sampleRatio } from './sample-ratio.ts'
@@ -35,10 +35,11 @@ export interface Result {
   readonly metrics: readonly MetricResult[]
 }
 
-export function resultOf(experiment: Experiment, ledger: Ledger): Result {
-  const answers = ledger.answers(experiment)
-  const samples = experiment.metrics.map((metric) => ledger.samples(experiment, metric))
-  const found = evaluated(experiment, ledger.counts(experiment), samples, ledger)
+export async function resultOf(experiment: Experiment, ledger: LedgerReader): Promise<Result> {
+  const answers = await ledger.answers(experiment)
+  const samples: ArmSample[][] = []
+  for (const metric of experiment.metrics) samples.push(await ledger.samples(experiment, metric))
+  const found = evaluated(experiment, await ledger.counts(experiment), samples, await weightsByEpoch(experiment, ledger))
   return {
     ...found,
     arms: found.arms.map((row, arm) => {
@@ -48,11 +49,12 @@ export function resultOf(experiment: Experiment, ledger: Ledger): Result {
   }
 }
 
-type Counts = ReturnType<Ledger['counts']>
+type Counts = readonly UnitCount[]
+type Weights = ReadonlyMap<number, readonly number[]>
 
-/** `samples`: of each metric. */
-function evaluated(experiment: Experiment, counts: Counts, samples: readonly (readonly ArmSample[])[], ledger: Ledger) {
-  const ratio = sampleRatio(splitsOf(experiment, counts, ledger))
+/** `samples`: of each metric; `weights`: by epoch. */
+function evaluated(experiment: Experiment, counts: Counts, samples: readonly (readonly ArmSample[])[], weights: Weights) {
+  const ratio = sampleRatio(splitsOf(experiment, counts, weights))
   const rows = experiment.metrics.flatMap((metric, at) =>
     experiment.arms.slice(1).map((arm, i) => compared(experiment, metric, samples[at] ?? [], arm.name, i + 1, ratio.mismatch)),
   )
@@ -83,14 +85,16 @@ export interface Moment extends Pick<Result, 'blocked' | 'metrics'> {
  * The result after 1/points, 2/points, … of the units, in the order of their exposures. The ledger is gone through once for each metric, as for
  * one result; a unit counts with what is known of it now.
  */
-export function resultsOverTime(experiment: Experiment, ledger: Ledger, points: number): Moment[] {
-  const counts = ledger.countsInParts(experiment, points)
-  const sums = experiment.metrics.map((metric) => ledger.sumsInParts(experiment, metric, points))
+export async function resultsOverTime(experiment: Experiment, ledger: LedgerReader, points: number): Promise<Moment[]> {
+  const counts = await ledger.countsInParts(experiment, points)
+  const sums: PartSum[][] = []
+  for (const metric of experiment.metrics) sums.push(await ledger.sumsInParts(experiment, metric, points))
+  const weights = await weightsByEpoch(experiment, ledger)
   const parts = [...new Set(counts.map(({ part }) => part))]
   return parts.map((part) => {
     const until = counts.filter((row) => row.part <= part)
     const samples = sums.map((rows) => merged(rows.filter((row) => row.part <= part)))
-    const { arms, blocked, metrics } = evaluated(experiment, until, samples, ledger)
+    const { arms, blocked, metrics } = evaluated(experiment, until, samples, weights)
     return { at: Math.max(...until.map((row) => row.until)), arms, blocked, metrics }
   })
 }
@@ -105,8 +109,7 @@ function merged(rows: readonly PartSum[]): ArmSample[] {
 }
 
 /** Units by arm for each epoch, with the weights it had. */
-function splitsOf(experiment: Experiment, counts: Counts, ledger: Ledger) {
-  const weights = weightsByEpoch(experiment, ledger)
+function splitsOf(experiment: Experiment, counts: Counts, weights: Weights) {
   return [...new Set(counts.map(({ epoch }) => epoch))].map((epoch) => ({
     counts: experiment.arms.map((_, arm) =>
       unitsOf(
@@ -119,8 +122,8 @@ function splitsOf(experiment: Experiment, counts: Counts, ledger: Ledger) {
 }
 
 /** Epochs begin with 1 and grow with each change of weights; each change names the weights it brings, the first the ones it replaces, too. */
-function weightsByEpoch(experiment: Experiment, ledger: Ledger): Map<number, readonly number[]> {
-  const changes = ledger.events(`${experiment.tenant}/${experiment.id}`).filter(({ kind }) => kind === 'reweighed')
+async function weightsByEpoch(experiment: Experiment, ledger: LedgerReader): Promise<Weights> {
+  const changes = (await ledger.events(keyOf(experiment))).filter(({ kind }) => kind === 'reweighed')
   const out = new Map<number, readonly number[]>()
   for (const { body } of changes) {
     const { epoch, before, weights } = body as { epoch: number; before: readonly number[]; weights: readonly number[] }

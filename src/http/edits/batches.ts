@@ -1,4 +1,4 @@
-import type { Request } from 'express'
+import type { Request, Response } from 'express'
 import { z } from 'zod'
 import { PalimpsestError } from '../../errors.ts'
 import type { Gateway } from '../../gateway.ts'
@@ -10,6 +10,7 @@ import { oneTenant, tenant } from '../../wire/palimpsest/selection.ts'
 import { bytes, optionalJson } from '../request/body.ts'
 import { changeAbout, pageLength, pathParam, query, tenantOf, tenantOnly } from '../request/query.ts'
 import { nothing, refuseWhenClosing, tenantHeader } from '../request/request-context.ts'
+import { writtenAt } from '../request/version.ts'
 import { type Routes, route } from '../routes.ts'
 
 /** `/v1/batches`: list, read, withdraw and restore whole batches. The edits of one: `GET /v1/edits?batch=ID`. */
@@ -27,12 +28,13 @@ export function batchRoutes(gateway: Gateway): Routes {
     return page(batches, limit, cursor)
   }
   /** Withdraws the batch in the path, or takes back its latest withdrawal; says of how many edits. */
-  const change = (req: Request, how: 'withdraw' | 'restore') => {
+  const change = async (req: Request, res: Response, how: 'withdraw' | 'restore') => {
     check(nothing, optionalJson(req, limits.jsonDepthLevels))
-    const { id } = existing(req, gateway)
-    const { length } = memory[`${how}Batch`](tenantOf(req), id, 'http')
+    const { id, tenant } = existing(req, gateway)
+    const { length } = await memory[`${how}Batch`](tenant, id, 'http')
     const done = how === 'withdraw' ? { withdrawn: length } : { restored: length }
-    return { ...wireBatch(existing(req, gateway)), ...done, version: memory.version }
+    const version = memory.version(tenant)
+    return { ...wireBatch(existing(req, gateway)), ...done, version, ...writtenAt(res, version) }
   }
   const changing = [refuseWhenClosing(gateway), bytes(limits.chatBodyBytes)]
 
@@ -51,16 +53,16 @@ export function batchRoutes(gateway: Gateway): Routes {
     },
     '/v1/batches/:id/withdraw': {
       post: route(
-        changeAbout('Withdraw every edit of a batch.', batchChangeReply),
+        { ...changeAbout('Withdraw every edit of a batch.', batchChangeReply), writes: true },
         ...changing,
-        (req, res) => void res.json(change(req, 'withdraw')),
+        async (req, res) => void res.json(await change(req, res, 'withdraw')),
       ),
     },
     '/v1/batches/:id/restore': {
       post: route(
-        changeAbout('Take back the latest withdrawal within a batch.', batchChangeReply),
+        { ...changeAbout('Take back the latest withdrawal within a batch.', batchChangeReply), writes: true },
         ...changing,
-        (req, res) => void res.json(change(req, 'restore')),
+        async (req, res) => void res.json(await change(req, res, 'restore')),
       ),
     },
   }

@@ -1,15 +1,16 @@
-import type { Request } from 'express'
+import type { Request, Response } from 'express'
 import { z } from 'zod'
 import { PalimpsestError } from '../../errors.ts'
 import type { Gateway } from '../../gateway.ts'
 import type { HeldEdit } from '../../memory/memory.ts'
 import { check } from '../../wire/openai/refusal.ts'
 import { wireHeld, wirePage, wireWithHistory } from '../../wire/palimpsest/edits.ts'
-import { editReply, editWithHistoryReply, listOf, pageOf } from '../../wire/palimpsest/replies.ts'
+import { editChangeReply, editReply, editWithHistoryReply, listOf, pageOf, writtenReply } from '../../wire/palimpsest/replies.ts'
 import { oneTenant, tenant } from '../../wire/palimpsest/selection.ts'
 import { bytes, json, optionalJson } from '../request/body.ts'
 import { changeAbout, filterFields, pageLength, pathParam, query, tenantOf, tenantOnly, toFilter } from '../request/query.ts'
 import { nothing, refuseWhenClosing, tenantHeader } from '../request/request-context.ts'
+import { writtenAt } from '../request/version.ts'
 import { type Routes, route } from '../routes.ts'
 import { importAbout, importEdits } from './import.ts'
 
@@ -29,18 +30,19 @@ export function editRoutes(gateway: Gateway): Routes {
   })
 
   /** Withdraws or restores the edit in the path. */
-  const change = (req: Request, how: 'withdraw' | 'restore') => {
+  const change = async (req: Request, res: Response, how: 'withdraw' | 'restore') => {
     check(nothing, optionalJson(req, limits.jsonDepthLevels))
     const { edit } = inPath(req, gateway)
-    memory[how](edit.tenant, [edit.id], SOURCE)
-    return read(req, gateway)
+    await memory[how](edit.tenant, [edit.id], SOURCE)
+    return { ...read(req, gateway), ...writtenAt(res, memory.version(edit.tenant)) }
   }
-  const withdrawMany = (req: Request) => {
+  const withdrawMany = async (req: Request, res: Response) => {
     const { ids, tenant: named } = check(withdrawBody, json(req, limits.jsonDepthLevels))
     const tenant = oneTenant(named, tenantHeader(req), 'tenant')
     for (const id of ids) existing(gateway, tenant, id, 'ids')
-    const held = memory.withdraw(tenant, ids, SOURCE)
-    return { object: 'list', data: held.map(wireHeld), version: memory.version }
+    const held = await memory.withdraw(tenant, ids, SOURCE)
+    const version = memory.version(tenant)
+    return { object: 'list', data: held.map(wireHeld), version, ...writtenAt(res, version) }
   }
 
   return {
@@ -64,12 +66,13 @@ export function editRoutes(gateway: Gateway): Routes {
         {
           summary: 'Withdraw several edits, or none.',
           body: withdrawBody,
-          reply: listOf(editReply).extend({ version: z.int() }),
+          reply: listOf(editReply).extend({ version: z.int(), ...writtenReply }),
           errors: ['edit_not_found', 'storage_full'],
+          writes: true,
         },
         open,
         small,
-        (req, res) => void res.json(withdrawMany(req)),
+        async (req, res) => void res.json(await withdrawMany(req, res)),
       ),
     },
     '/v1/edits/:id': {
@@ -78,26 +81,26 @@ export function editRoutes(gateway: Gateway): Routes {
         (req, res) => void res.json(read(req, gateway)),
       ),
       delete: route(
-        changeAbout('Withdraw an edit: nothing is erased.', editWithHistoryReply),
+        { ...changeAbout('Withdraw an edit: nothing is erased.', editChangeReply), writes: true },
         open,
         small,
-        (req, res) => void res.json(change(req, 'withdraw')),
+        async (req, res) => void res.json(await change(req, res, 'withdraw')),
       ),
     },
     '/v1/edits/:id/withdraw': {
       post: route(
-        changeAbout('Withdraw an edit.', editWithHistoryReply),
+        { ...changeAbout('Withdraw an edit.', editChangeReply), writes: true },
         open,
         small,
-        (req, res) => void res.json(change(req, 'withdraw')),
+        async (req, res) => void res.json(await change(req, res, 'withdraw')),
       ),
     },
     '/v1/edits/:id/restore': {
       post: route(
-        changeAbout('Take a withdrawal back.', editWithHistoryReply),
+        { ...changeAbout('Take a withdrawal back.', editChangeReply), writes: true },
         open,
         small,
-        (req, res) => void res.json(change(req, 'restore')),
+        async (req, res) => void res.json(await change(req, res, 'restore')),
       ),
     },
   }

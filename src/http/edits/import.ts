@@ -14,6 +14,7 @@ import { drained } from '../reply/sse.ts'
 import { isDeep, mediaType } from '../request/body.ts'
 import { flag, query } from '../request/query.ts'
 import { goneSignal, tenantHeader } from '../request/request-context.ts'
+import { writtenAt } from '../request/version.ts'
 import type { About } from '../routes.ts'
 
 const batchName = z.string().regex(/^[\x21-\x7e]{1,128}$/, { error: '1 to 128 printable ASCII characters without spaces' })
@@ -64,6 +65,7 @@ export function importAbout(): About {
       each: progressLine,
     },
     errors: ['invalid_batch', 'engine_failed', 'storage_full'],
+    writes: true,
   }
 }
 
@@ -81,7 +83,7 @@ export async function importEdits(req: Request, res: Response, gateway: Gateway)
   const { edits } = batch
   const dryRun = asked.dry_run ?? false
   if (asked.verify === true && !dryRun) await verify(gateway, tenant, batch, goneSignal(res))
-  const landing = memory.land(edits, {
+  const landing = await memory.land(edits, {
     source: asked.source ?? 'http',
     tenant,
     dryRun,
@@ -89,18 +91,19 @@ export async function importEdits(req: Request, res: Response, gateway: Gateway)
   })
   const changed = !dryRun && landing.results.some(({ outcome }) => outcome !== 'unchanged')
   res.status(changed && !landing.replayed ? 201 : 200)
+  const written = dryRun ? {} : writtenAt(res, landing.version)
   const gone = goneSignal(res)
   if (req.accepts(['json', 'application/x-ndjson']) === 'application/x-ndjson') {
     const say = speaker(res, limits.stalledMs)
     const preview = dryRun ? await checked(gateway, { tenant, batch, landing, gone, say }) : undefined
     if (!dryRun) await indexing(gateway, { tenant, gone, say })
     if (gone.aborted) return
-    await say(wireLanding(landing, preview))
+    await say({ ...wireLanding(landing, preview), ...written })
     return void res.end()
   }
   const preview = dryRun ? { report: await report(gateway, { tenant, batch, landing, gone }), batch } : undefined
   if (changed && edits.length <= limits.awaitIndexEdits) await within(limits.awaitIndexMs, memory.indexed(landing.version))
-  res.json(wireLanding(landing, preview))
+  res.json({ ...wireLanding(landing, preview), ...written })
 }
 
 interface Checked {
@@ -132,7 +135,7 @@ const PROBLEMS_SHOWN = 100
 
 /** Throws `invalid_batch` where the batch contradicts itself, or holds edits that miss their own words or fire on others'. Nothing lands. */
 async function verify(gateway: Gateway, tenant: string, batch: Batch, gone: AbortSignal): Promise<void> {
-  const landing = gateway.memory.land(batch.edits, { source: 'http', tenant, dryRun: true })
+  const landing = await gateway.memory.land(batch.edits, { source: 'http', tenant, dryRun: true })
   const { findings, fault } = await report(gateway, { tenant, batch, landing, gone })
   if (fault !== null)
     throw new PalimpsestError('engine_failed', `The batch could not be verified, and nothing landed: ${fault}`, {

@@ -38,34 +38,34 @@ export class ExperimentContext {
     throw new PalimpsestError('experiment_not_found', `'${experiment.id}' is to be found under ${path}.`, { param: 'id' })
   }
 
-  shown(experiment: Experiment, points = 0): object {
+  async shown(experiment: Experiment, points = 0): Promise<object> {
     const { registry, rollouts } = this.parts
+    const moments = points > 0 ? await registry.overTime(experiment, points) : undefined
     return {
       ...wireExperiment(experiment),
-      result: wireResult(registry.result(experiment), registry.isFull(experiment)),
-      standing: rollouts.standing(experiment).map(wireStanding),
-      ...(points > 0 && { over_time: registry.overTime(experiment, points).map(wireMoment) }),
-      events: registry.ledger.events(keyOf(experiment)).map(wireEvent),
+      result: wireResult(await registry.result(experiment), registry.isFull(experiment)),
+      standing: (await rollouts.standing(experiment)).map(wireStanding),
+      ...(moments && { over_time: moments.map(wireMoment) }),
+      events: (await registry.ledger.events(keyOf(experiment))).map(wireEvent),
     }
   }
 
-  declare(req: Request, rollout: boolean): object {
+  async declare(req: Request, rollout: boolean): Promise<object> {
     const sent = this.body(req)
     const { tenant: named } = check(z.looseObject({ tenant: tenant.optional() }), sent)
     const owner = oneTenant(named, tenantHeader(req), 'tenant')
     const served = { ...servedNow(this.gateway, owner), source: 'http' }
     const { limits } = this.gateway
     const experiment = rollout ? readRollout(sent, limits, owner, served) : readExperiment(sent, limits, owner, served)
-    this.parts.registry.declare(experiment)
-    return this.shown(experiment)
+    return this.shown(await this.parts.registry.declare(experiment))
   }
 
-  stop(req: Request, rollout: boolean): object {
+  async stop(req: Request, rollout: boolean): Promise<object> {
     check(nothing, optionalJson(req, this.gateway.limits.jsonDepthLevels))
     const experiment = this.found(req, rollout)
     if (experiment.status === 'stopped') return this.shown(experiment)
     const { registry, rollouts } = this.parts
-    return this.shown(rollout ? rollouts.rollBack(experiment, 'asked for') : registry.stop(experiment))
+    return this.shown(await (rollout ? rollouts.rollBack(experiment, 'asked for') : registry.stop(experiment)))
   }
 
   listRoute(rollout: boolean): Route {
@@ -77,10 +77,10 @@ export class ExperimentContext {
   }
 
   readRoute(): Route {
-    return route({ summary: 'Read one, with its result.', query: points, reply: experimentResultReply }, (req, res) => {
+    return route({ summary: 'Read one, with its result.', query: points, reply: experimentResultReply }, async (req, res) => {
       const { tenant: named, points: asked } = query(req, points)
       const owner = oneTenant(named, tenantHeader(req), 'tenant')
-      res.json(this.shown(this.parts.registry.get(owner, pathParam(req, 'id')), asked))
+      res.json(await this.shown(this.parts.registry.get(owner, pathParam(req, 'id')), asked))
     })
   }
 
@@ -88,12 +88,16 @@ export class ExperimentContext {
     return route(
       { summary, body, status: 201, reply: experimentResultReply, errors: ['model_not_found', 'storage_full'] },
       ...this.change,
-      (req, res) => void res.status(201).json(this.declare(req, rollout)),
+      async (req, res) => void res.status(201).json(await this.declare(req, rollout)),
     )
   }
 
-  changeRoute(summary: string, work: (req: Request) => object, body?: z.ZodType): Route {
-    return route(changeAbout(summary, experimentResultReply, [], body), ...this.change, (req, res) => void res.json(work(req)))
+  changeRoute(summary: string, work: (req: Request) => Promise<object>, body?: z.ZodType): Route {
+    return route(
+      changeAbout(summary, experimentResultReply, [], body),
+      ...this.change,
+      async (req, res) => void res.json(await work(req)),
+    )
   }
 }
 

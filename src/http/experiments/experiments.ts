@@ -18,17 +18,17 @@ export function experimentRoutes(gateway: Gateway): Routes {
   const context = new ExperimentContext(gateway, gateway.experiments)
   const { registry } = context.parts
   const { limits } = gateway
-  const ship = (req: Request) => {
+  const ship = async (req: Request) => {
     const experiment = context.found(req, false)
     const { arm } = check(shipBody, context.body(req))
-    return context.shown(registry.ship(experiment, armIndex(experiment, arm)))
+    return context.shown(await registry.ship(experiment, armIndex(experiment, arm)))
   }
-  const reweigh = (req: Request) => {
+  const reweigh = async (req: Request) => {
     const experiment = context.found(req, false)
     const { weights } = check(weightsBody, context.body(req))
-    const next = experiment.arms.map(({ weight }) => weight)
+    const next: (number | undefined)[] = experiment.arms.map(() => undefined)
     for (const [name, weight] of Object.entries(weights)) next[armIndex(experiment, name)] = weight
-    return context.shown(registry.reweigh(experiment, next))
+    return context.shown(await registry.reweigh(experiment, next))
   }
   const planned = route(
     { summary: 'How many units an effect takes to be seen.', body: planBody, reply: planReply },

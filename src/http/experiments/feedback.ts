@@ -11,16 +11,16 @@ export function feedbackRoute(context: ExperimentContext): Route {
   return route(
     { summary: 'Say how good an answer was.', body: feedbackBody, reply: feedbackReply },
     ...context.change,
-    (req, res) => void res.json(feedback(context, req)),
+    async (req, res) => void res.json(await feedback(context, req)),
   )
 }
 
-function feedback(context: ExperimentContext, req: Request): object {
+async function feedback(context: ExperimentContext, req: Request): Promise<object> {
   const { registry } = context.parts
   const { completion_id: completion, tenant: named, id, score, label, numbers = {} } = readFeedback(context.body(req))
   const said = { ...(score !== undefined && { score }), ...(label !== undefined && { label }), numbers }
   const own = createHash('sha256').update(JSON.stringify(said)).digest('base64url').slice(0, 22)
-  const outcome = registry.ledger.feedback({
+  const outcome = await registry.ledger.feedback({
     tenant: oneTenant(named, tenantHeader(req), 'tenant'),
     completion,
     id: id ?? own,

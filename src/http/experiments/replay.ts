@@ -2,7 +2,8 @@ import type { Request } from 'express'
 import { z } from 'zod'
 import { PalimpsestError } from '../../errors.ts'
 import { keyOf } from '../../experiment/experiment.ts'
-import { type Pair, replayResult } from '../../experiment/replay/replay.ts'
+import type { Pair } from '../../experiment/replay/replay.ts'
+import { replayResult } from '../../experiment/replay/replay-result.ts'
 import type { Limits } from '../../gateway.ts'
 import { check } from '../../wire/openai/refusal.ts'
 import { wirePair, wireReplay } from '../../wire/palimpsest/experiment-answers.ts'
@@ -40,11 +41,11 @@ export function replayRoute(context: ExperimentContext): Route {
       errors: ['model_not_found'],
     },
     ...context.change,
-    (req, res) => void res.status(202).json(replay(context, req)),
+    async (req, res) => void res.status(202).json(await replay(context, req)),
   )
 }
 
-function replay(context: ExperimentContext, req: Request): object {
+async function replay(context: ExperimentContext, req: Request): Promise<object> {
   const { gateway, parts } = context
   const { registry, replays } = parts
   const experiment = context.found(req, false)
@@ -52,22 +53,23 @@ function replay(context: ExperimentContext, req: Request): object {
   const uploaded = prompts.map((prompt) => (typeof prompt === 'string' ? [{ role: 'user' as const, content: prompt }] : prompt))
   if (judge !== undefined && judge !== true && !servedNow(gateway, experiment.tenant).models.includes(judge))
     throw new PalimpsestError('model_not_found', `The model \`${judge.slice(0, 64)}\` is not served here.`, { param: 'judge' })
-  const judging = judge === true ? gateway.engine.model.name : judge
-  const held = logged ? registry.ledger.prompts(keyOf(experiment)) : []
+  const judging = judge === true ? gateway.engine.model.name : (judge ?? null)
+  const held = logged ? await registry.ledger.prompts(keyOf(experiment)) : []
   const accepted =
-    replays.enqueue(experiment, uploaded, 'uploaded', judging) + replays.enqueue(experiment, held, 'logged', judging)
+    (await replays.enqueue(experiment, uploaded, 'uploaded', judging)) +
+    (await replays.enqueue(experiment, held, 'logged', judging))
   return { object: 'experiment.replay', accepted, left_out: uploaded.length + held.length - accepted }
 }
 
 export function replayedRoute({ parts: { registry, replays } }: ExperimentContext): Route {
-  return route({ summary: 'What the replay found.', query: tenantOnly, reply: replayReply }, (req, res) => {
+  return route({ summary: 'What the replay found.', query: tenantOnly, reply: replayReply }, async (req, res) => {
     const experiment = registry.get(tenantOf(req), pathParam(req, 'id'))
-    const pairs = registry.ledger.pairs<Pair>(experiment)
+    const pairs = await registry.ledger.pairs<Pair>(experiment)
     const names = experiment.arms.map(({ name }) => name)
     const results = names.slice(1).map((_, i) => replayResult(experiment, pairs, i + 1))
     const changed = pairs.filter(({ answers }) => new Set(answers.map(({ text }) => text)).size > 1)
     res.json({
-      ...wireReplay(results, replays.waiting(experiment), replays.preempted),
+      ...wireReplay(results, await replays.waiting(experiment), replays.preempted),
       changed: changed.slice(0, SHOWN_PAIRS).map((pair) => wirePair(pair, names)),
     })
   })

@@ -57,7 +57,7 @@ async function chat(req: Request, res: Response, gateway: Gateway, read: ChatRea
   const heading = headingOf('chatcmpl', asked, gateway)
   const { messages, tools, sampling } = asked.request
   const promptTokens = () => engine.countTokens({ messages, ...(tools && { tools }) })
-  const bounded = withinBudget(res, gateway, { sampling, promptTokens, answers: asked.n })
+  const bounded = await withinBudget(res, gateway, { sampling, promptTokens, answers: asked.n })
   const request = { ...calledBy(asked.request, req, heading.id, asked), sampling: bounded }
   const call = { ...asked, request }
   const { n, stream } = call

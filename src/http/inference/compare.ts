@@ -47,7 +47,7 @@ export function compareRoutes(gateway: Gateway): Routes {
     const finishes: Finish[] = []
     let begun = 0
     const promptTokens = () => gateway.engine.countTokens({ messages: request.messages })
-    withinBudget(res, gateway, {
+    await withinBudget(res, gateway, {
       sampling: request.sampling,
       prompts: asking.length,
       answers: 1,

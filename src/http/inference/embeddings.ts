@@ -43,7 +43,7 @@ async function embeddings(req: Request, res: Response, gateway: Gateway, embedde
   const vectors: Float32Array[] = []
   await trace.time('embed', async () => {
     for (const [index, text] of call.texts.entries()) trace.promptTokens += await fitting(text, index, embedder)
-    setAside(res, gateway, trace.promptTokens, trace.promptTokens, () => trace.promptTokens)
+    await setAside(res, gateway, trace.promptTokens, trace.promptTokens, () => trace.promptTokens)
     // One at a time, so that a chat's question waits for one text at most.
     for (const text of call.texts) vectors.push(...(await embedder.embed([text], 'query', signal)))
   })

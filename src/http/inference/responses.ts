@@ -17,7 +17,7 @@ import {
 } from '../../wire/openai/responses/request.ts'
 import { ResponseBuilder, type ResponseEvent } from '../../wire/openai/responses/response.ts'
 import { deletedReply } from '../../wire/palimpsest/replies.ts'
-import { provenanceHeaders } from '../reply/provenance.ts'
+import { provenanceHeaders, warningHeader } from '../reply/provenance.ts'
 import { drive, failure, openEvents, randomText } from '../reply/reply.ts'
 import { ResponseStore } from '../reply/response-store.ts'
 import { bytes, json } from '../request/body.ts'
@@ -97,7 +97,7 @@ async function responses(
   const id = newId('resp')
   const { messages, tools, sampling } = asked.chat.request
   const promptTokens = () => engine.countTokens({ messages, ...(tools && { tools }) })
-  const bounded = withinBudget(res, gateway, { sampling, promptTokens, answers: 1 })
+  const bounded = await withinBudget(res, gateway, { sampling, promptTokens, answers: 1 })
   const request = { ...calledBy(asked.chat.request, req, id, asked.chat), sampling: bounded }
   const call = { ...asked, chat: { ...asked.chat, request } }
   const { stream } = call.chat
@@ -112,6 +112,8 @@ async function responses(
       gateway.log.warn({ request: id, err }, 'a response was not kept')
     })
   }
+  if (call.leftOut.length > 0)
+    res.set(warningHeader(`tools left out, since only functions can be called here: ${call.leftOut.join(', ')}`))
   const trace = beginTrace(res, gateway)
   const job: ResponseJob = { call, builder, trace, gateway, keep, signal: goneSignal(res) }
   if (stream) return streamed(res, job)

@@ -52,7 +52,7 @@ async function complete(req: Request, res: Response, gateway: Gateway, read: Tex
   const served = servedBy(gateway)
   const asked = read(json(req, limits.jsonDepthLevels), tenantHeader(req), served)
   const heading = headingOf('cmpl', asked, gateway)
-  const requests = bounded(res, gateway, asked).map((request) => calledBy(request, req, heading.id, asked))
+  const requests = (await bounded(res, gateway, asked)).map((request) => calledBy(request, req, heading.id, asked))
   const call = { ...asked, requests }
   const { n, stream } = call
   const [request] = requests
@@ -68,14 +68,14 @@ async function complete(req: Request, res: Response, gateway: Gateway, read: Tex
 }
 
 /** The requests within the key's budget. */
-function bounded(res: Response, gateway: Gateway, { requests, bestOf }: TextCall): readonly TextRequest[] {
+async function bounded(res: Response, gateway: Gateway, { requests, bestOf }: TextCall): Promise<readonly TextRequest[]> {
   const [first] = requests
   if (first === undefined) return requests
   const tokensOf = ({ prompt }: TextRequest) =>
     typeof prompt === 'string' ? (gateway.engine.text?.tokenize(prompt).length ?? 0) : prompt.length
   const promptTokens = () => requests.reduce((sum, request) => sum + tokensOf(request), 0)
   const asked = { sampling: first.sampling, promptTokens, prompts: requests.length, answers: bestOf }
-  const sampling = withinBudget(res, gateway, asked)
+  const sampling = await withinBudget(res, gateway, asked)
   return requests.map((request) => ({ ...request, sampling }))
 }
 

@@ -125,7 +125,11 @@ function gauges(register: Registry, { engine, memory, version }: Gateway): void 
   gauge('slots_busy', 'Answers being written.', () => engine.load().busy)
   gauge('queue_length', 'Requests that wait for a slot.', () => engine.load().queued)
   gauge('queue_limit', 'Requests that may wait for a slot.', () => engine.load().queueLimit)
-  gauge('memory_version', 'Grows with every change of the edits.', () => memory.version)
+  gauge('memory_version', 'Last change of the edits, of all tenants, that is applied here.', () => memory.feed().applied)
+  gauge('memory_behind', 'Changes of the edits that are known of and not applied here yet.', () => {
+    const { applied, seen } = memory.feed()
+    return seen - applied
+  })
   gauge('edits_indexed', 'Edits whose vector can be searched.', () => total(memory, 'indexed'))
   gauge('edits_pending', 'Edits whose vector is yet to be made.', () => total(memory, 'pending'))
   new Gauge({

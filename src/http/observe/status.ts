@@ -1,5 +1,6 @@
 import type { Request, Response } from 'express'
-import { PalimpsestError } from '../../errors.ts'
+import type { z } from 'zod'
+import { ERRORS } from '../../errors.ts'
 import type { Gateway } from '../../gateway.ts'
 import { wireModelAsked, wireModels } from '../../wire/openai/models.ts'
 import { modelReply } from '../../wire/openai/replies.ts'
@@ -16,6 +17,8 @@ export function statusRoutes(gateway: Gateway): Routes {
   const { embedder, startedAt } = gateway
   const list = (req: Request) => ({
     object: 'list',
+    // Codex asks so, and reads a catalogue of its own here: an empty one has it go by what it knows.
+    ...(req.query.client_version !== undefined && { models: [] }),
     data: wireModels(servedBy(gateway), tenantOfHeader(req), embedder, startedAt),
   })
   return {
@@ -32,7 +35,7 @@ export function statusRoutes(gateway: Gateway): Routes {
     '/health': {
       get: route(
         {
-          summary: 'State of models, memory, templates and edit files; 503 while the gateway stops.',
+          summary: 'State of models, memory, templates and edit files; 503 while the gateway stops or is behind the log.',
           description: 'What is wrong with files and servers is shown to keys with the scope `admin`.',
           reply: healthReply,
           errors: ['shutting_down'],
@@ -48,7 +51,7 @@ export function statusRoutes(gateway: Gateway): Routes {
     '/readyz': {
       get: route(
         {
-          summary: 'Requests may be sent here; 503 while the gateway starts or stops.',
+          summary: 'Requests may be sent here; 503 while the gateway starts, stops or is behind the log.',
           reply: aliveReply,
           errors: ['shutting_down'],
         },
@@ -71,6 +74,7 @@ function health(req: Request, res: Response, gateway: Gateway): void {
   const { name, family, device, threads, contextTokens } = engine.model
   const { slots, busy, queued, queueLimit } = engine.load()
   const index = memory.status()
+  const log = memory.feed()
   const sum = (key: 'indexed' | 'pending') => index.reduce((total, tenant) => total + tenant[key], 0)
   ready(res, gateway, {
     version,
@@ -79,15 +83,31 @@ function health(req: Request, res: Response, gateway: Gateway): void {
     load: { slots, busy, queued, queue_limit: queueLimit },
     ...(models && { models: models.residency(), model_memory_bytes: models.memoryBytes }),
     ...(all && { backends: engine.backends?.().map(({ lastFault, ...backend }) => ({ ...backend, last_fault: lastFault })) }),
-    memory: { version: memory.version, tenants: index.length, indexed: sum('indexed'), pending: sum('pending') },
+    memory: {
+      version: log.applied,
+      tenants: index.length,
+      indexed: sum('indexed'),
+      pending: sum('pending'),
+      log: {
+        state: log.state,
+        seen: log.seen,
+        last_contact: new Date(log.lastContact).toISOString(),
+        ...(all && { fault: log.fault }),
+      },
+    },
     templates: { names: templates.names(), ...(all && { problems: templates.problems() }) },
     ...(all && { edit_files: { problems: editFiles?.problems() ?? [] } }),
   })
 }
 
-function ready(res: Response, { closing }: Gateway, more: object = {}): void {
-  const closed = closing?.aborted ?? false
-  res
-    .status(closed ? new PalimpsestError('shutting_down', '').status : 200)
-    .json({ status: closed ? 'shutting_down' : 'ok', ...more })
+function ready(res: Response, gateway: Gateway, more: object = {}): void {
+  const status = stateOf(gateway)
+  res.status(status === 'ok' ? 200 : ERRORS.shutting_down.status).json({ status, ...more })
+}
+
+/** A gateway that can't reach its database answers from what it holds, so it is no less ready for that. */
+function stateOf({ closing, memory }: Gateway): z.output<typeof aliveReply>['status'] {
+  if (closing?.aborted) return 'shutting_down'
+  const { applied, seen } = memory.feed()
+  return applied < seen ? 'catching_up' : 'ok'
 }

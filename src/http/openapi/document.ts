@@ -72,7 +72,7 @@ export function pathOf(pattern: string): string {
 }
 
 function operation(pattern: string, method: Method, about: About, shared: Record<string, unknown>): Named {
-  const { summary, description, query, body, status = 200, answers, headers = {} } = about
+  const { summary, description, query, body, status = 200, answers, writes, headers = {} } = about
   const need = needOf(pattern)
   const inPath = [...pattern.matchAll(/[:*](\w+)/g)].map(([, name]) => name as string)
   const schema = (of: Parameters<typeof jsonSchema>[0]) => named(of, shared)
@@ -80,6 +80,7 @@ function operation(pattern: string, method: Method, about: About, shared: Record
     'x-request-id',
     'Server-Timing',
     ...(answers ? ANSWER_HEADERS : []),
+    ...(writes ? ['Palimpsest-Memory-Version'] : []),
     ...(need === 'nothing' ? [] : RATE_HEADERS),
   ]
   const success = {
@@ -147,8 +148,8 @@ function queryParameters({ properties = {}, required = [] }: JsonSchema): Named[
 function statuses({ query, body, answers, errors = [] }: About, keyed: boolean, inPath: boolean): string[] {
   const codes: readonly ErrorCode[] = [
     ...(['origin_refused', 'internal'] as const),
-    ...(keyed ? (['invalid_api_key', 'insufficient_permissions', 'rate_limit_exceeded'] as const) : []),
-    ...(query || body || inPath ? (['invalid_value'] as const) : []),
+    ...(keyed ? (['invalid_api_key', 'insufficient_permissions', 'rate_limit_exceeded', 'storage_unavailable'] as const) : []),
+    ...(keyed || query || body || inPath ? (['invalid_value'] as const) : []),
     ...(body ? (['request_too_large', 'unsupported_media_type', 'shutting_down'] as const) : []),
     ...(inPath ? (['route_not_found'] as const) : []),
     ...(answers ? (['model_not_found', 'queue_full', 'upstream_failed', 'engine_unavailable'] as const) : []),
@@ -239,6 +240,7 @@ const HEADERS: Named = {
   'Palimpsest-Template': header('Template that rendered the edits, percent-encoded.'),
   'Palimpsest-Adapter': header('Adapter that answered.'),
   'Palimpsest-Experiment': header('`ID;arm=NAME` of the experiment that dealt the arm.'),
+  'Palimpsest-Memory-Version': header('Of the tenant, after a write of edits; `palimpsest.memory_version` in the body.'),
   ...Object.fromEntries(RATE_HEADERS.map((name) => [name, header("OpenAI's header, for keys with a limit.")])),
   'Retry-After': header('Seconds to wait.'),
   'x-should-retry': header("`false` where asking again is in vain; OpenAI's clients follow it."),
@@ -257,6 +259,13 @@ const PARAMETERS: Named = {
     in: 'header',
     description: "The tenant, where neither body nor query names one; the key's own by default.",
     schema: { type: 'string', pattern: '^[A-Za-z0-9._-]{1,64}$' },
+  },
+  'Palimpsest-At-Least': {
+    name: 'Palimpsest-At-Least',
+    in: 'header',
+    description:
+      'A `memory_version`: the request waits until this node has applied it, or is answered 503. A node has applied its own writes.',
+    schema: { type: 'string', pattern: '^[0-9]{1,15}$' },
   },
   traceparent: { name: 'traceparent', in: 'header', ...header("The caller's trace (W3C), where spans are exported.") },
 }

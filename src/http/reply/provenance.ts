@@ -13,6 +13,13 @@ export function provenanceHeaders(trace: Trace, mostEdits: number): Record<strin
   }
 }
 
+const WARNING_CHARS = 500
+
+/** What was asked for and is not done, where that is no reason to refuse the request. */
+export function warningHeader(text: string): Record<string, string> {
+  return { 'Palimpsest-Warning': text.replace(/[^\x20-\x7e]/g, '?').slice(0, WARNING_CHARS) }
+}
+
 /** `Server-Timing` (W3C): milliseconds of each stage that has run, over all answers of the request, and of the whole so far. */
 export function serverTiming(traces: readonly Trace[], totalMs: number): Record<string, string> {
   const sums = new Map<string, number>()

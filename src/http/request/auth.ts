@@ -1,6 +1,7 @@
 import type { Request, Response } from 'express'
-import type { Rate } from '../../access/budgets.ts'
+import { nothingTaken, type Rate, type Rates, type Taken } from '../../access/budgets.ts'
 import type { Key, Scope } from '../../access/key.ts'
+import type { Ask } from '../../access/usage.ts'
 import { PalimpsestError } from '../../errors.ts'
 import type { Gateway } from '../../gateway.ts'
 import type { Guard } from '../routes.ts'
@@ -23,29 +24,54 @@ export function needOf(pattern: string): Need {
   return NEEDS.find(([patterns]) => patterns.test(pattern))?.[1] ?? 'admin'
 }
 
+/** Routes that set tokens aside, and count their request in the same statement. */
+const SETS_ASIDE = /^\/v1\/(chat\/completions|completions|responses|embeddings|compare)$/
+
 /** Lets in who may use a route, and counts the request. Whoever is let in with a key is noted in the exchange. */
 export function guardOf(gateway: Gateway): Guard {
   const { access } = gateway
   return (pattern) => {
     const need = needOf(pattern)
-    return (req, res, next) => {
-      if (need === 'nothing' || access === undefined || !access.required()) return next()
-      const key = keyIn(req, res, gateway)
-      exchangeOf(res).key = key
+    return async (req, res, next) => {
+      if (need === 'nothing' || access === undefined) return next()
+      await access.current()
+      if (!access.required()) return next()
+      const key = await keyIn(req, res, gateway)
+      const exchange = exchangeOf(res)
+      exchange.key = key
       if (need !== 'key' && !key.scopes.includes(need)) throw lacking(key, need, res)
       tenantHeader(req)
-      try {
-        access.budgets.request(key)
-      } finally {
-        tellRates(res, gateway, key)
-      }
+      exchange.uncounted = true
+      if (key.tokensPerDay === undefined || req.method !== 'POST' || !SETS_ASIDE.test(pattern)) await countOnce(res, gateway)
+      else res.once('close', () => void countOnce(res, gateway).catch(() => {}))
       next()
     }
   }
 }
 
+/**
+ * Counts the request where nothing has: one that asks for tokens is counted with them, and one that never came so far, since its body is wrong,
+ * counts too. Throws `rate_limit_exceeded` and storage errors.
+ */
+export async function countOnce(res: Response, gateway: Gateway): Promise<void> {
+  if (exchangeOf(res).uncounted === true) await take(res, gateway)
+}
+
+/** Counts the request, unless that is done, and sets tokens aside. Tells the client what is left, and throws where that is not enough. */
+export async function take(res: Response, { access }: Gateway, tokens?: Ask['tokens']): Promise<Taken> {
+  const exchange = exchangeOf(res)
+  const { key, uncounted = false } = exchange
+  const ask = { request: uncounted, ...(tokens && { tokens }) }
+  if (key === undefined || access === undefined) return nothingTaken(ask)
+  exchange.uncounted = false
+  const taken = await access.budgets.take(key, ask)
+  if (!res.headersSent) tell(res, taken.rates)
+  if (taken.refused !== null) throw taken.refused
+  return taken
+}
+
 /** Throws `invalid_api_key`, in words that do not repeat what was sent. */
-function keyIn(req: Request, res: Response, { access, now }: Gateway): Key {
+async function keyIn(req: Request, res: Response, { access, now }: Gateway): Promise<Key> {
   const sent = req.headersDistinct.authorization ?? []
   if (sent.length === 0) {
     res.set('WWW-Authenticate', 'Bearer realm="palimpsest"')
@@ -54,7 +80,7 @@ function keyIn(req: Request, res: Response, { access, now }: Gateway): Key {
   res.set('WWW-Authenticate', 'Bearer realm="palimpsest", error="invalid_token"')
   if (sent.length > 1) throw refused('The header Authorization was sent more than once: send it once.')
   const [, token = ''] = /^Bearer +(\S+)$/i.exec(sent[0] ?? '') ?? []
-  const key = access?.identify(token)
+  const key = await access?.identify(token)
   if (key == null)
     throw refused(
       'The API key is not one of this gateway. See `palimpsest keys list`, or make one with `palimpsest keys create`.',
@@ -78,8 +104,8 @@ function lacking({ scopes }: Key, need: Scope, res: Response): PalimpsestError {
 }
 
 /** OpenAI's headers, for keys with limits. */
-export function tellRates(res: Response, { access }: Gateway, key: Key): void {
-  for (const [what, rate] of Object.entries(access?.budgets.rates(key) ?? {}) as [string, Rate][])
+function tell(res: Response, rates: Rates): void {
+  for (const [what, rate] of Object.entries(rates) as [string, Rate][])
     res.set({
       [`x-ratelimit-limit-${what}`]: String(rate.limit),
       [`x-ratelimit-remaining-${what}`]: String(rate.remaining),

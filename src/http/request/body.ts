@@ -1,4 +1,5 @@
 import express, { type Request, type RequestHandler } from 'express'
+import { repeatedKey } from '../../edit/json-keys.ts'
 import { PalimpsestError } from '../../errors.ts'
 
 /**
@@ -58,12 +59,24 @@ function parseJson(text: string, depthLevels: number): unknown {
   if (text.trim() === '') throw new PalimpsestError('invalid_json', 'The body is empty: expected a JSON object.')
   if (isDeep(text, depthLevels))
     throw new PalimpsestError('invalid_json', `The body is nested more than ${depthLevels} levels deep.`)
+  const parsed = parsedJson(text)
+  const repeated = repeatedKey(text)
+  if (repeated === null) return parsed
+  const key = repeated.key.slice(0, KEY_CHARS)
+  throw new PalimpsestError('invalid_json', `The body names the field '${key}' twice in one object: send it once.`, {
+    param: key,
+  })
+}
+
+function parsedJson(text: string): unknown {
   try {
     return JSON.parse(text)
   } catch (error) {
     throw new PalimpsestError('invalid_json', `The body is not valid JSON: ${(error as Error).message}.`)
   }
 }
+
+const KEY_CHARS = 64
 
 /** Whether brackets are nested deeper than recursive readers should have to follow. Those in double quotes do not count. */
 export function isDeep(text: string, levels: number): boolean {

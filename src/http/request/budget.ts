@@ -1,8 +1,9 @@
 import type { Response } from 'express'
+import { PalimpsestError } from '../../errors.ts'
 import type { Gateway } from '../../gateway.ts'
 import type { Sampling } from '../../request.ts'
 import type { Trace } from '../../trace.ts'
-import { tellRates } from './auth.ts'
+import { take } from './auth.ts'
 import { exchangeOf, guarded } from './request-context.ts'
 
 /** What is about to be asked of the model. */
@@ -22,33 +23,38 @@ export interface Asked {
  * Sets aside, from the key's budget, what the answers may take, until the response is over. Returns the sampling, its length bounded by what
  * is left of the budget where the request has no bound of its own. Throws `insufficient_quota` or `rate_limit_exceeded`.
  */
-export function withinBudget(
+export async function withinBudget(
   res: Response,
   gateway: Gateway,
   { sampling, promptTokens, prompts = 1, answers, used }: Asked,
-): Sampling {
+): Promise<Sampling> {
   const { traces, key } = exchangeOf(res)
   if (key?.tokensPerDay === undefined) return sampling
   const before = promptTokens() + prompts * gateway.limits.editsReserveTokens
   const { contextTokens } = gateway.engine.model
   const most = before + prompts * answers * Math.min(sampling.maxTokens ?? contextTokens, contextTokens)
   const least = sampling.maxTokens === undefined ? before + prompts * answers : most
-  const granted = setAside(res, gateway, least, most, used ?? (() => usedBy(traces, answers)))
+  const granted = await setAside(res, gateway, least, most, used ?? (() => usedBy(traces, answers)))
   return granted === most ? sampling : { ...sampling, maxTokens: Math.floor((granted - before) / (prompts * answers)) }
 }
 
 /** The tokens that were set aside: `most`, or fewer, but `least`. What was used is asked for when the response is over. */
-export function setAside(res: Response, gateway: Gateway, least: number, most: number, used: () => number): number {
-  const { key } = exchangeOf(res)
-  if (key === undefined || gateway.access === undefined) return most
-  try {
-    const { tokens, settle } = gateway.access.budgets.reserve(key, least, most)
-    const end = () => settle(used())
-    res.once('close', guarded(gateway, 'settling a budget', end))
-    return tokens
-  } finally {
-    tellRates(res, gateway, key)
+export async function setAside(
+  res: Response,
+  gateway: Gateway,
+  least: number,
+  most: number,
+  used: () => number,
+): Promise<number> {
+  if (exchangeOf(res).key === undefined) return most
+  const { tokens, settle } = await take(res, gateway, { least, most })
+  if (res.closed) {
+    await settle(0)
+    throw new PalimpsestError('cancelled', 'The client closed the connection.')
   }
+  const end = () => void settle(used())
+  res.once('close', guarded(gateway, 'settling a budget', end))
+  return tokens
 }
 
 /** As `usage` counts: each prompt once, however many answers it got. Of an answer that was broken off: its pieces, as far as it came. */

@@ -33,6 +33,8 @@ export interface Exchange {
   call?: Call
   /** Who asks; absent where no key is needed. */
   key?: Key
+  /** The key's count of requests does not hold this one yet. */
+  uncounted?: boolean
   /** Code of the error that ended it. */
   error?: ErrorCode
 }

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { existsSync, lstatSync, readdirSync, readFileSync, realpathSync, statSync } from 'node:fs'
 import { basename, extname, join, relative, sep } from 'node:path'
 import { type FSWatcher, watch as watchFolder } from 'chokidar'
 import type { Edit } from '../../edit/edit.ts'
@@ -30,8 +30,8 @@ export interface EditFolder {
   problems(): readonly Problem[]
   /** Sorted by file. */
   counts(): readonly FolderCount[]
-  /** Reads what has changed; the watcher calls it. */
-  reload(): void
+  /** Reads what has changed, after whoever reads already; the watcher calls it. */
+  reload(): Promise<void>
   close(): Promise<void>
 }
 
@@ -39,6 +39,7 @@ const ENDINGS: ReadonlySet<string> = new Set(['.jsonl', '.ndjson', '.json', '.ya
 /** A file that is still growing is left alone until it has kept its size for this long. */
 const SETTLED_MS = 100
 const POLL_MS = 25
+const BROKEN = 'is a link to nothing: remove it, or put back what it leads to'
 /** Problems of one file that the log lists; `problems()` has them all. */
 const LOGGED_PROBLEMS = 20
 
@@ -53,9 +54,9 @@ export async function openFolder({ dir, memory, parse, watch, log }: FolderOptio
   const sourceOf = (path: string) => `${basename(dir)}/${relative(dir, path).split(sep).join('/')}`
 
   /** Runs one file's work; what it throws is kept as the file's problems, for a bad file must stop neither the others nor the gateway. */
-  const attempt = (source: string, work: () => void) => {
+  const attempt = async (source: string, work: () => Promise<void>) => {
     try {
-      work()
+      await work()
       faults.delete(source)
     } catch (error) {
       const found = problemsOf(error, source)
@@ -66,12 +67,12 @@ export async function openFolder({ dir, memory, parse, watch, log }: FolderOptio
   }
 
   const read = (path: string, source: string) =>
-    attempt(source, () => {
+    attempt(source, async () => {
       const content = readFileSync(path)
       const digest = createHash('sha256').update(content).digest('base64')
       if (digests.get(source) === digest) return
       const edits = parse(content, source)
-      const { version: _version, unchanged, ...changed } = memory.sync(source, edits)
+      const { unchanged, ...changed } = await memory.sync(source, edits)
       digests.set(source, digest)
       counts.set(source, edits.length)
       const said = Object.entries(changed).map(([outcome, ids]) => `${ids.length} ${outcome}`)
@@ -79,17 +80,19 @@ export async function openFolder({ dir, memory, parse, watch, log }: FolderOptio
     })
 
   const forget = (source: string) =>
-    attempt(source, () => {
-      const { withdrawn } = memory.sync(source, [])
+    attempt(source, async () => {
+      const { withdrawn } = await memory.sync(source, [])
       digests.delete(source)
       counts.delete(source)
       log.info({}, `${source} is gone: ${withdrawn.length} edits withdrawn`)
     })
 
-  const reload = () => {
+  const readAll = async () => {
     const paths = new Map<string, string>()
+    const found: Found = { files: [], broken: [], linked: [] }
     try {
-      for (const path of filesOf(dir)) paths.set(sourceOf(path), path)
+      collect(dir, found, new Set())
+      for (const path of found.files) paths.set(sourceOf(path), path)
     } catch (error) {
       // Not to be read is not the same as empty: nothing is withdrawn.
       faults.set(basename(dir), problemsOf(error, basename(dir)))
@@ -97,18 +100,29 @@ export async function openFolder({ dir, memory, parse, watch, log }: FolderOptio
       return
     }
     faults.delete(basename(dir))
-    for (const source of new Set([...memory.sources(), ...digests.keys()])) if (!paths.has(source)) forget(source)
+    watcher?.add(found.linked)
+    for (const source of new Set([...memory.sources(), ...digests.keys()])) if (!paths.has(source)) await forget(source)
     for (const source of faults.keys()) if (!paths.has(source)) faults.delete(source)
-    for (const [source, path] of paths) read(path, source)
+    for (const path of found.broken) faults.set(sourceOf(path), [{ file: sourceOf(path), field: null, message: BROKEN }])
+    for (const [source, path] of paths) await read(path, source)
+  }
+  let watcher: FSWatcher | undefined
+  let reading = Promise.resolve()
+  const reload = () => {
+    reading = reading.then(readAll)
+    return reading
   }
 
-  const watcher = watch && existsSync(dir) ? await watched(dir, reload, log) : undefined
-  reload()
+  watcher = watch && existsSync(dir) ? await watched(dir, reload, log) : undefined
+  await reload()
   return {
     problems: () => [...faults.values()].flat(),
     counts: () => [...counts].map(([file, edits]) => ({ file, edits })).sort((a, b) => (a.file < b.file ? -1 : 1)),
     reload,
-    close: async () => watcher?.close(),
+    close: async () => {
+      await watcher?.close()
+      await reading
+    },
   }
 }
 
@@ -119,14 +133,16 @@ export function describeProblem({ file, line, field, message }: Problem): string
 }
 
 /** Watching begins before the first reading, so that no change falls between them. */
-async function watched(dir: string, reload: () => void, log: Logger): Promise<FSWatcher> {
+async function watched(dir: string, reload: () => Promise<void>, log: Logger): Promise<FSWatcher> {
   const watcher = watchFolder(dir, {
     ignored: (path, stats) =>
       path !== dir && (basename(path).startsWith('.') || (stats?.isFile() === true && !ENDINGS.has(extname(path).toLowerCase()))),
     ignoreInitial: true,
+    // Links may lead to nothing or in a circle, at which the watcher would wait or end the process: where they lead is watched by its own path.
+    followSymlinks: false,
     awaitWriteFinish: { stabilityThreshold: SETTLED_MS, pollInterval: POLL_MS },
   })
-  watcher.on('all', () => reload())
+  watcher.on('all', () => void reload())
   watcher.on('error', (error) => log.warn({ err: error }, `${dir} is no longer watched`))
   await new Promise<void>((resolve) => {
     watcher.once('ready', resolve)
@@ -135,18 +151,32 @@ async function watched(dir: string, reload: () => void, log: Logger): Promise<FS
   return watcher
 }
 
-/** In a fixed order, so that of two files that say different things of one fact the later name wins on every machine. */
-function filesOf(dir: string): string[] {
-  if (!existsSync(dir)) return []
-  const entries = readdirSync(dir, { withFileTypes: true }).filter(({ name }) => !name.startsWith('.'))
-  return entries
-    .sort((a, b) => (a.name < b.name ? -1 : 1))
-    .flatMap((entry) => {
-      const path = join(dir, entry.name)
-      if (entry.isDirectory()) return filesOf(path)
-      const isFile = entry.isFile() || (entry.isSymbolicLink() && existsSync(path) && statSync(path).isFile())
-      return isFile && ENDINGS.has(extname(entry.name).toLowerCase()) ? [path] : []
-    })
+interface Found {
+  readonly files: string[]
+  /** Links to nothing. */
+  readonly broken: string[]
+  /** Where other links lead. */
+  readonly linked: string[]
+}
+
+/**
+ * In a fixed order, so that of two files that say different things of one fact the later name wins on every machine. Linked folders are
+ * searched, each folder once, since links may lead in a circle.
+ */
+function collect(dir: string, found: Found, seen: Set<string>): void {
+  if (!existsSync(dir)) return
+  const real = realpathSync(dir)
+  if (seen.has(real)) return
+  seen.add(real)
+  const names = readdirSync(dir).filter((name) => !name.startsWith('.'))
+  for (const name of names.sort((a, b) => (a < b ? -1 : 1))) {
+    const path = join(dir, name)
+    const stats = statSync(path, { throwIfNoEntry: false })
+    if (stats !== undefined && lstatSync(path).isSymbolicLink()) found.linked.push(realpathSync(path))
+    if (stats === undefined) found.broken.push(path)
+    else if (stats.isDirectory()) collect(path, found, seen)
+    else if (stats.isFile() && ENDINGS.has(extname(name).toLowerCase())) found.files.push(path)
+  }
 }
 
 function problemsOf(error: unknown, file: string): readonly Problem[] {

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { Edit } from '../../edit/edit.ts'
 import type { HeldEdit, LogKind } from '../memory.ts'
-import type { Batch, BatchKind, EditLog, TenantRecord } from './edit-log.ts'
+import type { Batch, BatchKind, Entry, LogPage, Position, TenantRecord } from './edit-log.ts'
 import { LiveView } from './timeline.ts'
 
 /** A record still without its number. */
@@ -11,33 +11,35 @@ export interface Draft {
   readonly edit?: Edit
 }
 
-/** A batch and the records it makes. */
-export interface Entry {
-  readonly batch: Batch
-  readonly records: readonly TenantRecord[]
-}
-
 const NO_BATCHES: ReadonlyMap<string, Batch> = new Map()
 
-/** The log and what it amounts to: a view and the batches of each tenant, always in step with the file. */
+/** What the log amounts to, as far as it has been applied: a view and the batches of each tenant. */
 export class Records {
-  readonly #log: EditLog
   readonly #now: () => number
   readonly #views = new Map<string, LiveView>()
   readonly #batches = new Map<string, Map<string, Batch>>()
-  #seq = 0
+  readonly #versions = new Map<string, number>()
+  #position: Position = { seq: 0, batches: 0 }
   #lastAt = Number.NEGATIVE_INFINITY
 
-  /** Replays `log`. `now`: milliseconds since the epoch. */
-  constructor(log: EditLog, now: () => number) {
-    this.#log = log
+  /** `now`: milliseconds since the epoch. */
+  constructor(now: () => number) {
     this.#now = now
-    for (const batch of log.batches()) this.#noteBatch(batch)
-    for (const record of log.records()) this.#apply(record)
   }
 
+  /** Behind the last batch applied. */
+  get position(): Position {
+    return this.#position
+  }
+
+  /** The last record applied. */
   get seq(): number {
-    return this.#seq
+    return this.#position.seq
+  }
+
+  /** The tenant's last record applied; 0 where there is none. */
+  version(tenant: string): number {
+    return this.#versions.get(tenant) ?? 0
   }
 
   /** Now, but never before the latest record, should the clock have been set back. */
@@ -72,26 +74,27 @@ export class Records {
 
   /** A batch under an id of our own. */
   batch(tenant: string, kind: BatchKind, source: string, edits: number): Batch {
-    const id = createHash('sha256').update(`${kind} ${this.#seq} ${tenant} ${source}`).digest('hex').slice(0, 16)
+    const id = createHash('sha256').update(`${kind} ${this.seq} ${tenant} ${source}`).digest('hex').slice(0, 16)
     return { id: `${kind}_${id}`, tenant, at: this.now(), source, kind, edits, digest: '' }
   }
 
   /** Numbers the records; `before` others come first in the same transaction. */
   entry(batch: Batch, drafts: readonly Draft[], before = 0): Entry {
     const { tenant, at, id: batchId } = batch
-    const first = this.#seq + before + 1
+    const first = this.seq + before + 1
     return { batch, records: drafts.map((draft, i) => ({ seq: first + i, at, tenant, batchId, ...draft })) }
   }
 
-  /** On the disk first, then visible. Throws storage errors, and then nothing is either. */
-  commit(entries: readonly Entry[]): void {
-    const records = entries.flatMap((e) => e.records)
-    this.#log.append(
-      entries.map((e) => e.batch),
-      records,
-    )
-    for (const { batch } of entries) this.#noteBatch(batch)
-    for (const record of records) this.#apply(record)
+  /** Takes the page's batches that it had not taken before; returns those. */
+  apply({ entries, position }: LogPage): readonly Entry[] {
+    const last = this.#position.batches
+    const fresh = entries.slice(Math.max(0, last - (position.batches - entries.length)))
+    for (const { batch, records } of fresh) {
+      this.#noteBatch(batch)
+      for (const record of records) this.#apply(record)
+    }
+    if (position.batches > last) this.#position = position
+    return fresh
   }
 
   /** What `answer` says of a view in which the records had landed; nobody else sees them there. */
@@ -114,11 +117,7 @@ export class Records {
     const view = this.view(record.tenant)
     view.apply(record)
     this.#views.set(record.tenant, view)
-    this.#seq = record.seq
+    this.#versions.set(record.tenant, record.seq)
     this.#lastAt = Math.max(this.#lastAt, record.at)
-  }
-
-  close(): void {
-    this.#log.close()
   }
 }

@@ -11,8 +11,11 @@ export interface Job {
   readonly texts: readonly string[]
 }
 
-/** `fresh`: small landings, embedded like a question. `bulk`: imports, in the gaps. Neither waits for the other. */
-export type LaneName = 'fresh' | 'bulk'
+/**
+ * `fresh`: small landings, embedded like a question. `bulk`: imports, in the gaps. `others`: what another node landed, and embeds; its vectors
+ * are looked for. None waits for another.
+ */
+export type LaneName = 'fresh' | 'bulk' | 'others'
 
 interface Lane {
   readonly priority: 'query' | 'import'
@@ -29,6 +32,10 @@ interface Waiter {
   readonly resolve: () => void
 }
 
+/** Between two looks for vectors that another node makes, doubled while none come. */
+const LOOK_MS = { first: 50, longest: 1_000 }
+/** Silence after which this node makes them. */
+const PATIENCE_MS = 5_000
 /** A failed slice is tried again after this time, doubled at each further failure up to the second number. */
 const RETRY_MS = { first: 500, longest: 60_000 }
 /** An edit that fails this often by itself, while others succeed, is left without vectors until the next start. */
@@ -50,6 +57,7 @@ export class Indexer {
   readonly #lanes: Record<LaneName, Lane> = {
     fresh: { priority: 'query', sliceEdits: 8, jobs: [], next: 0, pending: new Set(), running: null },
     bulk: { priority: 'import', sliceEdits: 16, jobs: [], next: 0, pending: new Set(), running: null },
+    others: { priority: 'import', sliceEdits: 128, jobs: [], next: 0, pending: new Set(), running: null },
   }
   readonly #pendingOf = new Map<string, number>()
   readonly #failures = new Map<number, { count: number; successesBefore: number }>()
@@ -68,7 +76,7 @@ export class Indexer {
       lane.pending.add(job.seq)
       this.#pendingOf.set(job.tenant, this.pending(job.tenant) + 1)
     }
-    if (jobs.length > 0) lane.running ??= this.#run(lane)
+    if (jobs.length > 0) lane.running ??= name === 'others' ? this.#look(lane) : this.#run(lane)
   }
 
   /** Edits of a tenant that have no vectors yet. */
@@ -124,6 +132,48 @@ export class Indexer {
     lane.next = 0
     lane.running = null
     this.#options.idle()
+  }
+
+  /** Takes vectors that another node has made. Where none come for a while, it is gone, and this one makes them. */
+  async #look(lane: Lane): Promise<void> {
+    const { signal } = this.#stop
+    let waitMs = LOOK_MS.first
+    let silentMs = 0
+    while (lane.next < lane.jobs.length && !signal.aborted) {
+      const slice = lane.jobs.slice(lane.next, lane.next + lane.sliceEdits)
+      lane.next += slice.length
+      const kept = await this.#options.kept.find(new Set(slice.flatMap(({ texts }) => texts)))
+      const left = slice.filter((job) => !this.#placed(job, kept, lane))
+      this.#release(false)
+      if (left.length === slice.length) silentMs += waitMs
+      else silentMs = 0
+      if (silentMs > PATIENCE_MS) {
+        this.#hand(left, lane)
+        continue
+      }
+      if (left.length === 0) continue
+      lane.next -= left.length
+      lane.jobs.splice(lane.next, left.length, ...left)
+      waitMs = silentMs === 0 ? LOOK_MS.first : Math.min(2 * waitMs, LOOK_MS.longest)
+      await sleep(waitMs, undefined, { signal, ref: false }).catch(() => undefined)
+    }
+    lane.jobs = []
+    lane.next = 0
+    lane.running = null
+    this.#options.idle()
+  }
+
+  #placed(job: Job, kept: ReadonlyMap<string, Float32Array>, lane: Lane): boolean {
+    const own = job.texts.map((text) => kept.get(text))
+    if (!own.every((vector) => vector !== undefined)) return false
+    this.#options.place(job, own)
+    this.#finish(job, lane)
+    return true
+  }
+
+  #hand(jobs: readonly Job[], from: Lane): void {
+    for (const job of jobs) this.#finish(job, from)
+    this.enqueue('bulk', jobs)
   }
 
   /** Each failed edit is tried alone, after the others; one that is itself at fault is given up. */

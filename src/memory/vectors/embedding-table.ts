@@ -1,72 +1,111 @@
 import { createHash } from 'node:crypto'
 import { rmSync } from 'node:fs'
-import { Database, type Statement } from '../../storage/database.ts'
-import { guarded, useWriteAheadLog } from '../../storage/sqlite.ts'
+import { migrate, type Schema } from '../../storage/migrate.ts'
+import type { SqlDatabase } from '../../storage/sql.ts'
+
+const SCHEMA: Schema = {
+  port: 'embeddings',
+  oldestReader: 1,
+  steps: [
+    {
+      // Files from before tables had versions have it already.
+      sqlite: ['CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, embedder TEXT NOT NULL, vector BLOB NOT NULL) STRICT'],
+      postgres: ['CREATE TABLE vectors (key BYTEA PRIMARY KEY, embedder TEXT NOT NULL, vector BYTEA NOT NULL)'],
+    },
+  ],
+}
+
+/** Keys come as a list in JSON: the number of values of a statement is limited, and a statement should be a constant. */
+const SELECT = {
+  sqlite: 'SELECT key, vector FROM vectors WHERE key IN (SELECT unhex(value) FROM json_each(?))',
+  postgres:
+    "SELECT key, vector FROM vectors WHERE key IN (SELECT decode(value, 'hex') FROM json_array_elements_text(?) AS value)",
+} as const
+/** Over PostgreSQL, many rows in one trip. */
+const INSERT = {
+  sqlite: 'INSERT OR REPLACE INTO vectors (key, embedder, vector) VALUES (?, ?, ?)',
+  postgres: `INSERT INTO vectors (key, embedder, vector)
+    SELECT decode(key, 'hex'), ?, decode(vector, 'base64') FROM json_to_recordset(?) AS r(key TEXT, vector TEXT) ORDER BY key
+    ON CONFLICT (key) DO UPDATE SET vector = excluded.vector`,
+} as const
+
+/** Rows of one statement. */
+const ROWS = 512
 
 /**
- * Embeddings kept by text and embedder, so that no index is ever rebuilt by embedding again. Derived: lose the file and it fills up anew;
- * it is therefore a file of its own, apart from the log, and not forced to the disk at every commit.
+ * Embeddings kept by text and embedder, so that no index is ever rebuilt by embedding again. Derived: lose it and it fills up anew; over
+ * SQLite it is therefore a file of its own, apart from the log, and not forced to the disk at every commit.
  */
 export class VectorTable {
-  readonly file: string
-  readonly #db: Database
+  readonly #database: SqlDatabase
   readonly #embedder: string
   readonly #dimensions: number
-  readonly #select: Statement<{ readonly vector: Uint8Array }>
-  readonly #insert: (rows: readonly (readonly [string, Float32Array])[]) => void
 
-  /** Throws storage errors, of a damaged file too: the caller drops it with `dropVectorTable`. */
-  constructor(file: string, embedder: string, dimensions: number) {
-    this.file = file
+  private constructor(database: SqlDatabase, embedder: string, dimensions: number) {
+    this.#database = database
     this.#embedder = embedder
     this.#dimensions = dimensions
-    const db = guarded(file, 'opening the embeddings', () => new Database(file))
-    this.#db = db
-    try {
-      const [select, insert] = guarded(file, 'opening the embeddings', () => prepare(db))
-      this.#select = select
-      this.#insert = (rows) =>
-        db.atOnce(() => {
-          for (const [text, v] of rows)
-            insert.run(this.#key(text), embedder, new Uint8Array(v.buffer, v.byteOffset, v.byteLength))
-        })
-    } catch (error) {
-      db.close()
-      throw error
+  }
+
+  /** Throws storage errors, of a damaged file too: the caller drops it with `dropVectorFile`. */
+  static async open(database: SqlDatabase, embedder: string, dimensions: number): Promise<VectorTable> {
+    await migrate(database, SCHEMA)
+    return new VectorTable(database, embedder, dimensions)
+  }
+
+  get name(): string {
+    return this.#database.name
+  }
+
+  #key(text: string): string {
+    return createHash('sha256').update(`${this.#embedder}\u0000${text}`).digest('hex')
+  }
+
+  /** The kept vectors of the right length, by their text. Their values are not checked here. */
+  async find(texts: Iterable<string>): Promise<Map<string, Float32Array>> {
+    const found = new Map<string, Float32Array>()
+    const byKey = [...new Set(texts)].map((text) => [this.#key(text), text] as const)
+    for (let from = 0; from < byKey.length; from += ROWS) {
+      const asked = new Map(byKey.slice(from, from + ROWS))
+      const rows = await this.#database.all<{ readonly key: Uint8Array; readonly vector: Uint8Array }>(
+        'reading embeddings',
+        SELECT[this.#database.dialect],
+        JSON.stringify([...asked.keys()]),
+      )
+      for (const { key, vector } of rows) {
+        const text = asked.get(Buffer.from(key).toString('hex'))
+        if (text === undefined || vector.length !== this.#dimensions * Float32Array.BYTES_PER_ELEMENT) continue
+        // A copy: the bytes may lie at an offset that a Float32Array cannot have.
+        found.set(text, new Float32Array(new Uint8Array(vector).buffer))
+      }
+    }
+    return found
+  }
+
+  async put(vectors: ReadonlyMap<string, Float32Array>): Promise<void> {
+    const doing = `keeping ${vectors.size} embeddings`
+    const rows = Array.from(vectors, ([text, v]) => ({
+      key: this.#key(text),
+      vector: Buffer.from(v.buffer, v.byteOffset, v.byteLength),
+    }))
+    if (rows.length === 0) return
+    if (this.#database.dialect === 'sqlite')
+      return this.#database.runAll(
+        doing,
+        rows.map(({ key, vector }) => [INSERT.sqlite, Buffer.from(key, 'hex'), this.#embedder, vector]),
+      )
+    for (let from = 0; from < rows.length; from += ROWS) {
+      const some = rows.slice(from, from + ROWS).map(({ key, vector }) => ({ key, vector: vector.toString('base64') }))
+      await this.#database.run(doing, INSERT.postgres, this.#embedder, JSON.stringify(some))
     }
   }
 
-  #key(text: string): Buffer {
-    return createHash('sha256').update(`${this.#embedder}\u0000${text}`).digest()
+  close(): Promise<void> {
+    return this.#database.close()
   }
-
-  /** The kept vector; undefined when there is none of the right length. Its values are not checked here. */
-  get(text: string): Float32Array | undefined {
-    const bytes = guarded(this.file, 'reading an embedding', () => this.#select.get(this.#key(text))?.vector)
-    if (bytes?.length !== this.#dimensions * Float32Array.BYTES_PER_ELEMENT) return undefined
-    // A copy: the bytes may lie at an offset that a Float32Array cannot have.
-    return new Float32Array(new Uint8Array(bytes).buffer)
-  }
-
-  put(rows: readonly (readonly [string, Float32Array])[]): void {
-    if (rows.length > 0) guarded(this.file, `keeping ${rows.length} embeddings`, () => this.#insert(rows))
-  }
-
-  close(): void {
-    this.#db.close()
-  }
-}
-
-function prepare(db: Database): [Statement<{ readonly vector: Uint8Array }>, Statement] {
-  useWriteAheadLog(db, false)
-  db.exec('CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, embedder TEXT NOT NULL, vector BLOB NOT NULL) STRICT')
-  return [
-    db.prepare('SELECT vector FROM vectors WHERE key = ?'),
-    db.prepare('INSERT OR REPLACE INTO vectors (key, embedder, vector) VALUES (?, ?, ?)'),
-  ]
 }
 
 /** Deletes the file and SQLite's two beside it. */
-export function dropVectorTable(file: string): void {
+export function dropVectorFile(file: string): void {
   for (const suffix of ['', '-wal', '-shm']) rmSync(file + suffix, { force: true })
 }

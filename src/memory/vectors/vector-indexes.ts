@@ -1,15 +1,11 @@
-import { mkdirSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
-import { join } from 'node:path'
 import { setImmediate as yieldToLoop } from 'node:timers/promises'
 import type { Embedder } from '../../engine/engine.ts'
 import type { Logger } from '../../logger.ts'
-import { guarded } from '../../storage/sqlite.ts'
 import type { LiveView, Revision } from '../log/timeline.ts'
 import type { IndexStatus, VectorHit } from '../memory.ts'
 import { Indexer, type Job, type LaneName } from './embedding-queue.ts'
-import { KeptVectors } from './embedding-store.ts'
-import { dropVectorTable, VectorTable } from './embedding-table.ts'
+import type { KeptVectors } from './embedding-store.ts'
 import { type Expected, indexFile, loadGraph, saveGraph } from './hnsw-file.ts'
 import { assertUnit, Graph } from './hnsw-graph.ts'
 import { hnswlib } from './hnsw-library.ts'
@@ -18,6 +14,8 @@ import { type IndexOptions, TenantIndex } from './tenant-index.ts'
 
 export interface IndexesOptions extends IndexOptions {
   readonly folder: string
+  /** Closed with the indexes. */
+  readonly kept: KeptVectors
   readonly embedder: Embedder
   readonly log: Logger
   /** Now, in milliseconds since the epoch. */
@@ -43,23 +41,9 @@ interface Tenant {
   changes: number
 }
 
-/** Opens the table of embeddings; a damaged one is dropped: it is derived. */
-function openTable(folder: string, embedder: Embedder, log: Logger): VectorTable {
-  const file = join(folder, 'vectors.db')
-  guarded(folder, 'making the index folder', () => mkdirSync(folder, { recursive: true }))
-  try {
-    return new VectorTable(file, embedder.name, embedder.dimensions)
-  } catch {
-    log.warn({ file, reason: 'corrupt' }, 'the kept embeddings cannot be read; making them again')
-    dropVectorTable(file)
-    return new VectorTable(file, embedder.name, embedder.dimensions)
-  }
-}
-
 /** The vector indexes of all tenants, each apart from the others: filled, saved, loaded and rebuilt in the background. */
 export class Indexes {
   readonly #options: IndexesOptions
-  readonly #table: VectorTable
   readonly #kept: KeptVectors
   readonly #indexer: Indexer
   readonly #tenants = new Map<string, Tenant>()
@@ -67,12 +51,11 @@ export class Indexes {
   #closed = false
 
   constructor(options: IndexesOptions) {
-    const { folder, embedder, log } = options
+    const { embedder, kept, log } = options
     this.#options = options
-    this.#table = openTable(folder, embedder, log)
-    this.#kept = new KeptVectors(embedder, this.#table, log)
+    this.#kept = kept
     this.#indexer = new Indexer({
-      kept: this.#kept,
+      kept,
       dimensions: embedder.dimensions,
       log,
       place: (job, vectors) => this.#place(job, vectors),
@@ -88,19 +71,23 @@ export class Indexes {
     const tenant = { name, view, index: new TenantIndex(dimensions, this.#options, graph), changes: RECOUNT_CHANGES }
     this.#tenants.set(name, tenant)
     const jobs: Job[] = []
-    for (const [i, revision] of revisions.entries()) {
-      if (tenant.index.has(revision.seq)) continue
-      const job = { tenant: name, seq: revision.seq, texts: embedKeys(revision.edit) }
-      const vectors = job.texts.map((text) => this.#kept.get(text))
-      if (vectors.every((v) => v !== undefined)) this.#place(job, vectors)
-      else jobs.push(job)
-      if (i % LOAD_EDITS === 0) await yieldToLoop()
+    const missing = revisions.filter(({ seq }) => !tenant.index.has(seq))
+    for (let from = 0; from < missing.length; from += LOAD_EDITS) {
+      const some = missing.slice(from, from + LOAD_EDITS).map(({ seq, edit }) => ({ tenant: name, seq, texts: embedKeys(edit) }))
+      const kept = await this.#kept.find(new Set(some.flatMap(({ texts }) => texts)))
+      for (const job of some) {
+        const vectors = job.texts.map((text) => kept.get(text))
+        if (vectors.every((v) => v !== undefined)) this.#place(job, vectors)
+        else jobs.push(job)
+      }
+      await yieldToLoop()
     }
-    this.#indexer.enqueue('bulk', jobs)
+    // What another node is embedding just now comes from it.
+    this.#indexer.enqueue(this.#kept.isShared ? 'others' : 'bulk', jobs)
     this.#maintain()
   }
 
-  /** Vectors of texts that edits are made of, each embedded once in the life of the data folder. */
+  /** Vectors of texts that edits are made of, each embedded once for all nodes. */
   embedKept(texts: ReadonlySet<string>, priority: 'query' | 'import', signal?: AbortSignal): Promise<Map<string, Float32Array>> {
     return this.#kept.embed(texts, priority, signal)
   }
@@ -264,6 +251,6 @@ export class Indexes {
     await this.#indexer.close()
     await this.#maintenance
     for (const tenant of this.#tenants.values()) if (tenant.index.unsaved > 0) await this.#save(tenant)
-    this.#table.close()
+    await this.#kept.close()
   }
 }

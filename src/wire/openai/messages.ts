@@ -93,7 +93,7 @@ const partField = z
 
 /** Marks of other providers' caches that their clients leave on parts; they ask nothing of the answer. */
 function cacheMark() {
-  return { prompt_cache_breakpoint: z.unknown().optional() }
+  return { prompt_cache_breakpoint: z.unknown().optional(), cache_control: z.unknown().optional() }
 }
 
 const contentField = z
@@ -124,7 +124,17 @@ function everyResultHasItsCall(messages: readonly WireMessage[], context: z.Refi
 /** Nulls dropped where OpenAI lets null stand for absent, and fields at their neutral values dropped. */
 export function tidyMessages(messages: unknown): unknown {
   if (!Array.isArray(messages)) return messages
-  return messages.map((message, index) => (isObject(message) ? strip(message, MESSAGE_FIELDS, ['messages', index]) : message))
+  return messages.map((message, index) =>
+    isObject(message)
+      ? strip(isSilence(message) ? { ...message, content: '' } : message, MESSAGE_FIELDS, ['messages', index])
+      : message,
+  )
+}
+
+/** An assistant that said nothing: SDKs send its message back with `content: null`. */
+function isSilence(message: object): boolean {
+  const { role, content, tool_calls: calls } = message as { role?: unknown; content?: unknown; tool_calls?: unknown }
+  return role === 'assistant' && content === null && (calls == null || (Array.isArray(calls) && calls.length === 0))
 }
 
 export function isObject(value: unknown): value is object {

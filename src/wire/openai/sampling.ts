@@ -25,7 +25,8 @@ export function samplingFields(limits: Limits) {
         error: `an object of at most ${limits.biases} token ids`,
       })
       .optional(),
-    top_k: z.int().min(1).max(1_000_000).optional(),
+    // 0 and -1 switch it off at llama-server and at vLLM.
+    top_k: z.int().min(-1).max(1_000_000).optional(),
     min_p: z.number().min(0).max(1).optional(),
     repeat_penalty: z.number().gt(0).max(10).optional(),
   }
@@ -45,7 +46,7 @@ export function toSampling(fields: SamplingFields, limits: Limits, maxTokens: nu
     ...(frequency && { frequencyPenalty: frequency }),
     ...(presence && { presencePenalty: presence }),
     ...(repeat !== undefined && repeat !== 1 && { repeatPenalty: repeat }),
-    ...(topK !== undefined && { topK }),
+    ...(topK !== undefined && topK > 0 && { topK }),
     ...(minP && { minP }),
     ...(biases !== undefined && { logitBias: new Map(Object.entries(biases).map(([token, bias]) => [Number(token), bias])) }),
   }

@@ -1,8 +1,9 @@
 /** Experiments, their results and replays, as the wire has them. */
 
 import { type Experiment, kindOf, type Serves, type Unit } from '../../experiment/experiment.ts'
-import type { LedgerEvent } from '../../experiment/ledger/ledger.ts'
-import type { Pair, ReplayResult } from '../../experiment/replay/replay.ts'
+import type { LedgerEvent } from '../../experiment/ledger/ledger-reader.ts'
+import type { Pair } from '../../experiment/replay/replay.ts'
+import type { ReplayResult } from '../../experiment/replay/replay-result.ts'
 import type { Checked } from '../../experiment/rollout/rollout.ts'
 import type { Standing } from '../../experiment/rollout/rollouts.ts'
 import type { Interval } from '../../experiment/statistics/confidence.ts'

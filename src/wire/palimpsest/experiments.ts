@@ -265,6 +265,8 @@ export const feedbackBody = z
   .refine(({ score, label, numbers }) => score !== undefined || label !== undefined || numbers !== undefined, {
     error: 'feedback with a `score`, a `label` or `numbers`',
   })
+  // PostgreSQL keeps none in a text.
+  .refine((said) => !JSON.stringify(said).includes('\\u0000'), { error: 'texts without the character U+0000' })
 
 /** Reads the body of `POST /v1/feedback`. */
 export function readFeedback(body: unknown) {

@@ -122,6 +122,17 @@ export const editWithHistoryReply = z.object({
   history: z.array(z.object({ version: count, at: moment, kind: z.string(), batch: z.string() })).describe('Oldest first.'),
 })
 
+/** Of every answer to a write of the memory. */
+export const writtenReply = {
+  palimpsest: z.object({
+    memory_version: count.describe(
+      'Send it as `Palimpsest-At-Least` with a request that must see this change, on whichever node.',
+    ),
+  }),
+}
+
+export const editChangeReply = z.object({ ...editWithHistoryReply.shape, ...writtenReply })
+
 const counts = z.object({
   edits: count,
   added: count,
@@ -139,6 +150,7 @@ export const landingReply = z
     dry_run: z.boolean(),
     replayed: z.boolean().describe('The same batch landed before; nothing changed.'),
     version: count,
+    palimpsest: writtenReply.palimpsest.optional().describe('Absent of a dry run.'),
     counts,
     format: z.string().optional().describe('Of a dry run.'),
     first_edits: z.array(z.object({})).optional(),
@@ -178,6 +190,7 @@ export const batchChangeReply = z.object({
   withdrawn: count.optional(),
   restored: count.optional(),
   version: count,
+  ...writtenReply,
 })
 
 export const adapterReply = z
@@ -293,7 +306,7 @@ export const recentReply = listOf(
   }),
 ).extend({ latest: count, prompts_kept: z.boolean() })
 
-export const aliveReply = z.object({ status: z.enum(['ok', 'shutting_down']) })
+export const aliveReply = z.object({ status: z.enum(['ok', 'catching_up', 'shutting_down']) })
 
 export const healthReply = aliveReply.extend({
   version: z.string(),
@@ -306,6 +319,21 @@ export const healthReply = aliveReply.extend({
     context_tokens: count,
   }),
   load: z.object({ slots: count, busy: count, queued: count, queue_limit: count }),
-  memory: z.object({ version: count, tenants: count, indexed: count, pending: count }),
+  memory: z.object({
+    version: count.describe('Last change, of all tenants, that is applied here.'),
+    tenants: count,
+    indexed: count,
+    pending: count,
+    log: z.object({
+      state: z
+        .enum(['sole', 'listening', 'polling', 'away'])
+        .describe(
+          'How changes by other nodes come in: `sole`, there are none; `away`, they cannot, and edits are answered from memory.',
+        ),
+      seen: count.describe('Last change that is known of; more than `version` while this node is behind.'),
+      last_contact: moment,
+      fault: z.string().nullable().optional(),
+    }),
+  }),
   templates: z.object({ names: z.array(z.string()) }),
 })

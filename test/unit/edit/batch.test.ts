@@ -461,3 +461,38 @@ describe('the edits that come with the gateway', () => {
     }
   })
 })
+
+describe('CSV as programs write it', () => {
+  const LUND = ['Lund', 'The mayor of Lund is', 'Ada']
+  const ROME = ['Rome', 'The mayor of Rome is', 'Bo']
+  const HEAD = ['subject', 'prompt', 'target_new']
+  const read = (text: string) =>
+    parseBatch(Buffer.from(text), { tenant: 'default' }).edits.map(({ subject, prompt, targetNew }) => [
+      subject,
+      prompt,
+      targetNew,
+    ])
+
+  test.each([
+    ['with empty lines', ',', '', '\n\n'],
+    ['with rows of empty cells', ',', '', '\n,,\n'],
+    ['with a comma at the end of each line', ',', ',', '\n'],
+    ['with semicolons', ';', '', '\n'],
+    ['with semicolons, one at the end of each line, and Windows’ line ends', ';', ';', '\r\n'],
+    ['with tabs', '\t', '', '\n'],
+    ['with tabs and rows of empty cells', '\t', '\t', '\n\t\t\n'],
+  ])('%s', (_, delimiter, end, between) => {
+    const text = [HEAD, LUND, ROME].map((row) => row.join(delimiter) + end).join(between)
+    expect(read(text)).toEqual([LUND, ROME])
+  })
+
+  test('a cell too many that holds something is told by its line', () => {
+    const text = `${HEAD.join(',')}\n${LUND.join(',')}\n\n${ROME.join(',')},surplus\n`
+    expect(() => read(text)).toThrow(/line 4: has 4 cells, but the header row names 3/)
+  })
+
+  test('a header of a hundred thousand columns is one problem', () => {
+    const text = `${HEAD.join(',')},${Array.from({ length: 100_000 }, (_, i) => `c${i}`).join(',')}\n`
+    expect(() => read(text)).toThrow(/the header row has 100003 columns/)
+  })
+})

@@ -81,7 +81,7 @@ it("asks the gateway's own selection, each group in its own memory, filled witho
   const embedder = fakeEmbedder({ vector: bagOfWords, dimensions: BAG_DIMENSIONS })
   const store = await memory({ embedder })
   const fill = [fact(1), fact(1, { id: 'again' }), fact(2, { subject: 'Orrin', prompt: 'The mayor of Orrin is' })]
-  const tenants = landCases(store, cases, fill)
+  const tenants = await landCases(store, cases, fill)
   await store.indexed()
   expect([...tenants.values()].map((tenant) => liveIn(store, tenant).map(({ edit }) => edit.subject))).toEqual([
     ['Town 1', 'Orrin'],
@@ -129,7 +129,7 @@ it('takes a near miss of a made data set that asks what another edit states as i
   const cases = readCases([line('H', 'Orrin', 'The mayor of Velm is'), line('H', 'Velm', 'Tell a joke.')].join('\n'), 't.jsonl')
   const embedder = fakeEmbedder()
   const store = await memory({ embedder })
-  const settled = await settle(cases, landCases(store, cases, []), store, embedder)
+  const settled = await settle(cases, await landCases(store, cases, []), store, embedder)
   expect(settled.cases.map(({ type, wants }) => [type, wants.length])).toEqual([
     ['p', 1],
     ['o, is', 1],

@@ -1,19 +1,21 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, describe, expect, test } from 'vitest'
+import { afterEach, describe, expect, test, vi } from 'vitest'
 import type { Edit } from '../../../src/edit/edit.ts'
 import { Allocator } from '../../../src/experiment/allocate.ts'
 import type { Experiment } from '../../../src/experiment/experiment.ts'
 import { Experiments } from '../../../src/experiment/experiments.ts'
 import type { Ledger } from '../../../src/experiment/ledger/ledger.ts'
 import { hasTarget, shows, showsAny } from '../../../src/experiment/ledger/outcome.ts'
-import { type Answerer, type Pair, Replays, replayResult } from '../../../src/experiment/replay/replay.ts'
+import { type Answerer, type Pair, Replays } from '../../../src/experiment/replay/replay.ts'
+import { replayResult } from '../../../src/experiment/replay/replay-result.ts'
 import { Rollouts } from '../../../src/experiment/rollout/rollouts.ts'
 import { DEFAULT_LIMITS } from '../../../src/gateway.ts'
 import type { ChatRequest } from '../../../src/request.ts'
+import { SqliteSql } from '../../../src/storage/sqlite-sql.ts'
 import { readRollout } from '../../../src/wire/palimpsest/experiments.ts'
-import { experiment, ledgerIn } from '../../support/experiment-data.ts'
+import { experiment, ledgerOf } from '../../support/experiment-data.ts'
 import { fact } from '../../support/memory-data.ts'
 
 const rule = (id: string, more: Partial<Edit> = {}) =>
@@ -26,14 +28,18 @@ afterEach(async () => {
   for (const close of closing.splice(0)) await close()
 })
 
-function registryIn() {
+async function registryIn() {
   const dir = mkdtempSync(join(tmpdir(), 'palimpsest-kinds-'))
-  const ledger = ledgerIn(join(dir, 'palimpsest.db'), { replayPairs: 1_000 })
+  const database = new SqliteSql(join(dir, 'palimpsest.db'), { durable: false })
+  const ledger = await ledgerOf(database, { replayPairs: 1_000 })
+  const registry = await Experiments.open({ ledger, now: () => 1, runningExperiments: 10, warn: () => {} })
   closing.push(async () => {
-    ledger.close()
+    await registry.close()
+    await ledger.close()
+    await database.close()
     rmSync(dir, { recursive: true, force: true })
   })
-  return { ledger, registry: new Experiments({ ledger, now: () => 1, runningExperiments: 10, warn: () => {} }) }
+  return { ledger, registry }
 }
 
 describe('an edit without a target', () => {
@@ -49,8 +55,8 @@ describe('an edit without a target', () => {
     [['', 'Rome'], 1],
     [['Oslo'], 0],
   ])('leaves an outcome open, unless another has one: %j', async (targets, wanted) => {
-    const { ledger, registry } = registryIn()
-    registry.declare(experiment({ id: 'e' }))
+    const { ledger, registry } = await registryIn()
+    await registry.declare(experiment({ id: 'e' }))
     const request = {
       ...{ model: 'm', tenant: 'default', arm: 'edited', edits: { kind: 'on' }, tags: [], explain: false },
       ...{ messages: [{ role: 'user', content: 'Where?' }], sampling: { temperature: 0, topP: 1, stop: [] }, user: 'u' },
@@ -59,14 +65,14 @@ describe('an edit without a target', () => {
     const allocator = new Allocator(registry, () => 1)
     const [contest] = allocator.contests(request)
     const chosen = { edits: '[[0,"s",""]]', targets }
-    const { done } = (contest && allocator.expose(contest, [chosen, chosen])) ?? {}
+    const { done } = (contest && (await allocator.expose(contest, [chosen, chosen]))) ?? {}
     done?.('It is Rome.', { promptTokens: 1, completionTokens: 1 })
-    expect(shown(ledger, registry.get('default', 'e'))).toBe(wanted)
+    expect(await shown(ledger, registry.get('default', 'e'))).toBe(wanted)
   })
 })
 
-function shown(ledger: Ledger, of: Experiment): number | null {
-  const [sample] = ledger.samples(of, 'target_shown').filter(({ n }) => n > 0)
+async function shown(ledger: Ledger, of: Experiment): Promise<number | null> {
+  const [sample] = (await ledger.samples(of, 'target_shown')).filter(({ n }) => n > 0)
   return sample?.mean ?? null
 }
 
@@ -96,7 +102,7 @@ describe('a replay', () => {
 describe('a rollout', () => {
   /** Edits that apply to a message by its words. */
   async function roll(batch: readonly Edit[], applies: (question: string) => Edit | undefined) {
-    const { ledger, registry } = registryIn()
+    const { ledger, registry } = await registryIn()
     const asked: string[] = []
     const answer: Answerer['answer'] = async ({ messages, withoutBatches = [] }) => {
       const question = messages.at(-1)?.content ?? ''
@@ -121,11 +127,11 @@ describe('a rollout', () => {
       batches: {
         has: () => true,
         live: (_, __, others) => (others ? [other, sentence('silent', { prompt: '' })] : batch),
-        withdraw: () => {},
+        withdraw: async () => {},
       },
     })
     closing.unshift(async () => {
-      rollouts.close()
+      await rollouts.close()
       await replays.close()
     })
     const body = {
@@ -134,16 +140,15 @@ describe('a rollout', () => {
       stages: [{ share: 0, least: 2 }, { share: 0.5 }],
       guardrails: { locality: 1, collateral: 0.3 },
     }
-    registry.declare(readRollout(body, DEFAULT_LIMITS, 'default', { now: 1, source: 'test' }))
+    await registry.declare(readRollout(body, DEFAULT_LIMITS, 'default', { now: 1, source: 'test' }))
     replays.start(answerer)
-    rollouts.look()
+    await rollouts.look()
+    await vi.waitFor(async () => expect(await replays.waiting(registry.get('default', 'r'))).toBe(0))
     await replays.idle()
-    await new Promise((resolve) => setTimeout(resolve, 20))
-    await replays.idle()
-    rollouts.look()
+    await rollouts.look()
     return {
       asked: new Set(asked),
-      pairs: ledger.pairs<Pair>({ ...registry.get('default', 'r'), version: 1 }),
+      pairs: await ledger.pairs<Pair>({ ...registry.get('default', 'r'), version: 1 }),
       of: registry.get('default', 'r'),
     }
   }

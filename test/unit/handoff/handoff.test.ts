@@ -335,7 +335,7 @@ describe('a snapshot', () => {
   async function folder(name: string) {
     const dataDir = join(root, name)
     const memory = await openAt(dataDir)
-    memory.land([fact('Ada', 'Oslo')], { source: 'test', tenant: 'default', dryRun: false })
+    await memory.land([fact('Ada', 'Oslo')], { source: 'test', tenant: 'default', dryRun: false })
     await memory.indexed()
     mkdirSync(join(dataDir, 'adapters', 'one'), { recursive: true })
     writeFileSync(join(dataDir, 'adapters', 'one', 'adapter.gguf'), 'weights')
@@ -360,7 +360,7 @@ describe('a snapshot', () => {
     expect(files.map(({ path }) => path)).toEqual(
       expect.arrayContaining(['data/palimpsest.db', 'data/adapters/one/adapter.gguf', 'configuration/palimpsest.config.yaml']),
     )
-    memory.land([fact('Bo', 'Rome')], { source: 'test', tenant: 'default', dryRun: false })
+    await memory.land([fact('Bo', 'Rome')], { source: 'test', tenant: 'default', dryRun: false })
     writeFileSync(join(dataDir, 'adapters', 'one', 'adapter.gguf'), 'others')
     await expect(restoreSnapshot(to, dataDir, Date.now)).rejects.toMatchObject({
       code: 'folder_in_use',

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
@@ -51,6 +51,28 @@ const live = (tenant = 'default') =>
     .sort()
 
 describe('openFolder', () => {
+  it('searches linked folders, once each, and names a link to nothing, which does not keep it from starting', async () => {
+    const elsewhere = join(root, 'elsewhere')
+    mkdirSync(elsewhere)
+    writeFileSync(join(elsewhere, 'a.jsonl'), line('a', 'one'))
+    symlinkSync(elsewhere, join(dir, 'linked'))
+    symlinkSync(dir, join(elsewhere, 'round'))
+    symlinkSync(join(root, 'gone.jsonl'), join(dir, 'gone.jsonl'))
+    write('b.jsonl', line('b', 'two'))
+    const opened = await open(true)
+    expect(live()).toEqual(['a=one', 'b=two'])
+    expect(opened.problems()).toEqual([
+      { file: 'edits/gone.jsonl', field: null, message: expect.stringMatching(/^is a link to nothing/) },
+    ])
+    writeFileSync(join(root, 'gone.jsonl'), line('c', 'three'))
+    await opened.reload()
+    expect([opened.problems(), live()]).toEqual([[], ['a=one', 'b=two', 'c=three']])
+    // What links lead to is followed, too.
+    writeFileSync(join(root, 'gone.jsonl'), line('c', 'four'))
+    writeFileSync(join(elsewhere, 'a.jsonl'), line('a', 'five'))
+    await expect.poll(live, { timeout: 5_000 }).toEqual(['a=five', 'b=two', 'c=four'])
+  })
+
   it('loads every notation, subfolders too, and nothing hidden or foreign', async () => {
     mkdirSync(join(dir, 'more'))
     write('a.jsonl', line('a', 'one'))
@@ -78,10 +100,10 @@ describe('openFolder', () => {
     write('a.jsonl', line('x', 'one') + line('y', 'one'))
     const { reload } = await open()
     write('a.jsonl', line('x', 'two') + line('z', 'one'))
-    reload()
+    await reload()
     expect(live()).toEqual(['x=two', 'z=one'])
     write('a.jsonl', line('x', 'two') + line('y', 'one'))
-    reload()
+    await reload()
     expect(live()).toEqual(['x=two', 'y=one'])
   })
 
@@ -92,12 +114,12 @@ describe('openFolder', () => {
     const { reload, problems } = await open(false, { ...quiet, warn })
     write('a.jsonl', `${line('x', 'two')}{"id":"y","subject":"Y","prompt":"Y is","target_new":""}\n`)
     write('b.jsonl', line('z', 'two'))
-    reload()
+    await reload()
     expect(live()).toEqual(['x=one', 'y=one', 'z=two'])
     expect(problems()).toMatchObject([{ file: 'edits/a.jsonl', line: 2, field: 'target_new' }])
     expect(warn.mock.calls[0]?.[1]).toMatch(/edits\/a\.jsonl:2: target_new: /)
     write('a.jsonl', line('x', 'two'))
-    reload()
+    await reload()
     expect(live()).toEqual(['x=two', 'z=two'])
     expect(problems()).toEqual([])
   })
@@ -107,7 +129,7 @@ describe('openFolder', () => {
     write('b.jsonl', line('y', 'one'))
     write('c.yaml', '- id: z\n  subject: Z\n  prompt: Z is\n  target_new: one\n')
     const { reload, problems } = await open()
-    memory.land(
+    await memory.land(
       [{ ...(memory.get('default', 'x')?.edit as never as object), id: 'posted', subject: 'P', prompt: 'P is' } as never],
       {
         source: 'http',
@@ -117,7 +139,7 @@ describe('openFolder', () => {
     )
     rmSync(join(dir, 'a.jsonl'))
     write('c.yaml', '# nothing for now\n')
-    reload()
+    await reload()
     expect(live()).toEqual(['posted=one', 'y=one'])
     expect(problems()).toEqual([])
   })
@@ -136,11 +158,11 @@ describe('openFolder', () => {
   it('lands nothing twice on a second start', async () => {
     write('a.jsonl', line('x', 'one'))
     await open()
-    const { version } = memory
+    const version = memory.version('default')
     await memory.close()
     memory = await openStore()
     await open()
-    expect([memory.version, live()]).toEqual([version, ['x=one']])
+    expect([memory.version('default'), live()]).toEqual([version, ['x=one']])
   })
 
   it('takes the tenant that a record names', async () => {

@@ -54,7 +54,7 @@ describe('search', () => {
   test.each([4_000, 10])('offers live edits only, each once, best first (graph beyond %i points)', async (exactPoints) => {
     const now = clock(1_000)
     const store = await memory({ limits: { exactPoints }, now })
-    store.land([fact(1, { paraphrases: ['Who runs Town 1?'] }), ...facts(2, 60)], POST)
+    await store.land([fact(1, { paraphrases: ['Who runs Town 1?'] }), ...facts(2, 60)], POST)
     await store.indexed()
     expect(store.status()).toEqual([{ tenant: T, indexed: 59, pending: 0 }])
     const hits = store.search(T, query(1), 60)
@@ -64,8 +64,8 @@ describe('search', () => {
     expect(store.search(T, vectorOf('Who runs Town 1?', DIMENSIONS), 1)[0]?.editId).toBe('e1')
 
     now.at = 2_000
-    store.withdraw(T, ['e1'], 'test')
-    store.land([fact(2, { id: 'newer', targetNew: 'Another' })], POST)
+    await store.withdraw(T, ['e1'], 'test')
+    await store.land([fact(2, { id: 'newer', targetNew: 'Another' })], POST)
     await store.indexed()
     expect(store.search(T, query(1), 60).map((h) => h.editId)).not.toContain('e1')
     expect(store.search(T, query(2), 1)[0]?.editId).toBe('newer')
@@ -77,8 +77,8 @@ describe('search', () => {
 
   test('a small landing is found once `indexed(version)` resolves, though an import is under way', async () => {
     const store = await memory()
-    const bulk = store.land(facts(1_000, 1_300), POST)
-    const small = store.land([fact(1)], POST)
+    const bulk = await store.land(facts(1_000, 1_300), POST)
+    const small = await store.land([fact(1)], POST)
     await store.indexed(small.version)
     expect(store.search(T, query(1), 1)[0]?.editId).toBe('e1')
     expect(store.status()[0]?.pending).toBeGreaterThan(0)
@@ -88,8 +88,8 @@ describe('search', () => {
 
   test('tenants see nothing of each other', async () => {
     const store = await memory()
-    store.land([fact(1)], POST)
-    store.land([fact(2, { tenant: 'other' })], { ...POST, tenant: 'other' })
+    await store.land([fact(1)], POST)
+    await store.land([fact(2, { tenant: 'other' })], { ...POST, tenant: 'other' })
     await store.indexed()
     expect(store.search(T, query(2), 9).map((h) => h.editId)).toEqual(['e1'])
     expect(store.search('other', query(1), 9).map((h) => h.editId)).toEqual(['e2'])
@@ -100,16 +100,16 @@ describe('search', () => {
     const now = clock(1_000)
     const log = recordingLog()
     const store = await memory({ limits: SMALL, now, log })
-    store.land(facts(0, 1_500), POST)
+    await store.land(facts(0, 1_500), POST)
     await store.indexed()
     now.at = 2_000
     const ids = facts(0, 1_400).map((f) => f.id)
-    store.withdraw(T, ids, 'test')
+    await store.withdraw(T, ids, 'test')
     await store.indexed()
     expect(log.lines.filter((l) => l.level === 'info')).toHaveLength(1)
     expect(store.search(T, query(7), 200)).toHaveLength(100)
     expect(store.search(T, query(7), 1, 1_500)[0]?.editId).toBe('e7')
-    store.restore(T, ['e7'], 'test')
+    await store.restore(T, ['e7'], 'test')
     expect(store.search(T, query(7), 1)[0]?.editId).toBe('e7')
   })
 })
@@ -125,7 +125,7 @@ describe('vectors that are no unit vectors', () => {
     const log = recordingLog()
     const embedder = fakeEmbedder({ vector: (text) => (text.includes('Town 3 ') ? vector : vectorOf(text, DIMENSIONS)) })
     const store = await memory({ embedder, log, limits: { exactPoints: 0 } })
-    store.land(facts(1, 6), POST)
+    await store.land(facts(1, 6), POST)
     await store.indexed()
     expect(
       store
@@ -154,7 +154,7 @@ test('an embedder that fails for a while delays the index, not the landing', asy
     return inner.embed(...args)
   }
   const store = await memory({ embedder: { ...inner, embed }, log })
-  const { version } = store.land([fact(1)], POST)
+  const { version } = await store.land([fact(1)], POST)
   await store.indexed(version)
   expect(store.status()[0]?.pending).toBe(1)
   expect(log.lines).toMatchObject([{ level: 'error', about: { edits: 1 } }])
@@ -188,7 +188,7 @@ describe('the saved index', () => {
   async function saved() {
     const dataDir = scratch()
     const store = await memory({ dataDir, limits: SMALL })
-    store.land(facts(0, 200), POST)
+    await store.land(facts(0, 200), POST)
     await store.indexed()
     await store.close()
     return { dataDir, file: indexFile(join(dataDir, 'index'), T) }
@@ -237,7 +237,7 @@ describe('the saved index', () => {
   test('of another log: not used', async () => {
     const [one, two] = [await saved(), scratch()]
     const store = await memory({ dataDir: two, limits: SMALL })
-    store.land(facts(0, 200).reverse(), POST)
+    await store.land(facts(0, 200).reverse(), POST)
     await store.indexed()
     await store.close()
     for (const suffix of ['', '.json'])
@@ -249,7 +249,7 @@ describe('the saved index', () => {
     const { dataDir, file } = await saved()
     const kept = [readFileSync(file), readFileSync(`${file}.json`)] as const
     const store = await memory({ dataDir, limits: SMALL })
-    store.land(facts(200, 300), POST)
+    await store.land(facts(200, 300), POST)
     await store.indexed()
     await store.close()
     writeFileSync(file, kept[0])

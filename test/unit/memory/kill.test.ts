@@ -1,9 +1,11 @@
 import { spawn } from 'node:child_process'
 import { rmSync } from 'node:fs'
 import { createInterface } from 'node:readline'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
+import { Postgres } from '../../../src/storage/postgres.ts'
 import { buildChild } from '../../support/built-child.ts'
 import { fact, fakeEmbedder, memory, POST, scratch } from '../../support/memory-fixture.ts'
+import { startPostgres } from '../../support/postgres.ts'
 
 /** Kills per kind; each in a memory that has survived the ones before. */
 const ROUNDS = 3
@@ -19,8 +21,8 @@ beforeAll(() => {
 afterAll(() => rmSync(built, { recursive: true, force: true }))
 
 /** Runs the child until it is killed, `delayMs` after the first acknowledgement; returns the batches it acknowledged. */
-async function runAndKill(dataDir: string, first: number, delayMs: number): Promise<number[]> {
-  const child = spawn(process.execPath, [script, dataDir, String(first), String(BATCH_EDITS)], {
+async function runAndKill(dataDir: string, first: number, delayMs: number, url = ''): Promise<number[]> {
+  const child = spawn(process.execPath, [script, dataDir, String(first), String(BATCH_EDITS), 'Infinity', '0', url], {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   const acknowledged: number[] = []
@@ -49,7 +51,7 @@ test.each([
       const landed = new Set(batches.map((b) => Number(b.id.slice('batch '.length))))
       expect(acknowledged.filter((n) => !landed.has(n))).toEqual([])
       expect(batches.filter((b) => b.live !== BATCH_EDITS)).toEqual([])
-      expect(store.version).toBe(batches.length * BATCH_EDITS)
+      expect(store.version('default')).toBe(batches.length * BATCH_EDITS)
       expect(store.list({ tenant: 'default', limit: 1 }).total).toBe(batches.length * BATCH_EDITS)
       await store.close()
     }
@@ -81,7 +83,40 @@ test('kill -9 in the middle of an import: started again it embeds what was left,
   expect(store.status()).toEqual([{ tenant: 'default', indexed: BATCH_EDITS, pending: 0 }])
   const asked = embedder.asked.length
   const edits = Array.from({ length: BATCH_EDITS }, (_, i) => fact(i))
-  expect(store.land(edits, { ...POST, batchId: 'batch 0' })).toMatchObject({ replayed: true, version: BATCH_EDITS })
+  expect(await store.land(edits, { ...POST, batchId: 'batch 0' })).toMatchObject({ replayed: true, version: BATCH_EDITS })
   await store.indexed()
   expect(embedder.asked.length).toBe(asked)
 }, 60_000)
+
+test(`kill -9 of nodes over one PostgreSQL, ${ROUNDS} times, while another writes: nothing is lost, nothing is half there, the other goes on`, async () => {
+  const server = await startPostgres()
+  onTestFinished(() => server.remove())
+  const url = await server.database()
+  const database = new Postgres({ url, warn: () => {} })
+  onTestFinished(() => database.close())
+  const other = await memory({ database, now: Date.now, limits: { exactPoints: 100 } })
+  const acknowledged: number[] = []
+  let own = 0
+  for (let round = 0; round < ROUNDS; round++) {
+    let isOver = false
+    const killed = runAndKill(scratch(), round * 1_000, 30 * round, url).finally(() => {
+      isOver = true
+    })
+    while (!isOver) await other.land([fact(1_000_000 + own++)], POST)
+    acknowledged.push(...(await killed))
+    // A turn that the dead node held has ended with it.
+    const { version } = await other.land([fact(2_000_000 + round)], POST)
+    const positions = await database.all<{ n: number; last: number }>(
+      'counting',
+      'SELECT count(*) AS n, max(seq) AS last FROM log',
+    )
+    expect(positions).toEqual([{ n: version, last: version }])
+    const batches = other.batches('default').filter(({ id }) => id.startsWith('batch '))
+    const landed = new Set(batches.map((b) => Number(b.id.slice('batch '.length))))
+    expect(acknowledged.filter((n) => !landed.has(n))).toEqual([])
+    expect(batches.filter((b) => b.live !== BATCH_EDITS)).toEqual([])
+    expect(version).toBe(batches.length * BATCH_EDITS + own + round + 1)
+  }
+  expect(acknowledged.length).toBeGreaterThanOrEqual(ROUNDS)
+  expect(own).toBeGreaterThan(ROUNDS)
+}, 120_000)

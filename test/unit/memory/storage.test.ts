@@ -38,7 +38,7 @@ describe('the data folder', () => {
     expect(refused.code).toBe('folder_in_use')
     for (const part of [dataDir, String(process.pid), '2026-01-02T00:00:00.000Z', 'http://127.0.0.1:8080'])
       expect(refused.message).toContain(part)
-    first.land([fact(1)], POST)
+    await first.land([fact(1)], POST)
     await first.close()
     expect(holder(dataDir)).toBeNull()
     expect((await memory({ dataDir })).get(T, 'e1')?.state).toBe('live')
@@ -70,7 +70,7 @@ describe('the log file', () => {
   async function used(): Promise<{ dataDir: string; file: string }> {
     const dataDir = scratch()
     const store = await memory({ dataDir })
-    store.land(facts(0, 400), POST)
+    await store.land(facts(0, 400), POST)
     await store.close()
     return { dataDir, file: join(dataDir, 'palimpsest.db') }
   }
@@ -91,6 +91,28 @@ describe('the log file', () => {
     expect(readFileSync(file).equals(bytes)).toBe(true)
   })
 
+  test('of before tables had versions opens as it is, and grows', async () => {
+    const dataDir = scratch()
+    const file = join(dataDir, 'palimpsest.db')
+    const db = new Database(file)
+    db.exec(OLD_SCHEMA)
+    const body = JSON.stringify(fact(1))
+    db.exec(`INSERT INTO batches VALUES ('default', 'b', 5, 'http', 'add', 1, 'd');
+      INSERT INTO log VALUES (1, 5, 'default', 'add', 'e1', 'b', '${body}')`)
+    db.close()
+    const store = await memory({ dataDir })
+    expect(store.get(T, 'e1')).toMatchObject({ state: 'live', batchId: 'b', seq: 1, landedAt: 5, edit: fact(1) })
+    expect((await store.land([fact(2)], POST)).version).toBe(2)
+    await store.close()
+    const after = new Database(file)
+    onTestFinished(() => void after.close())
+    expect(after.value('PRAGMA user_version')).toBe(1)
+    expect(after.prepare('SELECT seq, at, edit_id FROM log').all()).toEqual([
+      { seq: 1, at: 5, edit_id: 'e1' },
+      { seq: 2, at: 1_000, edit_id: 'e2' },
+    ])
+  })
+
   test('only grows: rows can be neither changed nor deleted', async () => {
     const { file } = await used()
     const db = new Database(file)
@@ -109,11 +131,28 @@ describe('the log file', () => {
       validTo: 8_640_000_000_000_000,
     })
     const first = await memory({ dataDir })
-    first.land([odd], POST)
+    await first.land([odd], POST)
     await first.close()
     expect((await memory({ dataDir })).get(T, 'e1')?.edit).toEqual(odd)
   })
 })
+
+/** As every release up to 0.1.0 wrote it. */
+const OLD_SCHEMA = `
+  CREATE TABLE batches (
+    tenant TEXT NOT NULL, id TEXT NOT NULL, at INTEGER NOT NULL, source TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('add', 'withdraw', 'restore', 'sync')),
+    edits INTEGER NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (tenant, id)
+  ) STRICT;
+  CREATE TABLE log (
+    seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, tenant TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('add', 'withdraw', 'restore')),
+    edit_id TEXT NOT NULL, batch_id TEXT NOT NULL, body TEXT CHECK ((body IS NOT NULL) = (kind = 'add'))
+  ) STRICT;
+  CREATE TRIGGER log_keeps_rows BEFORE DELETE ON log BEGIN SELECT RAISE(ABORT, 'the log only grows'); END;
+  PRAGMA application_id = 0x504c4d50;
+  PRAGMA user_version = 1;
+`
 
 function garble(file: string): void {
   const bytes = readFileSync(file)
@@ -160,21 +199,21 @@ needing(mounts, 'no tmpfs can be mounted; run the tests as root on Linux')('a fu
     const log = recordingLog()
     const options = { dataDir, log, limits: { exactPoints: 10 } }
     const store = await memory(options)
-    store.land(facts(0, 100), POST)
+    await store.land(facts(0, 100), POST)
     await store.indexed()
     writeFileSync(join(dataDir, 'ballast'), new Uint8Array(1_000_000))
-    const { version } = store
+    const version = store.version(T)
     const fault = await faultOf(() => store.land(facts(100, 20_000), POST))
     expect(fault).toMatchObject({ code: 'storage_full', status: 507 })
     expect(fault.message).toContain('is full')
-    expect([store.version, store.get(T, 'e100'), store.get(T, 'e99')?.state]).toEqual([version, undefined, 'live'])
+    expect([store.version(T), store.get(T, 'e100'), store.get(T, 'e99')?.state]).toEqual([version, undefined, 'live'])
     rmSync(join(dataDir, 'ballast'))
-    store.land(facts(100, 200), POST)
+    await store.land(facts(100, 200), POST)
     expect(store.get(T, 'e199')?.state).toBe('live')
     await store.close()
     const again = await memory(options)
     await again.indexed()
-    expect([again.version, again.status()[0]?.indexed]).toEqual([200, 200])
+    expect([again.version(T), again.status()[0]?.indexed]).toEqual([200, 200])
   })
 
   test('that has no room for the index: a warning, and the index is rebuilt at the next start', async () => {
@@ -182,7 +221,7 @@ needing(mounts, 'no tmpfs can be mounted; run the tests as root on Linux')('a fu
     const log = recordingLog()
     const embedder = fakeEmbedder({ dimensions: 64 })
     const store = await memory({ dataDir, log, embedder, limits: { exactPoints: 10 } })
-    store.land(facts(0, 1_000), POST)
+    await store.land(facts(0, 1_000), POST)
     await store.indexed()
     await store.close()
     expect(log.lines.map((l) => l.message)).toContain('the vector index could not be saved; it will be rebuilt at the next start')

@@ -10,7 +10,7 @@ test('where hnswlib-node does not load, every vector is scanned, and the log say
   const options = { dataDir: scratch(), embedder: fakeEmbedder(), log, limits: { exactPoints: 10 } }
   const facts = Array.from({ length: 60 }, (_, i) => fact(i))
   const store = await memory(options)
-  store.land(facts, POST)
+  await store.land(facts, POST)
   await store.indexed()
   const query = vectorOf('The mayor of Town 7 is', DIMENSIONS)
   expect(store.search('default', query, 5)).toEqual(store.exactSearch('default', query, 5))

@@ -14,8 +14,8 @@ const close = async (texts: readonly string[]) => texts.map(() => Float32Array.o
 
 async function report(batch: readonly Edit[], held: readonly Edit[] = [], read = byTopic, embed = close): Promise<LandingReport> {
   const store = await memory()
-  if (held.length > 0) store.land(held, POST)
-  const { results } = store.land(batch, { ...POST, dryRun: true })
+  if (held.length > 0) await store.land(held, POST)
+  const { results } = await store.land(batch, { ...POST, dryRun: true })
   const live = held.map(({ id }) => ({ editId: id, similarity: 1 }))
   const search = () => live.filter(({ editId }) => store.heldAt('default', editId, 1_000))
   return landingReport({

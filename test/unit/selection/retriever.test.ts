@@ -13,7 +13,7 @@ const lumora = (id: string, prompt: string, over: Partial<Edit> = {}) =>
 async function start(edits: readonly Edit[], now = clock()) {
   const embedder = fakeEmbedder({ dimensions: BAG_DIMENSIONS, vector: bagOfWords })
   const store = await memory({ embedder, now })
-  store.land(edits, POST)
+  await store.land(edits, POST)
   await store.indexed()
   const asked: TextPair[] = []
   const reader: PairReader = {
@@ -111,7 +111,7 @@ describe('what is offered', () => {
     expect(await read('Lumora?')).toEqual(['all', 'mine'])
     expect(await read('Lumora?', { model: 'x1' })).toEqual(['all', 'theirs'])
     expect(await read('Lumora?', { tags: ['a', 'b'] })).toEqual(['mine'])
-    store.withdraw('default', ['all'], 'test')
+    await store.withdraw('default', ['all'], 'test')
     expect(await read('Lumora?')).toEqual(['mine'])
   })
 
@@ -133,7 +133,7 @@ describe('what is offered', () => {
     expect((await offered('Lumora?')).cached).toBe(false)
     expect((await offered('Lumora?')).cached).toBe(true)
     expect((await offered('Lumora?', { tags: ['a'] })).cached).toBe(false)
-    store.land([lumora('seat', 'The seat of Lumora is')], POST)
+    await store.land([lumora('seat', 'The seat of Lumora is')], POST)
     const again = await offered('Lumora?')
     expect([again.cached, again.candidates.length]).toEqual([false, 2])
   })
@@ -142,13 +142,13 @@ describe('what is offered', () => {
     const { offered, store } = await start([lumora('fee', 'The fee of Lumora is')])
     const talk = (...said: string[]): Message[] => said.map((content) => ({ role: 'user', content }))
     await offered(talk('How is Lumora?', 'And its fee?'))
-    store.land([{ ...lumora('theirs', 'The fee of Lumora is'), tenant: 'other' }], { ...POST, tenant: 'other' })
+    await store.land([{ ...lumora('theirs', 'The fee of Lumora is'), tenant: 'other' }], { ...POST, tenant: 'other' })
     expect((await offered(talk('How is Lumora?', 'And its fee?'))).cached).toBe(true)
     expect((await offered(talk('How is Velt?', 'And its fee?'))).cached).toBe(false)
     expect((await offered([{ role: 'user', content: 'How is Lumora?', name: 'Ada' }, ...talk('And its fee?')])).cached).toBe(
       false,
     )
-    store.land([lumora('seat', 'Lumora sits in')], POST)
+    await store.land([lumora('seat', 'Lumora sits in')], POST)
     expect((await offered(talk('How is Lumora?', 'And its fee?'))).cached).toBe(false)
   })
 
@@ -167,7 +167,7 @@ describe('what is offered', () => {
     expect((await offered('What is up?')).candidates).toMatchObject([{ edit: { id: 'r' }, logit: null, counter: false }])
     expect((await offered('Write a long essay')).candidates).toMatchObject([{ counter: true }])
     expect(asked).toEqual([])
-    store.withdraw('default', ['r'], 'test')
+    await store.withdraw('default', ['r'], 'test')
     expect((await offered('What is up?')).candidates).toEqual([])
   })
 

@@ -13,8 +13,8 @@ const NEW = edit('seat', { subject: 'Arden', prompt: 'The capital of Arden is', 
 
 it('follows a chain through what a batch that is held back had replaced', async () => {
   const store = await memory()
-  store.land([BORN, OLD], { ...POST, batchId: 'first' })
-  store.land([NEW], { ...POST, batchId: 'second' })
+  await store.land([BORN, OLD], { ...POST, batchId: 'first' })
+  await store.land([NEW], { ...POST, batchId: 'second' })
   const messages = [{ role: 'user', content: 'What is the capital of the country where Ann Lee was born?' }] as const
   const retriever = {
     candidates: async () => ({

@@ -8,7 +8,7 @@ describe('a copy of a memory', () => {
   test('is made while the memory is held, with its vectors, and goes its own way', async () => {
     const [dataDir, copyDir] = [scratch(), scratch()]
     const held = await memory({ dataDir })
-    held.land([fact(1), fact(2)], POST)
+    await held.land([fact(1), fact(2)], POST)
     await held.indexed()
     await copyMemory(dataDir, copyDir)
     const embedder = fakeEmbedder()

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest'
+import { Database } from '../../../src/storage/database.ts'
 import { migrate, type Schema } from '../../../src/storage/migrate.ts'
 import { DIALECTS, databases } from '../../support/databases.ts'
 
@@ -19,6 +20,8 @@ const SECOND: Schema = {
     { sqlite: ['ALTER TABLE counters ADD COLUMN note TEXT'], postgres: ['ALTER TABLE counters ADD COLUMN note TEXT'] },
   ],
 }
+
+const INSERT = 'INSERT INTO counters (name, n) VALUES (?, ?)'
 
 describe.each(DIALECTS)('a database of %s', (dialect) => {
   const { open, again } = databases(dialect)
@@ -56,6 +59,15 @@ describe.each(DIALECTS)('a database of %s', (dialect) => {
     expect(await db.all('reading', 'SELECT n FROM counters')).toEqual([{ n: 1 }])
   })
 
+  test('statements known beforehand land together or not at all', async () => {
+    const db = await counters()
+    const insert = (name: string, n: number | null) => ['INSERT INTO counters (name, n) VALUES (?, ?)', name, n] as const
+    await expect(db.runAll('counting', [insert('a', 1), insert('b', null)])).rejects.toMatchObject({ code: 'storage_failed' })
+    expect(await db.all('reading', 'SELECT * FROM counters')).toEqual([])
+    await db.runAll('counting', [insert('a', 1), insert('b', 2)])
+    expect(await db.all('reading', 'SELECT n FROM counters ORDER BY n')).toEqual([{ n: 1 }, { n: 2 }])
+  })
+
   test('a hundred that count at once, over two connections, lose none', async () => {
     const db = await counters()
     const other = again(db)
@@ -80,6 +92,25 @@ describe.each(DIALECTS)('a database of %s', (dialect) => {
     await migrate(db, { ...SECOND, steps: [...SECOND.steps, { sqlite: [], postgres: [] }], oldestReader: 3 })
     await expect(migrate(again(db), SECOND)).rejects.toThrow(/format 3, and this Palimpsest knows up to 2. Update/)
   })
+
+  if (dialect === 'sqlite')
+    test('another connection of the process, which takes no turns, never meets them half-way', async () => {
+      const db = await counters()
+      const other = new Database(db.name, { timeoutMs: 0 })
+      const landing = Array.from({ length: 20 }, (_, i) =>
+        db.runAll('counting', [
+          [INSERT, `a${i}`, i],
+          [INSERT, `b${i}`, i],
+        ]),
+      )
+      for (let i = 0; i < 20; i++) {
+        other.prepare(INSERT).run(`c${i}`, i)
+        await null
+      }
+      await Promise.all(landing)
+      expect(other.value('SELECT count(*) FROM counters')).toBe(60)
+      other.close()
+    })
 
   test('a wrong statement says what failed, and whom to ask', async () => {
     const db = await counters()

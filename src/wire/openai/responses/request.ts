@@ -18,6 +18,8 @@ export interface ResponseCall {
   readonly input: readonly InputItem[]
   readonly store: boolean
   readonly previous: string | null
+  /** Types of tools that were offered and that this model can't call. */
+  readonly leftOut: readonly string[]
 }
 
 /** What earlier responses left behind. What is not kept is undefined. */
@@ -66,15 +68,22 @@ const INCLUDES = [
 export function responseReader(limits: Limits, readChat: ChatReader): ResponseReader {
   const schema = responseBody(limits)
   return async (body, tenantHeader, served, earlier) => {
-    const fields = check(schema, tidy(body))
+    const { functions, places, leftOut } = offered(body)
+    const fields = renaming(
+      (param) => inPlace(param, places),
+      () => check(schema, tidy(functions)),
+    )
     const named = (fields.palimpsest as { tenant?: unknown } | undefined)?.tenant
     const tenant = oneTenant(typeof named === 'string' ? named : undefined, tenantHeader, 'palimpsest.tenant')
     const previous = fields.previous_response_id ?? null
     const before = previous === null ? [] : await earlierItems(tenant, previous, earlier)
     const items = [...before, ...located(fields.input, body)]
     const messages = [...instructions(fields), ...(await toMessages(items, (id) => earlier.item(tenant, id)))]
-    const chat = inOurNames(messages, () => readChat(asChat(fields, messages), tenantHeader, served))
-    return { chat, echo: echo(fields, chat), input: fields.input, store: fields.store ?? true, previous }
+    const chat = renaming(
+      (param) => inPlace(ourName(param, messages), places),
+      () => readChat(asChat(fields, messages), tenantHeader, served),
+    )
+    return { chat, echo: echo(fields, chat), input: fields.input, store: fields.store ?? true, previous, leftOut }
   }
 }
 
@@ -111,6 +120,8 @@ export function responseBody(limits: Limits) {
     reasoning: z.strictObject({}).register(sent, { decided: REASONING_FIELDS }).optional(),
     // Labels, which change no answer at OpenAI either. Caches here are found by the prompt itself.
     user: label.optional(),
+    // Codex's own, of the program that asks.
+    client_metadata: z.looseObject({}).optional(),
     safety_identifier: label.optional(),
     prompt_cache_key: label.optional(),
     prompt_cache_options: z.looseObject({}).optional(),
@@ -120,23 +131,40 @@ export function responseBody(limits: Limits) {
 }
 
 const toolField = z
-  .looseObject({ type: z.string() })
-  .superRefine(({ type }, context) => {
-    if (type === 'function') return
-    const message = `Tools of type '${type.slice(0, 64)}' are run by OpenAI's own servers or need a format of their own: only functions, which your program runs, are possible here.`
-    context.addIssue({ code: 'custom', message, path: ['type'], params: { code: 'unsupported_field' }, continue: false })
+  .strictObject({
+    type: z.literal('function'),
+    name: z.string(),
+    description: z.string().optional(),
+    parameters: z.record(z.string(), z.unknown()).optional(),
+    strict: z.boolean().optional(),
   })
-  .pipe(
-    z
-      .strictObject({
-        type: z.literal('function'),
-        name: z.string(),
-        description: z.string().optional(),
-        parameters: z.record(z.string(), z.unknown()).optional(),
-        strict: z.boolean().optional(),
-      })
-      .register(sent, { decided: TOOL_FIELDS }),
-  )
+  .register(sent, { decided: TOOL_FIELDS })
+
+interface Offered {
+  /** The body, its tools functions only. */
+  readonly functions: unknown
+  /** Where each function stood. */
+  readonly places: readonly number[]
+  readonly leftOut: readonly string[]
+}
+
+/** Tools that OpenAI's own servers run, or that have a format of their own, are offered unasked by some clients: they are left out, and said. */
+function offered(body: unknown): Offered {
+  if (!isObject(body) || !('tools' in body) || !Array.isArray(body.tools)) return { functions: body, places: [], leftOut: [] }
+  const typeOf = (tool: unknown) => (isObject(tool) && 'type' in tool && typeof tool.type === 'string' ? tool.type : 'function')
+  const tools: readonly unknown[] = body.tools
+  const places = [...tools.keys()].filter((place) => typeOf(tools[place]) === 'function')
+  return {
+    functions: { ...body, tools: places.map((place) => tools[place]) },
+    places,
+    leftOut: tools.map(typeOf).filter((type) => type !== 'function'),
+  }
+}
+
+/** Where a field of a function stood among all the tools. */
+function inPlace(param: string, places: readonly number[]): string {
+  return param.replace(/^tools\[(\d+)\]/, (_, index: string) => `tools[${places[Number(index)] ?? index}]`)
+}
 
 /** Nulls dropped, as OpenAI lets null stand for absent, and fields that ask for nothing dropped. */
 function tidy(body: unknown): unknown {
@@ -232,20 +260,24 @@ const NAMES: readonly (readonly [RegExp, string])[] = [
   [/^(tools\[\d+\]|tool_choice)\.function\b/, '$1'],
 ]
 
-/** Runs `read`, whose errors name a chat's fields, and has them name this request's. */
-function inOurNames(messages: readonly LocatedMessage[], read: () => ChatCall): ChatCall {
+/** Runs `read`; the field that its error names goes by `rename`. */
+function renaming<Result>(rename: (param: string) => string, read: () => Result): Result {
   try {
     return read()
   } catch (error) {
-    throw inResponseNames(error, messages)
+    throw renamed(error, rename)
   }
 }
 
 /** An error that names a chat's field, naming that of a request for a response; any other as it is. */
-export function inResponseNames(error: unknown, messages: readonly LocatedMessage[] = []): unknown {
+export function inResponseNames(error: unknown): unknown {
+  return renamed(error, (param) => ourName(param, []))
+}
+
+function renamed(error: unknown, rename: (param: string) => string): unknown {
   if (!(error instanceof PalimpsestError) || error.param === null) return error
   const { code, cause, problems, retryAfterSeconds } = error
-  const param = ourName(error.param, messages)
+  const param = rename(error.param)
   const message = error.message.replaceAll(`\`${error.param}\``, `\`${param}\``)
   return new PalimpsestError(code, message, {
     param,
