@@ -92,7 +92,13 @@ class StageRun {
   async #remove(isMeant: (id: string) => boolean): Promise<void> {
     const { adapters } = this.#context.gateway
     const { tenant } = this.#job
-    for (const { id } of adapters.list(tenant).filter((one) => isMeant(one.id))) await adapters.remove(id, tenant).catch(() => {})
+    const own = adapters.list(tenant).filter((one) => isMeant(one.id) && this.#isOwn(one))
+    for (const { id } of own) await adapters.remove(id, tenant).catch(() => {})
+  }
+
+  /** Whether this job registered it, in this attempt or another. */
+  #isOwn({ tenant, method, created }: Adapter): boolean {
+    return tenant === this.#job.tenant && method === this.#job.method && created === Date.parse(this.#job.created)
   }
 
   #partId(index: number): string {
@@ -203,8 +209,8 @@ class StageRun {
     const { adapters } = this.#context.gateway
     const held = adapters.list(this.#job.tenant).find((one) => one.id === id)
     if (held?.sha256 === stage.sha256) return held
-    // Left by a gateway that ended under the job.
-    if (held !== undefined) await adapters.remove(id, held.tenant)
+    // Left by a gateway that ended under the job; somebody else's is a conflict.
+    if (held !== undefined && this.#isOwn(held)) await adapters.remove(id, held.tenant)
     const file = join(this.#folder, stage.file)
     if (!existsSync(file)) throw new HandoffFault('lost', `${file} is gone.`, 'Start the hand-off again.')
     const { tenant, base, method, edits, created } = this.#job
