@@ -8,6 +8,8 @@ import type { Sql } from '../storage/sql.ts'
 import { fetchFile } from './file-pieces.ts'
 import type { Adapter } from './record.ts'
 
+/** After the hash of a file. */
+export const COPY_SUFFIX = '.gguf'
 /** After a failure; doubled with each further one. */
 const RETRY_MS = 1_000
 const LONGEST_RETRY_MS = 60_000
@@ -42,7 +44,7 @@ export class FileCopies {
   }
 
   path(sha256: string): string {
-    return join(this.#options.dir, `${sha256}.gguf`)
+    return join(this.#options.dir, sha256 + COPY_SUFFIX)
   }
 
   /** Throws `storage_unavailable` after the longest wait, or the signal's reason. */

@@ -1,17 +1,17 @@
 import { mkdirSync, readdirSync, rmSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { PalimpsestError } from '../errors.ts'
 import { isWhole } from '../storage/file-hash.ts'
 import { migrate, type Schema } from '../storage/migrate.ts'
 import { fillShared, SharedRecords, type SharedTable, sharedTable } from '../storage/shared-records.ts'
 import { DATABASE_NOW, type Sql, type SqlDatabase } from '../storage/sql.ts'
-import { FileCopies } from './file-copies.ts'
+import { COPY_SUFFIX, FileCopies } from './file-copies.ts'
 import { FILE_TABLES, fileIsWhole, nameFile, sendFile } from './file-pieces.ts'
 import type { FolderAdapters } from './folder-store.ts'
 import { type Adapter, readRecord, recordText } from './record.ts'
 import { ADAPTER_FILE, type AdapterStore, type AdapterTurn } from './store.ts'
 
-export const ADAPTER_TABLES: Schema = {
+export const ADAPTER_SCHEMA: Schema = {
   port: 'adapters',
   oldestReader: 1,
   steps: [
@@ -62,10 +62,11 @@ export class SharedAdapters implements AdapterStore {
   static async open(options: SharedAdaptersOptions): Promise<SharedAdapters> {
     const { database, dir, warn, pollMs } = options
     mkdirSync(dir, { recursive: true })
-    // What was never received whole.
-    for (const name of readdirSync(dir)) if (name.startsWith('.')) rmSync(join(dir, name), { recursive: true, force: true })
-    await migrate(database, ADAPTER_TABLES)
+    await migrate(database, ADAPTER_SCHEMA)
     const shared = await SharedRecords.open({ database, table: TABLE, warn, ...(pollMs !== undefined && { pollMs }) })
+    // What was never received whole, and what was deleted while this gateway was not there.
+    for (const name of readdirSync(dir))
+      if (!isNamed(shared.items, basename(name, COPY_SUFFIX))) rmSync(join(dir, name), { recursive: true, force: true })
     const store = new SharedAdapters(options, shared)
     await store.#deleteOrphans()
     return store
@@ -192,18 +193,22 @@ function isNamed(records: ReadonlyMap<string, Adapter>, sha256: string): boolean
   return [...records.values()].some((adapter) => adapter.sha256 === sha256)
 }
 
-/** Moves the adapters of a folder into tables that are empty. Throws `storage_failed` where a file is not as it was registered. */
-export async function fillAdapters(sql: Sql, from: FolderAdapters): Promise<number> {
-  for (const adapter of from.records.values()) {
-    const { id, sha256 } = adapter
-    const path = from.path(adapter)
-    if (!(await isWhole(path, sha256)))
-      throw new PalimpsestError(
-        'storage_failed',
-        `${path} is not as it was registered: delete adapter '${id}', or put its file back.`,
-      )
-    await nameFile(sql, sha256, await sendFile(sql, sha256, path))
+/** Throws `storage_failed` where a file is not as it was registered. */
+export async function assertWhole(folder: FolderAdapters): Promise<void> {
+  for (const adapter of folder.records.values()) {
+    const path = folder.path(adapter)
+    if (await isWhole(path, adapter.sha256)) continue
+    throw new PalimpsestError(
+      'storage_failed',
+      `${path} is not as it was registered: delete adapter '${adapter.id}', or put its file back.`,
+    )
   }
+}
+
+/** Moves the adapters of a folder, whose files are whole, into tables that are empty. */
+export async function fillAdapters(sql: Sql, from: FolderAdapters): Promise<number> {
+  for (const adapter of from.records.values())
+    await nameFile(sql, adapter.sha256, await sendFile(sql, adapter.sha256, from.path(adapter)))
   await fillShared(sql, TABLE, from.records)
   return from.records.size
 }

@@ -22,7 +22,7 @@ const tables = sharedTable(
   'lease_until BIGINT NOT NULL DEFAULT 0',
 )
 
-export const HANDOFF_TABLES: Schema = { port: 'handoffs', oldestReader: 1, steps: [{ sqlite: tables, postgres: tables }] }
+export const HANDOFF_SCHEMA: Schema = { port: 'handoffs', oldestReader: 1, steps: [{ sqlite: tables, postgres: tables }] }
 
 const TABLE: SharedTable<Job> = { name: 'handoff_jobs', read: readJob, write: (job) => JSON.stringify(job) }
 
@@ -77,7 +77,7 @@ export class SharedJobs implements JobStore {
 
   static async open(options: SharedJobsOptions): Promise<SharedJobs> {
     const { database, warn, pollMs } = options
-    await migrate(database, HANDOFF_TABLES)
+    await migrate(database, HANDOFF_SCHEMA)
     const records = await SharedRecords.open({ database, table: TABLE, warn, ...(pollMs !== undefined && { pollMs }) })
     return new SharedJobs(options, records)
   }
@@ -309,11 +309,22 @@ function free(sql: Pick<SqlDatabase, 'dialect'>): string {
   return `holder IS NULL OR lease_until < ${DATABASE_NOW[sql.dialect]}`
 }
 
+function editsOf(from: FolderJobs, id: string): Edit[] {
+  try {
+    return from.edits(id)
+  } catch (cause) {
+    const folder = from.folder(id)
+    throw new PalimpsestError('storage_failed', `${join(folder, EDITS)} can't be read: put it back, or remove ${folder}.`, {
+      cause,
+    })
+  }
+}
+
 /** Moves the records of a folder into a table that is empty; what jobs work with stays where it is. */
 export async function fillJobs(sql: Sql, from: FolderJobs): Promise<number> {
   const jobs = new Map(from.all().map((job) => [job.id, job]))
   await fillShared(sql, TABLE, jobs)
   for (const id of jobs.keys())
-    await sql.run('filling handoff_jobs', 'UPDATE handoff_jobs SET edits = ? WHERE id = ?', JSON.stringify(from.edits(id)), id)
+    await sql.run('filling handoff_jobs', 'UPDATE handoff_jobs SET edits = ? WHERE id = ?', JSON.stringify(editsOf(from, id)), id)
   return jobs.size
 }

@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, describe, expect, test, vi } from 'vitest'
@@ -249,7 +249,7 @@ describe.each(DIALECTS)('adapters of a shared database of %s', (dialect) => {
     await expect(waiting).rejects.toThrow('the client is gone')
   })
 
-  test('a copy from before a restart is kept where it is whole, else replaced', async () => {
+  test('a copy from before a restart is kept where it is whole, else replaced; one that nothing names goes', async () => {
     const { database, one } = await nodes()
     await register(one, 'a')
     const dir = newDir()
@@ -258,9 +258,11 @@ describe.each(DIALECTS)('adapters of a shared database of %s', (dialect) => {
     const { path } = await before.lora(before.get('a', 'acme'))
     await first.close()
     writeFileSync(path, 'half')
+    writeFileSync(join(dir, `${'0'.repeat(64)}.gguf`), 'deleted meanwhile')
     const after = node(await store(again(database), { dir }))
     await after.lora(after.get('a', 'acme'))
     expect(readFileSync(path, 'utf8')).toBe('file of a')
+    expect(readdirSync(dir)).toEqual([basename(path)])
   })
 
   test('pieces of what was never registered are deleted once they are old, and those of a deleted file at once', async () => {
