@@ -107,7 +107,9 @@ async function vitest(args, folder) {
   const broken = files.filter((f) => f.status === 'failed' && !f.assertionResults.some((t) => t.status === 'failed')).length
   const failed = Math.max((report.numFailedTests ?? 0) + broken, code === 0 ? 0 : 1)
   const skipped = files.flatMap((f) => f.assertionResults).filter((t) => !['passed', 'failed'].includes(t.status))
-  return { passed, failed, skipped: skipped.map(reason), failures: files.flatMap(failuresOf) }
+  const failures = files.flatMap(failuresOf)
+  if (failures.length < failed) failures.push(`vitest ended with ${code}: an error outside of the tests, said above as "Unhandled"`)
+  return { passed, failed, skipped: skipped.map(reason), failures }
 }
 
 /** Repeated at the very end: of a long output, some keep the last lines only. */
