@@ -108,7 +108,8 @@ async function vitest(args, folder) {
   const failed = Math.max((report.numFailedTests ?? 0) + broken, code === 0 ? 0 : 1)
   const skipped = files.flatMap((f) => f.assertionResults).filter((t) => !['passed', 'failed'].includes(t.status))
   const failures = files.flatMap(failuresOf)
-  if (failures.length < failed) failures.push(`vitest ended with ${code}: an error outside of the tests, said above as "Unhandled"`)
+  if (failures.length < failed)
+    failures.push(`vitest ended with ${code}: an error outside of the tests, said above as "Unhandled"`)
   return { passed, failed, skipped: skipped.map(reason), failures }
 }
 
