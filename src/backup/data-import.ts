@@ -179,8 +179,7 @@ async function copyTable(from: Database, into: Sql, { name, rowid, dense }: Copi
   // A row that the table begins with is in the file, too.
   if ((await into.all(DOING, `SELECT 1 AS one FROM ${name} LIMIT 1`)).length > 0) await into.run(DOING, `DELETE FROM ${name}`)
   let copied = 0
-  for (const page of pagesOf(from.rows<Row>(`SELECT ${chosen} FROM ${name}`)))
-    copied += await into.run(DOING, insert, page)
+  for (const page of pagesOf(from.rows<Row>(`SELECT ${chosen} FROM ${name}`))) copied += await into.run(DOING, insert, page)
   if (dense !== undefined) await assertDense(into, name, dense, file)
   for (const { column_name: column } of known.filter((one) => one.is_identity === 'YES'))
     await into.all(

@@ -41,8 +41,13 @@ async function checksOf(database: SqlDatabase, gateway: string, key: string | un
     LOOKING,
     "SELECT current_setting('server_version') AS version, CAST(to_regclass('schema_versions') AS TEXT) AS prepared",
   )
-  const reached: Check = { state: 'ok', what: WHAT, found: `${database.name}, version ${server?.version}, in ${now() - begun} ms` }
-  if (server?.prepared == null) return [reached, { state: 'note', what: `${WHAT} tables`, found: 'none: the first gateway makes them' }]
+  const reached: Check = {
+    state: 'ok',
+    what: WHAT,
+    found: `${database.name}, version ${server?.version}, in ${now() - begun} ms`,
+  }
+  if (server?.prepared == null)
+    return [reached, { state: 'note', what: `${WHAT} tables`, found: 'none: the first gateway makes them' }]
   const versions = await portVersions(database)
   const tables = checkTables(database.name, versions)
   if (tables.state === 'missing' || !versions.some(({ port }) => port === LOG_SCHEMA.port)) return [reached, tables]

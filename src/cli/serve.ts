@@ -82,7 +82,10 @@ async function serve(config: Config<Limits>): Promise<number> {
       log.error({ err: why }, 'a newer gateway has changed the tables, so this one stops')
       closing.abort(why)
     }
-    const running = await startGateway({ ...{ config, log, model: 'configured', host, port, watch, outdated }, closing: closing.signal })
+    const running = await startGateway({
+      ...{ config, log, model: 'configured', host, port, watch, outdated },
+      closing: closing.signal,
+    })
     process.stdout.write(`${describe(running, config)}\n`)
     running.handoffs.start()
     await told

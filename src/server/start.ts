@@ -43,7 +43,17 @@ export interface Running extends Pick<Parts, 'memory' | 'folder'> {
 }
 
 /** Starts a gateway. What can be wrong with port, templates and data folder is found before any model is fetched or loaded. */
-export async function startGateway({ config, log, model, host, port, watch, closing, outdated, key }: StartOptions): Promise<Running> {
+export async function startGateway({
+  config,
+  log,
+  model,
+  host,
+  port,
+  watch,
+  closing,
+  outdated,
+  key,
+}: StartOptions): Promise<Running> {
   const opened: ((graceMs: number) => Promise<void>)[] = []
   const close = async (graceMs: number) => {
     for (const undo of opened.splice(0).reverse()) await undo(graceMs)

@@ -74,7 +74,11 @@ async function versionOf(sql: Sql, port: string): Promise<PortVersion | undefine
 }
 
 /** Why a gateway that knows this schema must not touch the tables that were found; `name` is the database's. */
-export function whyUnreadable(name: string, { port, steps }: Schema, found: PortVersion | undefined): PalimpsestError | undefined {
+export function whyUnreadable(
+  name: string,
+  { port, steps }: Schema,
+  found: PortVersion | undefined,
+): PalimpsestError | undefined {
   if (found === undefined || found.oldest_reader <= steps.length) return undefined
   return new PalimpsestError(
     'storage_failed',

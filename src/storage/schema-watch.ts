@@ -30,7 +30,14 @@ export class SchemaWatch {
       await sleep(pollMs, undefined, { signal, ref: false }).catch(() => {})
       if (signal.aborted) return
       const found = await portVersions(database).catch(() => [])
-      const faults = schemas.flatMap((schema) => whyUnreadable(database.name, schema, found.find(({ port }) => port === schema.port)) ?? [])
+      const faults = schemas.flatMap(
+        (schema) =>
+          whyUnreadable(
+            database.name,
+            schema,
+            found.find(({ port }) => port === schema.port),
+          ) ?? [],
+      )
       if (faults[0] === undefined) continue
       outdated(faults[0])
       return

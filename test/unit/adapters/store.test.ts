@@ -13,6 +13,9 @@ import type { SqlDatabase } from '../../../src/storage/sql.ts'
 import { cutDatabase } from '../../support/cut-database.ts'
 import { DIALECTS, databases } from '../../support/databases.ts'
 
+/** For a machine that does other things too. */
+vi.setConfig({ testTimeout: 60_000 })
+
 const BASE = 'b'.repeat(64)
 const MIB = 1024 * 1024
 const POLL_MS = 20

@@ -40,9 +40,16 @@ async function gatewayAt(version: number): Promise<string> {
 test('a database that is away, and an address that is none, are said with what to do', async () => {
   const mend = 'Start it, or correct PALIMPSEST_DATABASE_URL or --database.'
   expect(await look(`postgres://x:secret@127.0.0.1:${await freePort()}/none`)).toEqual([
-    { state: 'missing', what: 'Database', found: expect.stringMatching(/^PostgreSQL 127.0.0.1:\d+\/none cannot be reached/), mend },
+    {
+      state: 'missing',
+      what: 'Database',
+      found: expect.stringMatching(/^PostgreSQL 127.0.0.1:\d+\/none cannot be reached/),
+      mend,
+    },
   ])
-  expect(await look('mysql://127.0.0.1/x')).toMatchObject([{ state: 'missing', found: expect.stringMatching(/must be given as/) }])
+  expect(await look('mysql://127.0.0.1/x')).toMatchObject([
+    { state: 'missing', found: expect.stringMatching(/must be given as/) },
+  ])
 })
 
 test('an empty one is left empty', async () => {

@@ -13,6 +13,9 @@ import { cutDatabase } from '../../support/cut-database.ts'
 import { DIALECTS, databases } from '../../support/databases.ts'
 import { fact } from '../../support/memory-data.ts'
 
+/** For a machine that does other things too. */
+vi.setConfig({ testTimeout: 60_000 })
+
 const BASE = 'b'.repeat(64)
 const CLAIM = { mostAttempts: 3, baseSha256: BASE }
 const POLL_MS = 20
