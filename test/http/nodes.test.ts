@@ -135,4 +135,4 @@ test('without its PostgreSQL a gateway answers from memory, refuses writes, and 
   await server.start()
   await expect.poll(async () => (await land(one, [{ ...LUND, target_new: 'Bo' }])).status, { timeout: 10_000 }).toBe(201)
   await expect.poll(async () => (await ask(two)).edited, { timeout: 5_000 }).toBe(false)
-}, 60_000)
+}, 180_000)
