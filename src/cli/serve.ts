@@ -52,6 +52,7 @@ export function addServeCommand(program: Command): void {
     'template',
     'threshold',
     'hosts',
+    'allowOrigin',
     'auth',
     'watch',
     'graceMs',

@@ -117,16 +117,16 @@ export async function openParts({
 
 type Shared = Omit<
   Gateway,
-  'engine' | 'models' | 'adapters' | 'limits' | 'version' | 'hosts' | 'reportsDir' | 'logPrompts' | 'multiHop'
+  'engine' | 'models' | 'adapters' | 'limits' | 'version' | 'hosts' | 'origins' | 'reportsDir' | 'logPrompts' | 'multiHop'
 >
 
 function gatewayOf(shared: Shared, config: Config<Limits>, engine: Engine, models: ModelPool | undefined): Gateway {
-  const { dataDir, limits, hosts, reportsDir, logPrompts, multiHop } = config
+  const { dataDir, limits, hosts, allowOrigin: origins, reportsDir, logPrompts, multiHop } = config
   const { memory, access, log } = shared
   const adapters = openAdapters({ dataDir, engine, memory, limits, now, log, ...(access && { access }) })
   return {
     ...shared,
-    ...{ engine, limits, hosts, reportsDir, logPrompts, version: VERSION },
+    ...{ engine, limits, hosts, origins, reportsDir, logPrompts, version: VERSION },
     multiHop: { mode: multiHop, bridges: new Bridges(engine) },
     ...(models && { models }),
     ...(adapters && { adapters }),
