@@ -142,6 +142,8 @@ export interface Gateway {
   readonly access?: Access
   /** Names, besides IP addresses and localhost, under which a gateway bound to loopback may be addressed (a reverse proxy's, say). */
   readonly hosts?: readonly string[]
+  /** Origins of web pages that may use the gateway beside its own; `*`: any, while keys are asked for. */
+  readonly origins?: readonly string[]
 }
 
 /** The engine of a model, held until released; loaded first, where it is one of those that are loaded when asked for. */

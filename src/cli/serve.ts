@@ -54,6 +54,7 @@ export function addServeCommand(program: Command): void {
     'template',
     'threshold',
     'hosts',
+    'allowOrigin',
     'auth',
     'watch',
     'graceMs',

@@ -121,7 +121,7 @@ export async function openParts({
 
 type Shared = Omit<
   Gateway,
-  'engine' | 'models' | 'adapters' | 'limits' | 'version' | 'hosts' | 'reportsDir' | 'logPrompts' | 'multiHop'
+  'engine' | 'models' | 'adapters' | 'limits' | 'version' | 'hosts' | 'origins' | 'reportsDir' | 'logPrompts' | 'multiHop'
 >
 
 interface Answering {
@@ -131,10 +131,10 @@ interface Answering {
 }
 
 function gatewayOf(shared: Shared, config: Config<Limits>, { engine, models, adapters }: Answering): Gateway {
-  const { limits, hosts, reportsDir, logPrompts, multiHop } = config
+  const { limits, hosts, allowOrigin: origins, reportsDir, logPrompts, multiHop } = config
   return {
     ...shared,
-    ...{ engine, limits, hosts, reportsDir, logPrompts, version: VERSION },
+    ...{ engine, limits, hosts, origins, reportsDir, logPrompts, version: VERSION },
     multiHop: { mode: multiHop, bridges: new Bridges(engine) },
     ...(models && { models }),
     ...(adapters && { adapters }),
