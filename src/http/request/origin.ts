@@ -4,9 +4,10 @@ import { PalimpsestError } from '../../errors.ts'
 import type { Gateway } from '../../gateway.ts'
 
 /**
- * Keeps web pages of other sites off a gateway on the user's machine. Two faults are refused with 403:
- * a request that a page of another origin makes (its `Origin` is not the `Host` it asks), and, on a loopback connection, a `Host` that is a
- * name of somebody else's (DNS rebinding: a page's own name made to resolve to 127.0.0.1).
+ * Keeps web pages of other sites off a gateway on the user's machine. Three faults are refused with 403:
+ * a request that a page of another origin makes (its `Origin` is not the `Host` it asks); one without `Origin`, as images, scripts and forms
+ * send it, of which the browser says that another site makes it, unless it leads the user here; and, on a loopback connection, a `Host` that
+ * is a name of somebody else's (DNS rebinding: a page's own name made to resolve to 127.0.0.1).
  */
 export function refuseForeignPages({ hosts = [] }: Pick<Gateway, 'hosts'>): RequestHandler {
   return (req, _res, next) => {
@@ -17,6 +18,12 @@ export function refuseForeignPages({ hosts = [] }: Pick<Gateway, 'hosts'>): Requ
         'Web pages of other origins may not use this gateway. Call it from a server, or from a page that it serves itself.',
       )
     }
+    if (origin === undefined && isOfAnotherSite(req)) {
+      throw new PalimpsestError(
+        'origin_refused',
+        'Web pages of other sites may not load anything of this gateway. Open it by its own address.',
+      )
+    }
     if (onLoopback(req) && !isLocalName(nameOf(host)) && !hosts.includes(nameOf(host))) {
       throw new PalimpsestError(
         'origin_refused',
@@ -25,6 +32,13 @@ export function refuseForeignPages({ hosts = [] }: Pick<Gateway, 'hosts'>): Requ
     }
     next()
   }
+}
+
+/** By Fetch Metadata, which pages cannot set and other clients do not send. A link to a page of ours is followed. */
+function isOfAnotherSite({ method, headers }: Request): boolean {
+  const { 'sec-fetch-site': site, 'sec-fetch-mode': mode, 'sec-fetch-dest': dest } = headers
+  if (site !== 'cross-site' && site !== 'same-site') return false
+  return method !== 'GET' || mode !== 'navigate' || dest !== 'document'
 }
 
 function hostOf(origin: string): string | undefined {
