@@ -89,7 +89,7 @@ export class JsonGrammar {
   #object(fields: Fields, at: Place): string {
     const properties = Object.entries(record(fields.properties, at, 'properties'))
     const required = array(fields.required ?? [], at, 'required')
-    const needs = new Set(required.map(String))
+    const needs = new Set(required.map((name) => textOf(name, at, 'required')))
     const named = new Set(properties.map(([name]) => name))
     for (const name of needs) if (!named.has(name)) properties.push([name, true])
     const ws = this.#shared('ws')
@@ -167,7 +167,7 @@ export class JsonGrammar {
   }
 
   #reference(fields: Fields, at: Place): string {
-    const pointer = String(fields.$ref)
+    const pointer = textOf(fields.$ref, at, '$ref')
     const target = pointer.startsWith('#') ? resolve(at.root, pointer.slice(1)) : undefined
     const known = this.#references.get(target)
     if (known !== undefined && at.references === 0) return known
@@ -272,6 +272,11 @@ function record(value: unknown, { param }: Place, keyword: string): Fields {
   throw new PalimpsestError('invalid_value', `Expected \`${param}.${keyword}\` to be an object.`, {
     param: `${param}.${keyword}`,
   })
+}
+
+function textOf(value: unknown, { param }: Place, keyword: string): string {
+  if (typeof value === 'string') return value
+  throw new PalimpsestError('invalid_value', `Expected \`${param}.${keyword}\` to be text.`, { param: `${param}.${keyword}` })
 }
 
 function array(value: unknown, { param }: Place, keyword: string): readonly unknown[] {

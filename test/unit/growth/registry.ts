@@ -123,6 +123,7 @@ export const EXCUSED: Readonly<Record<string, readonly string[]>> = {
     'edit/formats/draft.ts#take',
     'edit/formats/draft.ts#first',
     'edit/formats/draft.ts#oldAnswer',
+    'edit/formats/draft.ts#written',
     'edit/json-keys.ts#hasPrototypeKey',
     'engine/format/chat-format.ts#written',
     'wire/openai/chat.ts#checkStreamOptions',
