@@ -37,6 +37,9 @@ const LEAST_COVERAGE = 0.45
 const LEAST_SHARED = 0.25
 /** A word that more names than this share identifies none of them. */
 const COMMON_WORD_NAMES = 50
+/** Words that may be meant by a misspelt one, and names that have them, looked at for it: more identify none. */
+const NEAR_WORDS = 256
+const NEAR_NAMES = 200
 /** Edits offered for one name. */
 const NAMESAKES = 64
 /** A word of one letter, of any script, stands for no longer name. */
@@ -240,14 +243,24 @@ export class NameIndex {
       return
     }
     if (!spellable(word)) return
-    const near = new Set<string>(this.#byDeletion.get(word) ?? [])
-    for (const d of deletions(word)) {
-      if (this.#byWord.has(d)) near.add(d)
-      for (const w of this.#byDeletion.get(d) ?? []) near.add(w)
+    const tried = new Set<string>()
+    let names = 0
+    for (const candidate of this.#near(word)) {
+      if (tried.has(candidate)) continue
+      if (tried.add(candidate).size > NEAR_WORDS || names > NEAR_NAMES) return
+      const shared = this.#byWord.get(candidate)?.length ?? 0
+      if (shared > COMMON_WORD_NAMES || !withinOneEdit(word, candidate)) continue
+      names += shared
+      yield [candidate, false]
     }
-    for (const candidate of near) {
-      if (withinOneEdit(word, candidate) && (this.#byWord.get(candidate)?.length ?? 0) <= COMMON_WORD_NAMES)
-        yield [candidate, false]
+  }
+
+  /** Indexed words that may be within one edit of `word`, some of them more than once. */
+  *#near(word: string): Generator<string> {
+    yield* this.#byDeletion.get(word) ?? []
+    for (const d of deletions(word)) {
+      if (this.#byWord.has(d)) yield d
+      yield* this.#byDeletion.get(d) ?? []
     }
   }
 

@@ -2,6 +2,8 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseBatchApart } from '../../src/edit/batch-thread.ts'
+// Built with this, since a thread is named by its file.
+import '../../src/edit/batch-worker.ts'
 import { PalimpsestError } from '../../src/errors.ts'
 
 const never = new AbortController().signal

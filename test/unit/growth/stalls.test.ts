@@ -45,7 +45,7 @@ it('a word of 15,000 letters, and 90 kB of one letter', async () => {
 })
 
 it('a YAML map of 10,000 keys, each a field that no edit has; and one that names a key twice', async () => {
-  const map = many(10_000, (i) => `key${i}: v`).join('\n')
+  const map = ['text: It rains.', ...many(10_000, (i) => `key${i}: v`)].join('\n')
   let problems = 0
   expect(
     await cost(() => (problems = refusal(() => batch(`- ${map.replaceAll('\n', '\n  ')}`, 'application/yaml')).problems.length)),
@@ -57,6 +57,12 @@ it('a YAML map of 10,000 keys, each a field that no edit has; and one that names
   ])
   const proto = refusal(() => batch('- text: a\n  __proto__: {text: b}\n', 'application/yaml'))
   expect(proto.problems[0]).toMatchObject({ line: 2, message: expect.stringMatching(/__proto__/) })
+})
+
+it('a YAML list of 5 MB', async () => {
+  let refused: PalimpsestError | undefined
+  expect(await cost(() => (refused = refusal(() => batch('- a\n'.repeat(1_250_000), 'application/yaml'))))).toBeLessThan(1_000)
+  expect(refused?.code).toBe('request_too_large')
 })
 
 it('rows of CSV beyond what a batch may hold are not read', async () => {
