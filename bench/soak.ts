@@ -294,8 +294,6 @@ const child = await startChild([
   folder,
   '--edits-dir',
   join(folder, 'edits'),
-  '--engine',
-  'upstream',
   '--upstreams',
   upstreams,
   '--upstream-model',
