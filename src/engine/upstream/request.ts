@@ -1,8 +1,11 @@
 import type { AnswerFormat, Message, Sampling, Tool, ToolUse } from '../../request.ts'
 import type { Prompt } from '../engine.ts'
 
+/** Streamed, or in one part. */
+export type Manner = 'streamed' | 'whole'
+
 /** A prompt as an OpenAI-compatible server takes it. Only what was asked for is sent: not every server knows every field. */
-export function chatBody(model: string, { messages, tools }: Prompt, sampling: Sampling): object {
+export function chatBody(model: string, { messages, tools }: Prompt, sampling: Sampling, manner: Manner): object {
   const { temperature, topP, seed, maxTokens, stop, logprobs, format } = sampling
   const { frequencyPenalty, presencePenalty, repeatPenalty, topK, minP, logitBias } = sampling
   return {
@@ -17,10 +20,11 @@ export function chatBody(model: string, { messages, tools }: Prompt, sampling: S
     ...(logprobs !== undefined && { logprobs: true, top_logprobs: logprobs }),
     ...(format !== undefined && { response_format: wireFormat(format) }),
     ...(tools !== undefined && wireTools(tools)),
-    stream: true,
-    stream_options: { include_usage: true },
+    ...(manner === 'streamed' && STREAMED),
   }
 }
+
+const STREAMED = { stream: true, stream_options: { include_usage: true } }
 
 function given(fields: Readonly<Record<string, number | undefined>>): object {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined))
