@@ -23,8 +23,8 @@ export function check<Schema extends z.ZodType>(schema: Schema, input: unknown):
 const KEPT_SETS = 64
 
 /**
- * `check` for objects of which a request sends few of many fields: those that are absent are not gone through. Where that finds a fault, the
- * whole schema words it.
+ * `check` for strict objects of which a request sends few of many fields: those that are absent are not gone through. Where that finds a
+ * fault, the whole schema words it.
  */
 export function checkSent<Schema extends z.ZodObject>(schema: Schema): (input: unknown) => z.output<Schema> {
   const { shape } = schema
@@ -39,7 +39,7 @@ export function checkSent<Schema extends z.ZodObject>(schema: Schema): (input: u
     if (known !== undefined) return known
     const isApart = needed.every((field) => fields.includes(field)) && fields.every((field) => Object.hasOwn(shape, field))
     if (!isApart || kept.size >= KEPT_SETS) return schema
-    const own = schema.pick(Object.fromEntries(fields.map((field) => [field, true])))
+    const own = z.strictObject(Object.fromEntries(fields.map((field) => [field, shape[field] as z.ZodType])))
     kept.set(name, own)
     return own
   }
