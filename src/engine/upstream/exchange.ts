@@ -112,8 +112,10 @@ export class Exchange implements Dispatcher.DispatchHandlers {
   leave(isComplete: boolean): void {
     if (this.#state !== 'under way') return
     this.#asker.removeEventListener('abort', this.#left)
-    if (!isComplete || this.#fault !== null) return this.#cut()
-    if (this.#complete) return this.#stop()
+    if (!isComplete || this.#complete || this.#fault !== null) {
+      this.#cut()
+      return
+    }
     this.#state = 'afterwards'
     this.#leftBytes = AFTERWARDS_BYTES
     if (this.#isPaused) this.#resume()
@@ -174,10 +176,10 @@ export class Exchange implements Dispatcher.DispatchHandlers {
 
   onError(cause: NodeJS.ErrnoException): void {
     this.#hangUp = null
-    if (this.#state !== 'under way' || this.#fault !== null) return this.#stop()
+    if (this.#state !== 'under way' || this.#fault !== null) this.#stop()
     // A kept connection that the server had closed in the meantime: nothing was asked yet.
-    if (this.#reused && this.#status === 0 && BROKEN.has(cause.code ?? '')) return this.#send()
-    this.end(cause.code === 'UND_ERR_CONNECT_TIMEOUT' ? this.#late('connectMs') : unreachable(this.#base, cause))
+    else if (this.#reused && this.#status === 0 && BROKEN.has(cause.code ?? '')) this.#send()
+    else this.end(cause.code === 'UND_ERR_CONNECT_TIMEOUT' ? this.#late('connectMs') : unreachable(this.#base, cause))
   }
 
   #send(): void {

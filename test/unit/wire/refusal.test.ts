@@ -41,7 +41,13 @@ describe('a check of the fields that were sent', () => {
   })
 
   it('finds nothing wrong with what is right, in any order', () => {
-    const good = { model: 'm', messages: [{ role: 'user', content: 'Hello' }], temperature: 0.5, stream: true, palimpsest: { edits: 'off' } }
+    const good = {
+      model: 'm',
+      messages: [{ role: 'user', content: 'Hello' }],
+      temperature: 0.5,
+      stream: true,
+      palimpsest: { edits: 'off' },
+    }
     for (const entries of [Object.entries(good), Object.entries(good).reverse()])
       expect(checked(Object.fromEntries(entries))).toEqual(check(schema, good))
   })
