@@ -37,7 +37,7 @@ export async function* generate(
   try {
     const { plan, written } = await prepare(request, selection, gateway, engine.model, counterOf(request, engine), trace)
     const whole = request.whole === true ? { whole: true } : {}
-    const prompt = { ...promptOf(request, written.messages), ...loraOf(plan.adapter, gateway), ...whole }
+    const prompt = { ...promptOf(request, written.messages), ...(await loraOf(plan.adapter, gateway, signal)), ...whole }
     return yield* noted(engine.generate(prompt, request.sampling, trace, signal), trace)
   } finally {
     release()
@@ -61,8 +61,12 @@ export async function prepare(
 }
 
 /** The adapter's weights as the engine takes them. */
-export function loraOf(adapter: Adapter | undefined, { adapters }: Gateway): Pick<Prompt, 'lora'> {
-  return adapter === undefined || adapters === undefined ? {} : { lora: adapters.lora(adapter) }
+export async function loraOf(
+  adapter: Adapter | undefined,
+  { adapters }: Gateway,
+  signal: AbortSignal,
+): Promise<Pick<Prompt, 'lora'>> {
+  return adapter === undefined || adapters === undefined ? {} : { lora: await adapters.lora(adapter, signal) }
 }
 
 export function counterOf(request: ChatRequest, engine: Engine): Count {

@@ -7,7 +7,7 @@ import { SlotQueue, shuttingDown } from '../scheduling/slot-queue.ts'
 import { Fleet } from './balancer.ts'
 import type { BreakerLimits } from './circuit-breaker.ts'
 import type { Patience } from './exchange.ts'
-import { chatBody, type Manner } from './request.ts'
+import { chatText, type Manner } from './request.ts'
 import { PATIENCE, UpstreamServer, type UpstreamServerOptions } from './server.ts'
 import { CallPlaces, type Chunk, UpstreamFault } from './wire.ts'
 
@@ -81,7 +81,7 @@ class UpstreamEngine implements Engine {
     const manner = mannerOf(prompt, sampling)
     const chunks = this.#fleet.chunks(
       beginning(prompt),
-      (server) => chatBody(server.model ?? this.model.name, prompt, sampling, manner),
+      (server) => chatText(server.model ?? this.model.name, prompt, sampling, manner),
       manner,
       signal,
       (step) => {

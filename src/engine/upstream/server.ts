@@ -79,8 +79,8 @@ export class UpstreamServer {
   }
 
   /** The pieces of one answer, a `whole` one's only one; leaving it before its end hangs up. */
-  async *chunks(body: object, manner: Manner, signal: AbortSignal): AsyncGenerator<Chunk, void> {
-    const exchange = this.#begin('POST', '/chat/completions', JSON.stringify(body), this.#patience, signal)
+  async *chunks(body: string, manner: Manner, signal: AbortSignal): AsyncGenerator<Chunk, void> {
+    const exchange = this.#begin('POST', '/chat/completions', body, this.#patience, signal)
     let isComplete = false
     try {
       await this.#accepted(exchange)
