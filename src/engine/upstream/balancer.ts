@@ -3,6 +3,7 @@ import { PalimpsestError } from '../../errors.ts'
 import type { RouteStep } from '../../trace.ts'
 import type { Backend } from '../engine.ts'
 import { BREAKER_LIMITS, Breaker, type BreakerLimits } from './circuit-breaker.ts'
+import type { Manner } from './request.ts'
 import type { UpstreamServer } from './server.ts'
 import { type Chunk, UpstreamFault } from './wire.ts'
 
@@ -54,6 +55,7 @@ export class Fleet {
   async *chunks(
     key: string,
     body: (server: UpstreamServer) => string,
+    manner: Manner,
     signal: AbortSignal,
     note: (step: RouteStep) => void,
   ): AsyncGenerator<Chunk, void> {
@@ -65,7 +67,7 @@ export class Fleet {
       let settled = false
       member.busy++
       try {
-        for await (const chunk of member.server.chunks(body(member.server), signal)) {
+        for await (const chunk of member.server.chunks(body(member.server), manner, signal)) {
           if (!begun) note({ to: member.server.name, outcome: 'answers' })
           begun = true
           yield chunk
@@ -96,6 +98,11 @@ export class Fleet {
       faults: breaker.faults,
       lastFault,
     }))
+  }
+
+  /** Ends the answers under way; whoever waits for one gets `reason`. */
+  stop(reason: unknown): void {
+    for (const { server } of this.#members) server.stop(reason)
   }
 
   close(): void {
@@ -133,10 +140,7 @@ export class Fleet {
 
   #choose(key: string, asked: ReadonlySet<Member>): Member {
     const left = this.#members.filter((member) => !asked.has(member))
-    const ranked = left
-      .map((member) => ({ member, score: -member.server.weight / Math.log(fraction(key, member.server.base)) }))
-      .sort((a, b) => b.score - a.score)
-      .map(({ member }) => member)
+    const ranked = this.#ranked(key, left)
     const calm = ranked.filter((member) => !this.#overloaded(member))
     const busy = ranked
       .filter((member) => !calm.includes(member))
@@ -149,6 +153,14 @@ export class Fleet {
       `None of the ${this.#members.length} servers behind this gateway can be asked now (${this.#faults()}); try again in about ${seconds} s.`,
       { retryAfterSeconds: seconds },
     )
+  }
+
+  #ranked(key: string, members: readonly Member[]): readonly Member[] {
+    if (members.length < 2) return members
+    return members
+      .map((member) => ({ member, score: -member.server.weight / Math.log(fraction(key, member.server.base)) }))
+      .sort((a, b) => b.score - a.score)
+      .map(({ member }) => member)
   }
 
   #overloaded({ busy, server }: Member): boolean {

@@ -67,10 +67,12 @@ export function guarded<Args extends unknown[]>({ log }: Pick<Gateway, 'log'>, d
   }
 }
 
-const exchanges = new WeakMap<Response, Exchange>()
+// On the response itself: what a WeakMap holds outlives every minor collection of garbage, and the whole request with it.
+const EXCHANGE = Symbol('exchange')
+type Exchanging = Response & { [EXCHANGE]?: Exchange }
 
 export function exchangeOf(res: Response): Exchange {
-  const exchange = exchanges.get(res)
+  const exchange = (res as Exchanging)[EXCHANGE]
   if (exchange === undefined) throw new Error('beginExchange must run before every route')
   return exchange
 }
@@ -86,7 +88,7 @@ export function beginExchange(gateway: Gateway, observers: readonly Observer[]):
     // The id goes into the log, to spans and into the response: a key that a client sends as one must not.
     const isTaken = sane.test(sent) && withoutKeyShapes(sent) === sent
     const exchange: Exchange = { id: isTaken ? sent : `req_${randomUUID().replaceAll('-', '')}`, startedMs, traces: [] }
-    exchanges.set(res, exchange)
+    ;(res as Exchanging)[EXCHANGE] = exchange
     res.set('x-request-id', exchange.id)
     timeBeforeHeaders(res, exchange, now)
     const end = () => {
@@ -164,5 +166,5 @@ export function tenantHeader(req: Request): Tenancy | undefined {
 
 /** The key that the request was let in with. */
 export function keyOf({ res }: Request): Key | undefined {
-  return res && exchanges.get(res)?.key
+  return res && (res as Exchanging)[EXCHANGE]?.key
 }

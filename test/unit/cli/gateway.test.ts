@@ -3,6 +3,7 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import express from 'express'
 import { pino } from 'pino'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { ChatSession } from '../../../src/cli/chat/session.ts'
@@ -145,8 +146,12 @@ describe('listen', () => {
     const browser = await fetch(listener.url, { headers: { accept: 'text/html,*/*' } })
     expect([browser.status, browser.headers.get('refresh')]).toEqual([503, '5'])
     expect(await browser.text()).toContain('<title>Palimpsest is starting</title>')
-    listener.serve((_req, res) => res.end('ready'))
-    expect(await (await fetch(listener.url)).text()).toBe('ready')
+    listener.serve(
+      express().get('/', (req, res) => void res.json([req.get('x-asked'), req.constructor.name, res.constructor.name])),
+    )
+    // Express finds its own prototypes on what this server makes, and changes none.
+    const served = await fetch(listener.url, { headers: { 'x-asked': 'yes' } })
+    expect(await served.json()).toEqual(['yes', 'Incoming', 'Outgoing'])
   })
 })
 
