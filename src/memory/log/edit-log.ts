@@ -113,8 +113,12 @@ const SCHEMA: Schema = {
   ],
 }
 
-/** "PLMP" and a number of our own: who writes holds this lock. */
-const LOCK = 'SELECT pg_advisory_xact_lock(1347177808, 2)'
+/**
+ * "PLMP" and a number of our own: who writes holds this lock. A commit is on the disk before it is acknowledged, also in a database whose
+ * default is not to wait for that.
+ */
+const LOCK = `SELECT pg_advisory_xact_lock(1347177808, 2),
+  CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END`
 const CHANNEL = 'palimpsest_log'
 /** Both reads of a page see the same moment. */
 const SNAPSHOT = 'SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY'
