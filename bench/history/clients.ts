@@ -12,9 +12,9 @@ const TAG = 'contended'
 const PATIENCE_MS = 8_000
 const PAUSE_MS = 60
 const ATTEMPTS = 4
-/** Longest batch; one in `RARELY` is longer than a page of the log. */
+/** Longest batch; one in `RARELY` long ones is longer than a page of the log. */
 const BATCH_EDITS = 120
-const RARELY = 300
+const RARELY = 25
 const HUGE_BATCH_EDITS = 5_200
 /** Batches that may be withdrawn. */
 const BATCHES_KEPT = 20

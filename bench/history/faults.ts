@@ -127,7 +127,8 @@ async function make(fault: Fault, node: Node, cluster: Cluster, ms: number): Pro
       return
     case 'network stalled':
       proxy.stall()
-      await sleep(ms)
+      // Also for longer than a statement may take.
+      await sleep(2 * ms)
       return proxy.flow()
     case 'network slow':
       proxy.delayMs = 1 + ms / 20

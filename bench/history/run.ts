@@ -39,7 +39,7 @@ export interface RunResult {
   readonly recoveryMs: number
 }
 
-const SPANS: Spans = { gapMs: 3_000, faultMs: 6_000, stopMs: 20_000 }
+const SPANS: Spans = { gapMs: 8_000, faultMs: 6_000, stopMs: 60_000 }
 const RECOVERY_MS = 90_000
 
 /** Clients write and read while faults are made; then all of it is verified. */

@@ -8,7 +8,7 @@ const ROOT = resolve(import.meta.dirname, '../..')
 /** Compiles a script of this tree, `FOLDER/NAME`, for a process that is to be killed. Returns the new folder, which the caller removes, and the script in it. */
 export function buildChild(path: string): { readonly built: string; readonly child: string } {
   const built = mkdtempSync(join(tmpdir(), `palimpsest-${basename(path)}-`))
-  for (const name of ['node_modules', 'package.json', 'calibration', 'templates'])
+  for (const name of ['node_modules', 'package.json', 'calibration', 'templates', 'src'])
     symlinkSync(join(ROOT, name), join(built, name))
   const compilerOptions = {
     noEmit: false,
