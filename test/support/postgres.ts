@@ -155,9 +155,9 @@ export async function startPostgres(settings: Readonly<Record<string, string>> =
     start,
     stop,
     remove: async () => {
-      // At once, without writing what goes anyway.
+      // At once, without writing back what is thrown away; its processes may outlive the first by a moment.
       await end('SIGQUIT', false)
-      rmSync(folder, { recursive: true, force: true })
+      rmSync(folder, { recursive: true, force: true, maxRetries: 10 })
     },
   }
 }
