@@ -2,7 +2,7 @@
  * A history checker: gateways over one PostgreSQL, clients that write and read at random, and faults drawn from a seed. What was asked and
  * answered is held against the log in the end. Exits with 1 where a promise of docs/guide/many-gateways.md was broken.
  *
- *   npm run bench:history -- --seconds 300 --runs 6 [--seed 1] [--gateways 3] [--clients 4]
+ *   npm run bench:history -- --seconds 300 --runs 6 [--seed 1] [--gateways 3] [--clients 8] [--setting synchronous_commit=off]
  */
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -14,7 +14,8 @@ const { values: flags } = parseArgs({
     seconds: { type: 'string', default: '60' },
     runs: { type: 'string', default: '1' },
     gateways: { type: 'string', default: '3' },
-    clients: { type: 'string', default: '4' },
+    clients: { type: 'string', default: '8' },
+    setting: { type: 'string', multiple: true, default: [] },
   },
 })
 
@@ -54,6 +55,7 @@ for (let run = 0; run < Number(flags.runs) && !told.signal.aborted; run++) {
     seed,
     seconds,
     signal: told.signal,
+    settings: Object.fromEntries(flags.setting.map((setting) => setting.split('=', 2))),
     gateways: Number(flags.gateways),
     clients: Number(flags.clients),
     program: (dataDir, database) => [CHILD, dataDir, database],

@@ -9,7 +9,7 @@ const EDITS_PER_SUBJECT = 3
 /** Marks the edits that many clients write and read. */
 const TAG = 'contended'
 /** A client gives up waiting for an answer. */
-const PATIENCE_MS = 8_000
+const PATIENCE_MS = 5_000
 const PAUSE_MS = 60
 const ATTEMPTS = 4
 /** Longest batch; one in `RARELY` long ones is longer than a page of the log. */

