@@ -28,9 +28,9 @@ const table = (counts: ReadonlyMap<string, number>) =>
     .map(([what, count]) => `  ${what}: ${count}`)
     .join('\n')
 
-function print(result: RunResult, seconds: number): void {
+function print(result: RunResult): void {
   const { seed, violations, faults, answers, acknowledged, reads, readsWithToken, records } = result
-  console.log(`seed ${seed}, ${seconds} s: ${violations.length} violations`)
+  console.log(`seed ${seed}, ${result.seconds.toFixed(0)} s: ${violations.length} violations`)
   for (const { kind, what } of violations.slice(0, SHOWN)) console.log(`  ${kind}: ${what}`)
   console.log(
     `  ${acknowledged} writes acknowledged, ${records} records; ${reads} reads answered, ${readsWithToken} with a token`,
@@ -50,17 +50,16 @@ let violations = 0
 for (let run = 0; run < Number(flags.runs) && !told.signal.aborted; run++) {
   const seed = Number(flags.seed) + run
   console.log(`\nseed ${seed} begins`)
-  const seconds = Number(flags.seconds)
   const result = await runHistory({
     seed,
-    seconds,
+    seconds: Number(flags.seconds),
     signal: told.signal,
     settings: Object.fromEntries(flags.setting.map((setting) => setting.split('=', 2))),
     gateways: Number(flags.gateways),
     clients: Number(flags.clients),
     program: (dataDir, database) => [CHILD, dataDir, database],
   })
-  print(result, seconds)
+  print(result)
   violations += result.violations.length
 }
 process.exitCode = violations === 0 ? 0 : 1

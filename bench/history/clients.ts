@@ -2,6 +2,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Cluster, Node } from './cluster.ts'
 import type { HeldState, LandedEdit, Operation, Outcome } from './operations.ts'
 
+/** Of gateway-child.ts. */
+const MODEL = 'scripted'
 export const TENANTS = ['default', 'other'] as const
 type Tenant = (typeof TENANTS)[number]
 /** Edits that say something of the same subject: the later supersedes the earlier. */
@@ -33,8 +35,6 @@ export const CONTENDED: Readonly<Record<Tenant, readonly string[]>> = {
 
 /** What all clients of a run share. */
 export class Workload {
-  /** Asked for questions. */
-  readonly model: string
   readonly operations: Operation[] = []
   /** Answers by what was asked and their status. */
   readonly answers = new Map<string, number>()
@@ -43,10 +43,6 @@ export class Workload {
   #targets = 0
   readonly #acknowledged = new Map<string, number>(TENANTS.map((tenant) => [tenant, 0]))
   readonly #batches: { readonly tenant: string; readonly id: string; readonly ids: readonly string[] }[] = []
-
-  constructor(model: string) {
-    this.model = model
-  }
 
   /** A text that no other landing has. */
   nextTarget(): string {
@@ -274,7 +270,7 @@ export class Client {
     const tenant = this.#pick(TENANTS)
     const subject = this.#pick(SUBJECTS[tenant])
     const { status, body, base } = await this.#readFrom('ask', tenant, 'POST', '/v1/chat/completions', {
-      model: this.#workload.model,
+      model: MODEL,
       messages: [{ role: 'user', content: `Who is the mayor of ${subject}?` }],
     })
     if (status !== 200) return

@@ -22,7 +22,7 @@ export type Fault = (typeof FAULTS)[number]
 export const NEEDS_POOLER: ReadonlySet<Fault> = new Set(['PgBouncer put between', 'PgBouncer killed'])
 
 /** Faults that this machine can make. */
-export function faultsOf({ pooler }: Pick<Cluster, 'pooler'>): Fault[] {
+function faultsOf({ pooler }: Pick<Cluster, 'pooler'>): Fault[] {
   return FAULTS.filter((fault) => pooler !== undefined || !NEEDS_POOLER.has(fault))
 }
 

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { randomFrom } from '../../src/evaluate/metrics/random.ts'
 import { Client, CONTENDED, stateOf, TENANTS, versionsOf, Workload } from './clients.ts'
 import { type Cluster, type Node, openCluster, type Program } from './cluster.ts'
-import { type Fault, faultsOf, makeFaults, type Spans } from './faults.ts'
+import { type Fault, makeFaults, type Spans } from './faults.ts'
 import type { BatchRow, FinalState, HeldState, LogRow, Operation } from './operations.ts'
 import { type Violation, verify } from './verify.ts'
 
@@ -10,8 +10,6 @@ export interface RunOptions {
   readonly seed: number
   readonly seconds: number
   readonly program: Program
-  /** The name that its gateways have for their model. */
-  readonly model?: string
   readonly gateways?: number
   /** So many write, and so many read. */
   readonly clients?: number
@@ -24,10 +22,10 @@ export interface RunOptions {
 
 export interface RunResult {
   readonly seed: number
+  /** With calls and faults. */
+  readonly seconds: number
   readonly violations: readonly Violation[]
   readonly faults: ReadonlyMap<Fault, number>
-  /** Those that this machine can make. */
-  readonly possible: readonly Fault[]
   /** Answers by what was asked and their status; 0: none came. */
   readonly answers: ReadonlyMap<string, number>
   readonly acknowledged: number
@@ -44,10 +42,11 @@ const RECOVERY_MS = 90_000
 
 /** Clients write and read while faults are made; then all of it is verified. */
 export async function runHistory(options: RunOptions): Promise<RunResult> {
-  const { seed, seconds, program, model = 'scripted', gateways = 3, clients = 4, spans, settings, signal } = options
+  const { seed, seconds, program, gateways = 3, clients = 4, spans, settings, signal } = options
   const cluster = await openCluster(program, gateways, settings)
   try {
-    const workload = new Workload(model)
+    const workload = new Workload()
+    const begunAt = performance.now()
     // Clients go on until the last fault has ended; where one of them is at fault, all ends.
     const [noMoreFaults, noMoreCalls] = [new AbortController(), new AbortController()]
     const end = () => noMoreFaults.abort()
@@ -71,9 +70,9 @@ export async function runHistory(options: RunOptions): Promise<RunResult> {
     const reads = operations.filter((operation) => 'atLeast' in operation)
     return {
       seed,
+      seconds: (healedAt - begunAt) / 1_000,
       violations,
       faults: made,
-      possible: faultsOf(cluster),
       answers,
       acknowledged: operations.filter((operation) => 'outcome' in operation && operation.outcome === 'acknowledged').length,
       reads: reads.length,
