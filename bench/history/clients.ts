@@ -77,7 +77,7 @@ interface Content {
   readonly headers?: Record<string, string>
 }
 
-interface Answer {
+export interface Answer {
   readonly status: number
   // biome-ignore lint/suspicious/noExplicitAny: answers are looked into field by field below
   readonly body: any

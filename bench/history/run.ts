@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { randomFrom } from '../../src/evaluate/metrics/random.ts'
-import { Client, CONTENDED, stateOf, TENANTS, versionsOf, Workload } from './clients.ts'
+import { type Answer, Client, CONTENDED, stateOf, TENANTS, versionsOf, Workload } from './clients.ts'
 import { type Cluster, type Node, openCluster, type Program } from './cluster.ts'
 import { type Fault, makeFaults, type Spans } from './faults.ts'
 import type { BatchRow, FinalState, HeldState, LogRow, Operation } from './operations.ts'
@@ -86,10 +86,15 @@ export async function runHistory(options: RunOptions): Promise<RunResult> {
   }
 }
 
-async function json(url: string, init?: RequestInit) {
-  const response = await fetch(url, { ...init, signal: AbortSignal.timeout(30_000) })
-  // biome-ignore lint/suspicious/noExplicitAny: answers are looked into field by field below
-  return { status: response.status, body: (await response.json()) as any }
+/** Once more where a connection that was kept is closed as it is used again. What is sent so may be sent twice. */
+async function json(url: string, init?: RequestInit, attempts = 3): Promise<Answer> {
+  try {
+    const response = await fetch(url, { ...init, signal: AbortSignal.timeout(30_000) })
+    return { status: response.status, body: await response.json() }
+  } catch (error) {
+    if (attempts === 1) throw error
+    return json(url, init, attempts - 1)
+  }
 }
 
 /** Waits until every gateway takes a write that all then show, and is ready. */
