@@ -152,7 +152,7 @@ export class Client {
   }
 
   /** Sends a write until it is answered for good or no attempt is left, each time to any gateway. */
-  async #written(what: string, tenant: string, method: string, path: string, more: Content) {
+  async #written(what: string, tenant: string, method: string, path: string, more: Content, most = ATTEMPTS) {
     const invoked = performance.now()
     let isUnknown = false
     for (let attempts = 1; ; attempts++) {
@@ -171,7 +171,7 @@ export class Client {
       }
       isUnknown ||= status === 0 || status >= 500
       // A gateway that is behind knows of less; then another try may do.
-      if (attempts === ATTEMPTS || this.#random() < 0.2 || (status >= 400 && status < 500))
+      if (attempts === most || this.#random() < 0.2 || (status >= 400 && status < 500))
         return { ...base, outcome: (isUnknown ? 'unknown' : 'refused') as Outcome, version: null, body }
       await sleep(this.#random() * 500)
     }
@@ -180,17 +180,16 @@ export class Client {
   async #land(): Promise<void> {
     const tenant = this.#pick(TENANTS)
     const edits = this.#edits(tenant)
-    // By header, by parameter, or by content alone: each names the batch, so that it lands once.
+    // Named by header or parameter, a batch lands once however often it is sent. One without a name is sent once.
     const key = `${this.#name}-${this.#calls++}`
     const how = this.#random()
-    const {
-      body,
-      attempts: _,
-      ...written
-    } = await this.#written('land', tenant, 'POST', how < 0.3 ? `/v1/edits?batch=${key}` : '/v1/edits', {
-      body: { edits: edits.map(({ subject, ...edit }) => ({ ...edit, subject, prompt: `The mayor of ${subject} is` })) },
-      headers: how >= 0.3 && how < 0.6 ? { 'idempotency-key': key } : {},
-    })
+    const path = how < 0.4 ? `/v1/edits?batch=${key}` : '/v1/edits'
+    const content = {
+      body: { edits: edits.map((edit) => ({ ...edit, prompt: `The mayor of ${edit.subject} is` })) },
+      headers: how >= 0.4 && how < 0.8 ? { 'idempotency-key': key } : {},
+    }
+    const most = how < 0.8 ? ATTEMPTS : 1
+    const { body, attempts: _, ...written } = await this.#written('land', tenant, 'POST', path, content, most)
     const landed = edits.map(({ id, target_new: target }): LandedEdit => ({ id, target }))
     this.#workload.operations.push({ kind: 'land', edits: landed, ...written })
     if (written.outcome === 'acknowledged' && edits.length <= BATCH_EDITS)

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { shuffled } from '../../src/evaluate/metrics/random.ts'
+import { lockStatement } from '../../src/storage/advisory-locks.ts'
 import type { Cluster, Node } from './cluster.ts'
 
 export const FAULTS = [
@@ -33,9 +34,6 @@ export interface Spans {
   /** A gateway that is stopped: longer than statements and leases last. */
   readonly stopMs: number
 }
-
-/** Writers of the log take turns under it. */
-const WRITERS_LOCK = 'SELECT pg_advisory_xact_lock(1347177808, 2)'
 
 /**
  * Makes faults until the signal, and each kind once in any case, in an order and with times drawn from `random`. Several may last at once, of
@@ -136,7 +134,7 @@ async function make(fault: Fault, node: Node, cluster: Cluster, ms: number): Pro
       proxy.delayMs = 0
       return
     case 'lock of writers held':
-      return foreign(cluster, [WRITERS_LOCK], ms)
+      return foreign(cluster, [lockStatement('log')], ms)
     case 'tables locked':
       return foreign(cluster, ['LOCK TABLE log, batches IN ACCESS EXCLUSIVE MODE'], ms)
     case 'transaction left open':

@@ -1,6 +1,7 @@
 import type { Command } from 'commander'
 import type { Config } from '../config.ts'
 import { hasServer } from '../engine/llama-server/build.ts'
+import { PalimpsestError } from '../errors.ts'
 import type { Limits } from '../gateway.ts'
 import { openLog } from '../server/console-log.ts'
 import { VERSION } from '../server/parts.ts'
@@ -8,6 +9,7 @@ import { type Running, startGateway } from '../server/start.ts'
 import { configOf, withSettings } from './options.ts'
 import { banner, sampleQuestion } from './text/banner.ts'
 
+const FAILED = 1
 /** Exit code of a process ended by SIGINT, as shells have it. */
 const INTERRUPTED = 130
 const TENANT = 'default'
@@ -52,6 +54,7 @@ export function addServeCommand(program: Command): void {
     'template',
     'threshold',
     'hosts',
+    'allowOrigin',
     'auth',
     'watch',
     'graceMs',
@@ -76,13 +79,23 @@ async function serve(config: Config<Limits>): Promise<number> {
   }
   try {
     const { host, port, watch } = config
-    const running = await startGateway({ config, log, model: 'configured', host, port, watch, closing: closing.signal })
+    const outdated = (why: PalimpsestError) => {
+      log.error({ err: why }, 'a newer gateway has changed the tables, so this one stops')
+      closing.abort(why)
+    }
+    const running = await startGateway({
+      ...{ config, log, model: 'configured', host, port, watch, outdated },
+      closing: closing.signal,
+    })
     process.stdout.write(`${describe(running, config)}\n`)
     running.handoffs.start()
     await told
     process.stderr.write('Stopping: running requests may end. Once more stops at once.\n')
     await running.close(config.graceMs)
-    return 0
+    const why: unknown = closing.signal.reason
+    if (!(why instanceof PalimpsestError)) return 0
+    process.stderr.write(`${why.message}\n`)
+    return FAILED
   } catch (error) {
     if (closing.signal.aborted) return INTERRUPTED
     throw error

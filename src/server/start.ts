@@ -6,12 +6,14 @@ import { PalimpsestError } from '../errors.ts'
 import type { Gateway, Limits } from '../gateway.ts'
 import type { Handoffs } from '../handoff/queue.ts'
 import type { Logger } from '../logger.ts'
+import { SchemaWatch } from '../storage/schema-watch.ts'
 import { openAccess } from './access.ts'
 import { openDatabase } from './database.ts'
 import { openHandoffs } from './handoffs.ts'
 import { listen } from './listen.ts'
 import { choose, openWeights } from './models.ts'
 import { now, openParts, type Parts, VERSION } from './parts.ts'
+import { SHARED_SCHEMAS } from './schemas.ts'
 import { openTelemetry } from './telemetry.ts'
 
 export interface StartOptions {
@@ -27,6 +29,8 @@ export interface StartOptions {
   readonly key?: string
   /** Aborting it refuses new work; `close` does the rest. */
   readonly closing: AbortSignal
+  /** Called once where a newer gateway has changed the shared tables beyond what this one can read: it must stop. */
+  readonly outdated?: (why: PalimpsestError) => void
 }
 
 /** A gateway that listens. */
@@ -39,7 +43,17 @@ export interface Running extends Pick<Parts, 'memory' | 'folder'> {
 }
 
 /** Starts a gateway. What can be wrong with port, templates and data folder is found before any model is fetched or loaded. */
-export async function startGateway({ config, log, model, host, port, watch, closing, key }: StartOptions): Promise<Running> {
+export async function startGateway({
+  config,
+  log,
+  model,
+  host,
+  port,
+  watch,
+  closing,
+  outdated,
+  key,
+}: StartOptions): Promise<Running> {
   const opened: ((graceMs: number) => Promise<void>)[] = []
   const close = async (graceMs: number) => {
     for (const undo of opened.splice(0).reverse()) await undo(graceMs)
@@ -77,8 +91,12 @@ export async function startGateway({ config, log, model, host, port, watch, clos
     )
     closing.throwIfAborted()
     const gateway = await parts.gateway(engine, models)
-    const handoffs = openHandoffs(config, gateway)
+    const handoffs = await openHandoffs(config, gateway)
     opened.push(() => handoffs.close())
+    if (database !== undefined && outdated !== undefined) {
+      const schemas = new SchemaWatch({ database, schemas: SHARED_SCHEMAS, outdated })
+      opened.push(() => schemas.close())
+    }
     listener.serve(createApp(gateway, handoffs))
     if (model === 'configured') parts.memory.setUrl(listener.url)
     return { url: listener.url, gateway, handoffs, memory: parts.memory, folder: parts.folder, close }

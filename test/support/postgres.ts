@@ -66,8 +66,8 @@ export interface PostgresServer {
   remove(): Promise<void>
 }
 
-/** For a machine that does other things too. */
-const READY_MS = 120_000
+/** Recovery after a kill takes its time on a machine that does other things too. */
+const READY_MS = 90_000
 
 export async function startPostgres(settings: Readonly<Record<string, string>> = {}): Promise<PostgresServer> {
   const bin = binaries()
