@@ -203,8 +203,10 @@ export class EditLog {
     return this.#database.listen?.(CHANNEL, (payload) => heard(Number(payload)))
   }
 
-  /** Where the log ends. */
-  head(): Promise<Position> {
+  /** Where the log ends. Throws `node_outdated`, too. */
+  async head(): Promise<Position> {
+    // A newer gateway may have changed the tables since.
+    if (this.isShared) await assertStillReadable(this.#database)
     return this.#head(this.#database)
   }
 
@@ -219,8 +221,6 @@ export class EditLog {
   /** The next batches, of about `most` records together. Throws `storage_failed` where one is missing between. */
   async after(position: Position, most = PAGE_RECORDS): Promise<LogPage> {
     if (!this.isShared) return this.#page(this.#database, position, most)
-    // A newer gateway may have changed the tables since.
-    await assertStillReadable(this.#database, SCHEMA)
     return this.#database.atOnce('reading the log', async (sql) => {
       await sql.run('reading the log', SNAPSHOT)
       return this.#page(sql, position, most)
@@ -298,7 +298,7 @@ export class EditLog {
   /** Writes what the turn plans: all of it is kept when this resolves, or none of it and a throw. */
   async append(turn: Turn): Promise<LogPage> {
     if (this.isShared) {
-      await assertStillReadable(this.#database, SCHEMA)
+      await assertStillReadable(this.#database)
       return this.#database.atOnce('recording changes', (sql) => this.#taking(sql, turn))
     }
     // This process holds the folder, so nothing can have been missed. In one go: another connection of it may write to the same file.

@@ -16,6 +16,8 @@ export interface FeedStatus {
   readonly lastContact: number
   /** Why it cannot be followed, where it is `away`. */
   readonly fault: string | null
+  /** A newer gateway has changed the tables beyond what this one can read: it stays behind until it is updated. */
+  readonly isOutdated: boolean
 }
 
 export interface FeedOptions {
@@ -56,6 +58,7 @@ export class Feed {
   #seen = 0
   #lastContact: number
   #fault: string | null = null
+  #isOutdated = false
   /** There is something to look for. */
   #isWoken = false
   #wakeUp = () => {}
@@ -74,6 +77,7 @@ export class Feed {
       seen: Math.max(seq, this.#seen),
       lastContact: this.#lastContact,
       fault: this.#fault,
+      isOutdated: this.#isOutdated,
     }
   }
 
@@ -109,6 +113,7 @@ export class Feed {
   #reached(): void {
     if (this.#fault !== null) this.#options.say.info({ log: this.status.applied }, 'the log of edits is followed again')
     this.#fault = null
+    this.#isOutdated = false
     this.#lastContact = this.#options.now()
   }
 
@@ -117,6 +122,7 @@ export class Feed {
     if (this.#fault === null)
       this.#options.say.error({ err: error }, 'the log of edits cannot be followed; answering from memory')
     this.#fault = fault
+    this.#isOutdated = error instanceof PalimpsestError && error.code === 'node_outdated'
   }
 
   /** From now on, follows what others write, until `close`. */
@@ -180,7 +186,8 @@ export class Feed {
       this.#reached()
       this.#take(page)
     } catch (error) {
-      if (error instanceof PalimpsestError && error.code === 'storage_unavailable') this.#failed(error)
+      if (error instanceof PalimpsestError && (error.code === 'storage_unavailable' || error.code === 'node_outdated'))
+        this.#failed(error)
       throw error
     } finally {
       this.#writing = []

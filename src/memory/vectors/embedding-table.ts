@@ -15,11 +15,14 @@ const SCHEMA: Schema = {
   ],
 }
 
-/** Keys come as a list in JSON: the number of values of a statement is limited, and a statement should be a constant. */
+/**
+ * Keys come as a list in JSON: the number of values of a statement is limited, and a statement should be a constant. Over PostgreSQL all come in
+ * one row, keys and vectors end to end in the same order: a new node reads hundreds of thousands, and each row of its own costs as much again.
+ */
 const SELECT = {
-  sqlite: 'SELECT key, vector FROM vectors WHERE key IN (SELECT unhex(value) FROM json_each(?))',
-  postgres:
-    "SELECT key, vector FROM vectors WHERE key IN (SELECT decode(value, 'hex') FROM json_array_elements_text(?) AS value)",
+  sqlite: 'SELECT key, vector FROM vectors WHERE key IN (SELECT unhex(value) FROM json_each(?)) AND length(vector) = ?',
+  postgres: `SELECT string_agg(key, '') AS keys, string_agg(vector, '') AS vectors FROM vectors
+    WHERE key IN (SELECT decode(value, 'hex') FROM json_array_elements_text(?) AS value) AND length(vector) = ?`,
 } as const
 /** Over PostgreSQL, many rows in one trip. */
 const INSERT = {
@@ -29,8 +32,15 @@ const INSERT = {
     ON CONFLICT (key) DO UPDATE SET vector = excluded.vector`,
 } as const
 
-/** Rows of one statement. */
+/** Rows that one statement writes, and keys that one reads. */
 const ROWS = 512
+const KEYS = { sqlite: 512, postgres: 4_096 } as const
+const KEY_BYTES = 32
+
+interface KeptRow {
+  readonly key: Uint8Array
+  readonly vector: Uint8Array
+}
 
 /**
  * Embeddings kept by text and embedder, so that no index is ever rebuilt by embedding again. Derived: lose it and it fills up anew; over
@@ -65,21 +75,34 @@ export class VectorTable {
   async find(texts: Iterable<string>): Promise<Map<string, Float32Array>> {
     const found = new Map<string, Float32Array>()
     const byKey = [...new Set(texts)].map((text) => [this.#key(text), text] as const)
-    for (let from = 0; from < byKey.length; from += ROWS) {
-      const asked = new Map(byKey.slice(from, from + ROWS))
-      const rows = await this.#database.all<{ readonly key: Uint8Array; readonly vector: Uint8Array }>(
-        'reading embeddings',
-        SELECT[this.#database.dialect],
-        JSON.stringify([...asked.keys()]),
-      )
-      for (const { key, vector } of rows) {
-        const text = asked.get(Buffer.from(key).toString('hex'))
-        if (text === undefined || vector.length !== this.#dimensions * Float32Array.BYTES_PER_ELEMENT) continue
-        // A copy: the bytes may lie at an offset that a Float32Array cannot have.
-        found.set(text, new Float32Array(new Uint8Array(vector).buffer))
+    const most = KEYS[this.#database.dialect]
+    for (let from = 0; from < byKey.length; from += most) {
+      const asked = new Map(byKey.slice(from, from + most))
+      for (const [key, vector] of await this.#read([...asked.keys()])) {
+        const text = asked.get(key)
+        if (text !== undefined) found.set(text, vector)
       }
     }
     return found
+  }
+
+  async #read(keys: readonly string[]): Promise<(readonly [key: string, Float32Array])[]> {
+    const { dialect } = this.#database
+    const doing = 'reading embeddings'
+    const bytes = this.#dimensions * Float32Array.BYTES_PER_ELEMENT
+    const values = [JSON.stringify(keys), bytes] as const
+    if (dialect === 'sqlite') {
+      const rows = await this.#database.all<KeptRow>(doing, SELECT.sqlite, ...values)
+      return rows.map(({ key, vector }) => [Buffer.from(key).toString('hex'), floats(vector)])
+    }
+    const [row] = await this.#database.all<{ keys: Buffer | null; vectors: Buffer }>(doing, SELECT.postgres, ...values)
+    if (row === undefined || row.keys === null) return []
+    const hex = row.keys.toString('hex')
+    const all = floats(row.vectors)
+    return Array.from({ length: row.keys.length / KEY_BYTES }, (_, i) => [
+      hex.slice(2 * i * KEY_BYTES, 2 * (i + 1) * KEY_BYTES),
+      all.subarray(i * this.#dimensions, (i + 1) * this.#dimensions),
+    ])
   }
 
   async put(vectors: ReadonlyMap<string, Float32Array>): Promise<void> {
@@ -103,6 +126,11 @@ export class VectorTable {
   close(): Promise<void> {
     return this.#database.close()
   }
+}
+
+/** A copy: the bytes may lie at an offset that a Float32Array cannot have. */
+function floats(bytes: Uint8Array): Float32Array {
+  return new Float32Array(new Uint8Array(bytes).buffer)
 }
 
 /** Deletes the file and SQLite's two beside it. */
