@@ -43,6 +43,7 @@ export const ERRORS = {
     status: 503,
     remedy: 'Wait for the seconds in `Retry-After`; `GET /health` says whether the database is reached.',
   },
+  node_outdated: { status: 503, remedy: 'Send the request to another node, and update Palimpsest on this one.' },
   folder_in_use: { status: 500, remedy: 'Stop the other process that holds the data folder, or choose another folder.' },
   model_file: { status: 500, remedy: 'Fetch the model again; `palimpsest doctor` checks it.' },
   network: { status: 502, remedy: 'Check the connection, or the address to listen on; the message says which.' },

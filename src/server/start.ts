@@ -1,4 +1,5 @@
-import { createApp } from '../app.ts'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { createApp, openLasting } from '../app.ts'
 import type { Config } from '../config.ts'
 import type { Engine } from '../engine/engine.ts'
 import { openScripted } from '../engine/scripted.ts'
@@ -8,10 +9,12 @@ import type { Handoffs } from '../handoff/queue.ts'
 import type { Logger } from '../logger.ts'
 import { openAccess } from './access.ts'
 import { openDatabase } from './database.ts'
+import { declareFiles } from './experiments.ts'
 import { openHandoffs } from './handoffs.ts'
 import { listen } from './listen.ts'
 import { choose, openWeights } from './models.ts'
 import { now, openParts, type Parts, VERSION } from './parts.ts'
+import { type Differences, differencesOf, takeOver } from './reload.ts'
 import { openTelemetry } from './telemetry.ts'
 
 export interface StartOptions {
@@ -25,8 +28,12 @@ export interface StartOptions {
   readonly watch: boolean
   /** The one key that is let in; absent: as configured. */
   readonly key?: string
+  /** Aborting it has `/readyz` answer 503, and requests are still taken. */
+  readonly draining?: AbortSignal
   /** Aborting it refuses new work; `close` does the rest. */
   readonly closing: AbortSignal
+  /** Opens the models; absent: those of the configuration. */
+  readonly weightsOf?: typeof openWeights
 }
 
 /** A gateway that listens. */
@@ -34,12 +41,20 @@ export interface Running extends Pick<Parts, 'memory' | 'folder'> {
   readonly url: string
   readonly gateway: Gateway
   readonly handoffs: Handoffs
-  /** Lets running requests end for `graceMs`, saves the indexes, frees models, port and data folder. */
+  /** Takes over what it can of another configuration, and reads the files of edits, templates and experiments again. */
+  reload(config: Config<Limits>): Promise<Differences>
+  /** Lets running requests end for `graceMs` and tells the rest, saves the indexes, frees models, port and data folder. */
   close(graceMs: number): Promise<void>
 }
 
+/** After the time for running requests: for the last event of a stream to be sent. */
+const FAREWELL_MS = 2_000
+
 /** Starts a gateway. What can be wrong with port, templates and data folder is found before any model is fetched or loaded. */
-export async function startGateway({ config, log, model, host, port, watch, closing, key }: StartOptions): Promise<Running> {
+export async function startGateway({ config: given, log, model, host, port, watch, ...more }: StartOptions): Promise<Running> {
+  const { closing, draining, key, weightsOf = openWeights } = more
+  // One object, that every part holds: `reload` changes it.
+  const config = { ...given, limits: { ...given.limits } }
   const opened: ((graceMs: number) => Promise<void>)[] = []
   const close = async (graceMs: number) => {
     for (const undo of opened.splice(0).reverse()) await undo(graceMs)
@@ -54,7 +69,7 @@ export async function startGateway({ config, log, model, host, port, watch, clos
     const listening = opened.push((graceMs) => listener.close(graceMs)) - 1
     const { telemetry, close: closeTelemetry } = await openTelemetry(config, VERSION)
     opened.push(closeTelemetry)
-    const weights = openWeights(config, choice, log, closing)
+    const weights = weightsOf(config, choice, log, closing)
     opened.push(() => weights.close())
     const parts = await openParts({
       config,
@@ -62,6 +77,7 @@ export async function startGateway({ config, log, model, host, port, watch, clos
       reader: weights.reader(),
       log,
       watch,
+      draining,
       closing,
       telemetry,
       database,
@@ -70,18 +86,37 @@ export async function startGateway({ config, log, model, host, port, watch, clos
     opened.push(() => parts.close())
     const engine = choice === null ? withoutModel() : await weights.engine()
     const models = choice === null ? undefined : await weights.models(engine)
-    // Requests end with the engine, so both stop at the same time, ahead of all else.
+    // Ahead of all else. Requests end first, also those that ask the engine several times; what is left then ends with the engine.
     opened[listening] = async () => {}
-    opened.push(
-      async (graceMs) => void (await Promise.all([listener.close(graceMs), engine.close(graceMs), models?.close(graceMs)])),
-    )
+    opened.push(async (graceMs) => {
+      const until = performance.now() + graceMs
+      const ended = listener.close(graceMs + FAREWELL_MS)
+      await Promise.race([ended, sleep(graceMs, undefined, { ref: false })])
+      const leftMs = Math.max(0, until - performance.now())
+      await Promise.all([engine.close(leftMs), models?.close(leftMs)])
+      await ended
+    })
     closing.throwIfAborted()
     const gateway = await parts.gateway(engine, models)
     const handoffs = openHandoffs(config, gateway)
     opened.push(() => handoffs.close())
-    listener.serve(createApp(gateway, handoffs))
+    const lasting = openLasting(gateway)
+    listener.serve(createApp(gateway, handoffs, lasting))
     if (model === 'configured') parts.memory.setUrl(listener.url)
-    return { url: listener.url, gateway, handoffs, memory: parts.memory, folder: parts.folder, close }
+    let current = given
+    const reload = async (next: Config<Limits>): Promise<Differences> => {
+      const differences = differencesOf(current, next)
+      await weights.reload(next)
+      takeOver(gateway, next)
+      // What read a limit when it was made is made anew; requests under way go on in the old one.
+      listener.serve(createApp(gateway, handoffs, lasting))
+      gateway.templates.reload()
+      await parts.folder.reload()
+      await declareFiles(next.experimentsDir, gateway)
+      current = next
+      return differences
+    }
+    return { url: listener.url, gateway, handoffs, memory: parts.memory, folder: parts.folder, reload, close }
   } catch (error) {
     await close(0)
     throw error

@@ -20,18 +20,23 @@ const TABLE = `CREATE TABLE IF NOT EXISTS schema_versions (
 const LOCK = 'SELECT pg_advisory_xact_lock(1347177808, 1)'
 
 interface VersionRow {
+  readonly port: string
   readonly version: number
   readonly oldest_reader: number
 }
 
-/** Brings the tables up to what this gateway knows, one gateway at a time. Throws `storage_failed` where they are too new for it. */
+/** What this process has opened in each database: a gateway is outdated where any of it is. */
+const opened = new WeakMap<SqlDatabase, readonly Schema[]>()
+
+/** Brings the tables up to what this gateway knows, one gateway at a time. Throws `node_outdated` where they are too new for it. */
 export async function migrate(database: SqlDatabase, { port, steps, oldestReader }: Schema): Promise<void> {
   const doing = `preparing the tables of ${port}`
+  opened.set(database, [...(opened.get(database) ?? []).filter((known) => known.port !== port), { port, steps, oldestReader }])
   await database.atOnce(doing, async (sql) => {
     if (sql.dialect === 'postgres') await sql.all(doing, LOCK)
     await sql.run(doing, TABLE)
-    const [found] = await versionOf(sql, port)
-    assertReadable(database.name, port, steps.length, found)
+    const found = (await versionsOf(sql)).find((row) => row.port === port)
+    assertReadable(database.name, steps.length, found)
     const version = found?.version ?? 0
     if (version >= steps.length) return
     for (const step of steps.slice(version)) for (const statement of step[sql.dialect]) await sql.run(doing, statement)
@@ -44,24 +49,21 @@ export async function migrate(database: SqlDatabase, { port, steps, oldestReader
   })
 }
 
-/** Throws `storage_failed` where a newer gateway has changed the tables beyond what this one can read. */
-export async function assertStillReadable(database: SqlDatabase, { port, steps }: Schema): Promise<void> {
-  const [found] = await versionOf(database, port)
-  assertReadable(database.name, port, steps.length, found)
+/** Throws `node_outdated` where a newer gateway has changed any tables that this one uses beyond what it can read. One round trip. */
+export async function assertStillReadable(database: SqlDatabase): Promise<void> {
+  const known = new Map(opened.get(database)?.map(({ port, steps }) => [port, steps.length]))
+  for (const found of await versionsOf(database))
+    assertReadable(database.name, known.get(found.port) ?? Number.POSITIVE_INFINITY, found)
 }
 
-function versionOf(sql: Sql, port: string): Promise<VersionRow[]> {
-  return sql.all<VersionRow>(
-    'reading the version of the tables',
-    'SELECT version, oldest_reader FROM schema_versions WHERE port = ?',
-    port,
-  )
+function versionsOf(sql: Sql): Promise<VersionRow[]> {
+  return sql.all<VersionRow>('reading the version of the tables', 'SELECT port, version, oldest_reader FROM schema_versions')
 }
 
-function assertReadable(name: string, port: string, known: number, found: VersionRow | undefined): void {
+function assertReadable(name: string, known: number, found: VersionRow | undefined): void {
   if (found === undefined || found.oldest_reader <= known) return
   throw new PalimpsestError(
-    'storage_failed',
-    `${name}: the tables of ${port} have format ${found.version}, and this Palimpsest knows up to ${known}. Update Palimpsest on this machine.`,
+    'node_outdated',
+    `${name}: the tables of ${found.port} have format ${found.version}, and this Palimpsest knows up to ${known}. Update Palimpsest on this machine.`,
   )
 }

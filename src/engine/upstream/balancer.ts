@@ -35,6 +35,7 @@ export class Fleet {
   readonly #options: FleetOptions
   readonly #timer: NodeJS.Timeout | undefined
   readonly #closing = new AbortController()
+  #isRetired = false
 
   constructor(servers: readonly UpstreamServer[], options: FleetOptions) {
     this.#options = options
@@ -83,6 +84,7 @@ export class Fleet {
         // The reader left, or stopped at a stop string: no fault of the server's.
         if (!settled) member.breaker.undecided()
         member.busy--
+        if (this.#isRetired) this.#closeWhenIdle()
       }
     }
   }
@@ -96,6 +98,17 @@ export class Fleet {
       faults: breaker.faults,
       lastFault,
     }))
+  }
+
+  /** Gets no more conversations: closes once those under way have ended. */
+  retire(): void {
+    this.#isRetired = true
+    clearInterval(this.#timer)
+    this.#closeWhenIdle()
+  }
+
+  #closeWhenIdle(): void {
+    if (this.#members.every(({ busy }) => busy === 0)) this.close()
   }
 
   close(): void {

@@ -306,7 +306,7 @@ export const recentReply = listOf(
   }),
 ).extend({ latest: count, prompts_kept: z.boolean() })
 
-export const aliveReply = z.object({ status: z.enum(['ok', 'catching_up', 'shutting_down']) })
+export const aliveReply = z.object({ status: z.enum(['ok', 'catching_up', 'shutting_down', 'outdated']) })
 
 export const healthReply = aliveReply.extend({
   version: z.string(),
