@@ -1,6 +1,6 @@
 /**
  * What a request for an answer costs three gateways over PostgreSQL, and one over SQLite: processor time of the gateways' processes, side by side
- * in turns: `npm run bench:nodes-cost -- [--rounds 5] [--requests 600]`. What they do by themselves (polling, timers) is measured idle and shown apart.
+ * in turns, so many requests for each gateway: `npm run bench:nodes-cost -- [--rounds 5] [--requests 600]`. What they do by themselves (polling, timers) is measured idle and shown apart.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -96,7 +96,8 @@ try {
     // Who comes first changes, since what else runs on the machine does.
     const order = round % 2 === 0 ? [three, one] : [one, three]
     const costs = new Map<readonly GatewayChild[], Cost>()
-    for (const nodes of order) costs.set(nodes, await cost(nodes, requests))
+    // As many for each gateway, so that the code of each is as well compiled.
+    for (const nodes of order) costs.set(nodes, await cost(nodes, nodes.length * requests))
     const [a, b] = [costs.get(one), costs.get(three)]
     if (a === undefined || b === undefined) throw new Error('both are measured in each round')
     const working = ({ requestMs, perSecond }: Cost, share = 0) => requestMs - (1_000 * share) / perSecond

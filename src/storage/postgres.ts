@@ -1,5 +1,6 @@
 import pg from 'pg'
 import { PalimpsestError } from '../errors.ts'
+import { COPY_BYTES, CopyOut, copiedRows } from './copy-out.ts'
 import { Listener } from './listener.ts'
 import { type Listening, type Sql, type SqlDatabase, type Statement, type Value, withNumbers } from './sql.ts'
 import { Turnstile } from './turnstile.ts'
@@ -86,7 +87,6 @@ export class Postgres implements SqlDatabase {
     return this.#inTurn(doing, () => this.#query(this.#pool, doing, text, values))
   }
 
-  /** `work` takes one connection of the pool, and gives it back before it resolves. */
   async #inTurn<Result>(doing: string, work: () => Promise<Result>): Promise<Result> {
     const leave = await this.#turnstile.enter(doing)
     try {
@@ -96,44 +96,69 @@ export class Postgres implements SqlDatabase {
     }
   }
 
-  atOnce<Result>(doing: string, work: (sql: Sql) => Promise<Result>): Promise<Result> {
-    return this.#inTurn(doing, () => this.#atOnce(doing, work))
+  /** `work` has a connection for itself; with what it gives to `breaks`, the connection is closed afterwards. */
+  #withClient<Result>(
+    doing: string,
+    work: (client: pg.PoolClient, breaks: (error: Error) => void) => Promise<Result>,
+  ): Promise<Result> {
+    return this.#inTurn(doing, async () => {
+      const client = await this.#connect(doing)
+      let broken: Error | undefined
+      const breaks = (error: Error) => {
+        broken = error
+      }
+      client.on('error', breaks)
+      try {
+        return await work(client, breaks)
+      } finally {
+        client.off('error', breaks)
+        client.release(broken)
+      }
+    })
   }
 
-  async #atOnce<Result>(doing: string, work: (sql: Sql) => Promise<Result>): Promise<Result> {
-    const client = await this.#connect(doing)
-    let broken: Error | undefined
-    const note = (error: Error) => {
-      broken = error
-    }
-    client.on('error', note)
-    try {
-      // A gateway that stalls in a transaction gives up what it holds, so that the others go on.
-      const limits = ['statement_timeout', 'idle_in_transaction_session_timeout'].map(
-        (name) => `SET LOCAL ${name} = ${this.#statementTimeoutMs}`,
-      )
-      await this.#query(client, doing, ['BEGIN', ...limits].join('; '), [])
-      const result = await work({
-        dialect: this.dialect,
-        all: async <Row>(what: string, text: string, ...values: readonly Value[]) =>
-          (await this.#query(client, what, text, values)).rows as Row[],
-        run: async (what, text, ...values) => (await this.#query(client, what, text, values)).rowCount ?? 0,
-      })
-      await this.#query(client, doing, 'COMMIT', [])
-      return result
-    } catch (error) {
-      // What cannot be rolled back is closed, and the server rolls it back.
-      await client.query('ROLLBACK').catch(note)
-      throw error
-    } finally {
-      client.off('error', note)
-      client.release(broken)
-    }
+  atOnce<Result>(doing: string, work: (sql: Sql) => Promise<Result>): Promise<Result> {
+    return this.#withClient(doing, async (client, breaks) => {
+      try {
+        // A gateway that stalls in a transaction gives up what it holds, so that the others go on.
+        const limits = ['statement_timeout', 'idle_in_transaction_session_timeout'].map(
+          (name) => `SET LOCAL ${name} = ${this.#statementTimeoutMs}`,
+        )
+        await this.#query(client, doing, ['BEGIN', ...limits].join('; '), [])
+        const result = await work({
+          dialect: this.dialect,
+          all: async <Row>(what: string, text: string, ...values: readonly Value[]) =>
+            (await this.#query(client, what, text, values)).rows as Row[],
+          run: async (what, text, ...values) => (await this.#query(client, what, text, values)).rowCount ?? 0,
+        })
+        await this.#query(client, doing, 'COMMIT', [])
+        return result
+      } catch (error) {
+        // What cannot be rolled back is closed, and the server rolls it back.
+        await client.query('ROLLBACK').catch(breaks)
+        throw error
+      }
+    })
   }
 
   async runAll(doing: string, statements: readonly Statement[]): Promise<void> {
     await this.atOnce(doing, async (sql) => {
       for (const [text, ...values] of statements) await sql.run(doing, text, ...values)
+    })
+  }
+
+  copy(doing: string, select: string, rows: number, fieldBytes: readonly number[]): Promise<Iterable<readonly Uint8Array[]>> {
+    const row = fieldBytes.reduce((sum, bytes) => sum + COPY_BYTES.field + bytes, COPY_BYTES.row)
+    return this.#withClient(doing, async (client, breaks) => {
+      try {
+        const out = client.query(new CopyOut(`COPY (${select}) TO STDOUT (FORMAT binary)`, COPY_BYTES.around + rows * row))
+        const copied = await out.copied
+        this.#answeredMs = performance.now()
+        return copiedRows(copied)
+      } catch (error) {
+        breaks(error as Error)
+        throw this.#fault(error, doing)
+      }
     })
   }
 

@@ -76,15 +76,22 @@ export async function outage({ server, nodes, awayMs, workers }: OutageOptions):
     else figures.otherWrites.push(`${response.status}: ${await response.text()}`)
     await sleep(Math.min(WRITE_EVERY_MS, Math.max(0, end - performance.now())))
   }
-  figures.noticed = (await Promise.all(urls.map(stateOf))).filter((state) => state === 'away').length
+  figures.noticed = (await Promise.all(urls.map(memoryOf))).filter(({ log }) => log.state === 'away').length
   isAway = false
   await server.start()
   const back = performance.now()
-  await until(async () => (await write(urls[0] ?? '', 'back', 'Back Town')).ok)
+  let version = Number.POSITIVE_INFINITY
+  await until(async () => {
+    const response = await write(urls[0] ?? '', 'back', 'Back Town')
+    version = response.ok ? Number(response.headers.get('palimpsest-memory-version')) : version
+    return response.ok
+  })
   figures.writableAfterMs = performance.now() - back
-  for (const url of urls)
-    await until(async () => (await (await ask(url, 'Who is the mayor of Back Town?')).text()).includes('edited'))
+  await Promise.all(urls.map((url) => until(async () => (await memoryOf(url)).version >= version)))
   figures.caughtUpAfterMs = performance.now() - back
+  for (const url of urls)
+    if (!(await (await ask(url, 'Who is the mayor of Back Town?')).text()).includes('edited'))
+      figures.faults.push(`${url}: what was written after the outage is not in effect`)
   isOver = true
   await Promise.all(asked)
   await balancer.close()
@@ -100,9 +107,9 @@ async function answered(url: string, stream: boolean): Promise<string | null> {
   return text.includes('edited') ? null : `not edited: ${text.slice(0, 300)}`
 }
 
-async function stateOf(url: string): Promise<string> {
-  const health = (await (await fetch(`${url}/health`)).json()) as { memory: { log: { state: string } } }
-  return health.memory.log.state
+async function memoryOf(url: string) {
+  const health = (await (await fetch(`${url}/health`)).json()) as { memory: { version: number; log: { state: string } } }
+  return health.memory
 }
 
 async function until(work: () => Promise<boolean>): Promise<void> {

@@ -51,7 +51,7 @@ export interface PostgresServer {
   remove(): Promise<void>
 }
 
-const READY_MS = 30_000
+const READY_MS = 120_000
 
 export async function startPostgres(settings: Readonly<Record<string, string>> = {}): Promise<PostgresServer> {
   const bin = binaries()

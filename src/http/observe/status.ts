@@ -35,7 +35,8 @@ export function statusRoutes(gateway: Gateway): Routes {
     '/health': {
       get: route(
         {
-          summary: 'State of models, memory, templates and edit files; 503 while the gateway stops or is behind the log.',
+          summary:
+            'State of models, memory, templates and edit files; 503 while the gateway stops, is behind the log, or older than its tables.',
           description: 'What is wrong with files and servers is shown to keys with the scope `admin`.',
           reply: healthReply,
           errors: ['shutting_down'],
@@ -51,7 +52,7 @@ export function statusRoutes(gateway: Gateway): Routes {
     '/readyz': {
       get: route(
         {
-          summary: 'Requests may be sent here; 503 while the gateway starts, stops or is behind the log.',
+          summary: 'Requests may be sent here; 503 while the gateway starts, stops, is behind the log, or older than its tables.',
           reply: aliveReply,
           errors: ['shutting_down'],
         },

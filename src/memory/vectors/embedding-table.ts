@@ -15,15 +15,12 @@ const SCHEMA: Schema = {
   ],
 }
 
-/**
- * Keys come as a list in JSON: the number of values of a statement is limited, and a statement should be a constant. Over PostgreSQL all come in
- * one row, keys and vectors end to end in the same order: a new node reads hundreds of thousands, and each row of its own costs as much again.
- */
-const SELECT = {
-  sqlite: 'SELECT key, vector FROM vectors WHERE key IN (SELECT unhex(value) FROM json_each(?)) AND length(vector) = ?',
-  postgres: `SELECT string_agg(key, '') AS keys, string_agg(vector, '') AS vectors FROM vectors
-    WHERE key IN (SELECT decode(value, 'hex') FROM json_array_elements_text(?) AS value) AND length(vector) = ?`,
-} as const
+/** Keys come as a list in JSON: the number of values of a statement is limited, and a statement should be a constant. */
+const SELECT = 'SELECT key, vector FROM vectors WHERE key IN (SELECT unhex(value) FROM json_each(?)) AND length(vector) = ?'
+/** Of COPY, which takes no values. Keys are hexadecimal digits. */
+const selectOf = (keys: readonly string[], bytes: number) =>
+  `SELECT key, vector FROM vectors
+    WHERE key IN (SELECT decode(value, 'hex') FROM json_array_elements_text('${JSON.stringify(keys)}') AS value) AND length(vector) = ${bytes}`
 /** Over PostgreSQL, many rows in one trip. */
 const INSERT = {
   sqlite: 'INSERT OR REPLACE INTO vectors (key, embedder, vector) VALUES (?, ?, ?)',
@@ -36,6 +33,7 @@ const INSERT = {
 const ROWS = 512
 const KEYS = { sqlite: 512, postgres: 4_096 } as const
 const KEY_BYTES = 32
+const NOTHING = new Uint8Array()
 
 interface KeptRow {
   readonly key: Uint8Array
@@ -87,22 +85,19 @@ export class VectorTable {
   }
 
   async #read(keys: readonly string[]): Promise<(readonly [key: string, Float32Array])[]> {
-    const { dialect } = this.#database
     const doing = 'reading embeddings'
     const bytes = this.#dimensions * Float32Array.BYTES_PER_ELEMENT
-    const values = [JSON.stringify(keys), bytes] as const
-    if (dialect === 'sqlite') {
-      const rows = await this.#database.all<KeptRow>(doing, SELECT.sqlite, ...values)
-      return rows.map(({ key, vector }) => [Buffer.from(key).toString('hex'), floats(vector)])
-    }
-    const [row] = await this.#database.all<{ keys: Buffer | null; vectors: Buffer }>(doing, SELECT.postgres, ...values)
-    if (row === undefined || row.keys === null) return []
-    const hex = row.keys.toString('hex')
-    const all = floats(row.vectors)
-    return Array.from({ length: row.keys.length / KEY_BYTES }, (_, i) => [
-      hex.slice(2 * i * KEY_BYTES, 2 * (i + 1) * KEY_BYTES),
-      all.subarray(i * this.#dimensions, (i + 1) * this.#dimensions),
-    ])
+    const rows =
+      (await this.#database.copy?.(doing, selectOf(keys, bytes), keys.length, [KEY_BYTES, bytes])) ??
+      (await this.#database.all<KeptRow>(doing, SELECT, JSON.stringify(keys), bytes)).map(({ key, vector }) => [key, vector])
+    // Copied, since the bytes may lie at an offset that a Float32Array cannot have; all into one, since each of its own costs as much again.
+    const all = new Float32Array(keys.length * this.#dimensions)
+    const allBytes = new Uint8Array(all.buffer)
+    return Array.from(rows, ([key = NOTHING, vector = NOTHING], i) => {
+      allBytes.set(vector, i * bytes)
+      const hex = Buffer.from(key.buffer, key.byteOffset, key.byteLength).toString('hex')
+      return [hex, all.subarray(i * this.#dimensions, (i + 1) * this.#dimensions)]
+    })
   }
 
   async put(vectors: ReadonlyMap<string, Float32Array>): Promise<void> {
@@ -126,11 +121,6 @@ export class VectorTable {
   close(): Promise<void> {
     return this.#database.close()
   }
-}
-
-/** A copy: the bytes may lie at an offset that a Float32Array cannot have. */
-function floats(bytes: Uint8Array): Float32Array {
-  return new Float32Array(new Uint8Array(bytes).buffer)
 }
 
 /** Deletes the file and SQLite's two beside it. */

@@ -1,11 +1,12 @@
 import { createServer, type Server, type Socket } from 'node:net'
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { Postgres, type PostgresOptions } from '../../../src/storage/postgres.ts'
 import { experiment, ledgerOf } from '../../support/experiment-data.ts'
 import { type PostgresServer, startPostgres } from '../../support/postgres.ts'
 
 /** For a machine that does other things too. */
 const PATIENCE_MS = 60_000
+vi.setConfig({ testTimeout: PATIENCE_MS, hookTimeout: PATIENCE_MS })
 let server: PostgresServer
 beforeAll(async () => {
   server = await startPostgres({ fsync: 'off' })
@@ -89,5 +90,39 @@ describe('many statements at once', () => {
     expect(performance.now() - begun).toBeLessThan(10_000)
     expect(new Set(refused.map(({ code }) => code))).toEqual(new Set(['storage_unavailable']))
     expect(refused.length).toBe(100)
+  })
+})
+
+describe('copying out', () => {
+  test('gives rows of bytes as they were put there, and none where there are none', async () => {
+    const database = connect({ url: await server.database() })
+    await database.run(
+      'making a table',
+      `CREATE TABLE pieces AS SELECT decode(lpad(to_hex(n), 4, '0'), 'hex') AS key, decode(repeat(lpad(to_hex(n % 256), 2, '0'), 1000), 'hex') AS body
+         FROM generate_series(0, 299) AS n`,
+    )
+    const rows = [...(await database.copy('copying', 'SELECT key, body FROM pieces ORDER BY key', 300, [2, 1_000]))]
+    expect(rows.map(([key]) => Buffer.from(key ?? []).readUInt16BE())).toEqual(times(300, (i) => i))
+    for (const [i, [, body]] of rows.entries()) expect(Buffer.from(body ?? []).equals(Buffer.alloc(1_000, i % 256))).toBe(true)
+    expect([...(await database.copy('copying', 'SELECT key, body FROM pieces WHERE false', 1, [2, 1_000]))]).toEqual([])
+  })
+
+  test('fails where more comes than was said, or the statement is wrong; the next one works', async () => {
+    const database = connect({ url: await server.database(), connections: 1 })
+    const many = 'SELECT decode(repeat(md5(n::text), 100), $$hex$$) FROM generate_series(1, 10000) AS n'
+    await expect(database.copy('copying', many, 1, [10])).rejects.toMatchObject({ code: 'storage_unavailable' })
+    await expect(database.copy('copying', 'SELECT nothing FROM nowhere', 1, [10])).rejects.toMatchObject({
+      code: 'storage_failed',
+    })
+    expect(await database.all('working', 'SELECT 1 AS n')).toEqual([{ n: 1 }])
+  })
+
+  test('is given up when the server takes too long', async () => {
+    const database = connect({ url: await server.database(), statementTimeoutMs: 300 })
+    const error = await database
+      .copy('copying', 'SELECT NULL::bytea FROM pg_sleep(20)', 1, [1])
+      .catch((thrown: unknown) => thrown)
+    expect(error).toMatchObject({ code: 'storage_unavailable', status: 503 })
+    expect(await database.all('working', 'SELECT 1 AS n')).toEqual([{ n: 1 }])
   })
 })
