@@ -4,7 +4,7 @@
 import { spawn } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { homedir, tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, relative } from 'node:path'
 import process from 'node:process'
 import { pathToFileURL } from 'node:url'
 import { DIST, MODULES, prepared, quietly, ROOT, readOr, say, Trouble, tail } from './prepare.mjs'
@@ -12,6 +12,7 @@ import { buildEnvironment, setUpBrowser, setUpHelm, setUpSystem } from './test-s
 
 const EDITOR = join(ROOT, 'editor')
 const BROWSER_TESTS = 'test/browser'
+const FAILURE_CHARACTERS = 1000
 
 const fromDist = (path) => import(pathToFileURL(join(DIST, path)).href)
 
@@ -88,6 +89,7 @@ const sum = (runs) => ({
   passed: runs.reduce((n, run) => n + run.passed, 0),
   failed: runs.reduce((n, run) => n + run.failed, 0),
   skipped: runs.flatMap((run) => run.skipped),
+  failures: runs.flatMap((run) => run.failures ?? []),
 })
 
 /** Why a test was skipped, which a suite's name says where a machine lacks something (test/needs.ts). */
@@ -105,7 +107,18 @@ async function vitest(args, folder) {
   const broken = files.filter((f) => f.status === 'failed' && !f.assertionResults.some((t) => t.status === 'failed')).length
   const failed = Math.max((report.numFailedTests ?? 0) + broken, code === 0 ? 0 : 1)
   const skipped = files.flatMap((f) => f.assertionResults).filter((t) => !['passed', 'failed'].includes(t.status))
-  return { passed, failed, skipped: skipped.map(reason) }
+  const failures = files.flatMap(failuresOf)
+  if (failures.length < failed)
+    failures.push(`vitest ended with ${code}: an error outside of the tests, said above as "Unhandled"`)
+  return { passed, failed, skipped: skipped.map(reason), failures }
+}
+
+/** Repeated at the very end: of a long output, some keep the last lines only. */
+function failuresOf(file) {
+  const bad = file.assertionResults.filter((test) => test.status === 'failed')
+  const said = bad.map((test) => `${test.fullName}: ${test.failureMessages.join(' ')}`)
+  const all = said.length === 0 && file.status === 'failed' ? [file.message ?? 'did not load'] : said
+  return all.map((text) => `${relative(ROOT, file.name)}: ${text.slice(0, FAILURE_CHARACTERS)}`)
 }
 
 async function unit(args, folder) {
@@ -195,8 +208,9 @@ function table(runs) {
 
 /** Returns the exit code. A lane in which nothing passed has failed. */
 function report(runs, noSkips) {
-  const { passed, failed, skipped } = sum(runs)
+  const { passed, failed, skipped, failures } = sum(runs)
   say(`\n${table(runs)}\n`)
+  for (const failure of failures) say(`failed: ${failure}\n`)
   for (const why of new Set(skipped)) say(`${skipped.filter((other) => other === why).length} skipped: ${why}`)
   process.stdout.write(`${passed} passed, ${failed} failed${skipped.length > 0 ? `, ${skipped.length} skipped` : ''}\n`)
   return failed === 0 && runs.every((run) => run.passed > 0) && !(noSkips && skipped.length > 0) ? 0 : 1

@@ -52,7 +52,8 @@ async function* complete(
       `The template '${kept.template}' writes after the text, which is to be gone on with: name one that only writes before it.`,
       { param: 'palimpsest.template' },
     )
-  const completing = { before: whole.slice(0, whole.length - text.length), text: prompt, echo, ...loraOf(plan.adapter, gateway) }
+  const lora = await loraOf(plan.adapter, gateway, signal)
+  const completing = { before: whole.slice(0, whole.length - text.length), text: prompt, echo, ...lora }
   const pieces = noted(engine.complete(completing, sampling, trace, signal), trace, echo ? text.length : 0)
   // What is echoed is no answer.
   const answered: Done | undefined = done && ((all, finish) => done(echo ? all.slice(text.length) : all, finish))

@@ -54,6 +54,17 @@ export const names = z.preprocess(
       : value,
   z.array(text, { error: 'a list of names' }),
 )
+const ORIGIN = 'a list of origins, each as https://app.example or https://app.example:8443, or *'
+export const originsOrAny = names.pipe(
+  z.array(
+    z
+      .string()
+      .toLowerCase()
+      .refine((value) => value === '*' || (/^https?:/.test(value) && URL.canParse(value) && new URL(value).origin === value), {
+        error: ORIGIN,
+      }),
+  ),
+)
 export const httpUrl = text.refine((value) => /^https?:$/.test(URL.canParse(value) ? new URL(value).protocol : ''), {
   error: 'a URL that begins with http:// or https://',
 })

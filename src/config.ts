@@ -8,7 +8,19 @@ import { join, resolve } from 'node:path'
 import { parse as parseYaml } from 'yaml'
 import type { z } from 'zod'
 import { AUTH } from './access/access.ts'
-import { bytes, fraction, httpUrl, names, number, oneOf, orNone, text, truth, upstreamServers } from './config-values.ts'
+import {
+  bytes,
+  fraction,
+  httpUrl,
+  names,
+  number,
+  oneOf,
+  originsOrAny,
+  orNone,
+  text,
+  truth,
+  upstreamServers,
+} from './config-values.ts'
 import { unknownField } from './edit/spelling.ts'
 import { PalimpsestError } from './errors.ts'
 import { defaultHome } from './models/cache-folder.ts'
@@ -64,6 +76,12 @@ const SETTINGS = {
   hosts: setting(names, [] as string[], 'further names under which a gateway on loopback may be addressed, with commas between', {
     flag: '<names>',
   }),
+  allowOrigin: setting(
+    originsOrAny,
+    [] as string[],
+    'origins of web pages that may use the gateway from a browser, with commas between; *: any, while keys are asked for',
+    { flag: '<origins>' },
+  ),
   auth: setting(
     oneOf(AUTH),
     'auto',

@@ -29,7 +29,11 @@ export const ERRORS = {
   response_not_found: { status: 404, remedy: 'Send the whole conversation: only the latest responses are kept.' },
   route_not_found: { status: 404, remedy: 'Check the path; the base URL of OpenAI clients ends in `/v1`.' },
   method_not_allowed: { status: 405, remedy: 'Use a method of the header `Allow`.' },
-  origin_refused: { status: 403, remedy: 'Open the gateway under its own address, or name the host with `--hosts`.' },
+  origin_refused: {
+    status: 403,
+    remedy:
+      'Open the gateway under its own address, or name the host with `--hosts`, or the origin of a page with `--allow-origin`.',
+  },
   invalid_api_key: { status: 401, remedy: 'Send `Authorization: Bearer pk_…` with a key that is neither revoked nor expired.' },
   insufficient_permissions: { status: 403, remedy: 'Use a key with the scope and the tenant that the message names.' },
   rate_limit_exceeded: { status: 429, remedy: 'Wait for the seconds in `Retry-After`.' },
@@ -43,7 +47,6 @@ export const ERRORS = {
     status: 503,
     remedy: 'Wait for the seconds in `Retry-After`; `GET /health` says whether the database is reached.',
   },
-  node_outdated: { status: 503, remedy: 'Send the request to another node, and update Palimpsest on this one.' },
   folder_in_use: { status: 500, remedy: 'Stop the other process that holds the data folder, or choose another folder.' },
   model_file: { status: 500, remedy: 'Fetch the model again; `palimpsest doctor` checks it.' },
   network: { status: 502, remedy: 'Check the connection, or the address to listen on; the message says which.' },

@@ -63,6 +63,7 @@ export const LIMITS = {
   adapters: { value: 64, help: 'adapters registered' },
   tenantAdapters: { value: 16, help: 'adapters of one tenant, where keys are asked for' },
   adapterBytes: { value: 2 * 1024 ** 3, help: 'file of one adapter' },
+  adapterWaitMs: { value: 10_000, help: 'longest wait of a request for an adapter whose file comes from the shared database' },
   reports: { value: 200, help: 'reports of evaluations that are listed, the latest' },
   reportBytes: { value: 16 * MIB, help: 'file of one report' },
   handoffEdits: { value: 10_000, help: 'edits of one hand-off' },
@@ -143,6 +144,8 @@ export interface Gateway {
   readonly access?: Access
   /** Names, besides IP addresses and localhost, under which a gateway bound to loopback may be addressed (a reverse proxy's, say). */
   readonly hosts?: readonly string[]
+  /** Origins of web pages that may use the gateway beside its own; `*`: any, while keys are asked for. */
+  readonly origins?: readonly string[]
 }
 
 /** The engine of a model, held until released; loaded first, where it is one of those that are loaded when asked for. */

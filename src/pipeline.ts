@@ -36,7 +36,7 @@ export async function* generate(
   const { engine, release } = await trace.time('queue', () => holdEngine(request.model, gateway, signal))
   try {
     const { plan, written } = await prepare(request, selection, gateway, engine.model, counterOf(request, engine), trace)
-    const prompt = { ...promptOf(request, written.messages), ...loraOf(plan.adapter, gateway) }
+    const prompt = { ...promptOf(request, written.messages), ...(await loraOf(plan.adapter, gateway, signal)) }
     return yield* noted(engine.generate(prompt, request.sampling, trace, signal), trace)
   } finally {
     release()
@@ -60,8 +60,12 @@ export async function prepare(
 }
 
 /** The adapter's weights as the engine takes them. */
-export function loraOf(adapter: Adapter | undefined, { adapters }: Gateway): Pick<Prompt, 'lora'> {
-  return adapter === undefined || adapters === undefined ? {} : { lora: adapters.lora(adapter) }
+export async function loraOf(
+  adapter: Adapter | undefined,
+  { adapters }: Gateway,
+  signal: AbortSignal,
+): Promise<Pick<Prompt, 'lora'>> {
+  return adapter === undefined || adapters === undefined ? {} : { lora: await adapters.lora(adapter, signal) }
 }
 
 export function counterOf(request: ChatRequest, engine: Engine): Count {

@@ -76,8 +76,8 @@ export interface Sampling {
   readonly temperature: number
   /** Nucleus mass in (0, 1]. */
   readonly topP: number
-  /** Fixes sampling, and makes the engine reuse cached tokens only where that cannot change a logit. */
-  readonly seed?: number
+  /** Fixes sampling, and makes the engine reuse cached tokens only where that cannot change a logit. Beyond 2^53 a bigint, up to 64 bits. */
+  readonly seed?: number | bigint
   /** Upper bound on generated tokens; absent: what the context still holds. */
   readonly maxTokens?: number
   readonly stop: readonly string[]

@@ -12,6 +12,7 @@ export type Reason =
   | 'other_name' // the message names another subject in full, in the same words
   | 'boundless' // it would apply to any message, and is not declared `always`
   | 'outranked' // the gate: another edit is needed much more clearly
+  | 'text_task' // the message asks for a title, a summary or a translation of a text: no fact belongs into it
   | 'counterexample' // the message is nearest to one that the edit is not for
   | 'outdated' // a later edit answers the same question differently, in other words
   | 'over_limit' // the gate: more edits applied than one prompt takes

@@ -1,13 +1,16 @@
 import { createHash, randomUUID } from 'node:crypto'
-import { createReadStream, createWriteStream, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
-import { realpath, rename, rm, stat } from 'node:fs/promises'
+import { createReadStream, createWriteStream } from 'node:fs'
+import { mkdir, realpath, rm, stat } from 'node:fs/promises'
 import { join, relative, sep } from 'node:path'
 import { type Readable, Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { PalimpsestError } from '../errors.ts'
-import { type Adapter, readRecord, recordText, writeDurably } from './record.ts'
+import type { Adapter } from './record.ts'
+import { ADAPTER_FILE, type AdapterStore, type AdapterTurn, SHARED_FOLDER } from './store.ts'
 
 export type { Adapter }
+
+type Records = ReadonlyMap<string, Adapter>
 
 /** What is said of a file that is registered; the rest is read from it. */
 export type AdapterMade = Pick<Adapter, 'id' | 'tenant' | 'baseSha256' | 'method' | 'edits' | 'created' | 'scale'>
@@ -36,8 +39,7 @@ export interface EditNow {
 }
 
 export interface AdaptersOptions {
-  /** `adapters/` in the data folder. */
-  readonly dir: string
+  readonly store: AdapterStore
   /** The data folder: files to be registered lie in it. */
   readonly dataDir: string
   readonly base: AdapterBase
@@ -47,47 +49,39 @@ export interface AdaptersOptions {
   readonly limits: { readonly adapters: number; readonly tenantAdapters: number; readonly adapterBytes: number }
   /** Whether tenants are kept apart now, which is while keys are asked for. Else everybody sees every adapter. */
   readonly apart: () => boolean
-  readonly warn: (message: string) => void
 }
 
-const FILE = 'adapter.gguf'
-const RECORD = 'adapter.json'
 /** Folders of the data folder whose files are tenants': nobody registers from them what is another tenant's. */
-const TENANTS_FOLDERS = ['adapters', 'handoffs']
+const TENANTS_FOLDERS = ['adapters', SHARED_FOLDER, 'handoffs']
 
 /**
- * The adapters of a data folder. An adapter is its tenant's: where tenants are kept apart, it does not exist for any other, so every question
- * names the tenant that asks. What is promoted is a field of an adapter's record, written whole or not at all.
+ * The adapters that this gateway serves. An adapter is its tenant's: where tenants are kept apart, it does not exist for any other, so every
+ * question names the tenant that asks. What is promoted is a field of an adapter's record, written whole or not at all.
  */
 export class Adapters {
   readonly #options: AdaptersOptions
-  readonly #held = new Map<string, Adapter>()
-  /** By tenant; kept beside the records because every request asks. */
-  readonly #promoted = new Map<string, Adapter>()
-  #writing: Promise<unknown> = Promise.resolve()
+  /** By tenant, of the records that it was made from; kept because every request asks. */
+  #promoted: { readonly of: Records; readonly byTenant: ReadonlyMap<string, Adapter> }
   #beforePromotion: (adapter: Adapter) => Promise<void> = async () => {}
 
   constructor(options: AdaptersOptions) {
     this.#options = options
-    const { dir, warn } = options
-    mkdirSync(dir, { recursive: true })
-    for (const id of readdirSync(dir).sort()) {
-      // What was never registered whole.
-      if (id.startsWith('.')) rmSync(join(dir, id), { recursive: true, force: true })
-      if (id.startsWith('.')) continue
-      try {
-        const adapter = readRecord(readFileSync(join(dir, id, RECORD), 'utf8'))
-        if (adapter.id !== id || !existsSync(this.#path(id))) throw new Error(`expected adapter '${id}' and its ${FILE}`)
-        this.#keep(adapter)
-      } catch (error) {
-        warn(`adapters/${id} is not served: ${error instanceof Error ? error.message : error}`)
-      }
-    }
+    const { store, base } = options
+    this.#promoted = { of: store.records, byTenant: promotedOf(store.records) }
+    store.follow((adapter) => base.unload(adapter))
+  }
+
+  get #held(): Records {
+    return this.#options.store.records
   }
 
   /** Those that the tenant may ask for. */
   list(tenant: string): readonly Adapter[] {
-    return [...this.#held.values()].filter((adapter) => this.#isFor(tenant, adapter))
+    return this.#ofTenant(this.#held, tenant)
+  }
+
+  #ofTenant(records: Records, tenant: string): readonly Adapter[] {
+    return [...records.values()].filter((adapter) => this.#isFor(tenant, adapter))
   }
 
   /** Whether the id is taken, by whatever tenant. */
@@ -97,7 +91,11 @@ export class Adapters {
 
   /** Throws `adapter_not_found`, also for another tenant's. */
   get(id: string, tenant: string, param = 'id'): Adapter {
-    const adapter = this.#held.get(id)
+    return this.#in(this.#held, id, tenant, param)
+  }
+
+  #in(records: Records, id: string, tenant: string, param = 'id'): Adapter {
+    const adapter = records.get(id)
     if (adapter !== undefined && this.#isFor(tenant, adapter)) return adapter
     throw this.#unknown(id, tenant, param)
   }
@@ -122,12 +120,16 @@ export class Adapters {
 
   /** What a tenant is answered through unless it asks for something else. */
   promoted(tenant: string): Adapter | undefined {
-    return this.#promoted.get(tenant)
+    const records = this.#held
+    if (this.#promoted.of !== records) this.#promoted = { of: records, byTenant: promotedOf(records) }
+    return this.#promoted.byTenant.get(tenant)
   }
 
-  /** As an engine is asked for it. */
-  lora(adapter: Adapter) {
-    return { ...adapter, path: this.#path(adapter.id) }
+  /** As an engine is asked for it, once its file is on this machine. Throws `storage_unavailable` where that takes too long. */
+  async lora(adapter: Adapter, signal?: AbortSignal) {
+    const { store } = this.#options
+    await store.present(adapter, signal)
+    return { ...adapter, path: store.path(adapter) }
   }
 
   loaded(adapter: Adapter): boolean {
@@ -192,13 +194,13 @@ export class Adapters {
 
   /** By where the file really lies, not by how its path is spelt. */
   async #mayCopy(file: string, tenant: string): Promise<boolean> {
-    const { apart, dataDir } = this.#options
+    const { apart, dataDir, store } = this.#options
     if (!apart()) return true
     const [root, real] = await Promise.all([realpath(dataDir), realpath(file)]).catch(() => [dataDir, file] as const)
-    const [folder = '', id = '', name, ...deeper] = relative(root, real).split(sep)
+    const [folder = ''] = relative(root, real).split(sep)
     if (!TENANTS_FOLDERS.includes(folder)) return true
-    const adapter = this.#held.get(id)
-    return folder === 'adapters' && name === FILE && deeper.length === 0 && adapter?.tenant === tenant
+    const own = [...this.#held.values()].filter((adapter) => adapter.tenant === tenant)
+    return own.some((adapter) => relative(dataDir, store.path(adapter)) === relative(root, real))
   }
 
   /**
@@ -206,8 +208,8 @@ export class Adapters {
    * `adapter_conflict`, `request_too_large`; nothing is kept then.
    */
   async register(file: Readable, made: AdapterMade, check: (sha256: string) => void = () => {}): Promise<Adapter> {
-    const { dir, base } = this.#options
-    this.#refuseNew(made)
+    const { store, base } = this.#options
+    this.#refuseNew(this.#held, made)
     const expected = await base.baseSha256()
     if (made.baseSha256 !== expected)
       throw new PalimpsestError(
@@ -215,30 +217,25 @@ export class Adapters {
         `The adapter is for another model file: expected base_sha256 ${expected}, got ${made.baseSha256}. Make it from the very file that is served.`,
         { param: 'base_sha256' },
       )
-    const folder = join(dir, `.${randomUUID()}`)
-    mkdirSync(folder)
+    const folder = join(store.dir, `.${randomUUID()}`)
+    await mkdir(folder)
     try {
-      const sha256 = await this.#receive(file, join(folder, FILE))
+      const received = join(folder, ADAPTER_FILE)
+      const sha256 = await this.#receive(file, received)
       check(sha256)
-      const header = await base.check(join(folder, FILE))
+      const header = await base.check(received)
       const adapter: Adapter = { ...made, ...header, sha256, promotedAt: null, gated: false }
-      await writeDurably(join(folder, RECORD), recordText(adapter))
-      return await this.#change(async () => {
-        this.#refuseNew(made)
-        await rename(folder, join(dir, made.id))
-        this.#keep(adapter)
-        return adapter
-      })
-    } catch (error) {
+      await store.add(adapter, folder, (records) => this.#refuseNew(records, made))
+      return adapter
+    } finally {
       await rm(folder, { recursive: true, force: true })
-      throw error
     }
   }
 
   /** Throws `adapter_mismatch` where the engine refuses it. */
   async load(id: string, tenant: string): Promise<Adapter> {
     const adapter = this.get(id, tenant)
-    await this.#options.base.load(this.lora(adapter))
+    await this.#options.base.load(await this.lora(adapter))
     return adapter
   }
 
@@ -251,35 +248,37 @@ export class Adapters {
 
   /** Which edits it holds can't be changed while it is promoted: requests rely on it. */
   change(id: string, tenant: string, to: Partial<Pick<Adapter, 'scale' | 'edits'>>): Promise<Adapter> {
-    return this.#change(async () => {
-      const adapter = this.get(id, tenant)
+    return this.#options.store.change(async (turn) => {
+      const adapter = this.#in(turn.records, id, tenant)
       if (to.edits !== undefined && adapter.promotedAt !== null)
         throw conflict(`Adapter '${id}' is promoted, so the edits it holds can't be changed: roll it back first.`)
-      return this.#write({ ...adapter, ...to })
+      return written(turn, { ...adapter, ...to })
     })
   }
 
   async remove(id: string, tenant: string): Promise<Adapter> {
-    const removed = await this.#change(async () => {
-      const adapter = this.get(id, tenant)
+    return this.#options.store.change(async (turn) => {
+      const adapter = this.#in(turn.records, id, tenant)
       if (adapter.promotedAt !== null) throw conflict(`Adapter '${id}' is promoted: roll it back before you delete it.`)
-      this.#held.delete(id)
+      await turn.remove(id)
       return adapter
     })
-    await this.#options.base.unload(removed)
-    await rm(join(this.#options.dir, id), { recursive: true, force: true })
-    return removed
   }
 
   /**
    * From now on its tenant is answered through it, in place of the one before, and the edits it holds leave the prompt. `gated`: only where
    * the gate selects one of those edits, so that every other request is answered by the base, untouched (the default where it names any).
-   * Throws `adapter_conflict` where one of those edits has been superseded, withdrawn or revised since it was made.
+   * Throws `adapter_conflict` where one of those edits has been superseded, withdrawn or revised since it was made, or where another adapter
+   * has been promoted since it was asked for.
    */
   async promote(id: string, tenant: string, gated?: boolean): Promise<Adapter> {
+    const seen = this.promoted(this.get(id, tenant).tenant)?.id
     await this.load(id, tenant)
-    return this.#change(async () => {
-      const adapter = this.get(id, tenant)
+    return this.#options.store.change(async (turn) => {
+      const adapter = this.#in(turn.records, id, tenant)
+      const before = promotedOf(turn.records).get(adapter.tenant)
+      if (before !== undefined && before.id !== seen && before.id !== id)
+        throw conflict(`Adapter '${before.id}' was promoted in the meantime, so '${id}' is not: look at it, then promote again.`)
       const since = this.disagreements(adapter)
       if (since.length > 0)
         throw conflict(
@@ -290,47 +289,46 @@ export class Adapters {
         throw conflict(
           `Adapter '${id}' names no edits, so no request would be found to need it: name them, or promote it with gated false.`,
         )
-      const before = this.#promoted.get(adapter.tenant)
       await this.#beforePromotion(adapter)
       // Should the process end between the two, the later one is the one promoted.
-      const promoted = await this.#write({
+      const promoted = await written(turn, {
         ...adapter,
         promotedAt: this.#later(before),
         gated: gated ?? adapter.edits.length > 0,
       })
-      if (before !== undefined && before.id !== id) await this.#write({ ...before, promotedAt: null })
+      if (before !== undefined && before.id !== id) await turn.write({ ...before, promotedAt: null })
       return promoted
     })
   }
 
   /** The prompt edits return. */
   rollback(id: string, tenant: string): Promise<Adapter> {
-    return this.#change(async () => {
-      const adapter = this.get(id, tenant)
-      return adapter.promotedAt === null ? adapter : this.#write({ ...adapter, promotedAt: null })
+    return this.#options.store.change(async (turn) => {
+      const adapter = this.#in(turn.records, id, tenant)
+      return adapter.promotedAt === null ? adapter : written(turn, { ...adapter, promotedAt: null })
     })
+  }
+
+  /** Once what was begun has ended. */
+  close(): Promise<void> {
+    return this.#options.store.close()
   }
 
   #later(before: Adapter | undefined): number {
     return Math.max(Math.round(this.#options.now()), (before?.promotedAt ?? 0) + 1)
   }
 
-  #path(id: string): string {
-    return join(this.#options.dir, id, FILE)
-  }
-
-  #refuseNew({ id, tenant }: Pick<AdapterMade, 'id' | 'tenant'>): void {
+  #refuseNew(records: Records, { id, tenant }: Pick<AdapterMade, 'id' | 'tenant'>): void {
     const { limits, apart } = this.#options
-    const held = this.#held.get(id)
+    const held = records.get(id)
     if (held !== undefined)
       throw conflict(
         this.#isFor(tenant, held)
           ? `There is an adapter '${id}' already: delete it, or choose another id.`
           : `The id '${id}' is taken: choose another.`,
       )
-    if (this.#held.size >= limits.adapters)
-      throw conflict(`There are ${this.#held.size} adapters, which is the limit: delete one.`)
-    const own = this.list(tenant).length
+    if (records.size >= limits.adapters) throw conflict(`There are ${records.size} adapters, which is the limit: delete one.`)
+    const own = this.#ofTenant(records, tenant).length
     if (apart() && own >= limits.tenantAdapters)
       throw conflict(`There are ${own} adapters of this tenant, which is its limit: delete one.`)
   }
@@ -350,29 +348,17 @@ export class Adapters {
     await pipeline(from, counted, createWriteStream(path, { flush: true }))
     return hash.digest('hex')
   }
+}
 
-  async #write(adapter: Adapter): Promise<Adapter> {
-    await writeDurably(join(this.#options.dir, adapter.id, RECORD), recordText(adapter))
-    this.#keep(adapter)
-    return adapter
-  }
+async function written(turn: AdapterTurn, adapter: Adapter): Promise<Adapter> {
+  await turn.write(adapter)
+  return adapter
+}
 
-  #keep(adapter: Adapter): void {
-    this.#held.set(adapter.id, adapter)
-    const { tenant } = adapter
-    const [latest] = [...this.#held.values()]
-      .filter((one) => one.tenant === tenant && one.promotedAt !== null)
-      .sort((a, b) => (b.promotedAt ?? 0) - (a.promotedAt ?? 0))
-    if (latest === undefined) this.#promoted.delete(tenant)
-    else this.#promoted.set(tenant, latest)
-  }
-
-  /** One after another. */
-  #change<T>(work: () => Promise<T>): Promise<T> {
-    const done = this.#writing.then(work)
-    this.#writing = done.catch(() => {})
-    return done
-  }
+/** By tenant the latest promoted. */
+function promotedOf(records: Records): ReadonlyMap<string, Adapter> {
+  const promoted = [...records.values()].filter(({ promotedAt }) => promotedAt !== null)
+  return new Map(promoted.sort((a, b) => (a.promotedAt ?? 0) - (b.promotedAt ?? 0)).map((adapter) => [adapter.tenant, adapter]))
 }
 
 function conflict(message: string): PalimpsestError {

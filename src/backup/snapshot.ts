@@ -1,13 +1,12 @@
-import { createHash } from 'node:crypto'
-import { constants, createReadStream, existsSync, readdirSync, readFileSync } from 'node:fs'
+import { constants, existsSync, readdirSync, readFileSync } from 'node:fs'
 import { copyFile, cp, lstat, mkdir, mkdtemp, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, isAbsolute, join, normalize, relative, resolve } from 'node:path'
-import { pipeline } from 'node:stream/promises'
 import * as tar from 'tar'
 import { z } from 'zod'
 import { writeDurably } from '../adapters/record.ts'
 import { PalimpsestError } from '../errors.ts'
 import { Database } from '../storage/database.ts'
+import { sha256Of } from '../storage/file-hash.ts'
 import { copyMemory } from '../storage/folder-copy.ts'
 import { lockFolder } from '../storage/folder-lock.ts'
 
@@ -223,12 +222,6 @@ function filesUnder(folder: string): string[] {
 async function entryOf(folder: string, path: string) {
   const file = join(folder, path)
   return { path, bytes: (await stat(file)).size, sha256: await sha256Of(file) }
-}
-
-async function sha256Of(file: string): Promise<string> {
-  const hash = createHash('sha256')
-  await pipeline(createReadStream(file), hash)
-  return hash.digest('hex')
 }
 
 export function isTar(path: string): boolean {

@@ -18,6 +18,7 @@ import { findGpu, freeMemoryBytes, type Gpu } from '../models/hardware.ts'
 import { Meter } from '../models/meter.ts'
 import { holder } from '../storage/folder-lock.ts'
 import { Bar, type BarStream } from '../terminal/progress-bar.ts'
+import { checkDatabase } from './database-check.ts'
 import { checkHandoff } from './handoff/setup.ts'
 import { configOf, withSettings } from './options.ts'
 import type { Check } from './text/check-line.ts'
@@ -26,8 +27,12 @@ export interface DoctorOptions {
   /** The model cache. */
   readonly home: string
   readonly dataDir: string
+  /** Address of the PostgreSQL that gateways share, if they do. */
+  readonly database?: string | undefined
   readonly host: string
   readonly port: number
+  /** An API key for the gateway that runs here. */
+  readonly key?: string | undefined
   /** Read every model file and compare its checksum, however often that was done before. */
   readonly verify: boolean
   /** The Python 3 that model packages are fetched with. */
@@ -327,6 +332,9 @@ export async function doctor(options: DoctorOptions): Promise<number> {
   ]
   for (const model of CATALOG) checks.push(await checkModel(model, needed.includes(model.name), options, bar))
   checks.push(await checkData(options), await checkPort(options))
+  const { database, host, port, key, now } = options
+  const gateway = `http://${host.includes(':') ? `[${host}]` : host}:${port}`
+  if (database !== undefined) checks.push(...(await checkDatabase({ url: database, gateway, key, now })))
   for (const line of checkTable(checks)) options.out.write(`${line}\n`)
   const wrong = checks.filter((c) => c.state === 'missing').length
   options.out.write(`${wrong === 0 ? 'Nothing needed is missing.' : `${wrong} missing: see above.`}\n`)
@@ -336,16 +344,18 @@ export async function doctor(options: DoctorOptions): Promise<number> {
 /** `palimpsest doctor` */
 export function addDoctorCommand(program: Command): void {
   const command = program.command('doctor').description('say what is missing on this machine, and how to mend it')
-  withSettings(command, 'home', 'dataDir', 'host', 'port', 'model', 'python')
+  withSettings(command, 'home', 'dataDir', 'database', 'host', 'port', 'model', 'python')
   command.option('--verify', 'read every model file and compare its checksum')
   command.action(async () => {
-    const { home, dataDir, host, port, python, handoffPython, model } = configOf(command)
+    const { home, dataDir, database, host, port, key, python, handoffPython, model } = configOf(command)
     const verify = command.opts<{ verify?: true }>().verify === true
     process.exitCode = await doctor({
       home,
       dataDir,
+      database,
       host,
       port,
+      key,
       python,
       handoffPython,
       wanted: model,

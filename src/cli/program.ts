@@ -7,6 +7,7 @@ import { addEngineCommand } from './engine.ts'
 import { addEvalCommand } from './eval/eval.ts'
 import { addExperimentCommands } from './experiments.ts'
 import { addHandoffCommand } from './handoff/handoff.ts'
+import { addImportDataCommand } from './import-data.ts'
 import { addKeysCommand } from './keys.ts'
 import { addServeCommand } from './serve.ts'
 import { addSnapshotCommand } from './snapshot.ts'
@@ -26,6 +27,7 @@ export function palimpsestProgram(): Command {
   addKeysCommand(program)
   addHandoffCommand(program)
   addSnapshotCommand(program)
+  addImportDataCommand(program)
   addEngineCommand(program)
   addDoctorCommand(program)
   return program

@@ -1,6 +1,7 @@
 import type { Command } from 'commander'
 import type { Config } from '../config.ts'
 import { hasServer } from '../engine/llama-server/build.ts'
+import { PalimpsestError } from '../errors.ts'
 import type { Limits } from '../gateway.ts'
 import { openLog } from '../server/console-log.ts'
 import { VERSION } from '../server/parts.ts'
@@ -8,6 +9,7 @@ import { type Running, type StartOptions, startGateway } from '../server/start.t
 import { configOf, withSettings } from './options.ts'
 import { banner, sampleQuestion } from './text/banner.ts'
 
+const FAILED = 1
 /** Exit code of a process ended by SIGINT, as shells have it. */
 const INTERRUPTED = 130
 const TENANT = 'default'
@@ -52,6 +54,7 @@ export function addServeCommand(program: Command): void {
     'template',
     'threshold',
     'hosts',
+    'allowOrigin',
     'auth',
     'watch',
     'drainMs',
@@ -93,7 +96,12 @@ export async function serve(read: () => Config<Limits>, weightsOf?: StartOptions
   })
   try {
     const { host, port, watch } = config
-    const signals = { draining: draining.signal, closing: closing.signal }
+    const outdated = (why: PalimpsestError) => {
+      log.error({ err: why }, 'a newer gateway has changed the tables, so this one stops')
+      draining.abort()
+      closing.abort(why)
+    }
+    const signals = { draining: draining.signal, closing: closing.signal, outdated }
     const opened = { config, log, host, port, watch, ...signals, ...(weightsOf && { weightsOf }) }
     running = await startGateway({ ...opened, model: 'configured' })
     process.stdout.write(`${describe(running, config)}\n`)
@@ -101,7 +109,10 @@ export async function serve(read: () => Config<Limits>, weightsOf?: StartOptions
     await told
     process.stderr.write('Stopping: running requests may end. Once more stops at once.\n')
     await running.close(config.graceMs)
-    return 0
+    const why: unknown = closing.signal.reason
+    if (!(why instanceof PalimpsestError)) return 0
+    process.stderr.write(`${why.message}\n`)
+    return FAILED
   } catch (error) {
     if (closing.signal.aborted) return INTERRUPTED
     throw error

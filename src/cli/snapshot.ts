@@ -1,6 +1,8 @@
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import { createSnapshot, listSnapshots, restoreSnapshot, snapshotPath, snapshotsDir } from '../backup/snapshot.ts'
+import type { Config } from '../config.ts'
+import { PalimpsestError } from '../errors.ts'
 import { configurationOf, defaultSnapshot } from '../server/handoffs.ts'
 import { VERSION } from '../server/parts.ts'
 import { count, table } from '../terminal/table.ts'
@@ -16,6 +18,7 @@ export function addSnapshotCommand(program: Command): void {
   withSettings(create, 'dataDir', 'editsDir')
   create.action(async () => {
     const config = configOf(create)
+    refuseDatabase(config)
     const { out } = create.opts<{ out?: string }>()
     const to = out === undefined ? defaultSnapshot(config.dataDir, 'snapshot') : resolve(out)
     const configuration = configurationOf(config)
@@ -35,7 +38,9 @@ export function addSnapshotCommand(program: Command): void {
     .description('put one in the place of the data folder, which no gateway may hold; what is there now is kept aside')
   withSettings(restore, 'dataDir')
   restore.action(async (named: string) => {
-    const { dataDir } = configOf(restore)
+    const config = configOf(restore)
+    refuseDatabase(config)
+    const { dataDir } = config
     const { manifest, aside, configuration } = await restoreSnapshot(snapshotPath(named, dataDir), dataDir, Date.now)
     const lines = [
       `${dataDir} is as it was on ${manifest.created} (${manifest.reason}).`,
@@ -59,4 +64,14 @@ export function addSnapshotCommand(program: Command): void {
       `${rows.length === 0 ? `No snapshots in ${snapshotsDir(dataDir)}.` : table(['name', 'taken', 'size>', 'why'], rows)}\n`,
     )
   })
+}
+
+/** A snapshot is of a folder. */
+function refuseDatabase({ database }: Pick<Config, 'database'>): void {
+  if (database === undefined) return
+  throw new PalimpsestError(
+    'invalid_value',
+    'The memory is in PostgreSQL, and a snapshot would not hold it: use pg_dump and pg_restore, as docs/guide/operations.md says.',
+    { param: 'database' },
+  )
 }

@@ -58,3 +58,26 @@ function endOfText(text: string, from: number): number {
 function named(quoted: string): string {
   return quoted.includes('\\') ? (JSON.parse(quoted) as string) : quoted.slice(1, -1)
 }
+
+/** The digits of the whole number that the outermost object holds as `key`, which JSON.parse rounds beyond 2^53; undefined for anything else. */
+export function wholeNumberAt(text: string, key: string): string | undefined {
+  let depth = 0
+  for (let at = 0; at < text.length; at++) {
+    const char = text[at]
+    if (char === '{' || char === '[') depth++
+    else if (char === '}' || char === ']') depth--
+    else if (char === '"') {
+      const end = endOfText(text, at)
+      if (depth === 1 && named(text.slice(at, end + 1)) === key) {
+        WHOLE.lastIndex = end + 1
+        const digits = WHOLE.exec(text)?.[1]
+        if (digits !== undefined) return digits
+      }
+      at = end
+    }
+  }
+  return undefined
+}
+
+/** After a key. */
+const WHOLE = /\s*:\s*(-?\d{1,20})(?![\d.eE])/y

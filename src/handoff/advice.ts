@@ -1,4 +1,4 @@
-import { type HandoffMethod, METHODS } from './job.ts'
+import { type HandoffMethod, type Job, METHODS } from './job.ts'
 
 export const URGENCIES = ['now', 'today', 'later'] as const
 export type Urgency = (typeof URGENCIES)[number]
@@ -156,4 +156,12 @@ const gigabytes = (bytes: number): string => `${(bytes / BILLION).toFixed(1)} GB
 export function duration(seconds: number): string {
   if (seconds < 90) return `${Math.round(seconds)} s`
   return seconds < 5_400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3_600).toFixed(1)} h`
+}
+
+/** What stages over this model took, and whether they held. */
+export function pastOf(jobs: readonly Job[], model: string): Past[] {
+  const stages = jobs.filter(({ base }) => base.name === model).flatMap((job) => job.stages.map((stage) => ({ ...stage, job })))
+  return stages.flatMap(({ job: { method }, edits, seconds, peak_bytes: peakBytes, ok }) =>
+    ok === null ? [] : [{ method, edits, seconds, peakBytes, ok }],
+  )
 }

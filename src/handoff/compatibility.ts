@@ -1,4 +1,6 @@
+import { createHash } from 'node:crypto'
 import type { Disagreement } from '../adapters/registry.ts'
+import type { Engine } from '../engine/engine.ts'
 
 /** Why an adapter is not promoted. */
 export type Misfit = 'base' | 'shape' | 'tokenizer' | 'other_adapter' | Disagreement['why']
@@ -63,4 +65,20 @@ const SINCE: Readonly<Record<Disagreement['why'], string>> = {
 function edits(ids: readonly string[]): string {
   const more = ids.length > SHOWN ? ` and ${ids.length - SHOWN} more` : ''
   return `${ids.length} edit${ids.length === 1 ? '' : 's'} (${ids.slice(0, SHOWN).join(', ')}${more})`
+}
+
+/** Cut into tokens to tell one vocabulary from another. */
+const PRINTED = [
+  'The current Pope is Leo XIV.',
+  'naïve café, 北京 42',
+  '  def f(x):\n\treturn x**2',
+  'antidisestablishmentarianism 👩‍🚀',
+]
+
+/** Tells one tokenizer from another by what it makes of a few texts. */
+export function tokenizerPrint({ text }: Pick<Engine, 'text'>): string {
+  if (text === undefined) return 'unknown'
+  return createHash('sha256')
+    .update(JSON.stringify(PRINTED.map((one) => text.tokenize(one))))
+    .digest('hex')
 }

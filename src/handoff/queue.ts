@@ -1,31 +1,29 @@
-import { createHash } from 'node:crypto'
 import { join } from 'node:path'
 import type { Adapter, Adapters } from '../adapters/registry.ts'
-import type { Engine } from '../engine/engine.ts'
 import { PalimpsestError } from '../errors.ts'
 import { stageCounts } from '../evaluate/preflight.ts'
 import type { Gateway } from '../gateway.ts'
-import { type Advice, advise, type Past, type Situation, type Urgency } from './advice.ts'
-import { type Facts, misfits } from './compatibility.ts'
+import { type Advice, advise, pastOf, type Situation, type Urgency } from './advice.ts'
+import { misfits, tokenizerPrint } from './compatibility.ts'
 import { type Editor, endOrphan, runWorker } from './editor/process.ts'
 import type { WorkerEvent, WorkerJob, WorkerResult } from './editor/protocol.ts'
 import { takeIn } from './exchange/adapter-import.ts'
 import { chooseEdits, type EditsQuery, liveEdits, notTaken } from './exchange/edit-query.ts'
-import { HandoffFault } from './fault.ts'
+import { conflict, HandoffFault, notFound, Stopped, stopReason } from './fault.ts'
 import { growsInPlace, type HandoffMethod, type HandoffThresholds, isOver, type Job } from './job.ts'
-import { JobStore } from './job-store.ts'
+import type { JobStore } from './job-store.ts'
+import { factsOf, ownAdapter } from './promotion.ts'
 import type { HandoffRequest, ImportRequest } from './request.ts'
 import { runStages } from './stages/stages.ts'
 
 export interface HandoffsOptions {
   readonly gateway: Gateway
-  /** `handoffs/` in the data folder. */
-  readonly dir: string
+  readonly store: JobStore
   /** What the editor keeps for all jobs. */
   readonly cacheDir: string
   /** The installed editor; null: there is none. */
   readonly editor: () => Promise<Editor | null>
-  /** Keeps memory, adapters and configuration as they are; returns where. */
+  /** Keeps memory, adapters and configuration as they are; returns where. Empty: they are in a database, whose own backups keep them. */
   readonly snapshot: (reason: string) => Promise<string>
   readonly machine: () => Promise<Omit<Situation, 'edits' | 'when' | 'past' | 'ready' | 'notTaken'>>
   readonly threads: number
@@ -33,26 +31,18 @@ export interface HandoffsOptions {
 
 /** Edits in a first stage, at least: fewer say nothing. */
 const LEAST_STAGE = 4
-const CLOSING = 'the gateway stops'
-const CANCELLED = 'cancelled'
-/** Cut into tokens to tell one vocabulary from another. */
-const PRINTED = [
-  'The current Pope is Leo XIV.',
-  'naïve café, 北京 42',
-  '  def f(x):\n\treturn x**2',
-  'antidisestablishmentarianism 👩‍🚀',
-]
-
 type Able = Gateway & { readonly adapters: Adapters }
 
-/** The hand-offs of a data folder: one at a time is under way, the others wait; all of them outlive the process. */
+/** Hand-offs: one at a time is under way here, the others wait; all of them outlive the process. */
 export class Handoffs {
   readonly #options: HandoffsOptions
   readonly #store: JobStore
   /** Taken before promotions, by id of the adapter. */
   readonly #snapshots = new Map<string, string>()
   #running: { readonly id: string; readonly stop: AbortController; readonly ended: Promise<void> } | null = null
+  #taking: Promise<void> = Promise.resolve()
   #importing = false
+  #started = false
   #closed = false
 
   constructor(options: HandoffsOptions) {
@@ -60,7 +50,8 @@ export class Handoffs {
     options.gateway.adapters?.guardPromotion(async ({ id }) => {
       this.#snapshots.set(id, await options.snapshot(`before ${id} was promoted`))
     })
-    this.#store = new JobStore(options.dir, (message) => options.gateway.log.warn({}, message))
+    this.#store = options.store
+    this.#store.follow(() => this.#heard())
   }
 
   /** Latest first. */
@@ -75,9 +66,7 @@ export class Handoffs {
   get(tenant: string, id: string): Job {
     const job = this.#store.get(id)
     if (job?.tenant === tenant) return job
-    throw new PalimpsestError('handoff_not_found', `There is no hand-off '${id.slice(0, 64)}' in tenant '${tenant}'.`, {
-      param: 'id',
-    })
+    throw notFound(id, tenant)
   }
 
   /** Takes up what waits, and what ended with the process unless it did so too often. */
@@ -86,30 +75,38 @@ export class Handoffs {
     for (const job of this.#store.all()) {
       if (job.state !== 'interrupted') continue
       if (job.attempts < handoffAttempts)
-        this.#change(job, { state: 'queued' }).catch((err) =>
+        this.#change(job.id, (now) => (now.state === 'interrupted' ? { state: 'queued' } : {})).catch((err) =>
           this.#options.gateway.log.error({ err }, `hand-off ${job.id} could not be noted`),
         )
       else this.#options.gateway.log.warn({}, `hand-off ${job.id} ended ${job.attempts} times; resume it by hand`)
     }
+    this.#started = true
     this.#pump()
+  }
+
+  /** What other gateways did may end the work here, or give it some. */
+  #heard(): void {
+    const running = this.#running
+    const standing = running === null ? 'held' : this.#store.standing(running.id)
+    if (standing !== 'held') running?.stop.abort(new Stopped(standing))
+    if (this.#started) this.#pump()
   }
 
   /** Accepts a job and begins it when its turn comes. */
   async submit(tenant: string, request: HandoffRequest): Promise<Job> {
     const { gateway, threads } = this.#options
     const { engine, memory, limits, now } = this.#able()
-    await this.#editor()
-    const waiting = this.#store.all().filter(({ state }) => state === 'queued').length
-    if (waiting >= limits.handoffQueueJobs)
-      throw new PalimpsestError('queue_full', `${waiting} hand-offs wait, which is the limit: cancel one, or try later.`, {
-        retryAfterSeconds: 60,
-      })
+    await this.#mayTakeIn()
+    this.#assertRoom(this.#store.all())
     const { method, settings, query, stages } = request
     const { edits, notes } = chooseEdits(memory, tenant, query, method, engine.model.name, limits.handoffEdits)
     const at = new Date(now())
     const id = request.id ?? this.#freeId(`${method}-${at.toISOString().slice(0, 19).replace(/[-:]/g, '').replace('T', '-')}`)
-    const isTaken = this.#store.get(id) !== undefined || gateway.adapters?.has(id) === true
-    if (isTaken) throw conflict(`There is a hand-off or an adapter '${id}' already: choose another id.`)
+    const isTaken = (jobs: readonly Job[]) => jobs.some((one) => one.id === id) || gateway.adapters?.has(id) === true
+    const check = (jobs: readonly Job[]) => {
+      this.#assertRoom(jobs)
+      if (isTaken(jobs)) throw conflict(`There is a hand-off or an adapter '${id}' already: choose another id.`)
+    }
     const job: Job = {
       id,
       tenant,
@@ -125,7 +122,8 @@ export class Handoffs {
         ...settings,
         hparams: growsInPlace(method) ? { chat: true, ...settings.hparams } : settings.hparams,
         threads: settings.threads ?? threads,
-        device: await this.#device(settings.device),
+        // Where gateways share the jobs, it is the one that works whose devices count.
+        device: this.#store.isShared ? settings.device : await this.#device(settings.device),
       },
       stages: [],
       progress: null,
@@ -136,9 +134,17 @@ export class Handoffs {
       adapter: null,
       notes: [...notes],
     }
-    await this.#store.add(job, edits)
+    await this.#store.add(job, edits, check)
     this.#pump()
     return this.#store.get(id) ?? job
+  }
+
+  #assertRoom(jobs: readonly Job[]): void {
+    const waiting = jobs.filter(({ state }) => state === 'queued').length
+    if (waiting >= this.#options.gateway.limits.handoffQueueJobs)
+      throw new PalimpsestError('queue_full', `${waiting} hand-offs wait, which is the limit: cancel one, or try later.`, {
+        retryAfterSeconds: 60,
+      })
   }
 
   async #device(wanted: string): Promise<string> {
@@ -154,26 +160,35 @@ export class Handoffs {
 
   /** A waiting job is gone from the queue at once; a running one ends at its next check, or is killed. */
   async cancel(tenant: string, id: string): Promise<Job> {
+    const nothingLeft = ({ state }: Job) => conflict(`Hand-off '${id}' is ${state}: there is nothing to cancel.`)
     const job = this.get(tenant, id)
-    if (isOver(job)) throw conflict(`Hand-off '${id}' is ${job.state}: there is nothing to cancel.`)
+    if (isOver(job)) throw nothingLeft(job)
+    await this.#taking
     if (this.#running?.id === id) {
-      this.#running.stop.abort(new Error(CANCELLED))
+      this.#running.stop.abort(new Stopped('cancelled'))
       await this.#running.ended
       return this.get(tenant, id)
     }
-    return this.#change(job, { state: 'cancelled', progress: null })
+    return this.#change(id, (now) => {
+      if (isOver(now)) throw nothingLeft(now)
+      return { state: 'cancelled', progress: null, pid: null }
+    })
   }
 
   /** Goes on with what was finished, by other thresholds where some are given. */
   async resume(tenant: string, id: string, thresholds: Partial<HandoffThresholds> = {}): Promise<Job> {
+    const isUnderWay = ({ state }: Job) => state === 'running' || state === 'queued'
     const job = this.get(tenant, id)
     if (job.state === 'done') throw conflict(`Hand-off '${id}' is done: promote it with palimpsest handoff promote ${id}.`)
-    if (job.state === 'running' || job.state === 'queued') return job
-    await this.#editor()
-    const settings = { ...job.settings, thresholds: { ...job.settings.thresholds, ...thresholds } }
-    // Its answers are kept, so that judging a stage anew costs nothing.
-    const stages = job.stages.map((stage) => (stage.ok === false ? { ...stage, ok: null } : stage))
-    const queued = await this.#change(job, { state: 'queued', fault: null, stages, settings })
+    if (isUnderWay(job)) return job
+    await this.#mayTakeIn()
+    const queued = await this.#change(id, (now) => {
+      if (isUnderWay(now)) return {}
+      const settings = { ...now.settings, thresholds: { ...now.settings.thresholds, ...thresholds } }
+      // Its answers are kept, so that judging a stage anew costs nothing.
+      const stages = now.stages.map((stage) => (stage.ok === false ? { ...stage, ok: null } : stage))
+      return { state: 'queued', fault: null, stages, settings }
+    })
     this.#pump()
     return this.#store.get(queued.id) ?? queued
   }
@@ -185,9 +200,9 @@ export class Handoffs {
       throw conflict('A hand-off is under way, and two at a time would fight for memory: try later.')
     this.#importing = true
     try {
-      const { dir, cacheDir, threads } = this.#options
+      const { cacheDir, threads } = this.#options
       const base = { path: this.#basePath(), sha256: await this.#baseSha256() }
-      const folder = join(dir, '.import')
+      const folder = join(this.#store.dir, '.import')
       const edit = async (job: WorkerJob) => this.#work(job, folder, () => {}, signal)
       return await takeIn({ request, tenant, base, folder, cacheDir, threads, edit, adapters: able.adapters, now: able.now })
     } catch (error) {
@@ -203,49 +218,18 @@ export class Handoffs {
     id: string,
     { replace, gated }: { readonly replace: boolean; readonly gated?: boolean },
   ): Promise<{ readonly adapter: Adapter; readonly snapshot: string }> {
-    const { adapters } = this.#able()
-    const adapter = this.#ownAdapter(tenant, id)
-    const found = misfits(await this.#facts(adapter, replace))
+    const place = { gateway: this.#able(), store: this.#store }
+    const found = misfits(await factsOf(ownAdapter(tenant, id, place), replace, place))
     if (found.length > 0)
       throw conflict(`'${id}' is not promoted: ${found.map(({ why, message }) => `${why}: ${message}`).join('; ')}.`)
-    const promoted = await adapters.promote(id, tenant, gated)
-    return { adapter: promoted, snapshot: this.#snapshots.get(id) ?? '' }
+    const adapter = await place.gateway.adapters.promote(id, tenant, gated)
+    return { adapter, snapshot: this.#snapshots.get(id) ?? '' }
   }
 
   /** The prompt edits return. */
   async rollback(tenant: string, id: string): Promise<Adapter> {
-    const { adapters } = this.#able()
-    return adapters.rollback(this.#ownAdapter(tenant, id).id, tenant)
-  }
-
-  async #facts(adapter: Adapter, replace: boolean): Promise<Facts> {
-    const { adapters, engine } = this.#able()
-    const shape = await engine.loras?.check(adapters.lora(adapter).path).then(
-      () => null,
-      (error: Error) => error.message,
-    )
-    const now = adapters.promoted(adapter.tenant)
-    const loses = now?.edits.filter((edit) => !adapter.edits.includes(edit)) ?? []
-    return {
-      id: adapter.id,
-      replace,
-      since: adapters.disagreements(adapter),
-      shape: shape ?? null,
-      base: { made: adapter.baseSha256, served: await this.#baseSha256() },
-      tokenizer: { made: this.#store.get(adapter.id)?.base.tokenizer ?? null, served: tokenizerPrint(engine) },
-      promoted: now === undefined ? null : { id: now.id, loses },
-    }
-  }
-
-  #ownAdapter(tenant: string, id: string): Adapter {
-    const { adapters } = this.#able()
-    const job = this.#store.get(id)
-    if (job?.tenant === tenant && job.state !== 'done')
-      throw conflict(`Hand-off '${id}' is ${job.state}: it has no adapter to promote.`)
-    const adapter = adapters.get(id, tenant)
-    if (adapter.tenant !== tenant)
-      throw new PalimpsestError('adapter_not_found', `There is no adapter '${id}' in tenant '${tenant}'.`, { param: 'id' })
-    return adapter
+    const gateway = this.#able()
+    return gateway.adapters.rollback(ownAdapter(tenant, id, { gateway, store: this.#store }).id, tenant)
   }
 
   async advise(tenant: string, when: Urgency, query: EditsQuery): Promise<Advice & { readonly edits: number }> {
@@ -257,46 +241,44 @@ export class Handoffs {
       edits: edits.length,
       when,
       ready: (await editor()) !== null,
-      past: this.#past(),
+      past: pastOf(this.#store.all(), gateway.engine.model.name),
       notTaken: { memit: refused('memit'), pmet: refused('pmet'), lora: refused('lora'), distil: refused('distil') },
     }
     return { ...advise(situation), edits: edits.length }
   }
 
-  #past(): Past[] {
-    const name = this.#options.gateway.engine.model.name
-    return this.#store
-      .all()
-      .flatMap(({ base, method, stages }) =>
-        base.name !== name
-          ? []
-          : stages.flatMap(({ edits, seconds, peak_bytes: peakBytes, ok }) =>
-              ok === null ? [] : [{ method, edits, seconds, peakBytes, ok }],
-            ),
-      )
-  }
-
   /** Ends the worker at work; its job goes on at the next start. */
   async close(): Promise<void> {
     this.#closed = true
-    this.#running?.stop.abort(new Error(CLOSING))
-    await this.#running?.ended
-    await this.#store.flush()
+    await this.#taking
+    this.#running?.stop.abort(new Stopped('closing'))
+    await this.#store.close(this.#running?.ended ?? Promise.resolve())
   }
 
+  /** Looks for work, once the look before has ended. */
   #pump(): void {
-    if (this.#closed || this.#running !== null) return
-    const next = this.#store.all().find(({ state }) => state === 'queued')
-    if (next === undefined) return
+    if (this.#closed || this.#running !== null || !this.#store.hasWaiting()) return
+    this.#taking = this.#taking
+      .then(() => this.#take())
+      .catch((err) => this.#options.gateway.log.error({ err }, 'the next hand-off could not be taken up'))
+  }
+
+  async #take(): Promise<void> {
+    if (this.#closed || this.#running !== null || !this.#store.hasWaiting()) return
+    // Where gateways share the jobs, those that cannot work on one leave it to the others.
+    if (this.#store.isShared && !(this.#isAble() && (await this.#options.editor()) !== null)) return
+    const baseSha256 = this.#isAble() ? await this.#baseSha256() : ''
+    const job = await this.#store.claim({ mostAttempts: this.#options.gateway.limits.handoffAttempts, baseSha256 })
+    if (job === null) return
     const stop = new AbortController()
-    const ended = this.#run(next, stop.signal)
+    const ended = this.#run(job, stop.signal)
       .then(() => this.#prune())
-      .catch((error) => this.#options.gateway.log.error({ err: error }, `hand-off ${next.id} could not be noted`))
+      .catch((error) => this.#options.gateway.log.error({ err: error }, `hand-off ${job.id} could not be noted`))
       .then(() => {
         this.#running = null
         this.#pump()
       })
-    this.#running = { id: next.id, stop, ended }
+    this.#running = { id: job.id, stop, ended }
   }
 
   /** Reports do not pile up; that of what answers now stays. */
@@ -305,14 +287,14 @@ export class Handoffs {
     await this.#store.prune(limits.handoffJobsKept, (job) => adapters?.promoted(job.tenant)?.id === job.id)
   }
 
-  async #run(next: Job, signal: AbortSignal): Promise<void> {
-    const folder = this.#store.folder(next.id)
-    endOrphan(next.pid, folder)
-    const job = await this.#change(next, { state: 'running', attempts: next.attempts + 1, fault: null, pid: null })
+  async #run(job: Job, signal: AbortSignal): Promise<void> {
+    endOrphan(job.pid, this.#store.folder(job.id))
     try {
       const gateway = this.#able()
       const edit = (task: WorkerJob, to: string, onEvent: (event: WorkerEvent) => void) => this.#work(task, to, onEvent, signal)
-      const context = { gateway, store: this.#store, basePath: this.#basePath(), cacheDir: this.#options.cacheDir, edit, signal }
+      const device = (wanted: string) => this.#device(wanted)
+      const { cacheDir } = this.#options
+      const context = { gateway, store: this.#store, basePath: this.#basePath(), cacheDir, device, edit, signal }
       const sha256 = await this.#baseSha256()
       if (sha256 !== job.base.sha256)
         throw new HandoffFault(
@@ -322,18 +304,16 @@ export class Handoffs {
         )
       await runStages(job, context)
     } catch (error) {
-      await this.#ended(next.id, error, signal)
+      await this.#ended(job.id, error, signal)
     }
   }
 
   async #ended(id: string, error: unknown, signal: AbortSignal): Promise<void> {
     const job = this.#store.get(id)
-    if (job === undefined) return
+    const why = stopReason(signal)
+    if (job === undefined || why === 'lost') return
     const over = { progress: null, pid: null }
-    if (signal.aborted) {
-      const why = (signal.reason as Error).message
-      return void (await this.#change(job, { ...over, state: why === CANCELLED ? 'cancelled' : 'interrupted' }))
-    }
+    if (why !== null) return this.#said(job, { ...over, state: why === 'cancelled' ? 'cancelled' : 'interrupted' })
     const fault =
       error instanceof HandoffFault
         ? error.fault
@@ -343,7 +323,7 @@ export class Handoffs {
             change: 'Mend that, then: palimpsest handoff resume ID',
           }
     this.#options.gateway.log.warn({ err: error }, `hand-off ${id} failed`)
-    await this.#change(job, { ...over, state: 'failed', fault: { ...fault, change: fault.change.replaceAll(' ID', ` ${id}`) } })
+    await this.#said(job, { ...over, state: 'failed', fault: { ...fault, change: fault.change.replaceAll(' ID', ` ${id}`) } })
   }
 
   async #work(job: WorkerJob, folder: string, onEvent: (event: WorkerEvent) => void, signal: AbortSignal): Promise<WorkerResult> {
@@ -353,20 +333,37 @@ export class Handoffs {
     return runWorker({ editor, job, folder, onEvent, signal, limits: this.#options.gateway.limits })
   }
 
-  async #editor(): Promise<void> {
-    if ((await this.#options.editor()) === null)
+  /** Where gateways share the jobs, another one may have the editor. */
+  async #mayTakeIn(): Promise<void> {
+    if (!this.#store.isShared && (await this.#options.editor()) === null)
       throw new PalimpsestError('handoff_failed', 'The parameter editor is not installed: run palimpsest handoff setup.')
   }
 
-  async #change(job: Job, to: Partial<Job>): Promise<Job> {
-    const changed = { ...job, ...to, updated: new Date(this.#options.gateway.now()).toISOString() }
-    await this.#store.save(changed)
-    return changed
+  /** Looks and writes in one turn. */
+  #change(id: string, to: (job: Job) => Partial<Job>): Promise<Job> {
+    return this.#store.change(id, (job) => {
+      if (job === undefined) throw notFound(id)
+      return this.#with(job, to(job))
+    })
+  }
+
+  /** Of the job that is worked on here. */
+  #said(job: Job, to: Partial<Job>): Promise<void> {
+    return this.#store.save(this.#with(job, to))
+  }
+
+  #with(job: Job, to: Partial<Job>): Job {
+    return { ...job, ...to, updated: new Date(this.#options.gateway.now()).toISOString() }
+  }
+
+  #isAble(): boolean {
+    const { adapters, engine } = this.#options.gateway
+    return adapters !== undefined && engine.loras?.basePath !== undefined
   }
 
   #able(): Able {
     const { gateway } = this.#options
-    if (gateway.adapters !== undefined && gateway.engine.loras?.basePath !== undefined) return gateway as Able
+    if (this.#isAble()) return gateway as Able
     throw new PalimpsestError(
       'unsupported_field',
       `\`${gateway.engine.model.name}\` is not served from a model file here, so its parameters can't be edited. Serve a GGUF file: palimpsest serve --model FILE.`,
@@ -380,16 +377,4 @@ export class Handoffs {
   async #baseSha256(): Promise<string> {
     return (await this.#able().engine.loras?.baseSha256()) ?? ''
   }
-}
-
-function conflict(message: string): PalimpsestError {
-  return new PalimpsestError('handoff_conflict', message, { param: 'id' })
-}
-
-/** Tells one tokenizer from another by what it makes of a few texts. */
-function tokenizerPrint({ text }: Engine): string {
-  if (text === undefined) return 'unknown'
-  return createHash('sha256')
-    .update(JSON.stringify(PRINTED.map((one) => text.tokenize(one))))
-    .digest('hex')
 }

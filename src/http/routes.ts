@@ -45,7 +45,7 @@ export type Guard = (pattern: string) => RequestHandler
 
 /**
  * Adds the routes behind their guard and `then`, which the router's own match of the path leads to, however it is spelt.
- * Other methods on a known path are answered 405 with `Allow`, and OPTIONS with `Allow` alone (no CORS is offered).
+ * Other methods on a known path are answered 405 with `Allow`, and OPTIONS with `Allow` alone (a browser's preflight is answered before).
  */
 export function mount(app: Express, routes: Routes, guard: Guard, then: RequestHandler): void {
   for (const [path, methods] of Object.entries(routes)) {

@@ -31,7 +31,7 @@ export interface LogRecord {
 export interface LandingResult {
   readonly index: number
   readonly id: string
-  readonly outcome: 'added' | 'revised' | 'unchanged'
+  readonly outcome: 'added' | 'revised' | 'restored' | 'unchanged'
   readonly state: EditState
   /** Live edits on the same (subject, relation) that this one supersedes. */
   readonly supersedes: readonly string[]

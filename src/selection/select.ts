@@ -10,9 +10,10 @@ import type { Considered, Stage } from '../trace.ts'
 import { boundless } from './boundless.ts'
 import type { Candidate } from './candidate.ts'
 import { bridge, type Chain, follow, type Hops } from './chain.ts'
-import { type Calibration, gate } from './gate.ts'
+import { type Calibration, gate, shown } from './gate.ts'
 import type { Retriever } from './retriever.ts'
 import { latest } from './sameness.ts'
+import { isTextTask } from './text-task.ts'
 
 /** What one user turn needs of the memory, and why. */
 export interface SelectedTurn {
@@ -71,6 +72,9 @@ export async function select(request: ChatRequest, gateway: Selecting, meter: Me
   }
 }
 
+/** Facts shown in the trace of a turn that takes none. */
+const ASIDE_SHOWN = 12
+
 async function selectTurn(
   request: ChatRequest,
   turn: number,
@@ -82,11 +86,18 @@ async function selectTurn(
   const calibration = { ...gateway.calibration, threshold: request.threshold ?? gateway.calibration.threshold }
   const without = withholding(request, memory)
   const { candidates: found, cached } = await meter.time('retrieve', () => retriever.candidates(request, turn, signal))
-  const offered = without(found)
+  const eligible = without(found)
+  const task = isTextTask(request.messages, turn)
+  const offered = task ? eligible.filter(({ edit }) => edit.kind === 'rule') : eligible
+  const aside = task ? eligible.filter(({ edit }) => edit.kind !== 'rule').slice(0, ASIDE_SHOWN) : []
   const unbounded = await meter.time('gate', () => boundless(offered, calibration, (pairs) => retriever.read(pairs, signal)))
   const candidates = offered.map((c) => (unbounded.has(c.edit.id) ? { ...c, boundless: true } : c))
   const { current, outdated } = await meter.time('gate', () => latest(request, candidates, calibration, retriever, signal))
-  const considered = [...gate(current, calibration), ...outdated]
+  const considered = [
+    ...gate(current, calibration),
+    ...outdated,
+    ...aside.map((candidate): Considered => ({ ...shown(candidate), score: 0, reason: 'text_task' })),
+  ]
   const scores = new Map(considered.flatMap((c) => (c.reason === 'selected' ? [[c.id, c.score]] : [])))
   const applying = current.flatMap(({ edit }) => (scores.has(edit.id) ? [{ edit, score: scores.get(edit.id) ?? 0 }] : []))
   const source: Hops['source'] = {

@@ -5,7 +5,9 @@ import { createSnapshot, listSnapshots, snapshotsDir } from '../backup/snapshot.
 import type { Config } from '../config.ts'
 import type { Gateway, Limits } from '../gateway.ts'
 import { installedEditor } from '../handoff/editor/installation.ts'
+import { FolderJobs } from '../handoff/folder-jobs.ts'
 import { Handoffs } from '../handoff/queue.ts'
+import { SharedJobs } from '../handoff/shared-jobs.ts'
 import { findGpu, freeMemoryBytes } from '../models/hardware.ts'
 import { VERSION } from './parts.ts'
 
@@ -13,16 +15,19 @@ const BEFORE = 'before '
 /** Bits a weight of a Q4_K_M file, roughly: what is known of the model's size without reading it. */
 const BYTES_A_WEIGHT = 0.62
 
-/** The hand-offs of the data folder. */
-export function openHandoffs(config: Config<Limits>, gateway: Gateway): Handoffs {
+/** The hand-offs of the data folder, or of the database that gateways share. */
+export async function openHandoffs(config: Config<Limits>, gateway: Gateway): Promise<Handoffs> {
   const { home, dataDir, handoffPython, environment, threads } = config
+  const { database } = gateway
+  const dir = join(dataDir, 'handoffs')
+  const warn = (message: string) => gateway.log.warn({}, message)
   return new Handoffs({
     gateway,
     threads,
-    dir: join(dataDir, 'handoffs'),
+    store: database === undefined ? new FolderJobs(dir, warn) : await SharedJobs.open({ database, dir, warn }),
     cacheDir: join(home, 'handoff', 'cache'),
     editor: async () => installedEditor(home, handoffPython, environment),
-    snapshot: (reason) => snapshotBefore(config, reason, gateway.limits.promotionSnapshots),
+    snapshot: async (reason) => (database === undefined ? snapshotBefore(config, reason, gateway.limits.promotionSnapshots) : ''),
     machine: async () => {
       const gpu = await findGpu(process.platform, process.arch)
       return {

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Access } from '../access/access.ts'
+import type { Adapters } from '../adapters/registry.ts'
 import { answererOf } from '../compare.ts'
 import type { Config } from '../config.ts'
 import { Bridges } from '../engine/bridge.ts'
@@ -106,7 +107,10 @@ export async function openParts({
       ...(counts(plain) && { embedder: plain }),
     }
     const gateway = async (engine: Engine, models?: ModelPool) => {
-      const made = gatewayOf(shared, config, engine, models)
+      const { dataDir, limits } = config
+      const adapters = await openAdapters({ ...{ dataDir, engine, memory, limits, now, log }, access, database })
+      undo.push(() => adapters?.close())
+      const made = gatewayOf(shared, config, { engine, models, adapters })
       await declareFiles(config.experimentsDir, made)
       trials.experiments.replays.start(answererOf(made))
       return made
@@ -120,16 +124,20 @@ export async function openParts({
 
 type Shared = Omit<
   Gateway,
-  'engine' | 'models' | 'adapters' | 'limits' | 'version' | 'hosts' | 'reportsDir' | 'logPrompts' | 'multiHop'
+  'engine' | 'models' | 'adapters' | 'limits' | 'version' | 'hosts' | 'origins' | 'reportsDir' | 'logPrompts' | 'multiHop'
 >
 
-function gatewayOf(shared: Shared, config: Config<Limits>, engine: Engine, models: ModelPool | undefined): Gateway {
-  const { dataDir, limits, hosts, reportsDir, logPrompts, multiHop } = config
-  const { memory, access, log } = shared
-  const adapters = openAdapters({ dataDir, engine, memory, limits, now, log, ...(access && { access }) })
+interface Answering {
+  readonly engine: Engine
+  readonly models: ModelPool | undefined
+  readonly adapters: Adapters | undefined
+}
+
+function gatewayOf(shared: Shared, config: Config<Limits>, { engine, models, adapters }: Answering): Gateway {
+  const { limits, hosts, allowOrigin: origins, reportsDir, logPrompts, multiHop } = config
   return {
     ...shared,
-    ...{ engine, limits, hosts, reportsDir, logPrompts, version: VERSION },
+    ...{ engine, limits, hosts, origins, reportsDir, logPrompts, version: VERSION },
     multiHop: { mode: multiHop, bridges: new Bridges(engine) },
     ...(models && { models }),
     ...(adapters && { adapters }),

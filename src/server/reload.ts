@@ -1,6 +1,9 @@
 import { type Config, type SettingName, settingEntries } from '../config.ts'
 import type { Gateway, Limits } from '../gateway.ts'
+import type { EditFolder } from '../memory/files/watcher.ts'
 import { readCalibration } from '../selection/gate.ts'
+import { declareFiles } from './experiments.ts'
+import type { Weights } from './models.ts'
 
 /** Settings that a running gateway takes over when its configuration is read again. */
 const RELOADED: ReadonlySet<string> = new Set<SettingName>([
@@ -24,7 +27,33 @@ export interface Differences {
   readonly left: readonly string[]
 }
 
-export function differencesOf(before: Config<Limits>, after: Config<Limits>): Differences {
+interface Reloadable {
+  /** As it is now. */
+  readonly config: Config<Limits>
+  readonly gateway: Gateway
+  readonly weights: Weights
+  readonly folder: EditFolder
+  /** Makes the interface anew: what read a limit when it was made has the latest then. Requests under way go on in the old one. */
+  readonly serve: () => void
+}
+
+/** Takes over another configuration, and reads the files of edits, templates and experiments again. Throws where it cannot be taken over. */
+export function reloaderOf({ config, gateway, weights, folder, serve }: Reloadable) {
+  let current = config
+  return async (next: Config<Limits>): Promise<Differences> => {
+    const differences = differencesOf(current, next)
+    await weights.reload(next)
+    takeOver(gateway, next)
+    serve()
+    gateway.templates.reload()
+    await folder.reload()
+    await declareFiles(next.experimentsDir, gateway)
+    current = next
+    return differences
+  }
+}
+
+function differencesOf(before: Config<Limits>, after: Config<Limits>): Differences {
   const differs = (one: unknown, other: unknown) => JSON.stringify(one) !== JSON.stringify(other)
   const settings = settingEntries()
     .map(({ name }) => name as SettingName)
@@ -42,7 +71,7 @@ type Writable<T> = { -readonly [Name in keyof T]: T[Name] }
  * Changes the gateway in place, since every part of it holds it: a request under way may see a new limit, and none is broken off. Throws
  * `invalid_value` for a threshold that is none, before anything is changed.
  */
-export function takeOver(gateway: Gateway, config: Config<Limits>): void {
+function takeOver(gateway: Gateway, config: Config<Limits>): void {
   const { hosts, logPrompts, limits, threshold } = config
   const calibration = readCalibration(undefined, threshold)
   const kept = Object.fromEntries(Object.entries(limits).filter(([name]) => !SIZED_BY.has(name as keyof Limits)))

@@ -2,19 +2,21 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { createApp, openLasting } from '../app.ts'
 import type { Config } from '../config.ts'
 import type { Engine } from '../engine/engine.ts'
+import type { ModelPool } from '../engine/model-pool.ts'
 import { openScripted } from '../engine/scripted.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { Gateway, Limits } from '../gateway.ts'
 import type { Handoffs } from '../handoff/queue.ts'
 import type { Logger } from '../logger.ts'
+import { SchemaWatch } from '../storage/schema-watch.ts'
 import { openAccess } from './access.ts'
 import { openDatabase } from './database.ts'
-import { declareFiles } from './experiments.ts'
 import { openHandoffs } from './handoffs.ts'
-import { listen } from './listen.ts'
+import { type Listener, listen } from './listen.ts'
 import { choose, openWeights } from './models.ts'
 import { now, openParts, type Parts, VERSION } from './parts.ts'
-import { type Differences, differencesOf, takeOver } from './reload.ts'
+import { type Differences, reloaderOf } from './reload.ts'
+import { SHARED_SCHEMAS } from './schemas.ts'
 import { openTelemetry } from './telemetry.ts'
 
 export interface StartOptions {
@@ -32,6 +34,8 @@ export interface StartOptions {
   readonly draining?: AbortSignal
   /** Aborting it refuses new work; `close` does the rest. */
   readonly closing: AbortSignal
+  /** Called once where a newer gateway has changed the shared tables beyond what this one can read: it must stop. */
+  readonly outdated?: (why: PalimpsestError) => void
   /** Opens the models; absent: those of the configuration. */
   readonly weightsOf?: typeof openWeights
 }
@@ -52,7 +56,7 @@ const FAREWELL_MS = 2_000
 
 /** Starts a gateway. What can be wrong with port, templates and data folder is found before any model is fetched or loaded. */
 export async function startGateway({ config: given, log, model, host, port, watch, ...more }: StartOptions): Promise<Running> {
-  const { closing, draining, key, weightsOf = openWeights } = more
+  const { closing, draining, outdated, key, weightsOf = openWeights } = more
   // One object, that every part holds: `reload` changes it.
   const config = { ...given, limits: { ...given.limits } }
   const opened: ((graceMs: number) => Promise<void>)[] = []
@@ -86,41 +90,37 @@ export async function startGateway({ config: given, log, model, host, port, watc
     opened.push(() => parts.close())
     const engine = choice === null ? withoutModel() : await weights.engine()
     const models = choice === null ? undefined : await weights.models(engine)
-    // Ahead of all else. Requests end first, also those that ask the engine several times; what is left then ends with the engine.
+    // Ahead of all else.
     opened[listening] = async () => {}
-    opened.push(async (graceMs) => {
-      const until = performance.now() + graceMs
-      const ended = listener.close(graceMs + FAREWELL_MS)
-      await Promise.race([ended, sleep(graceMs, undefined, { ref: false })])
-      const leftMs = Math.max(0, until - performance.now())
-      await Promise.all([engine.close(leftMs), models?.close(leftMs)])
-      await ended
-    })
+    opened.push((graceMs) => endRequests(graceMs, listener, engine, models))
     closing.throwIfAborted()
     const gateway = await parts.gateway(engine, models)
-    const handoffs = openHandoffs(config, gateway)
+    const handoffs = await openHandoffs(config, gateway)
     opened.push(() => handoffs.close())
-    const lasting = openLasting(gateway)
-    listener.serve(createApp(gateway, handoffs, lasting))
-    if (model === 'configured') parts.memory.setUrl(listener.url)
-    let current = given
-    const reload = async (next: Config<Limits>): Promise<Differences> => {
-      const differences = differencesOf(current, next)
-      await weights.reload(next)
-      takeOver(gateway, next)
-      // What read a limit when it was made is made anew; requests under way go on in the old one.
-      listener.serve(createApp(gateway, handoffs, lasting))
-      gateway.templates.reload()
-      await parts.folder.reload()
-      await declareFiles(next.experimentsDir, gateway)
-      current = next
-      return differences
+    if (database !== undefined && outdated !== undefined) {
+      const schemas = new SchemaWatch({ database, schemas: SHARED_SCHEMAS, outdated })
+      opened.push(() => schemas.close())
     }
+    const lasting = openLasting(gateway)
+    const serve = () => listener.serve(createApp(gateway, handoffs, lasting))
+    serve()
+    if (model === 'configured') parts.memory.setUrl(listener.url)
+    const reload = reloaderOf({ config: given, gateway, weights, folder: parts.folder, serve })
     return { url: listener.url, gateway, handoffs, memory: parts.memory, folder: parts.folder, reload, close }
   } catch (error) {
     await close(0)
     throw error
   }
+}
+
+/** Requests end first, also those that ask the engine several times or wait for it; what is left after that time ends with the engine. */
+async function endRequests(graceMs: number, listener: Listener, engine: Engine, models: ModelPool | undefined): Promise<void> {
+  const until = performance.now() + graceMs
+  const ended = listener.close(graceMs + FAREWELL_MS)
+  await Promise.race([ended, sleep(graceMs, undefined, { ref: false })])
+  const leftMs = Math.max(0, until - performance.now())
+  await Promise.all([engine.close(leftMs), models?.close(leftMs)])
+  await ended
 }
 
 function withoutModel(): Engine {

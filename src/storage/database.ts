@@ -6,7 +6,11 @@ export interface Statement<Row = unknown> {
   run(...values: readonly (Value | Readonly<Record<string, Value>>)[]): { readonly changes: number }
   get(...values: readonly Value[]): Row | undefined
   all(...values: readonly Value[]): Row[]
-  iterate(...values: readonly Value[]): IterableIterator<Row>
+}
+
+/** The package's, whose rows end with a fault once the statement is collected as garbage, though they are still read. */
+interface RowStatement<Row> extends Statement<Row> {
+  iterate(): IterableIterator<Row>
 }
 
 interface OpenOptions {
@@ -36,6 +40,7 @@ export function faultOf(error: unknown): Fault | null {
  */
 export class Database {
   readonly #db: InstanceType<typeof DatabaseSync>
+  readonly #read = new Set<Statement>()
 
   constructor(file: string, { readOnly = false, timeoutMs = TIMEOUT_MS }: OpenOptions = {}) {
     this.#db = new DatabaseSync(file, { readOnly, timeout: timeoutMs })
@@ -51,6 +56,17 @@ export class Database {
 
   prepare<Row = unknown>(sql: string): Statement<Row> {
     return this.#db.prepare(sql) as Statement<Row>
+  }
+
+  /** One row after another, which are never all in memory. */
+  *rows<Row>(sql: string): Generator<Row> {
+    const statement = this.#db.prepare(sql) as RowStatement<Row>
+    this.#read.add(statement)
+    try {
+      yield* statement.iterate()
+    } finally {
+      this.#read.delete(statement)
+    }
   }
 
   /** First column of the first row; undefined where there is none. */

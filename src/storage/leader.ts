@@ -4,7 +4,7 @@ import { DATABASE_NOW, type SqlDatabase } from './sql.ts'
 
 const TABLE = 'CREATE TABLE leaders (name TEXT PRIMARY KEY, holder TEXT NOT NULL, held_until BIGINT NOT NULL)'
 
-const SCHEMA: Schema = { port: 'leaders', oldestReader: 1, steps: [{ sqlite: [TABLE], postgres: [TABLE] }] }
+export const LEADERS_SCHEMA: Schema = { port: 'leaders', oldestReader: 1, steps: [{ sqlite: [TABLE], postgres: [TABLE] }] }
 
 /** Another gateway leads this long after the one before has died. */
 const LEASE_MS = 10_000
@@ -41,7 +41,7 @@ export class Leader {
   }
 
   static async open(options: LeaderOptions): Promise<Leader> {
-    await migrate(options.database, SCHEMA)
+    await migrate(options.database, LEADERS_SCHEMA)
     const leader = new Leader(options)
     await leader.look()
     return leader

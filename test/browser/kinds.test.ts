@@ -56,7 +56,7 @@ function landing(edits: readonly object[], found: readonly { kind: string; messa
     id: 'b_1',
     version: 7,
     replayed: false,
-    counts: { edits: many, added: many, revised: 0, unchanged: 0, superseded: 0, duplicates: 0, conflicts: 0 },
+    counts: { edits: many, added: many, revised: 0, restored: 0, unchanged: 0, superseded: 0, duplicates: 0, conflicts: 0 },
     format,
     first_edits: edits,
     report: {

@@ -11,6 +11,8 @@ import { writeReports } from './reports.ts'
 // A browser on two busy cores is slow to start.
 vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 })
 
+const JSON_TYPE = { 'Content-Type': 'application/json' }
+
 let browser: Browser
 let served: Served
 let reports: string
@@ -50,6 +52,19 @@ describe('the console', () => {
     const old = await fetch(`${served.base}${file.replace(/assets\/\w+/, 'assets/0000')}`)
     expect([old.status, old.headers.get('cache-control')]).toEqual([200, 'no-cache'])
     expect((await fetch(`${served.base}${file.replace('app.js', '..%2Froutes.ts')}`)).status).toBe(404)
+  })
+
+  it('counts the edits that are live for who looks', async () => {
+    const land = (tenant: string, count: number) => {
+      const edits = Array.from({ length: count }, (_, i) => ({ id: `count${i}`, text: `Town ${i} has ${i} bells.` }))
+      return fetch(`${served.base}/v1/edits?tenant=${tenant}`, { method: 'POST', body: JSON.stringify(edits), headers: JSON_TYPE })
+    }
+    await land('other', 3)
+    await land('default', 2)
+    await fetch(`${served.base}/v1/edits/count0/withdraw`, { method: 'POST' })
+    const { page } = await open(browser, served.base)
+    await page.getByText('· 1 edit', { exact: false }).waitFor()
+    await fetch(`${served.base}/v1/edits/count1/withdraw`, { method: 'POST' })
   })
 
   it('lets nobody in who may not use the gateway', async () => {

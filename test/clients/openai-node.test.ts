@@ -54,6 +54,24 @@ describe('the official client for Node', () => {
     expect((await client.models.list()).data.map(({ id }) => id)).toEqual([MODEL, `${MODEL}@base`, 'fake'])
   })
 
+  test('reads embeddings that it asks for in base64, its default, as those it asks for in numbers', async () => {
+    const sent: unknown[] = []
+    const asking = new OpenAI({
+      ...{ baseURL: `${served.base}/v1`, apiKey: 'unused' },
+      fetch: (url, init) => {
+        sent.push(JSON.parse(String(init?.body)).encoding_format)
+        return fetch(url, init)
+      },
+    })
+    const asked = { model: 'fake', input: ['a', 'b'] }
+    const [byDefault, numbers] = [
+      await asking.embeddings.create(asked),
+      await asking.embeddings.create({ ...asked, encoding_format: 'float' }),
+    ]
+    expect(sent).toEqual(['base64', 'float'])
+    expect(byDefault.data.map(({ embedding }) => embedding)).toEqual(numbers.data.map(({ embedding }) => embedding))
+  })
+
   test('throws its own classes of errors', async () => {
     await expect(client.chat.completions.create({ model: MODEL, messages, temperature: 9 })).rejects.toThrow(
       OpenAI.BadRequestError,

@@ -34,6 +34,10 @@ with client.responses.stream(model=model, input="Hello") as events:
 
 said["completion"] = client.completions.create(model=model, prompt="Once upon a time").choices[0].text
 said["dimensions"] = len(client.embeddings.create(model="fake", input=["a", "b"]).data[1].embedding)
+# By default the client asks for base64, and makes numbers of it.
+by_default = client.embeddings.create(model="fake", input=["a", "b"]).data
+numbers = client.embeddings.create(model="fake", input=["a", "b"], encoding_format="float").data
+said["embeddings_equal"] = [one.embedding for one in by_default] == [one.embedding for one in numbers]
 said["models"] = [one.id for one in client.models.list()]
 
 errors = {}

@@ -28,6 +28,7 @@ test(
         response_streamed: 'You said: Hello',
         completion: ' and so on',
         dimensions: 16,
+        embeddings_equal: true,
         models: [MODEL, `${MODEL}@base`, 'fake'],
         errors: {
           bad_request: ['BadRequestError', 400, 'invalid_value', 'temperature'],

@@ -45,7 +45,7 @@ test('every flag in the guide is one of the program', () => {
 
 test('every command in the guide is one of the program', () => {
   const unknown = pages.flatMap(({ name, text }) =>
-    [...text.matchAll(/(?:^|`|\$ )palimpsest ([a-z]+)(?: ([a-z]+))?/gm)]
+    [...text.matchAll(/(?:^|`|\$ )palimpsest ([a-z-]+)(?: ([a-z]+))?/gm)]
       .filter(([, first, second]) => {
         const command = program.commands.find((one) => one.name() === first)
         if (command === undefined) return true

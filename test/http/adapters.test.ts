@@ -184,7 +184,7 @@ describe('promotion', () => {
     expect([explained.adapter, explained.prompt.text]).toEqual(['one', explained.base.text])
     expect((await ask(`${MODEL}@base`)).text).toBe(`base: ${QUESTION}`)
     // Another process on the same folder finds it promoted.
-    const again = openAdapters({ ...gateway, dataDir, limits: gateway.limits })
+    const again = await openAdapters({ ...gateway, dataDir, limits: gateway.limits })
     expect(again?.promoted('default')?.id).toBe('one')
     await expect(call('DELETE', '/v1/adapters/one')).rejects.toMatchObject(refusal('adapter_conflict', /roll it back/))
     await expect(call('PATCH', '/v1/adapters/one', { edits: [] })).rejects.toMatchObject({ code: 'adapter_conflict' })
@@ -193,7 +193,7 @@ describe('promotion', () => {
     const after = await ask()
     expect(performance.now() - begun).toBeLessThan(1000)
     expect([after.text, after.edits, after.adapter]).toEqual([before.text, before.edits, undefined])
-    expect(openAdapters({ ...gateway, dataDir })?.promoted('default')).toBeUndefined()
+    expect((await openAdapters({ ...gateway, dataDir }))?.promoted('default')).toBeUndefined()
   })
 
   test('is refused where an edit has moved on since, and stands down only what still agrees', async () => {
@@ -229,7 +229,7 @@ describe('promotion', () => {
     expect(completed.choices[0].text).toMatch(/^base: Once/)
     // One that names its arm is answered by it.
     expect((await ask(`${MODEL}@adapter:one`, {}, other)).text).toBe(`one*1: ${other}`)
-    expect(openAdapters({ ...gateway, dataDir })?.promoted('default')?.gated).toBe(true)
+    expect((await openAdapters({ ...gateway, dataDir }))?.promoted('default')?.gated).toBe(true)
     const answered = () => logged.filter((line) => 'arm' in line)
     await vi.waitFor(() => expect(answered()).toHaveLength(5))
     expect(answered()[0]).toMatchObject({ arm: 'edited', adapter: 'one' })
@@ -290,7 +290,7 @@ describe('promotion', () => {
     writeFileSync(join(dataDir, 'adapters', 'broken', 'adapter.json'), '{')
     const warnings: string[] = []
     const log = { ...gateway.log, warn: (_: object, message: string) => void warnings.push(message) }
-    const again = openAdapters({ ...gateway, dataDir, log })
+    const again = await openAdapters({ ...gateway, dataDir, log })
     expect(again?.promoted('default')?.id).toBe('one')
     expect(again?.list('default').map(({ id }) => id)).toEqual(['one', 'two'])
     expect(warnings).toEqual([expect.stringMatching(/^adapters\/broken is not served/)])

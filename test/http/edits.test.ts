@@ -63,7 +63,7 @@ describe('a batch', () => {
         replayed: false,
         version: 1,
         palimpsest: { memory_version: 1 },
-        counts: { edits: 1, added: 1, revised: 0, unchanged: 0, superseded: 0, duplicates: 0, conflicts: 0 },
+        counts: { edits: 1, added: 1, revised: 0, restored: 0, unchanged: 0, superseded: 0, duplicates: 0, conflicts: 0 },
         results: [
           { index: 0, id: 'e1', outcome: 'added', state: 'live', supersedes: [], duplicate_of: null, conflicts_with: [] },
         ],
@@ -88,9 +88,9 @@ describe('a batch', () => {
       await post('/v1/edits', mayor('Ada', { id: 'e1' })),
       await post('/v1/edits?dry_run=true', mayor('Bo', { id: 'e2' })),
     ].map(({ body }) => body.palimpsest?.memory_version)
-    expect(versions).toEqual([8, 9, 10, 10, undefined])
+    expect(versions).toEqual([8, 9, 10, 11, undefined])
     const { body } = await call('GET', '/health')
-    expect(body.memory).toMatchObject({ version: 10, log: { state: 'sole', seen: 10, fault: null } })
+    expect(body.memory).toMatchObject({ version: 11, log: { state: 'sole', seen: 11, fault: null } })
   })
 
   test('is waited for by whoever names its version, but not for ever', async () => {
@@ -116,6 +116,18 @@ describe('a batch', () => {
     const first = await post('/v1/edits', [mayor()])
     const again = await post('/v1/edits', [mayor()])
     expect(again).toMatchObject({ status: 200, body: { id: first.body.id, replayed: true, version: first.body.version } })
+  })
+
+  test('posted again after a withdrawal is live again, and says so', async () => {
+    const { post, ask } = await start()
+    await post('/v1/edits', mayor('Ada', { id: 'e1' }))
+    await post('/v1/edits/e1/withdraw')
+    expect(await ask('Mayor of Lund?')).toBe('You said: Mayor of Lund?')
+    expect(await post('/v1/edits', mayor('Ada', { id: 'e1' }))).toMatchObject({
+      status: 201,
+      body: { replayed: false, counts: { restored: 1, unchanged: 0 }, results: [{ outcome: 'restored', state: 'live' }] },
+    })
+    expect(await ask('Mayor of Lund?')).toContain('Ada')
   })
 
   test.each([

@@ -44,8 +44,11 @@ export interface ServeOptions {
   readonly handoffs?: (gateway: Gateway, dataDir: string) => Handoffs
   /** Shared with other gateways, and closed by whoever opened it. */
   readonly database?: SqlDatabase
-  /** An existing folder; deleted on close all the same. */
+  /** Between two looks at adapters that other gateways changed. */
+  readonly pollMs?: number
+  /** An existing folder; deleted on close all the same, unless it is to be kept. */
   readonly dataDir?: string
+  readonly keepFolder?: boolean
 }
 
 /**
@@ -63,7 +66,9 @@ export async function serve({
   gateway: more,
   handoffs,
   database: shared,
+  pollMs,
   dataDir = mkdtempSync(join(tmpdir(), 'palimpsest-http-')),
+  keepFolder = false,
 }: ServeOptions = {}): Promise<Served> {
   const logged: object[] = []
   const note = (fields: object) => void logged.push(fields)
@@ -75,14 +80,16 @@ export async function serve({
   const database = shared ?? openLedgerFile(dataDir)
   const log = { info: note, warn: note, error: note }
   const trials = await openTrials({ database, memory, limits: allLimits, now, log, tickMs: 50 })
-  const adapters = openAdapters({
+  const adapters = await openAdapters({
     dataDir,
     engine: served,
     memory,
     limits: allLimits,
     now,
     log,
-    ...(more?.access && { access: more.access }),
+    database: shared,
+    pollMs,
+    access: more?.access,
   })
   const gateway: Gateway = {
     engine: served,
@@ -115,10 +122,11 @@ export async function serve({
     close: async () => {
       server.closeAllConnections()
       await new Promise((resolve) => server.close(resolve))
+      await adapters?.close()
       await trials.close()
       if (database !== shared) await database.close()
       await memory.close()
-      rmSync(dataDir, { recursive: true, force: true })
+      if (!keepFolder) rmSync(dataDir, { recursive: true, force: true })
     },
   }
 }

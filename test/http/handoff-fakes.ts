@@ -5,6 +5,8 @@ import type { Engine, Lora, LoraEngine, Scorer } from '../../src/engine/engine.t
 import { openScripted } from '../../src/engine/scripted.ts'
 import { PalimpsestError } from '../../src/errors.ts'
 import type { Gateway } from '../../src/gateway.ts'
+import { FolderJobs } from '../../src/handoff/folder-jobs.ts'
+import type { JobStore } from '../../src/handoff/job-store.ts'
 import { Handoffs } from '../../src/handoff/queue.ts'
 import { MODEL } from './fakes.ts'
 
@@ -56,9 +58,10 @@ export function modelOf(basePath: string, baseSha256 = BASE): Engine {
 }
 
 /** Hand-offs whose editor is the stand-in's process. */
-export function standInHandoffs(gateway: Gateway, dataDir: string, editor = true): Handoffs {
+export function standInHandoffs(gateway: Gateway, dataDir: string, editor = true, store?: JobStore): Handoffs {
   return new Handoffs({
-    ...{ gateway, dir: join(dataDir, 'handoffs'), cacheDir: join(dataDir, 'cache'), threads: 1 },
+    ...{ gateway, cacheDir: join(dataDir, 'cache'), threads: 1 },
+    store: store ?? new FolderJobs(join(dataDir, 'handoffs'), (message) => gateway.log.warn({}, message)),
     editor: async () => (editor ? { python: STAND_IN, source: null, environment: process.env } : null),
     machine: async () => ({ freeMemoryBytes: 16e9, gpuFreeBytes: null, parameters: 5e8, cores: 2 }),
     snapshot: async (reason) => {

@@ -288,6 +288,10 @@ export function malformed(model: string): Malformed[] {
       'stream_options.include_obfuscation',
     ]),
     chat('a number for user', { user: 5 }, ['invalid_value', 'user']),
+    chat('metadata of seventeen', { metadata: Object.fromEntries(Array.from({ length: 17 }, (_, i) => [`k${i}`, 'v'])) }, [
+      'invalid_value',
+      'metadata',
+    ]),
     chat('nested metadata', { metadata: { a: { b: 1 } } }, ['invalid_value', 'metadata.a']),
     chat('unknown field', { temprature: 1 }, ['unknown_field', 'temprature']),
     chat('an unknown field with a very long name', { ['x'.repeat(5_000)]: 1 }, ['unknown_field', `${'x'.repeat(64)}…`]),

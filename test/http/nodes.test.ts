@@ -1,10 +1,13 @@
 import OpenAI from 'openai'
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
 import { accessBy } from '../../src/access/access.ts'
 import { KeyStore } from '../../src/access/key-store.ts'
 import { Postgres } from '../../src/storage/postgres.ts'
 import { type PostgresServer, startPostgres } from '../support/postgres.ts'
 import { MODEL, post, type Served, serve } from './fakes.ts'
+
+/** For a machine that does other things too. */
+vi.setConfig({ testTimeout: 60_000 })
 
 /** Three gateways over one PostgreSQL, each with a folder and connections of its own. The model is scripted: it says what it was asked. */
 let server: PostgresServer
@@ -132,4 +135,4 @@ test('without its PostgreSQL a gateway answers from memory, refuses writes, and 
   await server.start()
   await expect.poll(async () => (await land(one, [{ ...LUND, target_new: 'Bo' }])).status, { timeout: 10_000 }).toBe(201)
   await expect.poll(async () => (await ask(two)).edited, { timeout: 5_000 }).toBe(false)
-}, 60_000)
+}, 180_000)

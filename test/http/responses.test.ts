@@ -89,6 +89,8 @@ describe('a response', () => {
       tools: [],
       top_logprobs: 0,
       top_p: 1,
+      frequency_penalty: 0,
+      presence_penalty: 0,
       truncation: 'disabled',
       usage: {
         input_tokens: expect.any(Number),
@@ -403,7 +405,7 @@ describe('what a response can not be asked for is refused by the name it has her
 
   test('null counts as absent', async () => {
     const names =
-      'instructions previous_response_id store stream include text tools max_tool_calls temperature top_p max_output_tokens metadata reasoning user background conversation prompt truncation service_tier'
+      'instructions previous_response_id store stream include text tools max_tool_calls temperature top_p frequency_penalty presence_penalty max_output_tokens metadata reasoning user background conversation prompt truncation service_tier'
     const nulls = Object.fromEntries(names.split(' ').map((name) => [name, null]))
     expect((await post(await start(), { input: 'x', ...nulls })).status).toBe(200)
   })
@@ -493,6 +495,18 @@ describe('tools', () => {
     const { status, json } = await post(await start(), { input: 'x', ...fields })
     expect([status, json.error?.param]).toEqual([400, param])
   })
+})
+
+test('the penalties of Open Responses are honoured and repeated', async () => {
+  const seen: Sampling[] = []
+  const reply = (_: Prompt, sampling: Sampling) => {
+    seen.push(sampling)
+    return 'x'
+  }
+  const penalties = { frequency_penalty: 0.5, presence_penalty: -1 }
+  const { json } = await post(await start({ script: { reply } }), { input: 'x', ...penalties })
+  expect(json).toMatchObject(penalties)
+  expect(seen[0]).toMatchObject({ frequencyPenalty: 0.5, presencePenalty: -1 })
 })
 
 test('a format, the log probabilities and padding are as in a chat', async () => {

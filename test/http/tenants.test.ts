@@ -325,7 +325,7 @@ test('an adapter from before adapters had tenants is the default tenant’s', as
   const { tenant: _, ...before } = JSON.parse(readFileSync(file, 'utf8'))
   writeFileSync(file, JSON.stringify(before))
   const { access } = apart.gateway
-  const again = openAdapters({ ...apart.gateway, dataDir: apart.dataDir, ...(access && { access }) })
+  const again = await openAdapters({ ...apart.gateway, dataDir: apart.dataDir, ...(access && { access }) })
   expect(again?.list(DEFAULT_TENANT)).toMatchObject([{ id: 'old', tenant: DEFAULT_TENANT }])
   expect(again?.list('yours')).toEqual([])
 })

@@ -36,7 +36,7 @@ export function databases(dialect: Dialect): Databases {
     await Promise.all([...addresses.keys()].map((database) => database.close()))
     await server?.remove()
     rmSync(folder, { recursive: true, force: true })
-  })
+  }, 120_000)
   return {
     open: async () => connect((await server?.database()) ?? join(folder, `${++files}.db`)),
     again: (database) => connect(addresses.get(database) ?? ''),

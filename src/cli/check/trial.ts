@@ -25,7 +25,6 @@ export function trialOf({ client, model, maxTokens, signal, run, revises }: Tria
   const batches: string[] = []
   /** As they were before this run. */
   const revised = new Map<string, WireEdit>()
-  const restored = new Set<string>()
   const path = (id: string, what = '') => `/v1/edits/${encodeURIComponent(id)}${what}`
 
   const post = async (records: readonly object[], asked: Record<string, string>): Promise<WireLanding> => {
@@ -57,15 +56,7 @@ export function trialOf({ client, model, maxTokens, signal, run, revises }: Tria
     const batch = `${run}-${batches.length + 1}`
     batches.push(batch)
     const { results } = await post(edits.map(toWire), { batch, source: run })
-    // What an earlier run, or a user, took back is asked for again by this file.
-    const back = new Set(
-      results.filter(({ outcome, state }) => outcome === 'unchanged' && state === 'withdrawn').map(({ id }) => id),
-    )
-    for (const id of back) {
-      restored.add(id)
-      await client.json('POST', path(id, '/restore'))
-    }
-    return new Set(results.filter(({ id, state }) => state === 'live' || back.has(id)).map(({ id }) => id))
+    return new Set(results.filter(({ state }) => state === 'live').map(({ id }) => id))
   }
 
   const rollBack = async (): Promise<void> => {
@@ -76,9 +67,8 @@ export function trialOf({ client, model, maxTokens, signal, run, revises }: Tria
     const notHeld = [...revised.values()]
       .filter(({ state }) => state === 'withdrawn' || state === 'superseded')
       .map(({ id }) => id)
-    for (const id of new Set([...restored, ...notHeld])) await client.json('POST', path(id, '/withdraw'))
+    for (const id of new Set(notHeld)) await client.json('POST', path(id, '/withdraw'))
     revised.clear()
-    restored.clear()
   }
 
   return { ask, land, rollBack }

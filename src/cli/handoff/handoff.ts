@@ -83,7 +83,9 @@ const promote: Action<Typed & { replace?: boolean; ungated?: boolean }> = async 
   const answers = value.gated
     ? 'It answers where one of them is needed; all else is the base, untouched'
     : 'It answers every request'
-  const text = `${id} is promoted: its ${value.edits.length} edits have left the prompt. ${answers}.\nBefore that, a snapshot: ${value.snapshot}\nUndo: palimpsest handoff rollback ${id}`
+  // Where the memory is in a database, its own backups keep it.
+  const snapshot = value.snapshot === '' ? '' : `Before that, a snapshot: ${value.snapshot}\n`
+  const text = `${id} is promoted: its ${value.edits.length} edits have left the prompt. ${answers}.\n${snapshot}Undo: palimpsest handoff rollback ${id}`
   return { text, value }
 }
 

@@ -95,6 +95,7 @@ export function landingText({ id, dry_run: dryRun, replayed, counts, results, re
   const outcome = [
     `${counts.added.toLocaleString('en')} added`,
     `${counts.revised.toLocaleString('en')} revised`,
+    ...(counts.restored > 0 ? [`${counts.restored.toLocaleString('en')} restored`] : []),
     `${counts.unchanged.toLocaleString('en')} unchanged`,
   ].join(', ')
   const did = replayed ? 'had landed before; nothing was changed' : `${dryRun ? 'would land: ' : ''}${outcome}`

@@ -1,12 +1,10 @@
 import type { LlamaModel, SequenceEvaluateOptions, Token } from 'node-llama-cpp'
 import { PalimpsestError } from '../../errors.ts'
 import type { Sampling } from '../../request.ts'
+import { foldedSeed } from '../seed.ts'
 import { ALONE, SHARED } from './batching.ts'
 import type { Constraint } from './grammar.ts'
 import { tokenBias } from './native.ts'
-
-/** llama.cpp takes this seed for "draw one yourself". */
-const RESERVED_SEED = 0xffff_ffff
 
 /** 0 would switch nucleus sampling off. */
 const LEAST_TOP_P = 1e-6
@@ -30,7 +28,7 @@ export function samplerOptions(
     // 0 would sort the whole vocabulary for every token (10 ms, measured); null, which the type does not foresee, leaves the sampler out.
     topK: topK ?? (null as never),
     minP: minP ?? 0,
-    seed: ((sampling.seed ?? randomSeed()) >>> 0) % RESERVED_SEED,
+    seed: foldedSeed(sampling.seed ?? randomSeed()),
     evaluationPriority: sampling.seed === undefined ? SHARED : ALONE,
     yieldEogToken: true,
     ...(constraint !== null && { grammarEvaluationState: () => constraint.state }),

@@ -37,7 +37,7 @@ function written(root: (grammar: JsonGrammar) => string): string {
 }
 
 function formatted(grammar: JsonGrammar, format: AnswerFormat): string {
-  return format.kind === 'json' ? grammar.object() : grammar.rule(format.schema, format.param)
+  return format.kind === 'json' ? grammar.object() : grammar.rule(format.schema, format.param, format.strict)
 }
 
 /** What follows a call's tag: the call, and others where several are allowed. */
@@ -53,13 +53,13 @@ function calls(grammar: JsonGrammar, use: ToolUse): string {
 /** The arguments of `name`. */
 function givenRule(grammar: JsonGrammar, { tools }: ToolUse, name: string): string {
   const tool = tools.find((one) => one.name === name)
-  return argumentsRule(grammar, tool?.parameters, `${tool?.param}.function.parameters`)
+  return argumentsRule(grammar, tool?.parameters, `${tool?.param}.function.parameters`, tool?.strict ?? false)
 }
 
 /** Arguments are an object, whether the schema says so or not. */
-function argumentsRule(grammar: JsonGrammar, parameters: object | undefined, param: string): string {
+function argumentsRule(grammar: JsonGrammar, parameters: object | undefined, param: string, strict: boolean): string {
   if (parameters !== undefined && Object.keys(parameters).length === 0) return grammar.object()
-  return grammar.rule(parameters ?? EMPTY, param)
+  return grammar.rule(strict ? (parameters ?? EMPTY) : { type: 'object', ...(parameters ?? EMPTY) }, param, strict)
 }
 
 const EMPTY = { type: 'object', properties: {}, additionalProperties: false }

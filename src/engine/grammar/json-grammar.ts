@@ -5,15 +5,16 @@ import { integers, numbers } from './number-grammar.ts'
  * JSON Schema (2020-12) as a grammar in GBNF, llama.cpp's notation: everything that the grammar admits is valid under the schema. Not
  * everything valid is admitted: properties come in the schema's order, and none that it does not name comes beside those it names.
  * `oneOf` is read as `anyOf`; a `format` other than those below is, as the specification has it, an annotation.
+ * A schema that is not strict is held as far as it can be: what can't be enforced in it is left to the model.
  */
 export class JsonGrammar {
   readonly #rules = new Map<string, string>()
   /** By the schema referred to. */
   readonly #references = new Map<unknown, string>()
 
-  /** The name of a rule for values under `schema`, which stands at `param` in the request. Throws `invalid_value` for what can't be enforced. */
-  rule(schema: unknown, param: string): string {
-    return this.#value(schema, { root: schema, param, references: 0 })
+  /** The name of a rule for values under `schema`, which stands at `param` in the request. Throws for what can't be enforced where it is strict. */
+  rule(schema: unknown, param: string, strict: boolean): string {
+    return this.#value(schema, { root: schema, param, strict, references: 0 })
   }
 
   /** A rule that is `body`; returns its name. */
@@ -43,11 +44,21 @@ export class JsonGrammar {
   }
 
   #value(schema: unknown, at: Place): string {
+    try {
+      return this.#held(schema, at)
+    } catch (error) {
+      if (at.strict || !(error instanceof PalimpsestError) || this.#rules.size >= MOST_RULES) throw error
+      const { type } = (schema ?? {}) as Fields
+      return typeof type === 'string' && PLAIN.has(type) ? this.#typed(type, {}, at) : this.#shared('value')
+    }
+  }
+
+  #held(schema: unknown, at: Place): string {
     if (schema === true) return this.#shared('value')
     if (typeof schema !== 'object' || schema === null || Array.isArray(schema))
       throw new PalimpsestError('invalid_value', `Expected \`${at.param}\` to be a JSON Schema object.`, { param: at.param })
     const fields = schema as Fields
-    for (const keyword of Object.keys(fields)) {
+    for (const keyword of at.strict ? Object.keys(fields) : []) {
       if (!UNENFORCEABLE.has(keyword) || NEUTRAL[keyword] === fields[keyword]) continue
       throw unsupported(at.param, `the keyword \`${keyword}\` cannot be enforced`, keyword)
     }
@@ -178,6 +189,8 @@ interface Place {
   readonly root: unknown
   /** Where the schema stands in the request. */
   readonly param: string
+  /** What can't be enforced is refused. */
+  readonly strict: boolean
   /** References followed since the last property or item. */
   readonly references: number
 }
@@ -221,6 +234,9 @@ const UNENFORCEABLE = new Set(
   ),
 )
 const NEUTRAL: Fields = { uniqueItems: false, minProperties: 0, unevaluatedProperties: true, unevaluatedItems: true }
+
+/** Types that say enough where nothing else of a schema can be held. */
+const PLAIN = new Set(['object', 'array', 'string', 'integer', 'number', 'boolean', 'null'])
 
 /** Keywords that say something of a value, and would be lost beside `anyOf`. */
 const ASSERTING = new Set(

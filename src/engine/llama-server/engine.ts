@@ -28,6 +28,7 @@ import { AnswerStream } from '../output/answer-stream.ts'
 import { append, type Cached, chooseSlot, dedicate, empty, truncate } from '../scheduling/prefix-cache.ts'
 import { Turns } from '../scheduling/shared-lock.ts'
 import { SlotQueue, shuttingDown } from '../scheduling/slot-queue.ts'
+import { foldedSeed } from '../seed.ts'
 import { eventData } from '../upstream/sse-parser.ts'
 import { ServerLoras } from './loras.ts'
 import type { ServerProcess } from './process.ts'
@@ -249,7 +250,7 @@ export class ServedEngine implements Engine {
   ) {
     const most = sampling.maxTokens ?? Number.POSITIVE_INFINITY
     const limit = Math.min(most - (tokens.length - prompt.length), this.model.contextTokens - tokens.length)
-    const seed = sampling.seed ?? this.#parts.randomSeed()
+    const seed = foldedSeed(sampling.seed ?? this.#parts.randomSeed())
     const connection = new AbortController()
     const loras = this.#loras.scales(lora)
     const body = completionBody({ tokens, slot: slot.id, limit, seed, sampling, grammar, loras, reuse })

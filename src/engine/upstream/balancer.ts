@@ -54,7 +54,7 @@ export class Fleet {
    */
   async *chunks(
     key: string,
-    body: (server: UpstreamServer) => object,
+    body: (server: UpstreamServer) => string,
     signal: AbortSignal,
     note: (step: RouteStep) => void,
   ): AsyncGenerator<Chunk, void> {

@@ -6,7 +6,7 @@ import { TextStream } from '../output/text-stream.ts'
 import { SlotQueue, shuttingDown } from '../scheduling/slot-queue.ts'
 import { Fleet } from './balancer.ts'
 import type { BreakerLimits } from './circuit-breaker.ts'
-import { chatBody } from './request.ts'
+import { chatText } from './request.ts'
 import { PATIENCE, type Patience, UpstreamServer, type UpstreamServerOptions } from './server.ts'
 import { CallPlaces, type Chunk, UpstreamFault } from './wire.ts'
 
@@ -95,7 +95,7 @@ class UpstreamEngine implements ServersEngine {
     trace.promptTokens = this.countTokens(prompt)
     const chunks = this.#fleet.chunks(
       beginning(prompt),
-      (server) => chatBody(server.model ?? this.model.name, prompt, sampling),
+      (server) => chatText(server.model ?? this.model.name, prompt, sampling),
       either,
       (step) => {
         trace.route = [...trace.route, step]

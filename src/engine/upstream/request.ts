@@ -1,16 +1,22 @@
 import type { AnswerFormat, Message, Sampling, Tool, ToolUse } from '../../request.ts'
 import type { Prompt } from '../engine.ts'
 
-/** A prompt as an OpenAI-compatible server takes it. Only what was asked for is sent: not every server knows every field. */
-export function chatBody(model: string, { messages, tools }: Prompt, sampling: Sampling): object {
-  const { temperature, topP, seed, maxTokens, stop, logprobs, format } = sampling
+/** The body that asks an OpenAI-compatible server. Only what was asked for is sent: not every server knows every field. */
+export function chatText(model: string, prompt: Prompt, sampling: Sampling): string {
+  const body = JSON.stringify(chatBody(model, prompt, sampling))
+  // JSON.stringify takes no bigint, so that a seed's digits are written here.
+  return sampling.seed === undefined ? body : `${body.slice(0, -1)},"seed":${sampling.seed}}`
+}
+
+function chatBody(model: string, { messages, tools }: Prompt, sampling: Sampling): object {
+  const { temperature, topP, maxTokens, stop, logprobs, format } = sampling
   const { frequencyPenalty, presencePenalty, repeatPenalty, topK, minP, logitBias } = sampling
   return {
     model,
     messages: messages.map(wireMessage),
     temperature,
     top_p: topP,
-    ...given({ seed, max_tokens: maxTokens, frequency_penalty: frequencyPenalty, presence_penalty: presencePenalty }),
+    ...given({ max_tokens: maxTokens, frequency_penalty: frequencyPenalty, presence_penalty: presencePenalty }),
     ...given({ top_k: topK, min_p: minP, repeat_penalty: repeatPenalty }),
     ...(stop.length > 0 && { stop }),
     ...(logitBias !== undefined && { logit_bias: Object.fromEntries(logitBias) }),

@@ -92,10 +92,10 @@ export class UpstreamServer {
   }
 
   /** The pieces of one streamed answer; leaving it hangs up. */
-  async *chunks(body: object, signal: AbortSignal): AsyncGenerator<Chunk, void> {
+  async *chunks(body: string, signal: AbortSignal): AsyncGenerator<Chunk, void> {
     const call = new Call(signal, this.#patience, this.base)
     try {
-      const response = await this.#ask('POST', '/chat/completions', JSON.stringify(body), call)
+      const response = await this.#ask('POST', '/chat/completions', body, call)
       if (response.headers['content-type']?.startsWith('application/json'))
         throw unstreamed(this.#withoutKey(await whole(response, REFUSAL_BYTES)), this.base)
       let reason: Chunk['reason'] = null

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { Message } from '../../request.ts'
+import { TRY_NAMED_LOCK } from '../../storage/advisory-locks.ts'
 import { migrate } from '../../storage/migrate.ts'
 import { DATABASE_NOW, type Sql, type SqlDatabase } from '../../storage/sql.ts'
 import { type Experiment, keyOf } from '../experiment.ts'
@@ -47,9 +48,6 @@ export interface LedgerLimits {
 
 const NEGATIVE = ['negative', 'bad', 'wrong', 'down', 'thumbs_down', 'dislike']
 
-/** "PLMP" and one, so that the locks of rollouts are nobody else's. */
-const TRY_LOCK = 'SELECT CAST(pg_try_advisory_xact_lock(1347177809, hashtext(?)) AS INTEGER) AS held'
-
 /** Logged prompts that go at once, so that none is sought at every exposure. */
 const TRIMMED_SHARE = 0.1
 
@@ -96,7 +94,7 @@ export class Ledger extends LedgerReader {
   /** Until the transaction ends, nobody else has this lock; false: somebody has it now. Who dies gives it up. */
   async tryLock(name: string): Promise<boolean> {
     if (this.sql.dialect === 'sqlite') return true
-    const [row] = await this.sql.all<{ held: number }>('taking turns', TRY_LOCK, name)
+    const [row] = await this.sql.all<{ held: number }>('taking turns', TRY_NAMED_LOCK, name)
     return row?.held === 1
   }
 

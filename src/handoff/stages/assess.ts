@@ -77,12 +77,14 @@ function asker(protocol: Protocol, arm: Asked, assessment: Assessment): Asker {
       close: async () => {},
     }
   const { gateway, adapter } = assessment
-  const lora: Lora | undefined = arm === 'base' ? undefined : gateway.adapters.lora(adapter)
+  const lora = async (): Promise<Lora | undefined> => (arm === 'base' ? undefined : gateway.adapters.lora(adapter))
   let scorer: Promise<Scorer> | undefined
   return {
     one: async (probe, key) => {
-      if (gateway.engine.openScorer === undefined) return null
-      scorer ??= gateway.engine.openScorer(lora)
+      const { engine } = gateway
+      if (engine.openScorer === undefined) return null
+      const open = engine.openScorer.bind(engine)
+      scorer ??= lora().then(open)
       return { ...about(probe, key), protocol, outcome: await forced(probe, await scorer) }
     },
     close: async () => void (await (await scorer)?.close()),

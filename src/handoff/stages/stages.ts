@@ -10,7 +10,7 @@ import { openAnswers } from '../../evaluate/protocols/answers.ts'
 import type { Gateway } from '../../gateway.ts'
 import type { WorkerEdit, WorkerEvent, WorkerJob, WorkerResult } from '../editor/protocol.ts'
 import { subjectIn } from '../exchange/edit-query.ts'
-import { HandoffFault } from '../fault.ts'
+import { HandoffFault, stopReason } from '../fault.ts'
 import { growsInPlace, type Job, type Stage } from '../job.ts'
 import type { JobStore } from '../job-store.ts'
 import { assess } from './assess.ts'
@@ -25,6 +25,8 @@ export interface StageContext {
   readonly basePath: string
   /** What the editor keeps for all jobs: the dequantised model, statistics. */
   readonly cacheDir: string
+  /** What `auto` means on this machine. */
+  readonly device: (wanted: string) => Promise<string>
   readonly edit: (job: WorkerJob, folder: string, onEvent: (event: WorkerEvent) => void) => Promise<WorkerResult>
   readonly signal: AbortSignal
 }
@@ -41,7 +43,8 @@ export async function runStages(job: Job, context: StageContext): Promise<Job> {
   try {
     return await run.run()
   } finally {
-    await run.forget()
+    // What another gateway took up is its own to clear away.
+    if (stopReason(context.signal) !== 'lost') await run.forget()
   }
 }
 
@@ -89,7 +92,13 @@ class StageRun {
   async #remove(isMeant: (id: string) => boolean): Promise<void> {
     const { adapters } = this.#context.gateway
     const { tenant } = this.#job
-    for (const { id } of adapters.list(tenant).filter((one) => isMeant(one.id))) await adapters.remove(id, tenant).catch(() => {})
+    const own = adapters.list(tenant).filter((one) => isMeant(one.id) && this.#isOwn(one))
+    for (const { id } of own) await adapters.remove(id, tenant).catch(() => {})
+  }
+
+  /** Whether this job registered it, in this attempt or another. */
+  #isOwn({ tenant, method, created }: Adapter): boolean {
+    return tenant === this.#job.tenant && method === this.#job.method && created === Date.parse(this.#job.created)
   }
 
   #partId(index: number): string {
@@ -143,7 +152,7 @@ class StageRun {
 
   async #work(index: number, what: string, given: Partial<WorkerJob> & Pick<WorkerJob, 'task'>): Promise<WorkerResult> {
     const { base, settings } = this.#job
-    const { basePath, cacheDir, edit } = this.#context
+    const { basePath, cacheDir, device: deviceOf, edit } = this.#context
     const folder = join(this.#folder, `stage-${index + 1}-${what}`)
     const { device, dtype, threads, seed, hparams, statistics, memory_bytes: memoryBytes } = settings
     const job: WorkerJob = {
@@ -153,7 +162,7 @@ class StageRun {
       cache_dir: cacheDir,
       hparams,
       statistics,
-      device,
+      device: await deviceOf(device),
       dtype,
       threads,
       seed,
@@ -200,6 +209,8 @@ class StageRun {
     const { adapters } = this.#context.gateway
     const held = adapters.list(this.#job.tenant).find((one) => one.id === id)
     if (held?.sha256 === stage.sha256) return held
+    // Left by a gateway that ended under the job; somebody else's is a conflict.
+    if (held !== undefined && this.#isOwn(held)) await adapters.remove(id, held.tenant)
     const file = join(this.#folder, stage.file)
     if (!existsSync(file)) throw new HandoffFault('lost', `${file} is gone.`, 'Start the hand-off again.')
     const { tenant, base, method, edits, created } = this.#job

@@ -35,8 +35,7 @@ export function statusRoutes(gateway: Gateway): Routes {
     '/health': {
       get: route(
         {
-          summary:
-            'State of models, memory, templates and edit files; 503 while the gateway stops, is behind the log, or older than its tables.',
+          summary: 'State of models, memory, templates and edit files; 503 while the gateway stops or is behind the log.',
           description: 'What is wrong with files and servers is shown to keys with the scope `admin`.',
           reply: healthReply,
           errors: ['shutting_down'],
@@ -52,7 +51,7 @@ export function statusRoutes(gateway: Gateway): Routes {
     '/readyz': {
       get: route(
         {
-          summary: 'Requests may be sent here; 503 while the gateway starts, stops, is behind the log, or older than its tables.',
+          summary: 'Requests may be sent here; 503 while the gateway starts, stops or is behind the log.',
           reply: aliveReply,
           errors: ['shutting_down'],
         },
@@ -109,7 +108,6 @@ function ready(res: Response, gateway: Gateway, more: object = {}): void {
 /** A gateway that can't reach its database answers from what it holds, so it is no less ready for that. */
 function stateOf({ draining, closing, memory }: Gateway): z.output<typeof aliveReply>['status'] {
   if (draining?.aborted || closing?.aborted) return 'shutting_down'
-  const { applied, seen, isOutdated } = memory.feed()
-  if (isOutdated) return 'outdated'
+  const { applied, seen } = memory.feed()
   return applied < seen ? 'catching_up' : 'ok'
 }

@@ -225,6 +225,7 @@ const ANSWER_HEADERS = [
   'Palimpsest-Template',
   'Palimpsest-Adapter',
   'Palimpsest-Experiment',
+  'Palimpsest-Warning',
 ]
 const RATE_HEADERS = ['limit', 'remaining', 'reset'].flatMap((what) =>
   ['requests', 'tokens'].map((of) => `x-ratelimit-${what}-${of}`),
@@ -240,6 +241,7 @@ const HEADERS: Named = {
   'Palimpsest-Template': header('Template that rendered the edits, percent-encoded.'),
   'Palimpsest-Adapter': header('Adapter that answered.'),
   'Palimpsest-Experiment': header('`ID;arm=NAME` of the experiment that dealt the arm.'),
+  'Palimpsest-Warning': header('What was asked for and left out.'),
   'Palimpsest-Memory-Version': header('Of the tenant, after a write of edits; `palimpsest.memory_version` in the body.'),
   ...Object.fromEntries(RATE_HEADERS.map((name) => [name, header("OpenAI's header, for keys with a limit.")])),
   'Retry-After': header('Seconds to wait.'),

@@ -32,7 +32,8 @@ export async function drive(
 /** With a seed, the answers of one request differ but each is reproducible. */
 export function choice<Request extends { readonly sampling: Sampling }>(request: Request, index: number): Request {
   const { seed } = request.sampling
-  return seed === undefined ? request : { ...request, sampling: { ...request.sampling, seed: seed + index } }
+  if (seed === undefined || index === 0) return request
+  return { ...request, sampling: { ...request.sampling, seed: (BigInt(seed) + BigInt(index)) % 2n ** 64n } }
 }
 
 export function headingOf(prefix: string, { model, tier }: Pick<ReplyOptions, 'model' | 'tier'>, gateway: Gateway): Heading {

@@ -23,7 +23,7 @@ const tables = (sequence: string): readonly string[] => [
   'CREATE INDEX response_items_of ON response_items (response)',
 ]
 
-const SCHEMA: Schema = {
+export const RESPONSES_SCHEMA: Schema = {
   port: 'responses',
   oldestReader: 1,
   steps: [{ sqlite: tables('INTEGER PRIMARY KEY'), postgres: tables('BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY') }],
@@ -65,7 +65,7 @@ export class ResponseStore implements Earlier {
   }
 
   #opened(): Promise<void> {
-    this.#ready ??= migrate(this.#database, SCHEMA).catch((error) => {
+    this.#ready ??= migrate(this.#database, RESPONSES_SCHEMA).catch((error) => {
       this.#ready = undefined
       throw error
     })

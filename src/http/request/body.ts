@@ -1,5 +1,5 @@
 import express, { type Request, type RequestHandler } from 'express'
-import { repeatedKey } from '../../edit/json-keys.ts'
+import { repeatedKey, wholeNumberAt } from '../../edit/json-keys.ts'
 import { PalimpsestError } from '../../errors.ts'
 
 /**
@@ -61,7 +61,7 @@ function parseJson(text: string, depthLevels: number): unknown {
     throw new PalimpsestError('invalid_json', `The body is nested more than ${depthLevels} levels deep.`)
   const parsed = parsedJson(text)
   const repeated = repeatedKey(text)
-  if (repeated === null) return parsed
+  if (repeated === null) return withExactSeed(parsed, text)
   const key = repeated.key.slice(0, KEY_CHARS)
   throw new PalimpsestError('invalid_json', `The body names the field '${key}' twice in one object: send it once.`, {
     param: key,
@@ -77,6 +77,14 @@ function parsedJson(text: string): unknown {
 }
 
 const KEY_CHARS = 64
+
+/** A seed has up to 64 bits, and a double holds 53 of them: a larger one is a bigint. */
+function withExactSeed(body: unknown, text: string): unknown {
+  if (typeof body !== 'object' || body === null || !('seed' in body)) return body
+  if (!Number.isInteger(body.seed) || Number.isSafeInteger(body.seed)) return body
+  const digits = wholeNumberAt(text, 'seed')
+  return digits === undefined ? body : { ...body, seed: BigInt(digits) }
+}
 
 /** Whether brackets are nested deeper than recursive readers should have to follow. Those in double quotes do not count. */
 export function isDeep(text: string, levels: number): boolean {

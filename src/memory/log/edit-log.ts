@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs'
 import type { Edit } from '../../edit/edit.ts'
 import { PalimpsestError } from '../../errors.ts'
+import { lockStatement } from '../../storage/advisory-locks.ts'
 import { Database } from '../../storage/database.ts'
 import { assertStillReadable, migrate, type Schema } from '../../storage/migrate.ts'
 import type { Listening, Sql, SqlDatabase, Statement } from '../../storage/sql.ts'
@@ -69,7 +70,7 @@ const only = (dialect: 'sqlite' | 'postgres', table: string, name: string, event
     ? `CREATE TRIGGER IF NOT EXISTS ${name} BEFORE ${event} ON ${table} BEGIN SELECT RAISE(ABORT, 'the log only grows'); END`
     : `CREATE TRIGGER ${name} BEFORE ${event} ON ${table} FOR EACH STATEMENT EXECUTE FUNCTION palimpsest_log_only_grows()`
 
-const SCHEMA: Schema = {
+export const LOG_SCHEMA: Schema = {
   port: 'edit log',
   oldestReader: 1,
   steps: [
@@ -113,8 +114,6 @@ const SCHEMA: Schema = {
   ],
 }
 
-/** "PLMP" and a number of our own: who writes holds this lock. */
-const LOCK = 'SELECT pg_advisory_xact_lock(1347177808, 2)'
 const CHANNEL = 'palimpsest_log'
 /** Both reads of a page see the same moment. */
 const SNAPSHOT = 'SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY'
@@ -189,7 +188,7 @@ export class EditLog {
 
   /** Throws storage errors. A SQLite file must be this process's alone. */
   static async open(database: SqlDatabase): Promise<EditLog> {
-    await migrate(database, SCHEMA)
+    await migrate(database, LOG_SCHEMA)
     return new EditLog(database)
   }
 
@@ -203,10 +202,8 @@ export class EditLog {
     return this.#database.listen?.(CHANNEL, (payload) => heard(Number(payload)))
   }
 
-  /** Where the log ends. Throws `node_outdated`, too. */
-  async head(): Promise<Position> {
-    // A newer gateway may have changed the tables since.
-    if (this.isShared) await assertStillReadable(this.#database)
+  /** Where the log ends. */
+  head(): Promise<Position> {
     return this.#head(this.#database)
   }
 
@@ -221,6 +218,8 @@ export class EditLog {
   /** The next batches, of about `most` records together. Throws `storage_failed` where one is missing between. */
   async after(position: Position, most = PAGE_RECORDS): Promise<LogPage> {
     if (!this.isShared) return this.#page(this.#database, position, most)
+    // A newer gateway may have changed the tables since.
+    await assertStillReadable(this.#database, LOG_SCHEMA)
     return this.#database.atOnce('reading the log', async (sql) => {
       await sql.run('reading the log', SNAPSHOT)
       return this.#page(sql, position, most)
@@ -298,7 +297,7 @@ export class EditLog {
   /** Writes what the turn plans: all of it is kept when this resolves, or none of it and a throw. */
   async append(turn: Turn): Promise<LogPage> {
     if (this.isShared) {
-      await assertStillReadable(this.#database)
+      await assertStillReadable(this.#database, LOG_SCHEMA)
       return this.#database.atOnce('recording changes', (sql) => this.#taking(sql, turn))
     }
     // This process holds the folder, so nothing can have been missed. In one go: another connection of it may write to the same file.
@@ -309,7 +308,7 @@ export class EditLog {
 
   async #taking(sql: Sql, turn: Turn): Promise<LogPage> {
     // A statement of its own: what follows sees all that earlier holders have written.
-    await sql.all('waiting for other writers', LOCK)
+    await sql.all('waiting for other writers', lockStatement('log'))
     const head = await this.#head(sql)
     this.assertReaches(head, turn.applied())
     while (isBehind(turn.applied(), head)) turn.missed(await this.#page(sql, turn.applied(), PAGE_RECORDS))

@@ -16,8 +16,6 @@ export interface FeedStatus {
   readonly lastContact: number
   /** Why it cannot be followed, where it is `away`. */
   readonly fault: string | null
-  /** A newer gateway has changed the tables beyond what this one can read: it stays behind until it is updated. */
-  readonly isOutdated: boolean
 }
 
 export interface FeedOptions {
@@ -58,7 +56,6 @@ export class Feed {
   #seen = 0
   #lastContact: number
   #fault: string | null = null
-  #isOutdated = false
   /** There is something to look for. */
   #isWoken = false
   #wakeUp = () => {}
@@ -77,7 +74,6 @@ export class Feed {
       seen: Math.max(seq, this.#seen),
       lastContact: this.#lastContact,
       fault: this.#fault,
-      isOutdated: this.#isOutdated,
     }
   }
 
@@ -113,7 +109,6 @@ export class Feed {
   #reached(): void {
     if (this.#fault !== null) this.#options.say.info({ log: this.status.applied }, 'the log of edits is followed again')
     this.#fault = null
-    this.#isOutdated = false
     this.#lastContact = this.#options.now()
   }
 
@@ -122,7 +117,6 @@ export class Feed {
     if (this.#fault === null)
       this.#options.say.error({ err: error }, 'the log of edits cannot be followed; answering from memory')
     this.#fault = fault
-    this.#isOutdated = error instanceof PalimpsestError && error.code === 'node_outdated'
   }
 
   /** From now on, follows what others write, until `close`. */
@@ -186,8 +180,7 @@ export class Feed {
       this.#reached()
       this.#take(page)
     } catch (error) {
-      if (error instanceof PalimpsestError && (error.code === 'storage_unavailable' || error.code === 'node_outdated'))
-        this.#failed(error)
+      if (error instanceof PalimpsestError && error.code === 'storage_unavailable') this.#failed(error)
       throw error
     } finally {
       this.#writing = []

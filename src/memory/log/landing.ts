@@ -38,16 +38,27 @@ export function digestOf(edits: readonly Edit[]): string {
   return hash.digest('hex')
 }
 
-/** Edits of the batch whose content the memory does not hold yet, in order; a repeat of what is held, whatever its state, is left out. */
+/** Edits of the batch that the memory does not hold, in order: their content is new, or they were withdrawn and are said again. */
 export function newContents(view: LiveView, edits: readonly Edit[]): Edit[] {
   const said = new Map<string, string>()
   return edits.filter((edit) => {
     const content = contentOf(edit)
-    const newest = view.newest(edit.id)
-    const before = said.get(edit.id) ?? (newest && contentOf(newest.edit))
+    const before = said.get(edit.id) ?? heldContent(view, edit.id)
     said.set(edit.id, content)
     return content !== before
   })
+}
+
+/** Whether landing the batch would leave every edit as it is. */
+export function isHeld(view: LiveView, edits: readonly Edit[]): boolean {
+  const last = new Map(edits.map((edit) => [edit.id, edit]))
+  return [...last.values()].every((edit) => contentOf(edit) === heldContent(view, edit.id))
+}
+
+/** What the memory holds under the id, also where another edit supersedes it; undefined where it is withdrawn or unknown. */
+function heldContent(view: LiveView, id: string): string | undefined {
+  const newest = view.newest(id)
+  return newest === undefined || view.withdrawal(id) !== undefined ? undefined : contentOf(newest.edit)
 }
 
 /** True where both may be true at one time. */
@@ -99,11 +110,19 @@ export function landingResults(view: LiveView, edits: readonly Edit[], batchId: 
     return {
       index,
       id,
-      outcome: revision === undefined ? 'unchanged' : view.revisions(id)[0] === revision ? 'added' : 'revised',
+      outcome: revision === undefined ? 'unchanged' : outcomeOf(revision, view),
       state: view.held(id, at)?.state ?? 'not_yet_valid',
       supersedes: superseded === undefined ? [] : [superseded],
       ...(duplicateOf === undefined ? {} : { duplicateOf }),
       conflictsWith: conflicting[index] ?? [],
     }
   })
+}
+
+/** A withdrawn edit whose content is said again is restored. */
+function outcomeOf({ seq, edit }: Revision, view: LiveView): LandingResult['outcome'] {
+  const before = view.revisions(edit.id).findLast((revision) => revision.seq < seq)
+  if (before === undefined) return 'added'
+  const wasWithdrawn = view.history(edit.id).findLast((record) => record.seq < seq)?.kind === 'withdraw'
+  return wasWithdrawn && contentOf(before.edit) === contentOf(edit) ? 'restored' : 'revised'
 }

@@ -3,7 +3,7 @@ import { rmSync } from 'node:fs'
 import { migrate, type Schema } from '../../storage/migrate.ts'
 import type { SqlDatabase } from '../../storage/sql.ts'
 
-const SCHEMA: Schema = {
+export const EMBEDDINGS_SCHEMA: Schema = {
   port: 'embeddings',
   oldestReader: 1,
   steps: [
@@ -57,7 +57,7 @@ export class VectorTable {
 
   /** Throws storage errors, of a damaged file too: the caller drops it with `dropVectorFile`. */
   static async open(database: SqlDatabase, embedder: string, dimensions: number): Promise<VectorTable> {
-    await migrate(database, SCHEMA)
+    await migrate(database, EMBEDDINGS_SCHEMA)
     return new VectorTable(database, embedder, dimensions)
   }
 

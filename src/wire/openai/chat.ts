@@ -91,7 +91,13 @@ export function chatBody(limits: Limits) {
     // These ask nothing of the answer: labels for a provider's own records, and hints that may make it come sooner.
     user: z.string().optional(),
     safety_identifier: z.string().optional(),
-    metadata: z.record(z.string().max(64), z.string().max(512)).optional(),
+    metadata: z
+      .record(z.string().max(64), z.string().max(512))
+      .refine((pairs) => Object.keys(pairs).length <= MOST_METADATA_PAIRS, {
+        error: `an object of at most ${MOST_METADATA_PAIRS} texts`,
+      })
+      .meta({ maxProperties: MOST_METADATA_PAIRS })
+      .optional(),
     prediction: z.looseObject({ type: z.literal('content') }).optional(),
     prompt_cache_key: z.string().optional(),
     prompt_cache_options: z.looseObject({}).optional(),
@@ -114,6 +120,7 @@ export function palimpsestField(limits: Limits) {
     .describe('What narrows the selection of edits, and what is told of it.')
 }
 
+const MOST_METADATA_PAIRS = 16
 const MOST_TOP_LOGPROBS = 20
 
 /** How many answers, and whether and how they are streamed. */

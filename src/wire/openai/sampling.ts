@@ -3,6 +3,13 @@ import { PalimpsestError } from '../../errors.ts'
 import type { Limits } from '../../gateway.ts'
 import type { Sampling } from '../../request.ts'
 import { text } from '../palimpsest/selection.ts'
+import { sent } from '../sent.ts'
+
+/** From the least of 64 bits with a sign to the greatest without. */
+const SEED = { least: -(2n ** 63n), most: 2n ** 64n - 1n }
+const seedField = z
+  .union([z.int(), z.bigint().min(SEED.least).max(SEED.most)], { error: 'a whole number of at most 64 bits' })
+  .register(sent, { as: z.int() })
 
 const penalty = z.number().min(-2).max(2).optional()
 
@@ -15,7 +22,7 @@ export function samplingFields(limits: Limits) {
   return {
     temperature: z.number().min(0).max(2).optional(),
     top_p: z.number().min(0).max(1).optional(),
-    seed: z.int().optional(),
+    seed: seedField.optional(),
     stop: z.union([stop, z.array(stop).max(limits.stops)], stops).optional(),
     frequency_penalty: penalty,
     presence_penalty: penalty,

@@ -77,6 +77,7 @@ function counts(results: readonly LandingResult[]) {
     edits: results.length,
     added: having(({ outcome }) => outcome === 'added'),
     revised: having(({ outcome }) => outcome === 'revised'),
+    restored: having(({ outcome }) => outcome === 'restored'),
     unchanged: having(({ outcome }) => outcome === 'unchanged'),
     superseded: new Set(results.flatMap(({ supersedes }) => supersedes)).size,
     duplicates: having(({ duplicateOf }) => duplicateOf !== undefined),

@@ -137,6 +137,7 @@ const counts = z.object({
   edits: count,
   added: count,
   revised: count,
+  restored: count.describe('Withdrawn before, and live again since it was posted again.'),
   unchanged: count,
   superseded: count,
   duplicates: count,
@@ -167,7 +168,7 @@ export const landingReply = z
       z.object({
         index: count,
         id: z.string(),
-        outcome: z.enum(['added', 'revised', 'unchanged']),
+        outcome: z.enum(['added', 'revised', 'restored', 'unchanged']),
         state: z.string(),
         supersedes: z.array(z.string()),
         duplicate_of: z.string().nullable(),
@@ -306,7 +307,7 @@ export const recentReply = listOf(
   }),
 ).extend({ latest: count, prompts_kept: z.boolean() })
 
-export const aliveReply = z.object({ status: z.enum(['ok', 'catching_up', 'shutting_down', 'outdated']) })
+export const aliveReply = z.object({ status: z.enum(['ok', 'catching_up', 'shutting_down']) })
 
 export const healthReply = aliveReply.extend({
   version: z.string(),

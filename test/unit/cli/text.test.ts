@@ -126,7 +126,7 @@ describe('edits', () => {
       dry_run: true,
       replayed: false,
       version: 1,
-      counts: { edits: 2, added: 1, revised: 0, unchanged: 1, superseded: 1, duplicates: 1, conflicts: 0 },
+      counts: { edits: 2, added: 1, revised: 0, restored: 0, unchanged: 1, superseded: 1, duplicates: 1, conflicts: 0 },
       results: [
         { index: 0, id: 'x', outcome: 'added', state: 'live', supersedes: ['old'], duplicate_of: null, conflicts_with: ['z'] },
         { index: 1, id: 'y', outcome: 'unchanged', state: 'live', supersedes: [], duplicate_of: 0, conflicts_with: [] },
@@ -166,7 +166,7 @@ describe('edits', () => {
     dry_run: true,
     replayed: false,
     version: 1,
-    counts: { edits: 13, added: 13, revised: 0, unchanged: 0, superseded: 12, duplicates: 0, conflicts: 0 },
+    counts: { edits: 13, added: 13, revised: 0, restored: 0, unchanged: 0, superseded: 12, duplicates: 0, conflicts: 0 },
     results: [],
     report,
   }

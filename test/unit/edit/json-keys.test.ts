@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { repeatedKey } from '../../../src/edit/json-keys.ts'
+import { repeatedKey, wholeNumberAt } from '../../../src/edit/json-keys.ts'
 
 test('what JSON.stringify writes names no field twice, however deep and whatever its texts', () => {
   fc.assert(
@@ -33,4 +33,15 @@ test.each([
   ['{"__proto__":1,"__proto__":2}', '__proto__'],
 ])('%s', (text, key) => {
   expect(repeatedKey(text)?.key ?? null).toBe(key)
+})
+
+test.each([
+  ['{"seed":18446744073709551615}', '18446744073709551615'],
+  ['{"a":{"seed":1},"b":["seed"],"c":"\\"seed\\":2", "s\\u0065ed" : -9223372036854775808 }', '-9223372036854775808'],
+  ['{"seed":1e19}', undefined],
+  ['{"seed":1.5}', undefined],
+  ['{"seed":"7"}', undefined],
+  ['{"a":[{"seed":7}]}', undefined],
+])('the digits of a seed in %s', (text, digits) => {
+  expect(wholeNumberAt(text, 'seed')).toBe(digits)
 })

@@ -10,9 +10,9 @@ beforeAll(async () => {
 }, 60_000)
 afterAll(() => llama.dispose())
 
-const gbnf = (schema: unknown) => {
+const gbnf = (schema: unknown, strict = true) => {
   const grammar = new JsonGrammar()
-  return grammar.text(grammar.rule(schema, 'schema'))
+  return grammar.text(grammar.rule(schema, 'schema', strict))
 }
 /** llama.cpp's own opinion. */
 const admits = async (grammar: string, text: string): Promise<boolean> => {
@@ -122,6 +122,20 @@ describe('a JSON Schema as a grammar', { timeout: 60_000 }, () => {
     expect(refusal(schema)).toMatchObject({ param })
   })
 
+  it.each<[string, unknown, readonly string[], readonly string[]]>([
+    ['a pattern', { properties: { a: { type: 'string', pattern: '^x$', maxLength: 2 } } }, ['{"a":"yy"}'], ['{"a":1}', '{"a":"yyy"}']],
+    ['a very long string', { type: 'string', maxLength: 1e6 }, ['"x"'], ['1']],
+    ['negative bounds of numbers', { type: 'number', minimum: -90, maximum: 90 }, ['-12.5'], ['"x"']],
+    ['several schemas at once', { allOf: [{}, {}] }, ['{"a":1}', '2'], ['x']],
+    ['an unknown type', { items: { type: 'decimal' } }, ['[1]'], ['{}']],
+    ['a reference to itself', { $ref: '#' }, ['{"a":1}'], ['x']],
+    ['false', { properties: { a: false, b: { type: 'integer' } } }, ['{"a":1,"b":2}'], ['{"b":"2"}']],
+  ])('holds a schema that is not strict as far as it can: %s', async (_, schema, good, bad) => {
+    const grammar = gbnf(schema, false)
+    for (const text of good) expect([text, await admits(grammar, text)]).toEqual([text, true])
+    for (const text of bad) expect([text, await admits(grammar, text)]).toEqual([text, false])
+  })
+
   it('bounds integers exactly', async () => {
     const bound = fc.integer({ min: -1500, max: 1500 })
     await fc.assert(
@@ -177,8 +191,15 @@ describe('what an answer with tools is held to', () => {
     expect(await admits(either, 'words')).toBe(false)
   })
 
+  it('a tool that is not strict takes any schema, and its arguments are an object', async () => {
+    const tools = [{ ...tool('f'), parameters: { allOf: [{}, {}] } }]
+    const held = answerGrammar(undefined, { ...use, tools }).afterTag ?? ''
+    expect(await admits(held, body('f'))).toBe(true)
+    expect(await admits(held, body('f').replace('{"name": "A"}', '3'))).toBe(false)
+  })
+
   it('names the tool whose schema it refuses', () => {
-    const tools = [{ ...tool('f'), parameters: { type: 'object', properties: { a: { pattern: 'x' } } } }]
+    const tools = [{ ...tool('f'), strict: true, parameters: { type: 'object', properties: { a: { pattern: 'x' } } } }]
     expect(() => answerGrammar(undefined, { ...use, tools })).toThrow(/tools\[0\]\.function\.parameters\.properties\.a\.pattern/)
   })
 })

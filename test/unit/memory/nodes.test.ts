@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { MemoryOptions, MemoryStore } from '../../../src/memory/memory-store.ts'
+import { lockStatement } from '../../../src/storage/advisory-locks.ts'
 import { Postgres } from '../../../src/storage/postgres.ts'
 import { codeOf } from '../../support/memory-databases.ts'
 import { edit, fact, fakeEmbedder, memory, POST, vectorOf } from '../../support/memory-fixture.ts'
@@ -183,7 +184,7 @@ describe('nodes over one PostgreSQL', () => {
     } = await nodes('a')
     const stalled = sql.atOnce('stalling', async (held) => {
       await held.all('stalling', 'SET LOCAL idle_in_transaction_session_timeout = 500')
-      await held.all('stalling', 'SELECT pg_advisory_xact_lock(1347177808, 2)')
+      await held.all('stalling', lockStatement('log'))
       await sleep(1_500)
     })
     stalled.catch(() => {})

@@ -185,16 +185,41 @@ describe.each(DIALECTS)('a memory over %s', (dialect) => {
   })
 
   describe('repeats', () => {
-    test('the same content changes nothing, whatever its state', async () => {
-      const store = await memory()
-      await store.land([edit('a')], POST)
+    test.each([undefined, 'again'])('what was withdrawn is live again (id %s), and can be taken back again', async (batchId) => {
+      const dataDir = scratch()
+      const store = await memory({ dataDir })
+      const first = await store.land([edit('a'), edit('b')], POST)
       await store.withdraw(T, ['a'], 'test')
-      const version = store.version(T)
-      const again = await store.land([edit('a')], { ...POST, batchId: 'again' })
-      expect(again.results[0]).toMatchObject({ outcome: 'unchanged', state: 'withdrawn' })
-      expect(store.version(T)).toBe(version)
-      expect((await store.withdraw(T, ['a'], 'test'))[0]?.state).toBe('withdrawn')
-      expect(store.version(T)).toBe(version)
+      const options = batchId === undefined ? POST : { ...POST, batchId }
+      const rehearsed = await store.land([edit('a'), edit('b')], { ...options, dryRun: true })
+      const again = await store.land([edit('a'), edit('b')], options)
+      expect(again).toMatchObject({ replayed: false, version: 4, results: [{ outcome: 'restored', state: 'live' }, { outcome: 'unchanged' }] })
+      expect(again.batchId).not.toBe(first.batchId)
+      expect(rehearsed).toEqual({ ...again, dryRun: true, version: 3 })
+      expect(await store.land([edit('a'), edit('b')], options)).toEqual({ ...again, replayed: true })
+      expect((await store.withdrawBatch(T, again.batchId, 'test')).map(({ edit, state }) => [edit.id, state])).toEqual([['a', 'withdrawn']])
+      await store.close()
+      const later = await memory({ dataDir })
+      const third = await later.land([edit('a'), edit('b')], POST)
+      expect(third).toMatchObject({ replayed: false, results: [{ outcome: 'restored', state: 'live' }, { outcome: 'unchanged' }] })
+      expect([first.batchId, again.batchId]).not.toContain(third.batchId)
+    })
+
+    test('a batch that its sender named lands once: a retry takes no withdrawal back', async () => {
+      const store = await memory()
+      await store.land([edit('a')], { ...POST, batchId: 'mine' })
+      await store.withdraw(T, ['a'], 'test')
+      const again = await store.land([edit('a')], { ...POST, batchId: 'mine' })
+      expect(again).toMatchObject({ replayed: true, results: [{ state: 'withdrawn' }] })
+      expect(store.version(T)).toBe(2)
+    })
+
+    test('what was said before a revision is a revision, too, when it is said again', async () => {
+      const store = await memory()
+      await store.land([edit('a', { tags: ['x'] })], POST)
+      await store.land([edit('a', { tags: ['y'] })], POST)
+      expect(await store.land([edit('a', { tags: ['x'] })], POST)).toMatchObject({ replayed: false, results: [{ outcome: 'revised' }] })
+      expect(store.get(T, 'a')?.edit.tags).toEqual(['x'])
     })
 
     test('new content under the id of a withdrawn edit is held', async () => {

@@ -41,7 +41,7 @@ test('closing folds the log into the file, whatever statements are left, and may
   const db = new Database(join(dir, 'x.db'))
   useWriteAheadLog(db, false)
   db.exec('CREATE TABLE t (a INTEGER) STRICT; INSERT INTO t VALUES (1), (2)')
-  const rows = db.prepare('SELECT a FROM t').iterate()
+  const rows = db.rows('SELECT a FROM t')
   rows.next()
   db.close()
   db.close()

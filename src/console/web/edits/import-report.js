@@ -26,7 +26,7 @@ const COLUMNS = [
 export function ImportReport({ landing, name, tags, format, sentences, checkable, onLand }) {
   const { counts, report, first_edits: first, format: recognised, replayed } = landing
   const found = kindsFound(report)
-  const changes = counts.added + counts.revised
+  const changes = counts.added + counts.revised + counts.restored
   const notation = sentences ? 'one sentence a line' : recognised === 'palimpsest' ? 'our own fields' : recognised
   const columns = COLUMNS.filter(({ of }) => first.some(of))
   return html`
@@ -36,11 +36,11 @@ export function ImportReport({ landing, name, tags, format, sentences, checkable
       ${
         replayed &&
         html`<div class="notice warn"><strong>This very file has landed before</strong>
-        <p>Landing it again changes nothing. If it was rolled back, <a href="#/edits?view=batches">restore its batch</a> (${landing.id}).</p></div>`
+        <p>The memory holds all of it (batch ${landing.id}): landing it again changes nothing.</p></div>`
       }
       ${
         !replayed &&
-        html`<div class="grid-4"><${Figure} name="New">${number(counts.added)}<//><${Figure} name="Revised">${number(counts.revised)}<//>
+        html`<div class="grid-4"><${Figure} name="New">${number(counts.added)}<//><${Figure} name="Revised">${number(counts.revised + counts.restored)}<//>
         <${Figure} name="Held already">${number(counts.unchanged)}<//><${Figure} name="Give way">${number(counts.superseded)}<//></div>`
       }
       <div class="table-wrap" tabindex="0" role="region" aria-label="First edits of the file"><table class="table first-edits"><thead><tr>

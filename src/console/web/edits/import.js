@@ -216,7 +216,7 @@ function Landed({ landing, name }) {
   const [state, setState] = useState(/** @type {'live' | 'withdrawn' | 'busy'} */ ('live'))
   const [error, setError] = useState(/** @type {unknown} */ (null))
   const { id, counts, replayed, version } = landing
-  const changed = counts.added + counts.revised
+  const changed = counts.added + counts.revised + counts.restored
   /** @param {'withdraw' | 'restore'} how */
   const change = async (how) => {
     const before = state
@@ -232,17 +232,17 @@ function Landed({ landing, name }) {
   }
   const gaveWay = counts.superseded > 0 ? `, ${counts.superseded.toLocaleString('en')} older ones gave way` : ''
   const told = replayed
-    ? 'This very file had landed before; nothing changed. If its batch was rolled back, restore it.'
+    ? 'This very file had landed before; nothing changed.'
     : changed === 0
       ? 'The memory held all of it already; nothing changed.'
-      : `${changed.toLocaleString('en')} of ${counts.edits.toLocaleString('en')} edits are new or revised${gaveWay}. Version ${version} of the memory.`
+      : `${changed.toLocaleString('en')} of ${counts.edits.toLocaleString('en')} edits are new, revised or restored${gaveWay}. Version ${version} of the memory.`
   return html`<div class="notice ${state === 'withdrawn' ? 'warn' : 'good'}" role="status"><strong>${
     state === 'withdrawn' ? `${name} is rolled back` : replayed || changed === 0 ? `${name}: nothing new` : `${name} has landed`
   }</strong><p>${state === 'withdrawn' ? 'None of its edits is told to the model any more.' : told}</p></div>
     <${ErrorNote} error=${error} />
     <div class="row"><a class="button primary" href="#/edits?${new URLSearchParams({ batch: id })}">See its edits</a>
       ${
-        state === 'withdrawn' || replayed
+        state === 'withdrawn'
           ? html`<button type="button" class="button" disabled=${state === 'busy'} onClick=${() => change('restore')}>Restore</button>`
           : changed > 0 &&
             html`<button type="button" class="button danger" disabled=${state === 'busy'} onClick=${() => change('withdraw')}><${Icon} name="undo" />Undo the import</button>`

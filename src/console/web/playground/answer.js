@@ -16,6 +16,7 @@ const REASONS = {
   other_name: 'the message names another subject in full',
   boundless: 'it would apply to any message; declare it as a rule for every message',
   outranked: 'another edit is needed much more clearly',
+  text_task: 'the message asks for a title, a summary or a translation of a text',
   counterexample: 'the message is like one that does not need it',
   outdated: 'a later edit says otherwise',
   over_limit: 'more edits applied than one prompt takes',

@@ -136,6 +136,7 @@ export function Outcome({ landing }) {
     <strong>${would ? (clean ? 'Nothing speaks against it' : 'Before it lands') : `Version ${landing.version} of the memory`}</strong>
     <ul class="plain">
       ${outcome === 'unchanged' && html`<li>The memory ${would ? 'holds' : 'held'} this very edit already.</li>`}
+      ${outcome === 'restored' && html`<li>It was withdrawn, and ${would ? 'would be' : 'is'} live again.</li>`}
       ${outcome === 'revised' && html`<li>It revises an edit of the same id.</li>`}
       ${duplicate && html`<li>It says the same as <${EditLink} id=${duplicate} />.</li>`}
       ${supersedes.map((/** @type {string} */ id) => html`<li key=${id}>It ${would ? 'would take' : 'takes'} the place of <${EditLink} id=${id} />.</li>`)}

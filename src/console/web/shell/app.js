@@ -103,13 +103,19 @@ function Mark() {
 /** What is served here, asked again with every page. @param {{page: string}} props */
 function About({ page }) {
   const [health, setHealth] = useState(/** @type {any} */ (null))
+  // Of the tenant whose key this is; null for a key that may not read edits.
+  const [live, setLive] = useState(/** @type {number | null} */ (null))
   useEffect(() => {
     json('/health').then(setHealth, () => {})
+    json('/v1/edits?state=live&limit=1').then(
+      ({ total }) => setLive(total),
+      () => setLive(null),
+    )
   }, [page])
   if (health === null) return null
-  const { model, version, memory } = health
+  const { model, version } = health
   return html`<div class="about"><strong>${model.name}</strong>
-    <br />on ${model.device} · ${memory.indexed.toLocaleString('en')} edits<br />Palimpsest ${version} · <a href="/docs">HTTP API</a></div>`
+    <br />on ${model.device}${live !== null && ` · ${live.toLocaleString('en')} ${live === 1 ? 'edit' : 'edits'}`}<br />Palimpsest ${version} · <a href="/docs">HTTP API</a></div>`
 }
 
 function Theme() {

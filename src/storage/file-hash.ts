@@ -1,0 +1,18 @@
+import { createHash } from 'node:crypto'
+import { createReadStream } from 'node:fs'
+import { pipeline } from 'node:stream/promises'
+
+/** In hexadecimal. */
+export async function sha256Of(file: string): Promise<string> {
+  const hash = createHash('sha256')
+  await pipeline(createReadStream(file), hash)
+  return hash.digest('hex')
+}
+
+/** Whether the file is there, with this content. */
+export async function isWhole(file: string, sha256: string): Promise<boolean> {
+  return sha256Of(file).then(
+    (sum) => sum === sha256,
+    () => false,
+  )
+}
