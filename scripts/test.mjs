@@ -165,7 +165,7 @@ async function editor(_, folder) {
 const LANES = {
   lint: () => check('npm', ['run', '--silent', 'lint'], { shell: process.platform === 'win32' }),
   unit,
-  http: (args, folder) => vitest(['test/http', 'test/clients', 'test/docs', ...args], folder),
+  http: (args, folder) => vitest(['test/http', 'test/clients', 'test/docs', 'test/fuzz', ...args], folder),
   browser,
   editor,
   model,

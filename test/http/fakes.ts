@@ -97,7 +97,7 @@ export async function serve({
     multiHop: { mode: 'chain', bridges: new Bridges(served) },
     memory,
     ...(embedder.countTokens && { embedder: embedder as Required<Embedder> }),
-    retriever: new Retriever(memory, embedder, reader, { now, cacheBytes: 1_000_000 }),
+    retriever: new Retriever(memory, embedder, reader, { now: () => memory.moment(), cacheBytes: 1_000_000 }),
     calibration: NAMED_CALIBRATION,
     templates: openTemplates({ dir: join(import.meta.dirname, '../../templates'), watch: false, log: quiet }),
     experiments: trials.experiments,

@@ -3,6 +3,7 @@ import { PalimpsestError } from '../../errors.ts'
 import type { RouteStep } from '../../trace.ts'
 import type { Backend } from '../engine.ts'
 import { BREAKER_LIMITS, Breaker, type BreakerLimits } from './circuit-breaker.ts'
+import type { Manner } from './request.ts'
 import type { UpstreamServer } from './server.ts'
 import { type Chunk, UpstreamFault } from './wire.ts'
 
@@ -55,6 +56,7 @@ export class Fleet {
   async *chunks(
     key: string,
     body: (server: UpstreamServer) => string,
+    manner: Manner,
     signal: AbortSignal,
     note: (step: RouteStep) => void,
   ): AsyncGenerator<Chunk, void> {
@@ -66,7 +68,7 @@ export class Fleet {
       let settled = false
       member.busy++
       try {
-        for await (const chunk of member.server.chunks(body(member.server), signal)) {
+        for await (const chunk of member.server.chunks(body(member.server), manner, signal)) {
           if (!begun) note({ to: member.server.name, outcome: 'answers' })
           begun = true
           yield chunk
@@ -107,8 +109,17 @@ export class Fleet {
     this.#closeWhenIdle()
   }
 
+  get isIdle(): boolean {
+    return this.#members.every(({ busy }) => busy === 0)
+  }
+
   #closeWhenIdle(): void {
-    if (this.#members.every(({ busy }) => busy === 0)) this.close()
+    if (this.isIdle) this.close()
+  }
+
+  /** Ends the answers under way; whoever waits for one gets `reason`. */
+  stop(reason: unknown): void {
+    for (const { server } of this.#members) server.stop(reason)
   }
 
   close(): void {
@@ -146,10 +157,7 @@ export class Fleet {
 
   #choose(key: string, asked: ReadonlySet<Member>): Member {
     const left = this.#members.filter((member) => !asked.has(member))
-    const ranked = left
-      .map((member) => ({ member, score: -member.server.weight / Math.log(fraction(key, member.server.base)) }))
-      .sort((a, b) => b.score - a.score)
-      .map(({ member }) => member)
+    const ranked = this.#ranked(key, left)
     const calm = ranked.filter((member) => !this.#overloaded(member))
     const busy = ranked
       .filter((member) => !calm.includes(member))
@@ -162,6 +170,14 @@ export class Fleet {
       `None of the ${this.#members.length} servers behind this gateway can be asked now (${this.#faults()}); try again in about ${seconds} s.`,
       { retryAfterSeconds: seconds },
     )
+  }
+
+  #ranked(key: string, members: readonly Member[]): readonly Member[] {
+    if (members.length < 2) return members
+    return members
+      .map((member) => ({ member, score: -member.server.weight / Math.log(fraction(key, member.server.base)) }))
+      .sort((a, b) => b.score - a.score)
+      .map(({ member }) => member)
   }
 
   #overloaded({ busy, server }: Member): boolean {

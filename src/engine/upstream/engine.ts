@@ -6,8 +6,9 @@ import { TextStream } from '../output/text-stream.ts'
 import { SlotQueue, shuttingDown } from '../scheduling/slot-queue.ts'
 import { Fleet } from './balancer.ts'
 import type { BreakerLimits } from './circuit-breaker.ts'
-import { chatText } from './request.ts'
-import { PATIENCE, type Patience, UpstreamServer, type UpstreamServerOptions } from './server.ts'
+import type { Patience } from './exchange.ts'
+import { chatText, type Manner } from './request.ts'
+import { PATIENCE, UpstreamServer, type UpstreamServerOptions } from './server.ts'
 import { CallPlaces, type Chunk, UpstreamFault } from './wire.ts'
 
 export interface UpstreamOptions {
@@ -28,6 +29,8 @@ export interface UpstreamOptions {
 
 const DEFAULTS = { slots: 64, queueLimit: 256, healthMs: 10_000, tries: 3 }
 const DEFAULT_CONTEXT_TOKENS = 8192
+/** Longest answer that is asked for in one part. */
+const WHOLE_TOKENS = 256
 
 /** Tokens are only guessed where the server's vocabulary is not known: English text has about four characters to a token. */
 const CHARS_PER_TOKEN = 4
@@ -78,8 +81,9 @@ class UpstreamEngine implements ServersEngine {
   readonly model: ModelInfo
   readonly #fleetOf: (servers: readonly UpstreamServer[]) => Fleet
   #fleet: Fleet
+  /** Those that were replaced, of which some may still answer. */
+  #retired: readonly Fleet[] = []
   readonly #slots: SlotQueue<number>
-  readonly #closing = new AbortController()
 
   constructor(servers: readonly UpstreamServer[], options: UpstreamOptions, model: ModelInfo) {
     const { slots, queueLimit, healthMs, tries, breaker, now = () => performance.now() } = { ...DEFAULTS, ...options }
@@ -91,27 +95,31 @@ class UpstreamEngine implements ServersEngine {
 
   async *generate(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<Piece, Finish> {
     const lease = await trace.time('queue', () => this.#slots.acquire((free) => free[0], signal))
-    const either = AbortSignal.any([signal, this.#closing.signal])
     trace.promptTokens = this.countTokens(prompt)
+    const manner = mannerOf(prompt, sampling)
     const chunks = this.#fleet.chunks(
       beginning(prompt),
-      (server) => chatText(server.model ?? this.model.name, prompt, sampling),
-      either,
+      (server) => chatText(server.model ?? this.model.name, prompt, sampling, manner),
+      manner,
+      signal,
       (step) => {
         trace.route = [...trace.route, step]
       },
     )
     try {
-      return yield* this.#relay(chunks, sampling, trace)
-    } catch (error) {
-      throw either.aborted ? either.reason : error
+      return yield* this.#relay(chunks, manner, sampling, trace)
     } finally {
       await chunks.return()
       lease.release()
     }
   }
 
-  async *#relay(chunks: AsyncGenerator<Chunk, void>, sampling: Sampling, trace: Trace): AsyncGenerator<Piece, Finish> {
+  async *#relay(
+    chunks: AsyncGenerator<Chunk, void>,
+    manner: Manner,
+    sampling: Sampling,
+    trace: Trace,
+  ): AsyncGenerator<Piece, Finish> {
     const text = new TextStream(sampling.stop)
     const places = new CallPlaces('The server')
     let shownChars = 0
@@ -119,9 +127,11 @@ class UpstreamEngine implements ServersEngine {
     let reason: Finish['reason'] | null = null
     let usage: { readonly prompt: number; readonly completion: number; readonly cached: number } | null = null
     for (;;) {
-      const { value: chunk, done } = await trace.time(parts === 0 ? 'prefill' : 'decode', () => chunks.next())
+      const askedMs = trace.now()
+      const { value: chunk, done } = await chunks.next()
+      trace.add(parts === 0 && manner === 'streamed' ? 'prefill' : 'decode', trace.now() - askedMs)
       if (done) break
-      const shown = text.push(Buffer.from(chunk.text))
+      const shown = text.pushText(chunk.text)
       shownChars += shown.length
       if (shown !== '' || chunk.calls.length > 0) parts++
       const piece = pieceOf(
@@ -162,9 +172,9 @@ class UpstreamEngine implements ServersEngine {
 
   async replace(asked: readonly UpstreamServerOptions[], patience?: Partial<Patience>): Promise<void> {
     const { servers } = await identified(asked, patience)
-    const before = this.#fleet
+    this.#retired = [...this.#retired.filter(({ isIdle }) => !isIdle), this.#fleet]
+    this.#fleet.retire()
     this.#fleet = this.#fleetOf(servers)
-    before.retire()
   }
 
   backends(): readonly Backend[] {
@@ -173,9 +183,20 @@ class UpstreamEngine implements ServersEngine {
 
   async close(graceMs: number): Promise<void> {
     this.#slots.close()
-    if (!(await this.#slots.drained(graceMs))) this.#closing.abort(shuttingDown())
-    this.#fleet.close()
+    const isDrained = await this.#slots.drained(graceMs)
+    for (const fleet of [this.#fleet, ...this.#retired]) {
+      if (!isDrained) fleet.stop(shuttingDown())
+      fleet.close()
+    }
   }
+}
+
+/**
+ * In one part only where nobody reads it as it comes and it is over in seconds. A longer one is streamed all the same: a connection that is
+ * silent for long may be cut by proxies, and would hide a server that hangs.
+ */
+function mannerOf({ whole = false }: Prompt, { maxTokens }: Sampling): Manner {
+  return whole && maxTokens !== undefined && maxTokens <= WHOLE_TOKENS ? 'whole' : 'streamed'
 }
 
 function estimate(chars: number): number {

@@ -46,12 +46,22 @@ export function headingOf(prefix: string, { model, tier }: Pick<ReplyOptions, 'm
   }
 }
 
-function fingerprint({ engine, version }: Gateway, name: string): string {
+/** Of each gateway, by the names of its models. */
+const fingerprints = new WeakMap<Gateway, Map<string, string>>()
+
+/** `name`: of a model that is served, so that there are few. */
+function fingerprint(gateway: Gateway, name: string): string {
+  const known = fingerprints.get(gateway) ?? new Map<string, string>()
+  fingerprints.set(gateway, known)
+  const made = known.get(name) ?? newFingerprint(gateway, name)
+  known.set(name, made)
+  return made
+}
+
+function newFingerprint({ engine, version }: Gateway, name: string): string {
   const { sha256, device } = engine.model
-  return `fp_${createHash('sha256')
-    .update(JSON.stringify([name, sha256, device, version]))
-    .digest('hex')
-    .slice(0, 10)}`
+  const hash = createHash('sha256').update(JSON.stringify([name, sha256, device, version]))
+  return `fp_${hash.digest('hex').slice(0, 10)}`
 }
 
 /** Which edits made the first answer; `Server-Timing` is added to every response. */
