@@ -203,6 +203,12 @@ const SETTINGS = {
     { flag: '<level>' },
   ),
   logPrompts: setting(truth, false, 'write conversations and answers to the log and to spans', {}),
+  drainMs: setting(
+    number(0, 3_600_000),
+    0,
+    'time for which a gateway told to stop (SIGTERM) still takes requests, while /readyz answers 503; SIGINT leaves it out',
+    { flag: '<ms>' },
+  ),
   graceMs: setting(number(0, 3_600_000), 10_000, 'time for running requests to end when the gateway stops', { flag: '<ms>' }),
 }
 

@@ -90,6 +90,7 @@ class Store implements MemoryStore {
       // So that nobody waits for the first list: of 100,000 edits it takes a third of a second.
       latestFirst(view, this.moment())
     }
+    this.#indexes.opened()
     this.#isLoaded = true
     this.#feed.follow()
   }
@@ -347,8 +348,8 @@ class Store implements MemoryStore {
     return this.#indexes.search(tenant, vector, k, this.#records.moment(at), true)
   }
 
-  embedKept(texts: ReadonlySet<string>, priority: 'query' | 'import', signal?: AbortSignal) {
-    return this.#indexes.embedKept(texts, priority, signal)
+  vectorsOf(tenant: string, seq: number): readonly Float32Array[] {
+    return this.#indexes.vectorsOf(tenant, seq)
   }
 
   indexed(version?: number): Promise<void> {
