@@ -2,7 +2,7 @@ import pg from 'pg'
 import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest'
 import { accessBy } from '../../src/access/access.ts'
 import { KeyStore } from '../../src/access/key-store.ts'
-import { Postgres } from '../../src/storage/postgres.ts'
+import { Postgres } from '../../src/storage/postgres/postgres.ts'
 import { type PostgresServer, startPostgres } from '../support/postgres.ts'
 import { MODEL, post, type Served, serve } from './fakes.ts'
 

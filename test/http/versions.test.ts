@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { KeyStore } from '../../src/access/key-store.ts'
 import { migrate, type Schema } from '../../src/storage/migrate.ts'
-import { Postgres } from '../../src/storage/postgres.ts'
+import { Postgres } from '../../src/storage/postgres/postgres.ts'
 import { type PostgresServer, startPostgres } from '../support/postgres.ts'
 import { MODEL, post, type Served, serve } from './fakes.ts'
 

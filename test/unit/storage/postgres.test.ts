@@ -1,6 +1,6 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
-import { Postgres, type PostgresOptions } from '../../../src/storage/postgres.ts'
+import { Postgres, type PostgresOptions } from '../../../src/storage/postgres/postgres.ts'
 import { experiment, ledgerOf } from '../../support/experiment-data.ts'
 import { type PostgresServer, startPostgres } from '../../support/postgres.ts'
 

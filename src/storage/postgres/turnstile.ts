@@ -1,4 +1,4 @@
-import { PalimpsestError } from '../errors.ts'
+import { PalimpsestError } from '../../errors.ts'
 
 export interface TurnstileOptions {
   /** How many are inside at a time. */

@@ -1,8 +1,8 @@
 import pg from 'pg'
-import { PalimpsestError } from '../errors.ts'
+import { PalimpsestError } from '../../errors.ts'
+import { type Listening, type Sql, type SqlDatabase, type Statement, type Value, withNumbers } from '../sql.ts'
 import { COPY_BYTES, CopyOut, copiedRows } from './copy-out.ts'
 import { Listener } from './listener.ts'
-import { type Listening, type Sql, type SqlDatabase, type Statement, type Value, withNumbers } from './sql.ts'
 import { Turnstile } from './turnstile.ts'
 
 export interface PostgresOptions {
