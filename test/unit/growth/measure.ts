@@ -19,14 +19,17 @@ export interface Growth {
 /** Between n log n, which looks like 1.2 here, and n². */
 export const MOST_EXPONENT = 1.6
 /** Nobody waits for this. */
-const QUICK_MS = 25
+const QUICK_MS = 50
 /** Below this a measurement is noise; sizes grow until it is reached. */
 const LEAST_MS = 1
 const FACTORS = [1, 2, 4, 8] as const
 const LEAST_SIZE = 64
 /** A busy machine is given so many chances; work that grows too fast takes none of them. */
-const ATTEMPTS = 4
-const RUNS = 3
+const ATTEMPTS = 6
+const ROUNDS = 4
+/** The kernel may count processor time in steps of 4 or 10 ms: where a verdict hangs on it, work is repeated for so long. */
+const SPAN_MS = 30
+const MOST_RUNS = 10_000
 
 /** Processor time, in milliseconds: what neighbours do does not count. The best of some runs, for nothing makes work faster than it is. */
 async function time(work: () => unknown, runs: number): Promise<number> {
@@ -48,9 +51,23 @@ async function baseOf({ make, most, leastMs = LEAST_MS }: Subject): Promise<numb
   return size
 }
 
-async function measured({ make }: Subject, sizes: readonly number[], runs: number): Promise<number[]> {
-  const ms: number[] = []
-  for (const size of sizes) ms.push(await time(make(size), runs))
+/** Processor time of one run, in milliseconds: the mean over SPAN_MS. */
+async function mean(work: () => unknown): Promise<number> {
+  const start = process.cpuUsage()
+  for (let runs = 1; ; runs++) {
+    await work()
+    const { user, system } = process.cpuUsage(start)
+    const ms = (user + system) / 1_000
+    if (ms >= SPAN_MS || runs === MOST_RUNS) return ms / runs
+  }
+}
+
+/** The least of some rounds, each over all sizes: what slows the machine for a while slows all of them. */
+async function measured({ make }: Subject, sizes: readonly number[]): Promise<number[]> {
+  const ms = sizes.map(() => Number.POSITIVE_INFINITY)
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const [i, size] of sizes.entries()) ms[i] = Math.min(ms[i] ?? 0, await mean(make(size)))
+  }
   return ms
 }
 
@@ -58,13 +75,14 @@ async function measured({ make }: Subject, sizes: readonly number[], runs: numbe
 async function once(subject: Subject): Promise<Growth> {
   const base = await baseOf(subject)
   const ends = [base, 8 * base]
-  const [one = 0, eight = 0] = await measured(subject, ends, 1)
+  const [one, eight] = [await time(subject.make(base), 1), await time(subject.make(8 * base), 1)]
   if (base * 16 > subject.most && eight < QUICK_MS) return { exponent: null, sizes: ends, ms: [one, eight] }
   const first = exponentOf(ends, [one, eight])
   if (first < MOST_EXPONENT - 0.2) return { exponent: first, sizes: ends, ms: [one, eight] }
   const sizes = FACTORS.map((factor) => factor * base)
-  const ms = await measured(subject, sizes, RUNS)
-  return { exponent: exponentOf(sizes, ms), sizes, ms }
+  const ms = await measured(subject, sizes)
+  const isQuick = base * 16 > subject.most && (ms.at(-1) ?? 0) < QUICK_MS
+  return { exponent: isQuick ? null : exponentOf(sizes, ms), sizes, ms }
 }
 
 function exponentOf(sizes: readonly number[], ms: readonly number[]): number {
