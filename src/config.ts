@@ -8,7 +8,19 @@ import { join, resolve } from 'node:path'
 import { parse as parseYaml } from 'yaml'
 import type { z } from 'zod'
 import { AUTH } from './access/access.ts'
-import { bytes, fraction, httpUrl, names, number, oneOf, originsOrAny, orNone, text, truth, upstreamServers } from './config-values.ts'
+import {
+  bytes,
+  fraction,
+  httpUrl,
+  names,
+  number,
+  oneOf,
+  originsOrAny,
+  orNone,
+  text,
+  truth,
+  upstreamServers,
+} from './config-values.ts'
 import { unknownField } from './edit/spelling.ts'
 import { PalimpsestError } from './errors.ts'
 import { defaultHome } from './models/cache-folder.ts'

@@ -111,8 +111,7 @@ function unit(origin: string): string {
 /** A value for a message: its kind, and the value itself where it is short. */
 export function shown(value: unknown): string {
   if (value === undefined) return 'nothing'
-  if (value === null || typeof value === 'boolean' || typeof value === 'number' || typeof value === 'bigint')
-    return String(value)
+  if (value === null || typeof value === 'boolean' || typeof value === 'number' || typeof value === 'bigint') return String(value)
   if (typeof value === 'string') return value.length <= ECHO_CHARS ? `'${value}'` : `a string of ${value.length} characters`
   return Array.isArray(value) ? `an array of ${value.length}` : 'an object'
 }
