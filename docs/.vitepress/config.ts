@@ -68,6 +68,7 @@ const sidebar: Item[] = [
       page('Hand-off', '/results/hand-off'),
       page('Scale', '/results/scale'),
       page('Speed over an upstream', '/results/proxy'),
+      page('Many gateways', '/results/many-gateways'),
       page('Statistics', '/results/statistics'),
       page('Limits', '/results/limits'),
     ],

@@ -10,7 +10,7 @@ import type { SelectionQuery } from '../request.ts'
 import { type Candidate, Offers } from './candidate.ts'
 import { NameIndex } from './names.ts'
 import { type Nearness, nearnessFor } from './nearness.ts'
-import { conversationEnd, earlierOf, editText, type Part, partsOf } from './text.ts'
+import { conversationEnd, earlierOf, editText, endsOf, type Part, partsOf } from './text.ts'
 
 /** What retrieval needs of the memory. */
 export interface Source {
@@ -51,8 +51,6 @@ const COUNTERED = 0.93
 const NAMED = { here: 5, earlier: 2.5, loosely: 3 } as const
 /** Earlier turns, the assistant's too, in which names are sought. */
 const EARLIER_TURNS = 4
-/** Longest text in which names are sought, characters from its beginning and end each. */
-const NAMED_CHARS = 20_000
 
 /** Offers the edits of a tenant's memory that a turn may need, by meaning and by name, and what the reader says of each. */
 export class Retriever {
@@ -68,7 +66,6 @@ export class Retriever {
   readonly #begins = new Map<string, number[]>()
   /** Changes of each tenant's memory since the start. */
   readonly #changes = new Map<string, number>()
-  readonly #digests = new WeakMap<SelectionQuery['messages'], string[]>()
   readonly #turns: LRUCache<string, readonly Candidate[]>
 
   constructor(source: Source, embedder: Embedder, reader: PairReader, options: { now: () => number; cacheBytes: number }) {
@@ -98,16 +95,21 @@ export class Retriever {
       if (edit.always) always.add(edit.id)
       else always.delete(edit.id)
     }
+    begins.sort((a, b) => a - b)
   }
 
-  /** Candidates of the user turn at `messages[turn]`: a function of the conversation up to it, the query's scope and the tenant's memory. */
+  /**
+   * Candidates of the user turn at `messages[turn]`: a function of the conversation up to it, the query's scope and the tenant's memory.
+   * `digests`: of this conversation, kept by whoever asks for several of its turns.
+   */
   async candidates(
     query: SelectionQuery,
     turn: number,
     signal?: AbortSignal,
+    digests: string[] = [],
   ): Promise<{ candidates: readonly Candidate[]; cached: boolean }> {
     const at = query.asOf ?? this.#now()
-    const key = this.#key(query, turn, at)
+    const key = this.#key(query, digestOf(query.messages, turn, digests), at)
     const had = this.#turns.get(key)
     // Validity can end between two requests without any change in memory: a cached candidate is still asked for. What begins is in the key.
     if (had?.every((c) => this.#source.heldAt(query.tenant, c.edit.id, at))) return { candidates: had, cached: true }
@@ -116,29 +118,18 @@ export class Retriever {
     return { candidates: found, cached: false }
   }
 
-  #key({ tenant, model, tags, asOf, messages }: SelectionQuery, turn: number, at: number): string {
-    const begun = this.#begins.get(tenant)?.filter((time) => time <= at).length ?? 0
+  #key({ tenant, model, tags, asOf }: SelectionQuery, digest: string, at: number): string {
+    const begun = countUpTo(this.#begins.get(tenant) ?? [], at)
     const changes = this.#changes.get(tenant) ?? 0
-    return JSON.stringify([tenant, model, tags, asOf ?? null, begun, changes, this.#digest(messages, turn)])
-  }
-
-  /** Of the conversation up to `messages[turn]`: a chain, each message's made from the one before it, so that a turn costs its own words only. */
-  #digest(messages: SelectionQuery['messages'], turn: number): string {
-    const chain = this.#digests.get(messages) ?? []
-    this.#digests.set(messages, chain)
-    for (let i = chain.length; i <= turn; i++) {
-      const hash = createHash('sha256').update(chain[i - 1] ?? '')
-      chain.push(hash.update(JSON.stringify(messages[i])).digest('base64'))
-    }
-    return chain[turn] ?? ''
+    return JSON.stringify([tenant, model, tags, asOf ?? null, begun, changes, digest])
   }
 
   async #find(query: SelectionQuery, turn: number, at: number, signal?: AbortSignal): Promise<Candidate[]> {
     const last = query.messages[turn]?.content ?? ''
     const index = this.#names.get(query.tenant)
-    if (index === undefined || last.trim() === '') return []
+    if (index === undefined || !/\S/.test(last)) return []
     const eligible = (id: string) => this.#eligible(query, id, at)
-    const earlier = earlierOf(query.messages, turn)
+    const earlier = earlierOf(query.messages, turn, EARLIER_TURNS)
     const parts = partsOf(earlier, last)
     const offers = new Offers(eligible, index.edits)
     const outdone = offerNamed(offers, index, { last, earlier, parts }, (id) => eligible(id) !== undefined)
@@ -175,8 +166,8 @@ export class Retriever {
       plausible.map((c) => [c.read, editText(c.edit)]),
       signal,
     )
-    const keys = await this.#nearestKeys(plausible, vectors)
-    const counters = await this.#countered([...plausible, ...always], vectors)
+    const keys = await this.#nearestKeys(plausible, vectors, signal)
+    const counters = await this.#countered([...plausible, ...always], vectors, signal)
     const read = new Map(plausible.map((c, i) => [c.edit.id, { ...c, logit: logits[i] ?? null, key: keys[i] ?? null }]))
     return [...always, ...ranked.slice(0, KEPT_CANDIDATES)].map((c) => ({
       ...(read.get(c.edit.id) ?? c),
@@ -185,11 +176,15 @@ export class Retriever {
   }
 
   /** The words of the key by which each was found. */
-  async #nearestKeys(candidates: readonly Candidate[], vectors: readonly Float32Array[]): Promise<(string | null)[]> {
+  async #nearestKeys(
+    candidates: readonly Candidate[],
+    vectors: readonly Float32Array[],
+    signal?: AbortSignal,
+  ): Promise<(string | null)[]> {
     const keys = candidates.map(({ edit }) => embedKeys(edit))
     const texts = new Set(keys.flat())
     if (texts.size === 0 || this.#source.embedKept === undefined) return candidates.map(() => null)
-    const kept = await this.#source.embedKept(texts, 'query')
+    const kept = await this.#source.embedKept(texts, 'query', signal)
     return keys.map((own) => {
       const scored = own.map((key) => ({ key, score: Math.max(...vectors.map((vector) => product(vector, kept.get(key)))) }))
       return scored.sort((a, b) => b.score - a.score)[0]?.key ?? null
@@ -197,13 +192,17 @@ export class Retriever {
   }
 
   /** Ids of those for which the message is nearer to a counterexample than to any key. */
-  async #countered(candidates: readonly Candidate[], vectors: readonly Float32Array[]): Promise<ReadonlySet<string>> {
+  async #countered(
+    candidates: readonly Candidate[],
+    vectors: readonly Float32Array[],
+    signal?: AbortSignal,
+  ): Promise<ReadonlySet<string>> {
     const out = new Set<string>()
     for (const { edit, similarity } of candidates) {
       const counter = (edit.counterexamples ?? []).map(normalized)
       if (counter.length === 0) continue
       const nearest = Math.max(
-        ...(await this.#embedder.embed(counter, 'query')).flatMap((key) => vectors.map((vector) => product(vector, key))),
+        ...(await this.#embedder.embed(counter, 'query', signal)).flatMap((key) => vectors.map((vector) => product(vector, key))),
       )
       if (nearest > (similarity ?? COUNTERED)) out.add(edit.id)
     }
@@ -220,7 +219,7 @@ export class Retriever {
   about(query: SelectionQuery, text: string): readonly Edit[] {
     const at = query.asOf ?? this.#now()
     const index = this.#names.get(query.tenant)
-    const named = index?.find(ends(text), (id) => this.#eligible(query, id, at) !== undefined) ?? []
+    const named = index?.find(endsOf(text), (id) => this.#eligible(query, id, at) !== undefined) ?? []
     const whole = named.filter(({ kind }) => kind === 'exact' || kind === 'alias')
     return [...new Set(whole.map((m) => m.editId))].flatMap((id) => this.#eligible(query, id, at) ?? [])
   }
@@ -242,6 +241,17 @@ export class Retriever {
   embed(texts: readonly string[], signal?: AbortSignal, priority: 'query' | 'import' = 'query'): Promise<Float32Array[]> {
     return texts.length === 0 ? Promise.resolve([]) : this.#embedder.embed(texts, priority, signal)
   }
+}
+
+/** How many of `times`, which rise, are not after `at`. */
+function countUpTo(times: readonly number[], at: number): number {
+  let [low, high] = [0, times.length]
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if ((times[middle] ?? at) <= at) low = middle + 1
+    else high = middle
+  }
+  return low
 }
 
 /** How much a candidate promises before it is read: its nearness, and what a name adds. */
@@ -285,18 +295,23 @@ function offerNamed(
   eligible: (id: string) => boolean,
 ): ReadonlySet<string> {
   const whole = parts[0]?.read ?? ''
-  const { named, outdone } = index.look(ends(last), eligible)
+  const { named, outdone } = index.look(endsOf(last), eligible)
   for (const match of named) {
     const written = last.slice(match.start, match.end)
     const part = parts.find((p, i) => i > 0 && p.searched.includes(written))
     offers.add(match.editId, { name: match, read: part?.read ?? whole })
   }
-  for (const text of earlier.slice(-EARLIER_TURNS))
-    for (const { editId, kind } of index.find(ends(text), eligible))
+  for (const text of earlier)
+    for (const { editId, kind } of index.find(endsOf(text), eligible))
       if (kind === 'exact' || kind === 'alias') offers.add(editId, { earlier: true, read: whole })
   return outdone
 }
 
-function ends(text: string): string {
-  return text.length <= 2 * NAMED_CHARS ? text : `${text.slice(0, NAMED_CHARS)}\n${text.slice(-NAMED_CHARS)}`
+/** Of the conversation up to `messages[turn]`: a chain, each message's made from the one before it, so that a turn costs its own words only. */
+function digestOf(messages: SelectionQuery['messages'], turn: number, chain: string[]): string {
+  for (let i = chain.length; i <= turn; i++) {
+    const hash = createHash('sha256').update(chain[i - 1] ?? '')
+    chain.push(hash.update(JSON.stringify(messages[i])).digest('base64'))
+  }
+  return chain[turn] ?? ''
 }

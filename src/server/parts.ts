@@ -92,7 +92,8 @@ export async function openParts({
     const trials = await openTrials({ database: ledger, memory, limits: config.limits, now, log })
     undo.push(() => trials.close())
     const retriever = new Retriever(memory, embedder, cachedReader(reader, config.embedCacheBytes), {
-      now: Date.now,
+      // The log's clock, which never runs behind what it has recorded: else an edit would be listed and not found.
+      now: () => memory.moment(),
       cacheBytes: config.selectionCacheBytes,
     })
     const shared = {

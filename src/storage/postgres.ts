@@ -79,7 +79,8 @@ export class Postgres implements SqlDatabase {
       const limits = ['statement_timeout', 'idle_in_transaction_session_timeout'].map(
         (name) => `SET LOCAL ${name} = ${this.#statementTimeoutMs}`,
       )
-      await this.#query(client, doing, ['BEGIN', ...limits].join('; '), [])
+      // Whatever the database's own default is: who waited for a lock must see what its holders before wrote.
+      await this.#query(client, doing, ['BEGIN ISOLATION LEVEL READ COMMITTED', ...limits].join('; '), [])
       const result = await work({
         dialect: this.dialect,
         all: async <Row>(what: string, text: string, ...values: readonly Value[]) =>
@@ -89,8 +90,10 @@ export class Postgres implements SqlDatabase {
       await this.#query(client, doing, 'COMMIT', [])
       return result
     } catch (error) {
-      // What cannot be rolled back is closed, and the server rolls it back.
-      await client.query('ROLLBACK').catch(note)
+      // What cannot be rolled back is closed, and the server rolls it back. A connection that gave no answer is not asked again: its next
+      // answer would be waited for as long.
+      if (isUnanswered(error)) broken = error
+      else await client.query('ROLLBACK').catch(note)
       throw error
     } finally {
       client.off('error', note)
@@ -152,6 +155,11 @@ export class Postgres implements SqlDatabase {
   async close(): Promise<void> {
     await this.#pool.end()
   }
+}
+
+/** Whether it was not the server that said what is wrong. */
+function isUnanswered(error: unknown): error is PalimpsestError {
+  return error instanceof PalimpsestError && error.cause !== undefined && !(error.cause instanceof pg.DatabaseError)
 }
 
 /** Host and name, without user and password. Throws `invalid_value` for what is no address of a PostgreSQL. */

@@ -57,7 +57,11 @@ describe('the console', () => {
   it('counts the edits that are live for who looks', async () => {
     const land = (tenant: string, count: number) => {
       const edits = Array.from({ length: count }, (_, i) => ({ id: `count${i}`, text: `Town ${i} has ${i} bells.` }))
-      return fetch(`${served.base}/v1/edits?tenant=${tenant}`, { method: 'POST', body: JSON.stringify(edits), headers: JSON_TYPE })
+      return fetch(`${served.base}/v1/edits?tenant=${tenant}`, {
+        method: 'POST',
+        body: JSON.stringify(edits),
+        headers: JSON_TYPE,
+      })
     }
     await land('other', 3)
     await land('default', 2)

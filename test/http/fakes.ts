@@ -10,12 +10,13 @@ import { openScripted, type ScriptedOptions } from '../../src/engine/scripted.ts
 import { DEFAULT_LIMITS, type Gateway, type Limits } from '../../src/gateway.ts'
 import type { Handoffs } from '../../src/handoff/queue.ts'
 import { openMemory } from '../../src/memory/store.ts'
+import { PACKAGE_ROOT } from '../../src/package-root.ts'
 import { openTemplates } from '../../src/prompt/templates.ts'
 import { Retriever } from '../../src/selection/retriever.ts'
 import { openAdapters } from '../../src/server/adapters.ts'
 import { openLedgerFile, openTrials } from '../../src/server/experiments.ts'
 import type { SqlDatabase } from '../../src/storage/sql.ts'
-import { fakeEmbedder, indifferentReader, NAMED_CALIBRATION } from '../support/memory-fixture.ts'
+import { fakeEmbedder, indifferentReader, NAMED_CALIBRATION } from '../support/memory-data.ts'
 
 export const MODEL = 'scripted'
 
@@ -97,9 +98,9 @@ export async function serve({
     multiHop: { mode: 'chain', bridges: new Bridges(served) },
     memory,
     ...(embedder.countTokens && { embedder: embedder as Required<Embedder> }),
-    retriever: new Retriever(memory, embedder, reader, { now, cacheBytes: 1_000_000 }),
+    retriever: new Retriever(memory, embedder, reader, { now: () => memory.moment(), cacheBytes: 1_000_000 }),
     calibration: NAMED_CALIBRATION,
-    templates: openTemplates({ dir: join(import.meta.dirname, '../../templates'), watch: false, log: quiet }),
+    templates: openTemplates({ dir: join(PACKAGE_ROOT, 'templates'), watch: false, log: quiet }),
     experiments: trials.experiments,
     limits: allLimits,
     now,

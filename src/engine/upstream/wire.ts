@@ -190,8 +190,9 @@ function retryAfterSeconds(header: string | null, epochMs: number): number | nul
 }
 
 function errorText(error: unknown): string {
-  const text = typeof error === 'string' ? error : (field(error, 'message') ?? JSON.stringify(error))
-  return String(text).trim().slice(0, ERROR_CHARS)
+  const said = typeof error === 'string' ? error : (field(error, 'message') ?? error)
+  const text = typeof said === 'string' ? said : (JSON.stringify(said) ?? '')
+  return text.trim().slice(0, ERROR_CHARS)
 }
 
 function parse(text: string): unknown {

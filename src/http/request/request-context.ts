@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Request, RequestHandler, Response } from 'express'
 import { z } from 'zod'
-import type { Key } from '../../access/key.ts'
+import { type Key, withoutKeyShapes } from '../../access/key.ts'
 import { type ErrorCode, PalimpsestError } from '../../errors.ts'
 import type { Gateway } from '../../gateway.ts'
 import type { ChatRequest, TextRequest } from '../../request.ts'
@@ -85,7 +85,9 @@ export function beginExchange(gateway: Gateway, observers: readonly Observer[]):
   return (req, res, next) => {
     const sent = req.get('x-request-id') ?? ''
     const startedMs = now()
-    const exchange: Exchange = { id: sane.test(sent) ? sent : `req_${randomUUID().replaceAll('-', '')}`, startedMs, traces: [] }
+    // The id goes into the log, to spans and into the response: a key that a client sends as one must not.
+    const isTaken = sane.test(sent) && withoutKeyShapes(sent) === sent
+    const exchange: Exchange = { id: isTaken ? sent : `req_${randomUUID().replaceAll('-', '')}`, startedMs, traces: [] }
     ;(res as Exchanging)[EXCHANGE] = exchange
     res.set('x-request-id', exchange.id)
     timeBeforeHeaders(res, exchange, now)

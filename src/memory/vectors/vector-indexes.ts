@@ -97,7 +97,8 @@ export class Indexes {
     const found = await loadGraph(folder, name, this.#expected(view), this.#options.graph)
     if (found instanceof Graph) return found
     let points = 0
-    for (const revision of revisions) if (!view.isDormant(revision, moment())) points += embedKeys(revision.edit).length
+    const now = moment()
+    for (const revision of revisions) if (!view.isDormant(revision, now)) points += embedKeys(revision.edit).length
     if (hnswlib === null) {
       if (points > exactPoints)
         log.warn(
@@ -146,12 +147,9 @@ export class Indexes {
   changed(name: string, view: LiveView, added: readonly Revision[], changed: readonly string[], lane: LaneName): void {
     const tenant = this.#tenant(name, view)
     tenant.changes += changed.length
-    if (tenant.index.pastEdits > 0) {
-      for (const id of changed) {
-        for (const revision of view.kin(id))
-          if (!view.isDormant(revision, this.#options.moment())) tenant.index.revive(revision.seq)
-      }
-    }
+    const now = this.#options.moment()
+    if (tenant.index.pastEdits > 0)
+      for (const revision of view.akin(changed)) if (!view.isDormant(revision, now)) tenant.index.revive(revision.seq)
     this.#indexer.enqueue(
       lane,
       added.map(({ seq, edit }) => ({ tenant: name, seq, texts: embedKeys(edit) })),

@@ -107,19 +107,19 @@ describe('finding the gateway', () => {
   }
 
   it('takes the URL that is given, with or without /v1', async () => {
-    expect(await findRunning(configure({ url: 'http://h:1/v1/' }))).toBe('http://h:1')
+    expect(await findRunning(configure({ url: 'http://h:1/v1/' }))).toEqual({ url: 'http://h:1', isNamed: true })
   })
 
   it('takes the one that holds the data folder, and says so when that one does not serve yet', async () => {
     const running = await start()
     await expect(findRunning(configure())).rejects.toThrow(/does not serve yet/)
     running.memory.setUrl(running.url)
-    expect(await findRunning(configure())).toBe(running.url)
+    expect(await findRunning(configure())).toEqual({ url: running.url, isNamed: true })
   })
 
   it('takes one at the usual port, but nothing else that answers there', async () => {
     const [ours, other] = [await probe({ version: '1', memory: {} }), await probe({ hello: 1 })]
-    expect(await findRunning(configure({ port: String(ours) }))).toBe(`http://127.0.0.1:${ours}`)
+    expect(await findRunning(configure({ port: String(ours) }))).toEqual({ url: `http://127.0.0.1:${ours}`, isNamed: false })
     expect(await findRunning(configure({ port: String(other) }))).toBeNull()
   })
 

@@ -16,7 +16,7 @@ let built = ''
 let script = ''
 
 beforeAll(() => {
-  ;({ built, child: script } = buildChild('memory-kill-child'))
+  ;({ built, child: script } = buildChild('test/support/memory-kill-child'))
 }, 60_000)
 afterAll(() => rmSync(built, { recursive: true, force: true }))
 
