@@ -94,9 +94,7 @@ async function selectTurn(
   const { retriever, memory } = gateway
   const calibration = { ...gateway.calibration, threshold: request.threshold ?? gateway.calibration.threshold }
   const without = withholding(request, memory)
-  const { candidates: found, cached } = await meter.time('retrieve', () =>
-    retriever.candidates(request, turn, signal, digests),
-  )
+  const { candidates: found, cached } = await meter.time('retrieve', () => retriever.candidates(request, turn, signal, digests))
   const eligible = without(found)
   const task = isTextTask(request.messages, turn)
   const offered = task ? eligible.filter(({ edit }) => edit.kind === 'rule') : eligible
