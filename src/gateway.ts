@@ -140,6 +140,8 @@ export interface Gateway {
   readonly startedAt: number
   /** Folder of reports of evaluations; absent: none are shown. */
   readonly reportsDir?: string
+  /** Aborted when the server is about to stop: `/readyz` says so, and requests are still taken. */
+  readonly draining?: AbortSignal
   /** Aborted when the server begins to stop: new work is then refused with `shutting_down`. */
   readonly closing?: AbortSignal
   /** Keys and budgets; absent: whoever reaches the gateway may do everything. */

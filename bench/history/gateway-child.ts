@@ -1,5 +1,5 @@
 import { writeSync } from 'node:fs'
-import { Postgres } from '../../src/storage/postgres.ts'
+import { Postgres } from '../../src/storage/postgres/postgres.ts'
 import { serve } from '../../test/http/fakes.ts'
 
 /** One of several gateways over a PostgreSQL, as `palimpsest serve` opens it, but over stand-ins for models. Started and killed by cluster.ts. */

@@ -105,6 +105,13 @@ export interface Restored {
   readonly configuration: string | null
 }
 
+/** Two may be restored within a second, each of them keeping aside what it found. */
+function freeStamp(dataDir: string, second: string): string {
+  let stamp = second
+  for (let next = 2; existsSync(`${dataDir}.before-${stamp}`); next++) stamp = `${second}-${next}`
+  return stamp
+}
+
 /**
  * Puts a snapshot in the place of a data folder that nobody serves. Everything is checked against the manifest before anything is touched;
  * then the folder is renamed aside and the new one takes its name. Throws `folder_in_use`, `snapshot_broken`, `storage_failed`.
@@ -124,7 +131,7 @@ export async function restoreSnapshot(from: string, dataDir: string, now: () => 
     checkDatabase(join(fresh, DATABASE))
     const keys = await settleKeys(dataDir, fresh, now())
     await closeToOthers(fresh)
-    const stamp = new Date(now()).toISOString().slice(0, 19).replace(/[-:]/g, '')
+    const stamp = freeStamp(dataDir, new Date(now()).toISOString().slice(0, 19).replace(/[-:]/g, ''))
     const aside = `${dataDir}.before-${stamp}`
     const hasConfiguration = existsSync(join(folder, CONFIGURATION))
     const configuration = hasConfiguration ? `${dataDir}.configuration-${stamp}` : null

@@ -19,12 +19,8 @@ export interface Source {
   get(tenant: string, id: string, at?: number): HeldEdit | undefined
   heldAt(tenant: string, id: string, at: number): boolean
   search(tenant: string, vector: Float32Array, k: number, at?: number): readonly VectorHit[]
-  /** Absent: keys of edits are embedded whenever they are not in the embedder's cache. */
-  embedKept?(
-    texts: ReadonlySet<string>,
-    priority: 'query' | 'import',
-    signal?: AbortSignal,
-  ): Promise<ReadonlyMap<string, Float32Array>>
+  /** Those of the edit's `embedKeys`, in their order; absent: it keeps none. */
+  vectorsOf?(tenant: string, seq: number): readonly Float32Array[]
   onChange(listener: (change: { tenant: string; added: readonly HeldEdit[] }) => void): void
 }
 
@@ -140,7 +136,7 @@ export class Retriever {
     this.#offerNear(offers, query, searched, vectors)
     for (const id of this.#always.get(query.tenant) ?? []) offers.add(id, { read: whole })
     const found = offers.all().map((c) => (c.name === null && outdone.has(c.edit.id) ? { ...c, outdone: true } : c))
-    return this.#read(found, vectors, signal)
+    return this.#read(query, found, vectors, signal)
   }
 
   /** Offers what is near to a part of the message, by cosine and by nearness. */
@@ -157,7 +153,12 @@ export class Retriever {
   }
 
   /** The candidates with what the reader says of the plausible ones: rules for every message first, then the most promising. */
-  async #read(found: readonly Candidate[], vectors: readonly Float32Array[], signal?: AbortSignal): Promise<Candidate[]> {
+  async #read(
+    query: SelectionQuery,
+    found: readonly Candidate[],
+    vectors: readonly Float32Array[],
+    signal?: AbortSignal,
+  ): Promise<Candidate[]> {
     const promise = (c: Candidate) => promiseOf(c, this.#nearness.least)
     const always = found.filter((c) => c.edit.always)
     const ranked = found.filter((c) => !c.edit.always).toSorted((a, b) => promise(b) - promise(a))
@@ -166,29 +167,22 @@ export class Retriever {
       plausible.map((c) => [c.read, editText(c.edit)]),
       signal,
     )
-    const keys = await this.#nearestKeys(plausible, vectors, signal)
     const counters = await this.#countered([...plausible, ...always], vectors, signal)
-    const read = new Map(plausible.map((c, i) => [c.edit.id, { ...c, logit: logits[i] ?? null, key: keys[i] ?? null }]))
+    const read = new Map(
+      plausible.map((c, i) => [c.edit.id, { ...c, logit: logits[i] ?? null, key: this.#nearestKey(query, c.edit, vectors) }]),
+    )
     return [...always, ...ranked.slice(0, KEPT_CANDIDATES)].map((c) => ({
       ...(read.get(c.edit.id) ?? c),
       counter: counters.has(c.edit.id),
     }))
   }
 
-  /** The words of the key by which each was found. */
-  async #nearestKeys(
-    candidates: readonly Candidate[],
-    vectors: readonly Float32Array[],
-    signal?: AbortSignal,
-  ): Promise<(string | null)[]> {
-    const keys = candidates.map(({ edit }) => embedKeys(edit))
-    const texts = new Set(keys.flat())
-    if (texts.size === 0 || this.#source.embedKept === undefined) return candidates.map(() => null)
-    const kept = await this.#source.embedKept(texts, 'query', signal)
-    return keys.map((own) => {
-      const scored = own.map((key) => ({ key, score: Math.max(...vectors.map((vector) => product(vector, kept.get(key)))) }))
-      return scored.sort((a, b) => b.score - a.score)[0]?.key ?? null
-    })
+  /** The words of the key by which it was found, as far as its vectors are known. */
+  #nearestKey(query: SelectionQuery, edit: Edit, vectors: readonly Float32Array[]): string | null {
+    const own = this.#source.vectorsOf?.(query.tenant, this.landed(query, edit.id)) ?? []
+    const keys = own.length === 0 ? [] : embedKeys(edit)
+    const scored = keys.map((key, i) => ({ key, score: Math.max(...vectors.map((vector) => product(vector, own[i]))) }))
+    return scored.sort((a, b) => b.score - a.score)[0]?.key ?? null
   }
 
   /** Ids of those for which the message is nearer to a counterexample than to any key. */

@@ -11,12 +11,15 @@ function output(): DestinationStream {
   return process.stderr.isTTY ? sentences : pino.destination(2)
 }
 
-/** `to`, with known secrets and whatever looks like a key struck out. An error of a library's may quote a header, one of a server's a key. */
+/**
+ * `to`, with known secrets and whatever looks like a key struck out. An error of a library's may quote a header, one of a server's a key.
+ * Secrets may be added later.
+ */
 export function withoutKeys(to: DestinationStream, secrets: readonly (string | undefined)[]): DestinationStream {
-  // As they look in a line of JSON.
-  const known = secrets.flatMap((secret) => (secret ? [JSON.stringify(secret).slice(1, -1)] : []))
   return {
     write: (line) => {
+      // As they look in a line of JSON.
+      const known = secrets.flatMap((secret) => (secret ? [JSON.stringify(secret).slice(1, -1)] : []))
       const cleaned = known.reduce((text, secret) => text.replaceAll(secret, '[key]'), line)
       to.write(withoutKeyShapes(cleaned))
     },

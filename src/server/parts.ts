@@ -43,6 +43,7 @@ export interface OpenOptions {
   readonly log: Logger
   /** Follow the folders of edits and templates. */
   readonly watch: boolean
+  readonly draining?: AbortSignal | undefined
   readonly closing: AbortSignal
   readonly telemetry?: Telemetry | undefined
   /** Shared with other gateways, and its owner's to close; absent: files in the data folder. */
@@ -60,6 +61,7 @@ export async function openParts({
   reader,
   log,
   watch,
+  draining,
   closing,
   telemetry,
   database,
@@ -99,6 +101,7 @@ export async function openParts({
     const shared = {
       ...{ memory, retriever, calibration, templates, log, now, startedAt, closing, editFiles: folder },
       experiments: trials.experiments,
+      ...(draining && { draining }),
       ...(database && { database }),
       ...(access && { access }),
       ...(telemetry && { telemetry }),

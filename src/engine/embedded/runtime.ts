@@ -234,13 +234,11 @@ async function openServed(llama: Llama, device: string, threads: number, options
   const args = (loras: readonly string[]) => serverArgs({ ...shape, loras })
   const server = new ServerProcess({ command: options.command, args: args([]), environment, log, now })
   const vocabulary = await llama.loadModel({ modelPath, vocabOnly: true })
+  const tokenize = (text: string, special: boolean) => vocabulary.tokenize(text, special)
   await server.start()
   return new ServedEngine({
     server,
-    vocabulary: remembering({
-      tokens: vocabulary.tokens,
-      tokenize: inPieces((text, special) => vocabulary.tokenize(text, special), info.metadata.tokenizer.ggml),
-    }),
+    vocabulary: remembering({ tokens: vocabulary.tokens, tokenize: inPieces(tokenize, info.metadata.tokenizer.ggml) }),
     info: { name, family, contextTokens, device, threads, sha256 },
     family,
     defaultSystem: defaultSystem(info.metadata.tokenizer.chat_template),

@@ -36,6 +36,7 @@ export class Fleet {
   readonly #options: FleetOptions
   readonly #timer: NodeJS.Timeout | undefined
   readonly #closing = new AbortController()
+  #isRetired = false
 
   constructor(servers: readonly UpstreamServer[], options: FleetOptions) {
     this.#options = options
@@ -85,6 +86,7 @@ export class Fleet {
         // The reader left, or stopped at a stop string: no fault of the server's.
         if (!settled) member.breaker.undecided()
         member.busy--
+        if (this.#isRetired) this.#closeWhenIdle()
       }
     }
   }
@@ -98,6 +100,21 @@ export class Fleet {
       faults: breaker.faults,
       lastFault,
     }))
+  }
+
+  /** Gets no more conversations: closes once those under way have ended. */
+  retire(): void {
+    this.#isRetired = true
+    clearInterval(this.#timer)
+    this.#closeWhenIdle()
+  }
+
+  get isIdle(): boolean {
+    return this.#members.every(({ busy }) => busy === 0)
+  }
+
+  #closeWhenIdle(): void {
+    if (this.isIdle) this.close()
   }
 
   /** Ends the answers under way; whoever waits for one gets `reason`. */

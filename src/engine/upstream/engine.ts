@@ -35,21 +35,18 @@ const WHOLE_TOKENS = 256
 /** Tokens are only guessed where the server's vocabulary is not known: English text has about four characters to a token. */
 const CHARS_PER_TOKEN = 4
 
+/** An engine whose servers can be changed while it answers. */
+export interface ServersEngine extends Engine {
+  /** Conversations go to these from now on; answers that have begun end where they began. Throws where none of them says what it serves. */
+  replace(servers: readonly UpstreamServerOptions[], patience?: Partial<Patience>): Promise<void>
+}
+
 /**
  * Sends conversations to other servers, which format them and count their tokens; the context limit is theirs as well. Of servers whose
  * model is not given, one at least must say what it serves.
  */
-export async function openUpstream(options: UpstreamOptions): Promise<Engine> {
-  const servers = options.servers.map((server) => new UpstreamServer(server, { ...PATIENCE, ...options.patience }))
-  const found = await Promise.allSettled(
-    servers.map(async (server) => {
-      if (server.model === null) return server.identify(NEVER)
-      return { id: server.model, contextTokens: null }
-    }),
-  )
-  const known = found.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
-  const first = known[0]
-  if (first === undefined) throw found.find((result) => result.status === 'rejected')?.reason
+export async function openUpstream(options: UpstreamOptions): Promise<ServersEngine> {
+  const { servers, known, first } = await identified(options.servers, options.patience)
   const said = known.flatMap(({ contextTokens }) => contextTokens ?? [])
   return new UpstreamEngine(servers, options, {
     name: first.id,
@@ -61,17 +58,38 @@ export async function openUpstream(options: UpstreamOptions): Promise<Engine> {
   })
 }
 
+async function identified(asked: readonly UpstreamServerOptions[], patience: Partial<Patience> = {}) {
+  const servers = asked.map((server) => new UpstreamServer(server, { ...PATIENCE, ...patience }))
+  const found = await Promise.allSettled(
+    servers.map(async (server) => {
+      if (server.model === null) return server.identify(NEVER)
+      return { id: server.model, contextTokens: null }
+    }),
+  )
+  const known = found.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
+  const first = known[0]
+  if (first === undefined) {
+    for (const server of servers) server.close()
+    throw found.find((result) => result.status === 'rejected')?.reason
+  }
+  return { servers, known, first }
+}
+
 const NEVER = new AbortController().signal
 
-class UpstreamEngine implements Engine {
+class UpstreamEngine implements ServersEngine {
   readonly model: ModelInfo
-  readonly #fleet: Fleet
+  readonly #fleetOf: (servers: readonly UpstreamServer[]) => Fleet
+  #fleet: Fleet
+  /** Those that were replaced, of which some may still answer. */
+  #retired: readonly Fleet[] = []
   readonly #slots: SlotQueue<number>
 
   constructor(servers: readonly UpstreamServer[], options: UpstreamOptions, model: ModelInfo) {
     const { slots, queueLimit, healthMs, tries, breaker, now = () => performance.now() } = { ...DEFAULTS, ...options }
     this.model = model
-    this.#fleet = new Fleet(servers, { now, healthMs, tries, ...(breaker !== undefined && { breaker }) })
+    this.#fleetOf = (members) => new Fleet(members, { now, healthMs, tries, ...(breaker !== undefined && { breaker }) })
+    this.#fleet = this.#fleetOf(servers)
     this.#slots = new SlotQueue([...Array(slots).keys()], queueLimit, now)
   }
 
@@ -152,14 +170,24 @@ class UpstreamEngine implements Engine {
     return this.#slots.load()
   }
 
+  async replace(asked: readonly UpstreamServerOptions[], patience?: Partial<Patience>): Promise<void> {
+    const { servers } = await identified(asked, patience)
+    this.#retired = [...this.#retired.filter(({ isIdle }) => !isIdle), this.#fleet]
+    this.#fleet.retire()
+    this.#fleet = this.#fleetOf(servers)
+  }
+
   backends(): readonly Backend[] {
     return this.#fleet.backends()
   }
 
   async close(graceMs: number): Promise<void> {
     this.#slots.close()
-    if (!(await this.#slots.drained(graceMs))) this.#fleet.stop(shuttingDown())
-    this.#fleet.close()
+    const isDrained = await this.#slots.drained(graceMs)
+    for (const fleet of [this.#fleet, ...this.#retired]) {
+      if (!isDrained) fleet.stop(shuttingDown())
+      fleet.close()
+    }
   }
 }
 

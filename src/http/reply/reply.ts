@@ -33,7 +33,8 @@ export async function drive(
 export function choice<Request extends { readonly sampling: Sampling }>(request: Request, index: number): Request {
   const { seed } = request.sampling
   if (seed === undefined || index === 0) return request
-  return { ...request, sampling: { ...request.sampling, seed: (BigInt(seed) + BigInt(index)) % 2n ** 64n } }
+  const next = (BigInt(seed) + BigInt(index)) % 2n ** 64n
+  return { ...request, sampling: { ...request.sampling, seed: next > Number.MAX_SAFE_INTEGER ? next : Number(next) } }
 }
 
 export function headingOf(prefix: string, { model, tier }: Pick<ReplyOptions, 'model' | 'tier'>, gateway: Gateway): Heading {

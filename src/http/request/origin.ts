@@ -26,24 +26,8 @@ export function refuseForeignPages(gateway: Pick<Gateway, 'hosts' | 'origins' | 
     const { origin, host = '' } = req.headers
     const foreign = origin !== undefined && hostOf(origin) !== host.toLowerCase()
     const allowed = foreign ? allowedBy(origin, gateway) : null
-    if (foreign && allowed === null)
-      throw new PalimpsestError(
-        'origin_refused',
-        origins.includes(ANY)
-          ? 'Any origin is allowed only while the gateway asks for keys, and it asks for none. Make a key with `palimpsest keys create`, or name the origin with `--allow-origin`.'
-          : 'Web pages of other origins may not use this gateway. Call it from a server, or from a page that it serves itself, or allow the origin with `--allow-origin`.',
-      )
-    if (origin === undefined && isOfAnotherSite(req))
-      throw new PalimpsestError(
-        'origin_refused',
-        'Web pages of other sites may not load anything of this gateway. Open it by its own address.',
-      )
-    if (onLoopback(req) && !isLocalName(nameOf(host)) && !hosts.includes(nameOf(host))) {
-      throw new PalimpsestError(
-        'origin_refused',
-        'The Host header names neither an address nor localhost. Behind a reverse proxy, have it send Host: localhost, or add its name to the allowed hosts.',
-      )
-    }
+    const fault = faultOf(req, { foreign, allowed, hosts, origins })
+    if (fault !== null) throw new PalimpsestError('origin_refused', fault)
     if (origins.length > 0) res.vary('Origin')
     if (allowed === null) return next()
     res.set({ 'Access-Control-Allow-Origin': allowed, 'Access-Control-Expose-Headers': EXPOSED_HEADERS })
@@ -52,6 +36,27 @@ export function refuseForeignPages(gateway: Pick<Gateway, 'hosts' | 'origins' | 
     if (req.method !== 'OPTIONS' || req.headers['access-control-request-method'] === undefined) return next()
     preflight(req, res)
   }
+}
+
+interface Page {
+  readonly foreign: boolean
+  readonly allowed: string | null
+  readonly hosts: readonly string[]
+  readonly origins: readonly string[]
+}
+
+/** Which of the three faults a request has, and what to do; null for none. */
+function faultOf(req: Request, { foreign, allowed, hosts, origins }: Page): string | null {
+  if (foreign && allowed === null)
+    return origins.includes(ANY)
+      ? 'Any origin is allowed only while the gateway asks for keys, and it asks for none. Make a key with `palimpsest keys create`, or name the origin with `--allow-origin`.'
+      : 'Web pages of other origins may not use this gateway. Call it from a server, or from a page that it serves itself, or allow the origin with `--allow-origin`.'
+  if (req.headers.origin === undefined && isOfAnotherSite(req))
+    return 'Web pages of other sites may not load anything of this gateway. Open it by its own address.'
+  const name = nameOf(req.headers.host ?? '')
+  if (onLoopback(req) && !isLocalName(name) && !hosts.includes(name))
+    return 'The Host header names neither an address nor localhost. Behind a reverse proxy, have it send Host: localhost, or add its name to the allowed hosts.'
+  return null
 }
 
 const ANY = '*'

@@ -51,8 +51,22 @@ export function newContents(view: LiveView, edits: readonly Edit[]): Edit[] {
   })
 }
 
+/** An unnamed batch goes by its content. Where that landed before and is not all held any more, the batch is another one. */
+export function idByContent(
+  view: LiveView,
+  batches: ReadonlyMap<string, unknown>,
+  edits: readonly Edit[],
+  digest: string,
+): string {
+  const first = `b_${digest.slice(0, 16)}`
+  let id = first
+  for (let landing = 2; batches.has(`${first}-${landing}`); landing++) id = `${first}-${landing}`
+  if (!batches.has(id) || isHeld(view, edits)) return id
+  return `${first}-${id === first ? 2 : Number(id.slice(first.length + 1)) + 1}`
+}
+
 /** Whether landing the batch would leave every edit as it is. */
-export function isHeld(view: LiveView, edits: readonly Edit[]): boolean {
+function isHeld(view: LiveView, edits: readonly Edit[]): boolean {
   const last = new Map(edits.map((edit) => [edit.id, edit]))
   return [...last.values()].every((edit) => contentOf(edit) === heldContent(view, edit.id))
 }

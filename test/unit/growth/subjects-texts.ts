@@ -3,7 +3,7 @@ import { Readable } from 'node:stream'
 import { parseBatch } from '../../../src/edit/batch.ts'
 import { isForModel, maskSubject, statement } from '../../../src/edit/edit.ts'
 import { parseInstant } from '../../../src/edit/instant.ts'
-import { repeatedKey } from '../../../src/edit/json-keys.ts'
+import { repeatedKey, wholeNumberAt } from '../../../src/edit/json-keys.ts'
 import { linesAt, outline } from '../../../src/edit/json-outline.ts'
 import { guessKind, isNotation, readRecords } from '../../../src/edit/records.ts'
 import { canonicalRelation, passiveOf, relationKey, relationWords, supersessionKey } from '../../../src/edit/relation.ts'
@@ -19,12 +19,13 @@ import { AnswerStream } from '../../../src/engine/output/answer-stream.ts'
 import { TextStream } from '../../../src/engine/output/text-stream.ts'
 import { ToolStream } from '../../../src/engine/output/tool-call-parser.ts'
 import { eventData } from '../../../src/engine/upstream/sse-parser.ts'
-import { chunkOf, refusal, unstreamed } from '../../../src/engine/upstream/wire.ts'
+import { answerOf, chunkOf, refusal, unstreamed } from '../../../src/engine/upstream/wire.ts'
 import { isDeep } from '../../../src/http/request/body.ts'
 import { breaksOff, viewOf } from '../../../src/prompt/turn.ts'
 import { NameIndex, withinOneEdit } from '../../../src/selection/names.ts'
 import { sameTarget } from '../../../src/selection/sameness.ts'
 import { conversationEnd, cut, earlierOf, editText, partsOf, withKnown } from '../../../src/selection/text.ts'
+import { isTextTask } from '../../../src/selection/text-task.ts'
 import { edit } from '../../support/memory-data.ts'
 import type { Measured } from './registry.ts'
 
@@ -221,6 +222,11 @@ export const TEXTS: readonly Measured[] = [
   { of: ['edit/words.ts#tokens'], cases: named(PROSE, tokens, 4 * MIB) },
   { of: ['edit/words.ts#normalized'], cases: named(PROSE, normalized, 4 * MIB) },
   { of: ['edit/json-keys.ts#repeatedKey'], cases: named(JSON_ISH, attempt(repeatedKey), 16 * MIB) },
+  { of: ['edit/json-keys.ts#wholeNumberAt'], cases: named(JSON_ISH, (text) => wholeNumberAt(text, 'seed'), 16 * MIB) },
+  {
+    of: ['selection/text-task.ts#isTextTask'],
+    cases: named(PROSE, (content) => isTextTask([{ role: 'user', content }], 0), 4 * MIB),
+  },
   {
     of: ['edit/json-outline.ts#outline', 'edit/json-outline.ts#linesAt'],
     cases: named(JSON_ISH, (text) => linesAt(text, outline(text).elements), 16 * MIB),
@@ -420,9 +426,10 @@ export const TEXTS: readonly Measured[] = [
     })),
   },
   {
-    of: ['engine/upstream/sse-parser.ts#eventData'],
+    of: ['engine/upstream/sse-parser.ts#eventData', 'engine/upstream/sse-parser.ts#EventReader'],
     cases: SSE_ISH.flatMap((shape) =>
-      [1, 64, 65_536].map((bytes) => ({
+      // Within one chunk the parser looks for the end of each line of \r alone: of 64 KiB, which a chunk has at most, 17 ms.
+      [1, 64, 4_096].map((bytes) => ({
         name: `${JSON.stringify(shape)} in chunks of ${bytes}`,
         most: bytes === 1 ? 65_536 : 4 * MIB,
         make: (size: number) => events(filled(shape, size), bytes),
@@ -430,7 +437,7 @@ export const TEXTS: readonly Measured[] = [
     ),
   },
   {
-    of: ['engine/upstream/sse-parser.ts#eventData'],
+    of: ['engine/upstream/sse-parser.ts#eventData', 'engine/upstream/sse-parser.ts#EventReader'],
     cases: ['a', 'data: a\n', ':a\n'].map((shape) => ({
       name: `one event of ${JSON.stringify(shape)}`,
       most: 4 * MIB,
@@ -438,13 +445,19 @@ export const TEXTS: readonly Measured[] = [
     })),
   },
   {
-    of: ['engine/upstream/wire.ts#chunkOf', 'engine/upstream/wire.ts#refusal', 'engine/upstream/wire.ts#unstreamed'],
+    of: [
+      'engine/upstream/wire.ts#chunkOf',
+      'engine/upstream/wire.ts#refusal',
+      'engine/upstream/wire.ts#unstreamed',
+      'engine/upstream/wire.ts#answerOf',
+    ],
     cases: named(
       JSON_ISH,
       attempt((text) => {
         refusal(500, text, text, 'http://x', 0)
         unstreamed(text, 'http://x')
         chunkOf(text, 'http://x')
+        answerOf(text, 'http://x')
       }),
       4 * MIB,
     ),

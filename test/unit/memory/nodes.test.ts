@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 
 import { NetworkProxy } from '../../../bench/history/proxy.ts'
 import type { MemoryOptions, MemoryStore } from '../../../src/memory/memory-store.ts'
 import { lockStatement } from '../../../src/storage/advisory-locks.ts'
-import { Postgres } from '../../../src/storage/postgres.ts'
+import { Postgres } from '../../../src/storage/postgres/postgres.ts'
 import { codeOf } from '../../support/memory-databases.ts'
 import { edit, fact, fakeEmbedder, memory, POST, vectorOf } from '../../support/memory-fixture.ts'
 import { type PostgresServer, startPostgres } from '../../support/postgres.ts'
