@@ -62,7 +62,6 @@ export class Retriever {
   readonly #begins = new Map<string, number[]>()
   /** Changes of each tenant's memory since the start. */
   readonly #changes = new Map<string, number>()
-  readonly #digests = new WeakMap<SelectionQuery['messages'], string[]>()
   readonly #turns: LRUCache<string, readonly Candidate[]>
 
   constructor(source: Source, embedder: Embedder, reader: PairReader, options: { now: () => number; cacheBytes: number }) {
@@ -95,14 +94,18 @@ export class Retriever {
     begins.sort((a, b) => a - b)
   }
 
-  /** Candidates of the user turn at `messages[turn]`: a function of the conversation up to it, the query's scope and the tenant's memory. */
+  /**
+   * Candidates of the user turn at `messages[turn]`: a function of the conversation up to it, the query's scope and the tenant's memory.
+   * `digests`: of this conversation, kept by whoever asks for several of its turns.
+   */
   async candidates(
     query: SelectionQuery,
     turn: number,
     signal?: AbortSignal,
+    digests: string[] = [],
   ): Promise<{ candidates: readonly Candidate[]; cached: boolean }> {
     const at = query.asOf ?? this.#now()
-    const key = this.#key(query, turn, at)
+    const key = this.#key(query, digestOf(query.messages, turn, digests), at)
     const had = this.#turns.get(key)
     // Validity can end between two requests without any change in memory: a cached candidate is still asked for. What begins is in the key.
     if (had?.every((c) => this.#source.heldAt(query.tenant, c.edit.id, at))) return { candidates: had, cached: true }
@@ -111,21 +114,10 @@ export class Retriever {
     return { candidates: found, cached: false }
   }
 
-  #key({ tenant, model, tags, asOf, messages }: SelectionQuery, turn: number, at: number): string {
+  #key({ tenant, model, tags, asOf }: SelectionQuery, digest: string, at: number): string {
     const begun = countUpTo(this.#begins.get(tenant) ?? [], at)
     const changes = this.#changes.get(tenant) ?? 0
-    return JSON.stringify([tenant, model, tags, asOf ?? null, begun, changes, this.#digest(messages, turn)])
-  }
-
-  /** Of the conversation up to `messages[turn]`: a chain, each message's made from the one before it, so that a turn costs its own words only. */
-  #digest(messages: SelectionQuery['messages'], turn: number): string {
-    const chain = this.#digests.get(messages) ?? []
-    this.#digests.set(messages, chain)
-    for (let i = chain.length; i <= turn; i++) {
-      const hash = createHash('sha256').update(chain[i - 1] ?? '')
-      chain.push(hash.update(JSON.stringify(messages[i])).digest('base64'))
-    }
-    return chain[turn] ?? ''
+    return JSON.stringify([tenant, model, tags, asOf ?? null, begun, changes, digest])
   }
 
   async #find(query: SelectionQuery, turn: number, at: number, signal?: AbortSignal): Promise<Candidate[]> {
@@ -307,4 +299,13 @@ function offerNamed(
     for (const { editId, kind } of index.find(endsOf(text), eligible))
       if (kind === 'exact' || kind === 'alias') offers.add(editId, { earlier: true, read: whole })
   return outdone
+}
+
+/** Of the conversation up to `messages[turn]`: a chain, each message's made from the one before it, so that a turn costs its own words only. */
+function digestOf(messages: SelectionQuery['messages'], turn: number, chain: string[]): string {
+  for (let i = chain.length; i <= turn; i++) {
+    const hash = createHash('sha256').update(chain[i - 1] ?? '')
+    chain.push(hash.update(JSON.stringify(messages[i])).digest('base64'))
+  }
+  return chain[turn] ?? ''
 }

@@ -63,12 +63,15 @@ export async function select(request: ChatRequest, gateway: Selecting, meter: Me
       return { memoryVersion, turns: [named(request, edits.ids, gateway)] }
     case 'on': {
       const turns: SelectedTurn[] = []
+      const digests: string[] = []
       for (const [turn, { role }] of messages.entries()) {
         if (role !== 'user') continue
-        turns.push(await selectTurn(request, turn, gateway, meter, signal))
-        // What is cached takes no turn of the event loop, and a conversation may have a thousand turns.
-        await yieldToLoop()
-        signal.throwIfAborted()
+        if (turns.length > 0) {
+          // What is cached takes no turn of the event loop, and a conversation may have a thousand turns.
+          await yieldToLoop()
+          signal.throwIfAborted()
+        }
+        turns.push(await selectTurn(request, turn, digests, gateway, meter, signal))
       }
       return { memoryVersion, turns }
     }
@@ -83,6 +86,7 @@ const ASIDE_SHOWN = 12
 async function selectTurn(
   request: ChatRequest,
   turn: number,
+  digests: string[],
   gateway: Selecting,
   meter: Meter,
   signal: AbortSignal,
@@ -90,7 +94,7 @@ async function selectTurn(
   const { retriever, memory } = gateway
   const calibration = { ...gateway.calibration, threshold: request.threshold ?? gateway.calibration.threshold }
   const without = withholding(request, memory)
-  const { candidates: found, cached } = await meter.time('retrieve', () => retriever.candidates(request, turn, signal))
+  const { candidates: found, cached } = await meter.time('retrieve', () => retriever.candidates(request, turn, signal, digests))
   const eligible = without(found)
   const task = isTextTask(request.messages, turn)
   const offered = task ? eligible.filter(({ edit }) => edit.kind === 'rule') : eligible

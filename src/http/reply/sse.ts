@@ -82,7 +82,6 @@ export class EventStream {
       ...this.#options.headers(),
     })
     this.#res.socket?.setNoDelay(true)
-    this.#res.flushHeaders()
   }
 }
 
