@@ -61,7 +61,10 @@ const measure = z.object({
   base: z.number().nullable(),
   /** Least value; null: reported only. */
   least: z.number().nullable(),
+  /** The interval does not lie below `least` as a whole. */
   ok: z.boolean(),
+  /** The interval lies on one side of `least`. false: too little was asked to tell, so it stops nothing. */
+  decided: z.boolean().default(true),
 })
 export type Measure = z.output<typeof measure>
 

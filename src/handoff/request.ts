@@ -81,7 +81,7 @@ export function readHandoff(body: unknown, limits: Limits): HandoffRequest {
       thresholds: { ...THRESHOLDS, ...defined(read.thresholds ?? {}) },
       sample_edits: read.sample_edits ?? 16,
       unrelated_questions: read.unrelated_questions ?? 10,
-      fluency_openings: read.fluency_openings ?? 3,
+      fluency_openings: read.fluency_openings ?? 20,
       ability_questions: read.ability_questions ?? 16,
       answer_tokens: read.answer_tokens ?? 32,
       seed: read.seed ?? 0,

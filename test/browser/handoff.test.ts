@@ -51,7 +51,9 @@ describe('the page Hand-off', () => {
     await page.getByRole('button', { name: 'Promote' }).press('Enter')
     await page.getByText('promoted', { exact: true }).waitFor()
     const measures = page.getByRole('region', { name: 'Measures with 5 edits' })
-    expect(await measures.getByRole('row', { name: /^efficacy/ }).textContent()).toContain('0.0 %100.0 %90.0 %holds')
+    expect(await measures.getByRole('row', { name: /^efficacy/ }).textContent()).toContain(
+      '0.0 %100.0 %56.6 % to 100.0 %90.0 %open',
+    )
     await page.getByRole('button', { name: 'Roll back' }).press('Enter')
     await page.getByText('not promoted').waitFor()
     // The status of a value that was refused is what the browser complains of.

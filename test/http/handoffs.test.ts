@@ -101,7 +101,10 @@ describe('the road', { timeout: 60_000 }, () => {
     expect(measure(job, 2, 'paraphrase')).toMatchObject({ asked: 10, value: 1 })
     expect(measure(job, 2, 'reliability')).toMatchObject({ protocol: 'generated', value: 1, base: 0 })
     expect(measure(job, 2, 'unchanged')).toMatchObject({ asked: 3, value: 1 })
-    expect(measure(job, 2, 'fluency')).toMatchObject({ asked: 1, ok: true })
+    expect(measure(job, 2, 'fluency')).toMatchObject({ asked: 1, ok: true, decided: false })
+    expect(job.notes).toContainEqual(
+      expect.stringMatching(/^With 4 edits, too little was asked to tell.*efficacy 1\.000 \(0\.510 to 1\.000\), at least 0\.900/),
+    )
     expect(measure(job, 2, 'ability')).toMatchObject({ asked: 2 })
     const { data } = await call('GET', '/v1/adapters')
     expect(data).toMatchObject([{ id: 'first', method: 'memit', promoted: false, base_sha256: BASE, edits: begun.edits }])
@@ -122,7 +125,9 @@ describe('the road', { timeout: 60_000 }, () => {
     await run({ id: 'bad', hparams: { forget } })
     const job = await until('bad', 'stopped')
     expect(job.stages.map(({ ok }) => ok)).toEqual([true, true, false])
-    expect(job.fault).toMatchObject(fault('threshold', /With 10 edits: efficacy 0\.500, at least 0\.900.*taken back/))
+    expect(job.fault).toMatchObject(
+      fault('threshold', /With 10 edits: efficacy 0\.500 \(0\.237 to 0\.763\), at least 0\.900.*taken back/),
+    )
     expect((await call('GET', '/v1/adapters')).data).toEqual([])
     await expect(call('POST', '/v1/handoffs/bad/promote')).rejects.toMatchObject(fault('handoff_conflict', /is stopped/))
     expect(handoffText(job)).toMatch(/FAILED[\s\S]*wanted {2}Firm/)

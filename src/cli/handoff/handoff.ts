@@ -164,7 +164,7 @@ function addRun(handoff: Command): void {
   add(
     handoff,
     'run',
-    'make an adapter of edits, stage by stage, each evaluated; all is taken back at the first that fails',
+    'make an adapter of edits, stage by stage, each evaluated; all is taken back at the first that certainly fails',
     run,
     bootWithModel,
   )
@@ -195,7 +195,7 @@ function addRun(handoff: Command): void {
     .option('--data <file>', 'CounterFact, zsRE, KnowEdit … whose probes of these edits are asked, too')
     .option('--sample <number>', 'edits of each stage that are asked about', '16')
     .option('--unrelated <number>', 'everyday questions', '10')
-    .option('--fluency <number>', 'paragraphs of 100 tokens', '3')
+    .option('--fluency <number>', 'paragraphs of 100 tokens', '20')
     .option('--ability <number>', 'multiple-choice questions, at most 20', '16')
     .option('--max-tokens <number>', 'longest answer', '32')
     .option('--seed <number>', 'draws other samples', '0')

@@ -60,9 +60,9 @@ export function stageText({ edits, rank, bytes, seconds, peak_bytes: peak, measu
     String(one.asked),
     figure(one, one.base),
     figure(one, one.value),
-    one.low === null || one.high === null ? '' : `${(100 * one.low).toFixed(1)}–${(100 * one.high).toFixed(1)}`,
+    interval(one),
     one.least === null ? '' : figure(one, one.least),
-    one.ok ? 'ok' : 'FAILED',
+    one.decided ? (one.ok ? 'ok' : 'FAILED') : 'open',
   ])
   const body = table(['measure', 'protocol', 'asked>', 'base>', 'adapter>', '95 %>', 'at least>', ''], rows)
   const broken = new Set(measures.filter((one) => !one.ok).map(({ name }) => name))
@@ -72,6 +72,11 @@ export function stageText({ edits, rank, bytes, seconds, peak_bytes: peak, measu
       `  ${clip(question, CLIPPED)}\n    wanted  ${clip(expected, CLIPPED)}\n    answer  ${clip(answer, CLIPPED)}`,
   )
   return [head, body, ...lines].join('\n')
+}
+
+function interval({ name, low, high }: Measure): string {
+  const scale = name === 'fluency' ? 1 : 100
+  return low === null || high === null ? '' : `${(scale * low).toFixed(1)}–${(scale * high).toFixed(1)}`
 }
 
 /** Shares in per cent; fluency as it is. */

@@ -1,3 +1,4 @@
+import { studentQuantile } from '../../experiment/statistics/distributions.ts'
 import { randomFrom } from './random.ts'
 
 /** A figure with its 95 % interval and the number of things it is made of. */
@@ -48,6 +49,17 @@ export function bootstrap<T>(
 
 export function mean(values: readonly number[]): number | null {
   return values.length === 0 ? null : values.reduce((sum, value) => sum + value, 0) / values.length
+}
+
+/** The mean with Student's 95 % interval (Student 1908); of fewer than two values it reaches without end. null of nothing. */
+export function studentMean(values: readonly number[]): Figure | null {
+  const n = values.length
+  const value = mean(values)
+  if (value === null) return null
+  if (n < 2) return { value, low: Number.NEGATIVE_INFINITY, high: Number.POSITIVE_INFINITY, n }
+  const variance = values.reduce((sum, one) => sum + (one - value) ** 2, 0) / (n - 1)
+  const half = studentQuantile(0.975, n - 1) * Math.sqrt(variance / n)
+  return { value, low: value - half, high: value + half, n }
 }
 
 /** Of values in [0, 1]; 0 when one of them is. null of nothing. */

@@ -2,10 +2,12 @@ import { words } from '../../edit/words.ts'
 import type { Kind } from '../../evaluate/data/probe.ts'
 import type { Method } from '../../evaluate/methods/methods.ts'
 import { fluency } from '../../evaluate/metrics/entropy.ts'
-import { wilson } from '../../evaluate/metrics/intervals.ts'
+import { type Figure, mean, studentMean, wilson } from '../../evaluate/metrics/intervals.ts'
 import { isIdentical, isRight, type Outcome, succeeds } from '../../evaluate/metrics/outcomes.ts'
 import type { Failure, HandoffThresholds, Measure } from '../job.ts'
 
+/** Of probes, or of edits whose texts are compared: of fewer, an interval does not hold what it says. */
+const LEAST_ASKED = 4
 /** Of failures, as many are kept as a person reads. */
 const KEPT_FAILURES = 40
 const KEPT_CHARS = 300
@@ -82,21 +84,18 @@ export function judge(
     const base = share(some, asked.test, 'base')?.value ?? null
     const least = asked.least(base)
     const { value, low, high, n } = own
-    measures.push({
-      name: asked.name,
-      protocol: asked.protocol,
-      asked: n,
-      value,
-      low,
-      high,
-      base,
-      least,
-      ok: least === null || value >= least,
-    })
+    measures.push({ name: asked.name, protocol: asked.protocol, asked: n, value, low, high, base, least, ...verdict(own, least) })
     failures.push(...some.filter((outcome) => asked.test(outcome, 'adapter') === false).map((o) => failureOf(o, asked, told)))
   }
   const flow = fluencyOf(outcomes, limits)
   return { measures: flow === null ? measures : [...measures, flow], failures: failures.slice(0, KEPT_FAILURES) }
+}
+
+/** A threshold is broken, or held, where the whole interval says so. */
+function verdict({ low, high, n }: Figure, least: number | null): Pick<Measure, 'ok' | 'decided'> {
+  if (least === null) return { ok: true, decided: true }
+  if (n < LEAST_ASKED) return { ok: true, decided: false }
+  return { ok: high >= least, decided: low >= least || high < least }
 }
 
 function share(some: readonly Outcome[], test: Test, method: Method) {
@@ -119,25 +118,37 @@ function failureOf(
   return { measure: name, question: cut(probe.turns.at(-1) ?? ''), expected, base: said('base'), answer: said('adapter') }
 }
 
-/** Generation entropy, adapter and base: what falls when a text repeats itself. */
+/**
+ * Generation entropy, adapter and base: what falls when a text repeats itself. Each text is compared with the base's of the same opening;
+ * texts about one edit are alike, so the interval is that of the edits' mean differences.
+ */
 function fluencyOf(outcomes: readonly Outcome[], { fluency_drop: drop }: HandoffThresholds): Measure | null {
-  const some = outcomes.filter(({ probe }) => probe.kind === 'fluency')
-  const mean = (method: Method) => {
-    const values = some.flatMap(({ generated }) => (generated[method] === undefined ? [] : [fluency(generated[method].text)]))
-    return values.length === 0 ? null : values.reduce((sum, value) => sum + value, 0) / values.length
-  }
-  const [value, base] = [mean('adapter'), mean('base')]
-  if (value === null) return null
-  const least = base === null ? null : base * (1 - drop)
+  const texts = outcomes.flatMap(({ probe, generated: { base, adapter } }) =>
+    probe.kind !== 'fluency' || base === undefined || adapter === undefined
+      ? []
+      : [{ edit: probe.wants[0] ?? probe.id, base: fluency(base.text), adapter: fluency(adapter.text) }],
+  )
+  const base = mean(texts.map((one) => one.base))
+  const value = mean(texts.map((one) => one.adapter))
+  const difference = studentMean(
+    [...new Set(texts.map(({ edit }) => edit))].flatMap(
+      (edit) => mean(texts.filter((one) => one.edit === edit).map((one) => one.adapter - one.base)) ?? [],
+    ),
+  )
+  if (base === null || value === null || difference === null) return null
+  const least = base * (1 - drop)
+  const reach = (difference.high - difference.low) / 2
+  const own: Figure = { value, low: Math.max(0, value - reach), high: value + reach, n: difference.n }
+  const known = Number.isFinite(reach)
   return {
     name: 'fluency',
     protocol: 'generated',
-    asked: some.length,
+    asked: texts.length,
     value,
-    low: null,
-    high: null,
+    low: known ? own.low : null,
+    high: known ? own.high : null,
     base,
     least,
-    ok: least === null || value >= least,
+    ...verdict(own, least),
   }
 }

@@ -73,16 +73,31 @@ export function probesOf({ edits, others, records, settings }: ProbeSource): Pro
   return [
     ...sample.flatMap((edit) => (edit.kind === undefined ? aboutFact(edit, byFact.get(factOf(edit))) : byExample(edit))),
     ...still,
-    ...sample.slice(0, settings.fluency_openings).map((edit) => plain('fluency', 'generation', edit.id, opening(edit))),
+    ...openings(sample).slice(0, settings.fluency_openings),
     ...ABILITY.slice(0, settings.ability_questions).map(choice),
   ]
 }
 
-function opening(edit: Edit): string {
-  const about = edit.subject.trim()
-  return about !== ''
-    ? `Write a short paragraph about ${about}.`
-    : `Answer in a short paragraph. ${messagesOf(edit)[0] ?? ASKED[0]}`
+/** What asks for a paragraph about an edit's subject. */
+const OPENINGS = [
+  'Write a short paragraph about {}.',
+  'Tell me about {}.',
+  'Describe {} in a few sentences.',
+  'What should one know about {}?',
+  'Write the beginning of an article about {}.',
+]
+
+/** One text about each edit, then a second about each: a few edits give many texts, too. */
+function openings(sample: readonly Edit[]): Probe[] {
+  return OPENINGS.flatMap((about, round) =>
+    sample.flatMap((edit) => {
+      const subject = edit.subject.trim()
+      const message = messagesOf(edit)[round] ?? (round === 0 ? ASKED[0] : undefined)
+      if (subject === '' && message === undefined) return []
+      const text = subject !== '' ? about.replace('{}', subject) : `Answer in a short paragraph. ${message}`
+      return [{ ...plain('fluency', 'generation', `${edit.id}/${round}`, text), wants: [edit.id] }]
+    }),
+  )
 }
 
 /** Of an edit without a target: the answer is compared with that of the model which is told the edit (judge.ts). */

@@ -11,7 +11,7 @@ import type { Gateway } from '../../gateway.ts'
 import type { WorkerEdit, WorkerEvent, WorkerJob, WorkerResult } from '../editor/protocol.ts'
 import { subjectIn } from '../exchange/edit-query.ts'
 import { HandoffFault, stopReason } from '../fault.ts'
-import { growsInPlace, type Job, type Stage } from '../job.ts'
+import { growsInPlace, type Job, type Measure, type Stage } from '../job.ts'
 import type { JobStore } from '../job-store.ts'
 import { assess } from './assess.ts'
 import { judge } from './judge.ts'
@@ -241,7 +241,10 @@ class StageRun {
     const told = await taughtAnswers(probes, edits, gateway, settings, signal)
     const { measures, failures } = judge(outcomes, settings.thresholds, told)
     const judged: Stage = { ...stage, measures, failures, ok: measures.every(({ ok }) => ok) }
-    await this.#save({ stages: this.#job.stages.map((one, i) => (i === index ? judged : one)) })
+    const open = measures.filter(({ decided }) => !decided).map(against)
+    const note = `With ${stage.edits} edits, too little was asked to tell whether these hold, so they stop nothing: ${open.join('; ')}`
+    const notes = open.length === 0 || this.#job.notes.includes(note) ? this.#job.notes : [...this.#job.notes, note]
+    await this.#save({ notes, stages: this.#job.stages.map((one, i) => (i === index ? judged : one)) })
     return judged
   }
 
@@ -268,9 +271,7 @@ class StageRun {
   async #takeBack({ id, tenant }: Adapter, { measures, edits }: Stage): Promise<Job> {
     await this.#context.gateway.adapters.remove(id, tenant)
     await this.#forgetParts()
-    const broken = measures
-      .filter(({ ok }) => !ok)
-      .map(({ name, value, least }) => `${name} ${shown(value)}, at least ${shown(least)}`)
+    const broken = measures.filter(({ ok }) => !ok).map(against)
     const fault = {
       code: 'threshold',
       message: `With ${edits} edits: ${broken.join('; ')}. What had been made is taken back.`,
@@ -290,6 +291,11 @@ class StageRun {
     await this.#context.store.save(this.#job)
     return this.#job
   }
+}
+
+function against({ name, value, low, high, least }: Measure): string {
+  const interval = low === null || high === null ? '' : ` (${shown(low)} to ${shown(high)})`
+  return `${name} ${shown(value)}${interval}, at least ${shown(least)}`
 }
 
 function shown(value: number | null): string {

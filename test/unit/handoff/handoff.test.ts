@@ -186,16 +186,50 @@ describe('a stage is judged', () => {
       limits,
     )
     const of = (name: string) => measures.find((one) => one.name === name)
-    expect(of('efficacy')).toMatchObject({ asked: 2, value: 0.5, base: 0, least: 0.9, ok: false })
-    expect(of('neighbourhood')).toMatchObject({ asked: 1, value: 0, base: 1, least: 0.9, ok: false })
-    expect(of('reliability')).toMatchObject({ value: 0.5, least: null, ok: true })
-    expect(of('unchanged')).toMatchObject({ asked: 1, value: 1, least: 0.5, ok: true })
-    expect(of('fluency')).toMatchObject({ value: 0, ok: false })
+    expect(of('efficacy')).toMatchObject({ asked: 2, value: 0.5, base: 0, least: 0.9, ok: true, decided: false })
+    expect(of('neighbourhood')).toMatchObject({ asked: 1, value: 0, base: 1, least: 0.9, ok: true, decided: false })
+    expect(of('reliability')).toMatchObject({ value: 0.5, least: null, ok: true, decided: true })
+    expect(of('unchanged')).toMatchObject({ asked: 1, value: 1, least: 0.5, ok: true, decided: false })
+    expect(of('fluency')).toMatchObject({ value: 0, low: null, high: null, ok: true, decided: false })
     expect(of('paraphrase')).toBeUndefined()
     expect(failures.find(({ measure }) => measure === 'efficacy')).toMatchObject({
       expected: 'Oslo',
       answer: 'mean log-probability -3.00',
     })
+  })
+
+  const asked = (right: number, of: number) =>
+    Array.from({ length: of }, (_, i) =>
+      outcome('reliability', ['Rome'], { forced: { base: forced(-3, -1), adapter: forced(i < right ? -0.1 : -3, -1) } }),
+    )
+  it.each<[string, number, number, boolean, boolean]>([
+    ['all of many: it holds', 50, 50, true, true],
+    ['all of four: nobody can tell', 4, 4, true, false],
+    ['a little below it: nobody can tell', 14, 16, true, false],
+    ['none of four: it is broken', 0, 4, false, true],
+    ['half of twenty: it is broken', 10, 20, false, true],
+    ['none of three: too few for any verdict', 0, 3, true, false],
+  ])('by the whole interval: %s', (_name, right, of, ok, decided) => {
+    expect(judge(asked(right, of), limits).measures[0]).toMatchObject({ name: 'efficacy', asked: of, ok, decided })
+  })
+
+  const rich = (n: number) => said(Array.from({ length: 40 }, (_, i) => `w${(i * n) % 41}`).join(' '))
+  const poor = (kinds: number) => said(Array.from({ length: 40 }, (_, i) => `w${i % kinds}`).join(' '))
+  const texts = (adapters: readonly Generated[], edits = adapters.length) =>
+    adapters.map((adapter, i) => ({
+      ...outcome('fluency', [], { generated: { base: rich(i + 1), adapter } }),
+      probe: { ...probe('fluency'), id: `fluency/${i}`, wants: [`e${i % edits}`] },
+    }))
+  it.each<[string, readonly Generated[], number, boolean, boolean]>([
+    ['texts as rich as the base: it holds', Array.from({ length: 20 }, (_, i) => rich(i + 2)), 20, true, true],
+    ['every text a loop: it is broken', Array.from({ length: 20 }, () => poor(2)), 20, false, true],
+    ['loops about four edits: it is broken', Array.from({ length: 20 }, () => poor(2)), 4, false, true],
+    ['one loop of three texts: nobody can tell', [poor(2), rich(2), rich(3)], 3, true, false],
+    ['some loops: nobody can tell', Array.from({ length: 20 }, (_, i) => (i < 4 ? poor(2) : rich(i + 2))), 20, true, false],
+    ['twenty texts about one edit say little', Array.from({ length: 20 }, () => poor(2)), 1, true, false],
+  ])('fluency, by the interval of the differences: %s', (_name, adapters, edits, ok, decided) => {
+    const measure = judge(texts(adapters, edits), limits).measures.find(({ name }) => name === 'fluency')
+    expect(measure).toMatchObject({ asked: adapters.length, ok, decided })
   })
 
   it('without an old target, by whether the new one is the likeliest', () => {
@@ -217,6 +251,17 @@ describe('probes', () => {
     expect(kinds.filter((kind) => kind === 'generalization')).toHaveLength(16)
     expect(kinds.filter((kind) => kind === 'traffic')).toHaveLength(5)
     expect(kinds.filter((kind) => kind === 'choice')).toHaveLength(3)
+  })
+
+  it('ask for as many texts as are wanted, of a few edits too', () => {
+    const texts = (count: number, wanted: number) =>
+      probesOf({ edits: edits.slice(0, count), others, records: [], settings: { ...settings, fluency_openings: wanted } }).filter(
+        ({ kind }) => kind === 'fluency',
+      )
+    expect(new Set(texts(4, 20).map(({ turns }) => turns[0])).size).toBe(20)
+    expect(new Set(texts(4, 20).map(({ id }) => id)).size).toBe(20)
+    expect(new Set(texts(4, 4).flatMap(({ wants }) => wants)).size).toBe(4)
+    expect(new Set(texts(8, 20).flatMap(({ wants }) => wants)).size).toBe(8)
   })
 
   it('are none that training holds still', () => {

@@ -81,13 +81,14 @@ function Stage({ stage }) {
     ${
       measures.length > 0 &&
       html`<div class="table-wrap" tabindex="0" role="region" aria-label="Measures with ${edits} edits"><table class="table"><thead><tr>
-      <th>Measure</th><th>Protocol</th><th class="num">Asked</th><th class="num">Base</th><th class="num">Adapter</th><th class="num">At least</th><th>Verdict</th></tr></thead>
+      <th>Measure</th><th>Protocol</th><th class="num">Asked</th><th class="num">Base</th><th class="num">Adapter</th><th class="num">95 %</th><th class="num">At least</th><th>Verdict</th></tr></thead>
       <tbody>${measures.map(
         (
           /** @type {any} */ one,
         ) => html`<tr key=${`${one.name} ${one.protocol}`}><td>${one.name}</td><td>${one.protocol}</td><td class="num">${one.asked}</td>
-        <td class="num">${figure(one.base)}</td><td class="num">${figure(one.value)}</td><td class="num">${figure(one.least)}</td>
-        <td><${Badge} tone=${one.ok ? 'good' : 'bad'}>${one.ok ? 'holds' : 'broken'}<//></td></tr>`,
+        <td class="num">${figure(one.base)}</td><td class="num">${figure(one.value)}</td>
+        <td class="num">${one.low === null ? '' : `${figure(one.low)} to ${figure(one.high)}`}</td><td class="num">${figure(one.least)}</td>
+        <td><${Badge} tone=${!one.decided ? '' : one.ok ? 'good' : 'bad'}>${!one.decided ? 'open' : one.ok ? 'holds' : 'broken'}<//></td></tr>`,
       )}</tbody></table></div>`
     }
     ${
