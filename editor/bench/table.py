@@ -1,4 +1,4 @@
-"""Base | MEMIT | PMET | batch LoRA | distilled, side by side on CounterFact records: teacher-forced scores, chat answers, what
+"""Base | MEMIT | AlphaEdit | PMET | batch LoRA | distilled, side by side on CounterFact records: teacher-forced scores, chat answers, what
 stays, cost.
 
     python bench/table.py --base MODEL.gguf --data COUNTERFACT.json --folder OUT --statistics-text TEXT --unrelated
@@ -34,7 +34,7 @@ from palimpsest_editor.phrasing import ChatFormat
 from palimpsest_editor.protocol import Job, Reporter, parse_job
 from palimpsest_editor.score import KINDS, score_probes
 
-METHODS = ("memit", "pmet", "lora", "distil")
+METHODS = ("memit", "alphaedit", "pmet", "lora", "distil")
 NEIGHBOURS = 4
 ANSWER_TOKENS = 24
 

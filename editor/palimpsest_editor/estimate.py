@@ -11,7 +11,7 @@ from palimpsest_editor.forward import run_layers
 from palimpsest_editor.hparams import Hparams
 from palimpsest_editor.loading import LoadedModel
 from palimpsest_editor.protocol import Job
-from palimpsest_editor.statistics import DEFAULT_TOKENS
+from palimpsest_editor.statistics import DEFAULT_TOKENS, cached, null_space_name
 
 PROMPT_TOKENS = 14
 """Tokens of a context with a prompt, about (CounterFact: 9, and 10 of the context in five of six)."""
@@ -19,6 +19,8 @@ AFTER_TOKENS = 8
 """Of these, from the subject's last token to the target's end, padding included."""
 STEPS, STEPS_LR = 6, 0.5
 """Steps until an edit stops, about, at that rate; the first ones cost the most. At 0.1: some 16, hence a power of 0.6."""
+NULL_SPACE_S = 40.0
+"""Eigenvectors of a layer of 4,864 inputs, float32, 2 cores."""
 BACKWARD = 2.5
 """A step with gradients, in forward passes."""
 
@@ -42,7 +44,7 @@ def statistics_seconds(job: Job, loaded: LoadedModel, layers: int, lower: float,
 
 
 def plan(job: Job, loaded: LoadedModel, hp: Hparams, statistics_cached: bool) -> dict[str, Any]:
-    """Fields of the plan event for MEMIT and PMET: seconds by stage. A guess within a factor of two on a quiet machine."""
+    """Fields of the plan event for MEMIT and its kin: seconds by stage. A guess within a factor of two on a quiet machine."""
     speed = tokens_a_second(loaded)
     edits, rows, depth = len(job.edits), hp.contexts + 1, len(loaded.layers)
     steps = min(hp.steps, STEPS * (STEPS_LR / hp.lr) ** 0.6)
@@ -53,6 +55,8 @@ def plan(job: Job, loaded: LoadedModel, hp: Hparams, statistics_cached: bool) ->
         "layers": len(hp.layers) * edits * (max(rows, hp.key_contexts + 2) + 1) * PROMPT_TOKENS * lower / speed
         + len(hp.layers) * (loaded.inner / 4864) ** 3,
     }
+    if job.method == "alphaedit" and not cached(job, loaded, hp.layers, null_space_name(hp.nullspace_threshold)):
+        stages["null space"] = len(hp.layers) * NULL_SPACE_S * (loaded.inner / 4864) ** 3
     if not statistics_cached:
         stages["statistics"] = statistics_seconds(job, loaded, len(hp.layers), lower, speed)
     listed = [{"stage": name, "estimate_s": round(seconds, 1)} for name, seconds in stages.items()]

@@ -1,8 +1,9 @@
-"""Hyper-parameters of MEMIT and PMET: LLaMA-2-7B's as published, equivalents for the Qwen2 models, and what a job overrides.
+"""Hyper-parameters of MEMIT, AlphaEdit and PMET: LLaMA-2-7B's as published, equivalents for the Qwen2 models, and what a job overrides.
 
 LLaMA-2-7B: layers 4–8, `mlp.down_proj`, Adam at 0.5, λ 15,000; MEMIT 25 steps, clamp 4, decay 1e-3; PMET 20 steps, clamp 1,
 decay 0.5 (EasyEdit's hparams/MEMIT/llama-7b.yaml and hparams/PMET/llama-7b.yaml; PMET's author used λ 6,000 for LLaMA-2,
-xpq-tech/PMET issue 5).
+xpq-tech/PMET issue 5). AlphaEdit has none for LLaMA-2; those of LLaMA-3-8B are taken (hparams/AlphaEdit/llama3-8b.yaml).
+A job may give the whole of an EasyEdit file in place of ours (`of_easyedit`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ class Hparams:
     optimisation when its mean NLL is below. `mom2_weight` is λ. `contexts` generated prefixes of `context_tokens` beside the bare
     prompt; with `chat` the prompt as a turn of a chat too. `key_contexts`: as many for the keys' means (0: the same ones).
     `hold_chat`: a chat's own tokens are held (contexts.chat_keys). `gain`: δ times that, once it is found. `spread` divides the
-    residual left at the i-th of L layers by L−i ("linear", MEMIT) or its square root ("sqrt", PMET)."""
+    residual left at the i-th of L layers by L−i ("linear", MEMIT) or its square root ("sqrt", PMET). `norm_bound`: ‖ΔW‖ of a
+    layer is at most that share of ‖W‖ (0: no bound). `nullspace_threshold` and `l2` are AlphaEdit's."""
 
     layers: tuple[int, ...]
     module: str = "mlp.down_proj"
@@ -41,6 +43,9 @@ class Hparams:
     spread: str = "linear"
     residual: str = "layer"
     attention_decay: float = 1.0
+    norm_bound: float = 0.0
+    nullspace_threshold: float = 2e-2
+    l2: float = 1.0
     ridge: float = 1e-6
     solve_dtype: str = "float64"
     chunk_edits: int = 32
@@ -49,6 +54,7 @@ class Hparams:
 
 LLAMA2_7B = {
     "memit": Hparams(layers=(4, 5, 6, 7, 8)),
+    "alphaedit": Hparams(layers=(4, 5, 6, 7, 8), lr=0.1, clamp=0.75, weight_decay=0.5),
     "pmet": Hparams(layers=(4, 5, 6, 7, 8), steps=20, clamp=1.0, weight_decay=0.5, spread="sqrt", residual="mlp"),
 }
 
@@ -56,6 +62,7 @@ _QWEN2_24 = Hparams(layers=(1, 2, 3, 4, 5), steps=30, lr=0.1, clamp=0.75, mom2_w
 
 QWEN2_24 = {
     "memit": _QWEN2_24,
+    "alphaedit": _QWEN2_24,
     "pmet": replace(_QWEN2_24, clamp=1.0, weight_decay=0.5, spread="sqrt", residual="mlp"),
 }
 """Qwen2(.5) 0.5B: 24 layers, hidden 896. Tuned on records 0–149 of CounterFact's development split, with C from 100,000 tokens of
@@ -105,8 +112,49 @@ def hparams(loaded: LoadedModel, method: str, overrides: dict[str, Any]) -> Hpar
         raise Fault("malformed_job", f"hparams.preset {named!r}", f"One of {', '.join(NAMED)}")
     base = preset(loaded, method)[1] if named is None else NAMED[named][method]
     made = overridden(base, given, loaded, "preset, ")
-    if made.mom2_weight <= 0 or made.lr <= 0 or made.steps < 1 or made.chunk_edits < 1:
+    if min(made.mom2_weight, made.lr, made.l2, made.nullspace_threshold) <= 0 or made.steps < 1 or made.chunk_edits < 1:
         raise Fault(
-            "malformed_job", "hparams mom2_weight, lr, steps and chunk_edits must be positive", "Leave them out for the preset"
+            "malformed_job",
+            "hparams mom2_weight, lr, l2, nullspace_threshold, steps and chunk_edits must be positive",
+            "Leave them out for the preset",
         )
     return made
+
+
+_EASYEDIT = {
+    "layers": "layers",
+    "v_num_grad_steps": "steps",
+    "v_lr": "lr",
+    "v_weight_decay": "weight_decay",
+    "clamp_norm_factor": "clamp",
+    "kl_factor": "kl_factor",
+    "nll_loss_factor": "nll_factor",
+    "mom2_update_weight": "mom2_weight",
+    "nullspace_threshold": "nullspace_threshold",
+    "L2": "l2",
+    "batch_size": "batch_edits",
+}
+"""EasyEdit's names by ours. What it says besides is of its own files, devices and modules."""
+
+_AS_EASYEDIT = {"contexts": 5, "context_tokens": 10, "key_contexts": 0, "hold_chat": False, "gain": 1.0, "chat": False}
+"""What EasyEdit does and has no name for: none of our departures."""
+
+
+def of_easyedit(given: dict[str, Any], method: str | None) -> dict[str, Any]:
+    """Our hyper-parameters of one of EasyEdit's files (MEMIT, PMET or AlphaEdit), which names its method in `alg_name`. Our own
+    names beside EasyEdit's win. Raises Fault for another method, and for what is not done here."""
+    named = given["alg_name"]
+    if str(named).lower() != method:
+        raise Fault(
+            "malformed_job", f"These hparams are EasyEdit's for {named}, the method is {method}", "Give those of the method"
+        )
+    fixed = {"fact_token": "subject_last", "layer_selection": "all", "mom2_adjustment": True}
+    for name, known in fixed.items():
+        if given.get(name, known) != known:
+            raise Fault("unsupported", f"hparams.{name} is {given[name]!r}", f"Only {known!r} is done here")
+    own = {f.name for f in fields(Hparams)} - set(_EASYEDIT)
+    module = str(given.get("rewrite_module_tmp", "model.layers.{}.mlp.down_proj")).removeprefix("model.layers.{}.")
+    taken = {ours: given[theirs] for theirs, ours in _EASYEDIT.items() if theirs in given}
+    # YAML reads 1e-3 as a text.
+    numbers = {name: float(value) if isinstance(value, str) else value for name, value in taken.items()}
+    return {**_AS_EASYEDIT, "module": module, **numbers, **{name: given[name] for name in own if name in given}}

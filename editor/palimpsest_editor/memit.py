@@ -17,13 +17,15 @@ Departures from the paper and its code:
 7. The prompts' earlier tokens are computed once (forward.py): exact, not an approximation.
 8. A chat's own tokens are held: their keys H join the sum, λC + HHᵀ + KKᵀ (contexts.chat_keys; `hold_chat` false leaves them
    out).
+9. ‖ΔW‖ of a layer may be bounded by a share of ‖W‖ (`norm_bound`); what that leaves of the way falls to the layers after it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 from palimpsest_editor.contexts import chat_keys, contexts
 from palimpsest_editor.forward import keys_at_subjects
@@ -56,14 +58,38 @@ def chunked_targets(
     return {k: torch.cat([p[k] for p in parts])[back].to(run.loaded.device) for k in parts[0]}
 
 
+Solve = Callable[[int, Tensor, Tensor | None], Tensor]
+"""(layer, K transposed, keys of a chat's own tokens transposed) -> A, so that ΔW = R·A."""
+
+
+def least_squares(run: Run, hp: Hparams) -> Solve:
+    """MEMIT's and PMET's A."""
+    moments = second_moments(run.job, run.loaded, run.reporter, hp.layers)
+    kind = torch.float64 if hp.solve_dtype == "float64" else torch.float32
+
+    def solve(layer: int, keys: Tensor, held: Tensor | None) -> Tensor:
+        return factor(keys.to(kind), moments.moment(layer), hp.mom2_weight, hp.ridge, kind, held)
+
+    return solve
+
+
+def mean_keys(keys: Tensor, edits: int) -> Tensor:
+    """Keys of edits × contexts rows as one mean row an edit."""
+    return keys.view(edits, -1, keys.shape[1]).mean(1)
+
+
+def bounded(a: Tensor, b: Tensor, most: float) -> Tensor:
+    """`b` (outputs × rank), shortened where ‖b·a‖ (Frobenius) is above `most`."""
+    norm = torch.einsum("ij,ij->", (b.T @ b).double(), (a @ a.T).double()).clamp(min=0).sqrt()
+    return b * float((most / norm.clamp(min=1e-30)).clamp(max=1))
+
+
 def spread(
-    run: Run, edits: Sequence[EditRequest], texts: Sequence[str], hp: Hparams, delta: torch.Tensor, name: str
+    run: Run, edits: Sequence[EditRequest], texts: Sequence[str], hp: Hparams, delta: torch.Tensor, name: str, solve: Solve
 ) -> list[LowRankUpdate]:
     """The updates of all layers. `delta`: N × hidden, how far what leaves the last layer (hp.residual "layer") or its
     feed-forward ("mlp") is to move, from where it is before this batch."""
     loaded = run.loaded
-    moments = second_moments(run.job, loaded, run.reporter, hp.layers)
-    kind = torch.float64 if hp.solve_dtype == "float64" else torch.float32
     coded = [encode(loaded.tokenizer, c, e.prompt, e.subject) for e in edits for c in texts]
     bare = slice(None, None, len(texts))
     _, start = keys_at_subjects(loaded, coded[bare], hp.layers[-1:], hp.module)
@@ -77,11 +103,13 @@ def spread(
                 keys, _ = keys_at_subjects(loaded, coded, [layer], hp.module)
                 held = chat_keys(loaded, [layer], hp.module) if hp.hold_chat else {}
                 _, now = keys_at_subjects(loaded, coded[bare], hp.layers[-1:], hp.module)
-            k = keys[layer].view(len(edits), len(texts), -1).mean(1)
             left = len(hp.layers) - index
             residual = (target - now[hp.residual]) / (left if hp.spread == "linear" else left**0.5)
-            a = factor(k.to(kind), moments.moment(layer), hp.mom2_weight, hp.ridge, kind, held.get(layer))
-            return {"a": a, "b": residual.T.float().contiguous()}
+            a = solve(layer, mean_keys(keys[layer], len(edits)), held.get(layer))
+            b = residual.T.float().contiguous()
+            if hp.norm_bound > 0:
+                b = bounded(a, b, hp.norm_bound * float(loaded.module(layer, hp.module).weight.float().norm()))
+            return {"a": a, "b": b}
 
         found = run.pieces.piece(f"{name}-layer-{layer}", run.key, compute)
         made.append(LowRankUpdate(layer, hp.module, found["a"], found["b"]))
@@ -101,4 +129,4 @@ def memit(run: Run, edits: Sequence[EditRequest], number: int) -> list[LowRankUp
     hp = hparams(run.loaded, "memit", run.job.hparams)
     texts = contexts(run.loaded, hp.contexts, hp.context_tokens, run.job.seed, hp.chat)
     found = chunked_targets(run, edits, texts, hp, {"mlp": ("layer", hp.weight_decay)}, f"targets-{number}")
-    return spread(run, edits, key_contexts(run, hp, texts), hp, found["mlp"], f"batch-{number}")
+    return spread(run, edits, key_contexts(run, hp, texts), hp, found["mlp"], f"batch-{number}", least_squares(run, hp))

@@ -17,8 +17,8 @@ from palimpsest_editor.requests import EditRequest
 @dataclass
 class Run:
     """What a method works with. `pieces` is the job's work folder; `key` names all that a piece depends on; `in_force` are the
-    updates already applied to the model (earlier adapters, earlier batches of this job). What a method puts into `report` is in
-    the result."""
+    updates already applied to the model (earlier adapters, earlier batches of this job), `former` the edits that these hold, as
+    far as the job says. What a method puts into `report` is in the result."""
 
     job: Job
     loaded: LoadedModel
@@ -26,6 +26,7 @@ class Run:
     pieces: Pieces
     key: str
     in_force: list[LowRankUpdate]
+    former: Sequence[EditRequest] = ()
     report: dict[str, Any] = field(default_factory=dict)
 
 
@@ -47,6 +48,10 @@ def method(name: str | None) -> Method:
         from palimpsest_editor.pmet import pmet
 
         return pmet
+    if name == "alphaedit":
+        from palimpsest_editor.alphaedit import alphaedit
+
+        return alphaedit
     if name == "lora":
         from palimpsest_editor.lora import lora
 
@@ -55,4 +60,4 @@ def method(name: str | None) -> Method:
         from palimpsest_editor.distil import distil
 
         return distil
-    raise Fault("malformed_job", f"`method` is {name!r}", "One of memit, pmet, lora, distil")
+    raise Fault("malformed_job", f"`method` is {name!r}", "One of memit, alphaedit, pmet, lora, distil")

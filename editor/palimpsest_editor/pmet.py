@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from palimpsest_editor.contexts import contexts
 from palimpsest_editor.hparams import hparams
 from palimpsest_editor.lowrank import LowRankUpdate
-from palimpsest_editor.memit import chunked_targets, key_contexts, spread
+from palimpsest_editor.memit import chunked_targets, key_contexts, least_squares, spread
 from palimpsest_editor.methods import Run
 from palimpsest_editor.requests import EditRequest
 
@@ -26,4 +26,4 @@ def pmet(run: Run, edits: Sequence[EditRequest], number: int) -> list[LowRankUpd
     attention = ("self_attn.o_proj", hp.weight_decay * hp.attention_decay)
     places = {"mlp": ("mlp", hp.weight_decay), "self_attn.o_proj": attention}
     found = chunked_targets(run, edits, texts, hp, places, f"targets-{number}")
-    return spread(run, edits, key_contexts(run, hp, texts), hp, found["mlp"], f"batch-{number}")
+    return spread(run, edits, key_contexts(run, hp, texts), hp, found["mlp"], f"batch-{number}", least_squares(run, hp))

@@ -51,7 +51,8 @@ class AdapterRef:
 
 @dataclass(frozen=True)
 class Job:
-    """One job, read and checked. Folders are made where they are missing; the base is never written."""
+    """One job, read and checked. Folders are made where they are missing; the base is never written. `kept`: the edits that
+    `adapters` hold, which alphaedit keeps."""
 
     task: str
     base: Base
@@ -62,6 +63,7 @@ class Job:
     edits: list[dict[str, Any]] = field(default_factory=list)
     probes: list[dict[str, Any]] = field(default_factory=list)
     adapters: list[AdapterRef] = field(default_factory=list)
+    kept: list[dict[str, Any]] = field(default_factory=list)
     hparams: dict[str, Any] = field(default_factory=dict)
     statistics: dict[str, Any] = field(default_factory=dict)
     transfer: list[dict[str, Any]] = field(default_factory=list)
@@ -128,6 +130,7 @@ def parse_job(raw: Any) -> Job:
         edits=_expect(raw, "edits", list, []),
         probes=_expect(raw, "probes", list, []),
         adapters=[AdapterRef(Path(a["path"]), float(a.get("scale", 1.0))) for a in _expect(raw, "adapters", list, [])],
+        kept=_expect(raw, "kept", list, []),
         hparams=_expect(raw, "hparams", dict, {}),
         statistics=_expect(raw, "statistics", dict, {}),
         transfer=_expect(raw, "transfer", list, []),

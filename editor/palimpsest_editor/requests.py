@@ -84,7 +84,7 @@ def parse_edits(raw: Iterable[dict[str, Any]]) -> list[EditRequest]:
 
 
 def refuse_without_place(edits: Iterable[EditRequest], method: str | None) -> None:
-    """MEMIT and PMET place one answer at one subject. Raises Fault("malformed_job") naming each edit that has none."""
+    """MEMIT and its kin place one answer at one subject. Raises Fault("malformed_job") naming each edit that has none."""
     without = [f"{e.id} ({e.kind if e.kind != 'fact' else 'no subject'})" for e in edits if e.kind != "fact" or not e.subject]
     if without:
         raise Fault(

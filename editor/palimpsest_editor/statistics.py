@@ -114,10 +114,16 @@ def _key(job: Job, loaded: LoadedModel) -> tuple[str, int, str]:
     return fingerprint(model, str(loaded.dtype), module, wanted, sources, job.statistics.get("seed", 0), LENGTH), wanted, module
 
 
-def cached(job: Job, loaded: LoadedModel, layers: Sequence[int]) -> bool:
-    """Whether the statistics of these layers are there (their checksums are looked at when they are read)."""
+def cached(job: Job, loaded: LoadedModel, layers: Sequence[int], what: str = "layer") -> bool:
+    """Whether the statistics of these layers are there (their checksums are looked at when they are read), or what is made of
+    them."""
     folder = job.cache_dir / "statistics" / _key(job, loaded)[0]
-    return all((folder / f"layer-{n}.json").exists() for n in layers)
+    return all((folder / f"{what}-{n}.json").exists() for n in layers)
+
+
+def null_space_name(threshold: float) -> str:
+    """Of the files that AlphaEdit's bases lie in, short of the layer."""
+    return f"null-space-{threshold:g}"
 
 
 @torch.no_grad()

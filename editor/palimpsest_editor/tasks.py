@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from palimpsest_editor.adapter import export, read_adapter
 from palimpsest_editor.checkpoint import Pieces, fingerprint
 from palimpsest_editor.faults import Fault
+from palimpsest_editor.hparams import of_easyedit
 from palimpsest_editor.loading import LoadedModel, load
 from palimpsest_editor.lowrank import LowRankUpdate, applied, check_finite, merge, truncate
 from palimpsest_editor.methods import TRAINED, Run, method
@@ -25,6 +27,8 @@ def perform(job: Job, reporter: Reporter) -> dict[str, Any]:
     torch.set_num_threads(job.threads)
     torch.manual_seed(job.seed)
     random.seed(job.seed)
+    if "alg_name" in job.hparams:
+        job = replace(job, hparams=of_easyedit(job.hparams, job.method))
     edits = parse_edits(job.edits)
     edit = method(job.method) if job.task == "edit" else None
     if edit is not None and not edits:
@@ -85,7 +89,8 @@ def _edit(
     made: list[list[LowRankUpdate]] = []
     parts = [edits] if job.method in TRAINED else batches(edits, int(job.hparams.get("batch_edits", 1000)))
     reports: dict[str, Any] = {}
-    known: list[Any] = [job.transfer, job.locality] if job.method in TRAINED else []
+    known: list[Any] = [job.transfer, job.locality] if job.method in TRAINED else [job.kept]
+    former = parse_edits(job.kept)
     known += [loaded.sha256, job.method, job.hparams, job.seed, str(loaded.dtype), [(str(a.path), a.scale) for a in job.adapters]]
     _plan(job, loaded, reporter)
     with ExitStack() as stack:
@@ -97,8 +102,10 @@ def _edit(
         for number, batch in enumerate(parts):
             reporter.progress("batch", number, len(parts), edits=len(batch))
             known.append([[e.id, e.subject, e.prompt, e.target_new, e.paraphrases, e.kind, e.examples, e.always] for e in batch])
-            run = Run(job, loaded, reporter, Pieces(job.work_dir), fingerprint(known, job.statistics), [*before, *merge(made)])
+            key = fingerprint(known, job.statistics)
+            run = Run(job, loaded, reporter, Pieces(job.work_dir), key, [*before, *merge(made)], tuple(former))
             updates = edit(run, batch, number)
+            former += batch
             reports |= run.report
             check_finite(updates)
             stack.enter_context(applied(loaded, updates))

@@ -7,10 +7,13 @@ import torch
 from conftest import EDITS, TEXT, make_tokenizer
 from tokenizers import processors
 
+from palimpsest_editor.alphaedit import null_space, projected_factor
 from palimpsest_editor.contexts import chat_keys
+from palimpsest_editor.faults import Fault
 from palimpsest_editor.forward import inputs_and_outputs, keys_at_subjects, record, resume, run_layers
-from palimpsest_editor.hparams import Hparams, hparams
+from palimpsest_editor.hparams import Hparams, hparams, of_easyedit
 from palimpsest_editor.least_squares import factor
+from palimpsest_editor.memit import bounded
 from palimpsest_editor.phrasing import NEUTRAL, ChatFormat
 from palimpsest_editor.requests import encode, inert, parse_edits
 from palimpsest_editor.targets import optimise
@@ -133,6 +136,72 @@ def test_factor_is_the_least_squares_update():
     assert gradient.abs().max() < 1e-9
     single = factor(keys.float(), moment.float(), weight, ridge=0.0, dtype=torch.float32)
     torch.testing.assert_close(single, a, rtol=1e-3, atol=1e-4)
+
+
+def _space(inputs: int = 40, seen: int = 25) -> tuple[torch.Tensor, torch.Tensor]:
+    """C of keys that lie in `seen` directions but for a little, and the basis of the rest."""
+    torch.manual_seed(1)
+    directions = torch.linalg.qr(torch.randn(inputs, inputs, dtype=torch.float64))[0][:seen]
+    c = torch.randn(400, seen, dtype=torch.float64) @ directions + 0.01 * torch.randn(400, inputs, dtype=torch.float64)
+    return directions, null_space(c.T @ c / 400, 2e-2)
+
+
+def test_alphaedit_is_the_papers_update():
+    _, basis = _space()
+    keys, former = (torch.randn(n, 40, dtype=torch.float64) for n in (5, 7))
+    residual = torch.randn(12, 5, dtype=torch.float64)
+    p, l2 = basis.T @ basis, 3.0
+    k, kp = keys.T, former.T
+    want = residual @ k.T @ p @ torch.linalg.inv(kp @ kp.T @ p + k @ k.T @ p + l2 * torch.eye(40, dtype=torch.float64))
+    got = residual @ projected_factor(keys, basis, l2, former).double()
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    alone = residual @ k.T @ p @ torch.linalg.inv(k @ k.T @ p + l2 * torch.eye(40, dtype=torch.float64))
+    torch.testing.assert_close(residual @ projected_factor(keys, basis, l2).double(), alone, rtol=1e-4, atol=1e-5)
+    # What the new edits do to the keys of former ones is less where these are kept.
+    assert (got @ kp).norm() < 0.5 * (alone @ kp).norm()
+
+
+def test_alphaedit_leaves_alone_what_the_text_has_keys_for():
+    directions, basis = _space()
+    assert basis.shape == (15, 40)
+    keys = torch.randn(5, 40, dtype=torch.float64)
+    a = projected_factor(keys, basis, 1e-3).double()
+    torch.testing.assert_close(a @ keys.T, torch.eye(5, dtype=torch.float64), rtol=0.02, atol=0.02)
+    seen = torch.randn(30, len(directions), dtype=torch.float64) @ directions
+    plain = torch.linalg.pinv(keys).T
+    assert (a @ seen.T).norm() < 0.01 * (plain @ seen.T).norm()
+
+
+def test_a_null_space_that_is_empty_is_refused():
+    with pytest.raises(Fault, match="smallest is 1"):
+        null_space(torch.eye(4), 2e-2)
+
+
+def test_an_update_is_shortened_to_its_bound():
+    torch.manual_seed(1)
+    a, b = torch.randn(3, 40), torch.randn(12, 3)
+    norm = float((b @ a).norm())
+    assert float((bounded(a, b, norm / 2) @ a).norm()) == pytest.approx(norm / 2, rel=1e-4)
+    torch.testing.assert_close(bounded(a, b, 2 * norm), b)
+
+
+def test_easyedits_own_hyper_parameters_are_read():
+    said = {
+        "alg_name": "AlphaEdit", "model_name": "./hugging_cache/llama-3-8b", "layers": [4, 5], "clamp_norm_factor": 0.75,
+        "layer_selection": "all", "fact_token": "subject_last", "v_num_grad_steps": 25, "v_lr": "1e-1", "v_weight_decay": 0.5,
+        "kl_factor": 0.0625, "mom2_adjustment": True, "mom2_update_weight": 15000, "nullspace_threshold": "2e-2", "L2": 10,
+        "rewrite_module_tmp": "model.layers.{}.mlp.down_proj", "batch_size": 7, "contexts": 2,
+    }  # fmt: skip
+    read = of_easyedit(said, "alphaedit")
+    assert read == {
+        "layers": [4, 5], "clamp": 0.75, "steps": 25, "lr": 0.1, "weight_decay": 0.5, "kl_factor": 0.0625, "mom2_weight": 15000,
+        "nullspace_threshold": 0.02, "l2": 10, "module": "mlp.down_proj", "batch_edits": 7, "contexts": 2, "context_tokens": 10,
+        "key_contexts": 0, "hold_chat": False, "gain": 1.0, "chat": False,
+    }  # fmt: skip
+    with pytest.raises(Fault, match="EasyEdit's for AlphaEdit, the method is memit"):
+        of_easyedit(said, "memit")
+    with pytest.raises(Fault, match="fact_token"):
+        of_easyedit({**said, "fact_token": "last"}, "alphaedit")
 
 
 def test_held_keys_are_answered_less():

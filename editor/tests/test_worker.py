@@ -94,6 +94,31 @@ def test_an_edit_from_end_to_end(folders, tmp_path, kind, method):
         assert result["adapter"]["tensors"] == [f"blk.{n}.ffn_down.weight" for n in (4, 5, 6, 7, 8)]
 
 
+def test_alphaedit_from_end_to_end_in_batches_that_keep_the_ones_before(folders, tmp_path):
+    probes = [{"kind": "efficacy", "prompt": e["prompt"], "target_new": e["target_new"], "target_true": "Lund"} for e in EDITS]
+    # A random narrow model has no small eigenvalues: half of the space is taken.
+    hparams = {
+        **FAST, "steps": 25, "stop": 0.05, "clamp": 20, "weight_decay": 0.0, "chunk_edits": 4, "batch_edits": 2,
+        "nullspace_threshold": 0.05, "l2": 0.01,
+    }  # fmt: skip
+    path = job(tmp_path, folders["qwen2"], method="alphaedit", probes=probes, hparams=hparams)
+    status, events = run(path)
+    result = events[-1]
+    assert (status, result["event"]) == (0, "result"), result
+    assert result["batches"] == [["e1", "e2"], ["e3", "e4"]]
+    assert result["scores"]["after"]["efficacy"]["success"] >= result["scores"]["before"]["efficacy"]["success"]
+    assert list((tmp_path / "work" / "statistics").glob("*/null-space-0.05-*.safetensors"))
+    # A later job that keeps these edits makes another update than one that keeps none.
+    more = dict(method="alphaedit", hparams=hparams, edits=EDITS[:1], adapters=[{"path": result["adapter"]["gguf"]}])
+    sums = []
+    for kept in ([], EDITS[1:], EDITS[:1]):
+        _, events = run(job(tmp_path, folders["qwen2"], kept=kept, **more))
+        assert events[-1]["event"] == "result", events[-1]
+        sums.append(events[-1]["adapter"]["sha256"])
+    assert sums[0] != sums[1]
+    assert sums[0] == sums[2], "an edit of the same subject is to change, so it is not kept"
+
+
 def test_a_killed_job_goes_on_to_the_same_adapter(folders, tmp_path):
     (tmp_path / "whole").mkdir()
     (tmp_path / "cut").mkdir()

@@ -54,11 +54,11 @@ const BATCH_EDITS = 100
 const TIME_S: Readonly<Record<Urgency, number>> = { now: 0, today: 6 * 3_600, later: Number.POSITIVE_INFINITY }
 const BILLION = 1e9
 /** Without anything measured here: seconds an edit takes for each 10⁹ weights on 2 quiet cores (50 edits of the 0.5B, docs/LOG.md), rounded up. */
-const SECONDS: Readonly<Record<HandoffMethod, number>> = { memit: 5, pmet: 5, lora: 15, distil: 16 }
+const SECONDS: Readonly<Record<HandoffMethod, number>> = { memit: 5, alphaedit: 5, pmet: 5, lora: 15, distil: 16 }
 /** Loading and statistics, likewise. */
 const FIXED_SECONDS = 240
 /** Bytes a weight takes while it is edited in float32, from GGUF (measured on the 0.5B: 10), and with gradients. */
-const BYTES: Readonly<Record<HandoffMethod, number>> = { memit: 10, pmet: 10, lora: 12, distil: 14 }
+const BYTES: Readonly<Record<HandoffMethod, number>> = { memit: 10, alphaedit: 10, pmet: 10, lora: 12, distil: 14 }
 const BYTES_ON_GPU = 4
 /** A GPU against 2 cores, cautiously: LLaMA-2-7B takes some 24 s an edit with MEMIT on one (arXiv 2410.18785). */
 const GPU_TIMES = 3
@@ -66,7 +66,10 @@ const GPU_TIMES = 3
 /** Which way into the parameters, if any. Pure. */
 export function advise(situation: Situation): Advice {
   const { edits, when, ready } = situation
-  const options = [prompt(edits), ...(['lora', 'memit', 'pmet', 'distil'] as const).map((method) => option(method, situation))]
+  const options = [
+    prompt(edits),
+    ...(['lora', 'memit', 'alphaedit', 'pmet', 'distil'] as const).map((method) => option(method, situation)),
+  ]
   if (edits === 0) return { method: 'prompt', reasons: ['No edit is live that could be handed off.'], options }
   if (when === 'now')
     return {
@@ -93,16 +96,16 @@ export function advise(situation: Situation): Advice {
 function preferred({ edits, when, gpuFreeBytes, notTaken }: Situation): { order: readonly HandoffMethod[]; why: string } {
   if (edits < BATCH_EDITS)
     return {
-      order: ['lora', 'memit', 'pmet', ...(notTaken.lora > 0 ? (['distil'] as const) : [])],
+      order: ['lora', 'memit', 'alphaedit', 'pmet', ...(notTaken.lora > 0 ? (['distil'] as const) : [])],
       why: `${edits} edits are fewer than ${BATCH_EDITS}: a batch editor (one LoRA, with paraphrases and what is to stay) learns them together.`,
     }
   if (when === 'later' || gpuFreeBytes !== null)
     return {
-      order: ['distil', 'memit', 'pmet'],
+      order: ['distil', 'memit', 'alphaedit', 'pmet'],
       why: `${edits} edits are many, and there is ${gpuFreeBytes === null ? 'time' : 'a GPU'}: distillation teaches the model what it answers with them in its prompt.`,
     }
   return {
-    order: ['memit', 'pmet', 'distil'],
+    order: ['memit', 'alphaedit', 'pmet', 'distil'],
     why: `${edits} edits are many and are wanted today: MEMIT in batches costs seconds an edit.`,
   }
 }

@@ -1,13 +1,13 @@
 import { z } from 'zod'
 import { ADAPTER_ID } from '../adapters/record.ts'
 
-/** Ways into the parameters: MEMIT and PMET (closed-form updates), one LoRA trained on the batch, and distillation from the prompted model. */
-export const METHODS = ['memit', 'pmet', 'lora', 'distil'] as const
+/** Ways into the parameters: closed-form updates (MEMIT, AlphaEdit, PMET), one LoRA trained on the batch, and distillation from the prompted model. */
+export const METHODS = ['memit', 'alphaedit', 'pmet', 'lora', 'distil'] as const
 export type HandoffMethod = (typeof METHODS)[number]
 
-/** Each batch of MEMIT and PMET is made on top of the ones before it; the others are trained anew on all edits so far. */
+/** Each batch of a closed-form method is made on top of the ones before it; the others are trained anew on all edits so far. */
 export function growsInPlace(method: HandoffMethod): boolean {
-  return method === 'memit' || method === 'pmet'
+  return method === 'memit' || method === 'alphaedit' || method === 'pmet'
 }
 
 /** `interrupted`: the process ended under it; `stopped`: a threshold broke and what had been made was taken back. */
@@ -35,7 +35,7 @@ export const thresholds = z.object({
 export type HandoffThresholds = z.output<typeof thresholds>
 
 /**
- * What is asked unless a job says otherwise. The generated measures are reported and ask little: MEMIT and PMET edit raw text, and are
+ * What is asked unless a job says otherwise. The generated measures are reported and ask little: closed-form methods edit raw text, and are
  * weaker behind a chat template (CHED, arXiv 2505.23026).
  */
 export const THRESHOLDS: HandoffThresholds = {

@@ -120,7 +120,9 @@ export class Handoffs {
       // The edits are to hold in chats, too, which is how they are asked for here; see docs/decisions/0008-handoff.md.
       settings: {
         ...settings,
-        hparams: growsInPlace(method) ? { chat: true, ...settings.hparams } : settings.hparams,
+        // EasyEdit's own hyper-parameters are taken as they are.
+        hparams:
+          growsInPlace(method) && !('alg_name' in settings.hparams) ? { chat: true, ...settings.hparams } : settings.hparams,
         threads: settings.threads ?? threads,
         // Where gateways share the jobs, it is the one that works whose devices count.
         device: this.#store.isShared ? settings.device : await this.#device(settings.device),
@@ -242,7 +244,13 @@ export class Handoffs {
       when,
       ready: (await editor()) !== null,
       past: pastOf(this.#store.all(), gateway.engine.model.name),
-      notTaken: { memit: refused('memit'), pmet: refused('pmet'), lora: refused('lora'), distil: refused('distil') },
+      notTaken: {
+        memit: refused('memit'),
+        alphaedit: refused('alphaedit'),
+        pmet: refused('pmet'),
+        lora: refused('lora'),
+        distil: refused('distil'),
+      },
     }
     return { ...advise(situation), edits: edits.length }
   }

@@ -136,6 +136,20 @@ describe('the road', { timeout: 60_000 }, () => {
     expect((await until('bad', 'done')).settings.thresholds).toMatchObject({ efficacy: 0.5, paraphrase: 0.5, fluency_drop: 0.1 })
   })
 
+  test('alphaedit is told which edits the stages before it hold, and takes hyper-parameters of EasyEdit', async () => {
+    const { run, until, dataDir } = await start()
+    const jobOf = (id: string, stage: number) =>
+      JSON.parse(readFileSync(join(dataDir, 'handoffs', id, `stage-${stage}-edit`, 'worker-job.json'), 'utf8'))
+    const hparams = { alg_name: 'AlphaEdit', v_lr: 0.1 }
+    await run({ id: 'kept', method: 'alphaedit', stages: [50, 100], fluency_openings: 0, hparams })
+    await until('kept', 'done')
+    expect(jobOf('kept', 1)).toMatchObject({ method: 'alphaedit', adapters: [], edits: { length: 5 }, hparams })
+    expect(jobOf('kept', 1).hparams).toEqual(hparams)
+    expect(jobOf('kept', 1).kept).toBeUndefined()
+    expect(jobOf('kept', 2)).toMatchObject({ adapters: { length: 1 }, edits: [{ id: 'e5' }, {}, {}, {}, {}] })
+    expect(jobOf('kept', 2).kept.map(({ id }: { id: string }) => id)).toEqual(['e0', 'e1', 'e2', 'e3', 'e4'])
+  })
+
   test('trained methods get all edits anew at each stage; distillation learns from the renderings of this gateway', async () => {
     const { run, until, dataDir } = await start()
     await run({ id: 'taught', method: 'distil', stages: [50, 100] })

@@ -1,4 +1,6 @@
+import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
+import { parse as parseYaml } from 'yaml'
 import { z } from 'zod'
 import { PalimpsestError } from '../../errors.ts'
 import type { Advice } from '../../handoff/advice.ts'
@@ -100,6 +102,20 @@ function closing(job: Job): { text: string; value: unknown } {
   return { text: handoffText(job), value: job }
 }
 
+/** JSON, or a YAML file such as EasyEdit's. */
+const hparams = z
+  .string()
+  .transform((text, context) => {
+    try {
+      const isFile = /\.ya?ml$/i.test(text)
+      return z.record(z.string(), z.unknown()).parse(isFile ? parseYaml(readFileSync(text, 'utf8')) : JSON.parse(text))
+    } catch (error) {
+      context.addIssue({ code: 'custom', message: `a JSON object, or a YAML file of one (${(error as Error).message})` })
+      return {}
+    }
+  })
+  .optional()
+
 const number = (what: string) => z.coerce.number({ error: what })
 const share = number('a share from 0 to 1')
   .min(0, { error: 'a share from 0 to 1' })
@@ -146,7 +162,7 @@ const runFlags = z.object({
   device: z.string().optional(),
   dtype: z.string().optional(),
   memory: number('gigabytes').positive({ error: 'gigabytes' }).optional(),
-  hparams: object,
+  hparams,
   statisticsText: z.string().optional(),
   statisticsTokens: whole,
   data: z.string().optional(),
@@ -203,7 +219,7 @@ function addRun(handoff: Command): void {
     .option('--device <name>', 'auto (a GPU where one is found), cpu, cuda, cuda:N or mps', 'auto')
     .option('--dtype <name>', 'auto, float32 or bfloat16', 'auto')
     .option('--memory <gigabytes>', 'that the editor may use; default: what is free')
-    .option('--hparams <json>', 'of the method, over those that fit the model: {"layers": [4,5,6,7,8], "steps": 25}')
+    .option('--hparams <json>', 'of the method, over those that fit the model: {"steps": 25}; or a YAML file of EasyEdit\'s')
     .option(
       '--statistics-text <file>',
       'text whose second moments the methods hold still; default: what the model itself writes, slowly',

@@ -15,6 +15,8 @@ export interface WorkerJob {
   readonly edits?: readonly WorkerEdit[]
   /** In force while it edits; what is merged. */
   readonly adapters?: readonly { readonly path: string; readonly scale: number }[]
+  /** Edits that `adapters` hold, for a method that keeps them. */
+  readonly kept?: readonly WorkerEdit[]
   readonly transfer?: readonly object[]
   readonly locality?: readonly object[]
   readonly source?: string

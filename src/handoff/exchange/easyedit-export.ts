@@ -82,6 +82,7 @@ interface Shape {
   readonly last: number
   readonly steps: { readonly memit: number; readonly pmet: number }
   readonly clamp: { readonly memit: number; readonly pmet: number }
+  readonly rate: number
   readonly lambda: number
   /** Of fine-tuning, two thirds up. */
   readonly tuned: number
@@ -92,14 +93,16 @@ const LLAMA2_7B: Shape = {
   last: 31,
   steps: { memit: 25, pmet: 20 },
   clamp: { memit: 4, pmet: 1 },
+  rate: 0.5,
   lambda: 15_000,
   tuned: 21,
 }
 const QWEN: Shape = {
-  layers: [2, 3, 4, 5, 6],
+  layers: [1, 2, 3, 4, 5],
   last: 23,
-  steps: { memit: 20, pmet: 20 },
-  clamp: { memit: 1.5, pmet: 1.5 },
+  steps: { memit: 30, pmet: 30 },
+  clamp: { memit: 0.75, pmet: 1 },
+  rate: 0.1,
   lambda: 2_000,
   tuned: 16,
 }
@@ -130,7 +133,7 @@ function closedForm(shape: Shape): Readonly<Record<string, Hparams>> {
     layer_selection: 'all',
     fact_token: 'subject_last',
     v_loss_layer: shape.last,
-    v_lr: 0.5,
+    v_lr: shape.rate,
     kl_factor: 0.0625,
     mom2_adjustment: true,
     mom2_update_weight: shape.lambda,
@@ -140,7 +143,7 @@ function closedForm(shape: Shape): Readonly<Record<string, Hparams>> {
     mom2_dtype: 'float32',
   }
   const memit = { ...closed, clamp_norm_factor: shape.clamp.memit, v_num_grad_steps: shape.steps.memit, v_weight_decay: 1e-3 }
-  const nullSpace = { P_loc: './null_space_project.pt', nullspace_threshold: 2e-2, L2: 10 }
+  const nullSpace = { P_loc: './null_space_project.pt', nullspace_threshold: 2e-2, L2: 1 }
   return {
     MEMIT: memit,
     'MEMIT-FE': memit,

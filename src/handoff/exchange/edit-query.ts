@@ -38,11 +38,7 @@ export function chooseEdits(
     for (const { id } of forModel.filter(isUntaught))
       notes.push(`rule ${id} has no examples: it is taught by one question made of when it applies; examples teach it better`)
   const named = growsInPlace(method)
-    ? keep(
-        forModel,
-        (edit) => subjectIn(edit) !== null,
-        'their prompt does not name their subject, whose place MEMIT and PMET edit',
-      )
+    ? keep(forModel, (edit) => subjectIn(edit) !== null, `their prompt does not name their subject, whose place ${method} edits`)
     : forModel
   if (named.length === 0)
     throw new PalimpsestError(
@@ -74,6 +70,7 @@ export function notTaken(
 ): { readonly edits: readonly Edit[]; readonly why: string } {
   switch (method) {
     case 'memit':
+    case 'alphaedit':
     case 'pmet':
       return {
         edits: edits.filter((edit) => !isPlaced(edit)),

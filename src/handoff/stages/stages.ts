@@ -110,9 +110,11 @@ class StageRun {
     const { method, plan, stages } = this.#job
     const before = stages[index - 1]
     const onTop = growsInPlace(method) && before !== undefined
-    const own = this.#edits.slice(onTop ? (plan[index - 1] ?? 0) : 0, count)
+    const done = onTop ? (plan[index - 1] ?? 0) : 0
+    const own = this.#edits.slice(done, count)
+    const kept = method === 'alphaedit' && onTop ? { kept: this.#edits.slice(0, done).map(workerEdit) } : {}
     const earlier = onTop ? [{ path: join(this.#folder, before.file), scale: 1 }] : []
-    const made = await this.#work(index, 'edit', { ...(await this.#task(own)), method, adapters: earlier })
+    const made = await this.#work(index, 'edit', { ...(await this.#task(own)), ...kept, method, adapters: earlier })
     const whole =
       earlier.length === 0
         ? made

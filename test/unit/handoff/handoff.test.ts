@@ -43,7 +43,7 @@ describe('advice', () => {
       cores: 2,
       ready: true,
       past: [],
-      notTaken: { memit: 0, pmet: 0, lora: 0, distil: 0 },
+      notTaken: { memit: 0, alphaedit: 0, pmet: 0, lora: 0, distil: 0 },
     },
   }
   const past = (method: Past['method'], edits: number, ok = true, seconds = edits * 5): Past => ({
@@ -75,13 +75,13 @@ describe('advice', () => {
     ['what failed and then held', { past: [past('lora', 20, false), past('lora', 50)] }, 'lora', /as 2 stages/],
     [
       'what MEMIT takes not',
-      { edits: 200, when: 'today', notTaken: { memit: 3, pmet: 3, lora: 0, distil: 0 } },
+      { edits: 200, when: 'today', notTaken: { memit: 3, alphaedit: 3, pmet: 3, lora: 0, distil: 0 } },
       'distil',
       /memit takes 197[\s\S]*memit is passed over: it does not take 3/,
     ],
     [
       'what LoRA takes not',
-      { notTaken: { memit: 50, pmet: 50, lora: 1, distil: 0 } },
+      { notTaken: { memit: 50, alphaedit: 50, pmet: 50, lora: 1, distil: 0 } },
       'distil',
       /lora is passed over: it does not take 1 of the edits \(rules without examples\)/,
     ],
@@ -353,7 +353,8 @@ describe('EasyEdit', () => {
     })
     expect(all.get('LoRA')).toMatchObject({ lora_type: 'lora', rank: 8, num_steps: 70 })
     expect(parseYaml(hparamsFiles('qwen2.5-coder-0.5b-instruct', 'x', 1).get('MEMIT') ?? '')).toMatchObject({
-      layers: [2, 3, 4, 5, 6],
+      layers: [1, 2, 3, 4, 5],
+      v_lr: 0.1,
       v_loss_layer: 23,
     })
   })

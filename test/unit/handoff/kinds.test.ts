@@ -32,6 +32,7 @@ const choose = (edits: readonly Edit[], method: HandoffMethod) => chooseEdits(ho
 describe('which method takes which edits', () => {
   it.each<[HandoffMethod, string[]]>([
     ['memit', ['b', 'r', 'u', 'a', 's']],
+    ['alphaedit', ['b', 'r', 'u', 'a', 's']],
     ['pmet', ['b', 'r', 'u', 'a', 's']],
     ['lora', ['u']],
     ['distil', []],
@@ -49,7 +50,7 @@ describe('which method takes which edits', () => {
       }
       return null
     }
-    for (const method of ['memit', 'pmet'] as const)
+    for (const method of ['memit', 'alphaedit', 'pmet'] as const)
       expect(refusal(method)).toMatchObject({
         ...{ code: 'invalid_value', param: 'edits' },
         message: expect.stringMatching(

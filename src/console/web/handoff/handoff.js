@@ -13,6 +13,7 @@ import { minutes, TONES } from './text.js'
 const POLL_MS = 2_000
 const METHODS = /** @type {const} */ ([
   ['memit', 'MEMIT: closed form'],
+  ['alphaedit', 'AlphaEdit: closed form, in the null space'],
   ['pmet', 'PMET: closed form'],
   ['lora', 'LoRA, trained on the batch'],
   ['distil', 'Distilled from the prompted model'],
