@@ -25,6 +25,8 @@ interface JudgedPrompt {
   readonly name: string
   readonly protocol: Measure['protocol']
   readonly kinds: readonly Kind[]
+  /** Whether only near misses are meant; absent: all else. */
+  readonly nearMisses?: true
   readonly test: Test
   /** Least value, by the base's. */
   readonly least: (base: number | null) => number | null
@@ -56,6 +58,13 @@ function sharesOf(t: HandoffThresholds, told: ReadonlyMap<string, string>): read
     { name: 'neighbourhood', protocol: 'forced', kinds: ['locality'], test: succeeds, least: below(t.neighbourhood_drop) },
     { name: 'reliability', protocol: 'generated', kinds: ['reliability'], test: isRight, least: atLeast(t.reliability) },
     { name: 'taught', protocol: 'generated', kinds: ['reliability'], test: taughtBy(told), least: atLeast(t.reliability) },
+    {
+      name: 'taught_unseen',
+      protocol: 'generated',
+      kinds: ['generalization'],
+      test: taughtBy(told),
+      least: atLeast(t.generalization),
+    },
     { name: 'generalization', protocol: 'generated', kinds: ['generalization'], test: isRight, least: atLeast(t.generalization) },
     {
       name: 'portability',
@@ -65,6 +74,14 @@ function sharesOf(t: HandoffThresholds, told: ReadonlyMap<string, string>): read
       least: atLeast(t.portability),
     },
     { name: 'unchanged', protocol: 'generated', kinds: ['traffic', 'locality'], test: isIdentical, least: atLeast(t.unchanged) },
+    {
+      name: 'near_misses',
+      protocol: 'generated',
+      kinds: ['traffic'],
+      nearMisses: true,
+      test: isIdentical,
+      least: atLeast(t.unchanged),
+    },
     { name: 'ability', protocol: 'generated', kinds: ['choice'], test: isRight, least: below(t.ability_drop) },
   ]
 }
@@ -78,7 +95,9 @@ export function judge(
   const measures: Measure[] = []
   const failures: Failure[] = []
   for (const asked of sharesOf(limits, told)) {
-    const some = outcomes.filter(({ probe }) => asked.kinds.includes(probe.kind))
+    const some = outcomes.filter(
+      ({ probe }) => asked.kinds.includes(probe.kind) && (probe.sub === 'counterexample') === (asked.nearMisses === true),
+    )
     const own = share(some, asked.test, 'adapter')
     if (own === null) continue
     const base = share(some, asked.test, 'base')?.value ?? null
@@ -114,7 +133,8 @@ function failureOf(
     return own === undefined ? '' : `mean log-probability ${(own.reduce((sum, x) => sum + x, 0) / own.length).toFixed(2)}`
   }
   const said = (method: Method) => (protocol === 'forced' ? likelihood(method) : cut(generated[method]?.text ?? ''))
-  const expected = name === 'unchanged' ? said('base') : cut(probe.answers[0] ?? told.get(probe.id) ?? '')
+  const expected =
+    name === 'unchanged' || name === 'near_misses' ? said('base') : cut(probe.answers[0] ?? told.get(probe.id) ?? '')
   return { measure: name, question: cut(probe.turns.at(-1) ?? ''), expected, base: said('base'), answer: said('adapter') }
 }
 

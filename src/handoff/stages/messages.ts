@@ -16,6 +16,26 @@ export function messagesOf(edit: Edit): readonly string[] {
   }
 }
 
+/** One message in so many is asked and never taught. */
+const HELD_EVERY = 4
+
+/** Messages of a sentence or rule, as they are taught and as they are only asked: what was taught by rote does not show what was learnt. Of fewer than four, all are taught. */
+export function split(messages: readonly string[]): { readonly taught: readonly string[]; readonly held: readonly string[] } {
+  const isHeld = (_: string, i: number) => i % HELD_EVERY === HELD_EVERY - 1
+  return { taught: messages.filter((message, i) => !isHeld(message, i)), held: messages.filter(isHeld) }
+}
+
+/** What an edit is taught by. */
+export function taughtBy(edit: Edit): readonly string[] {
+  return edit.kind === undefined ? messagesOf(edit) : split(messagesOf(edit)).taught
+}
+
+/** Messages that look as if they needed one of the edits, and that none of them needs. */
+export function nearMisses(edits: readonly Edit[]): readonly string[] {
+  const needed = new Set(edits.flatMap(messagesOf))
+  return [...new Set(edits.flatMap(({ counterexamples = [] }) => counterexamples))].filter((text) => !needed.has(text))
+}
+
 /** A sentence as a cloze: its first half, and the rest as what completes it. */
 export function cloze(sentence: string): { readonly prompt: string; readonly targetNew: string } {
   const parts = sentence.trim().split(/\s+/)

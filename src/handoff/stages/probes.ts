@@ -7,7 +7,7 @@ import { randomFrom, shuffled } from '../../evaluate/metrics/random.ts'
 import { draw } from '../../evaluate/preflight.ts'
 import type { Settings } from '../job.ts'
 import { ABILITY } from './ability.ts'
-import { messagesOf } from './messages.ts'
+import { messagesOf, nearMisses, split } from './messages.ts'
 
 /** Prompts of edits that the adapter does not hold. */
 const HELD_PROMPTS = 8
@@ -34,9 +34,8 @@ function held(others: readonly Edit[], seed: number): Edit[] {
  * Prompts that training holds still: of other edits, everyday ones, and what looks like the edits' own and is not. With a rule for every
  * message among the edits, the last alone.
  */
-export function stillPrompts(others: readonly Edit[], seed: number, edits: readonly Edit[] = []): string[] {
-  const needed = new Set(edits.flatMap(messagesOf))
-  const alike = [...new Set(edits.flatMap(({ counterexamples = [] }) => counterexamples))].filter((text) => !needed.has(text))
+export function stillPrompts(others: readonly Edit[], seed: number, edits: readonly Edit[] = []): readonly string[] {
+  const alike = split(nearMisses(edits)).taught
   if (edits.some(({ always }) => always)) return alike
   const asked = new Set(held(others, seed).map(({ id }) => id))
   const rest = draw(
@@ -73,6 +72,9 @@ export function probesOf({ edits, others, records, settings }: ProbeSource): Pro
   return [
     ...sample.flatMap((edit) => (edit.kind === undefined ? aboutFact(edit, byFact.get(factOf(edit))) : byExample(edit))),
     ...still,
+    ...split(nearMisses(edits))
+      .held.slice(0, settings.sample_edits)
+      .map((text, i) => plain('traffic', 'counterexample', String(i), text)),
     ...openings(sample).slice(0, settings.fluency_openings),
     ...ABILITY.slice(0, settings.ability_questions).map(choice),
   ]
@@ -102,16 +104,21 @@ function openings(sample: readonly Edit[]): Probe[] {
 
 /** Of an edit without a target: the answer is compared with that of the model which is told the edit (judge.ts). */
 function byExample(edit: Edit): Probe[] {
-  const asked = [...messagesOf(edit), ...(edit.always ? ASKED : [])].slice(0, PER_EDIT)
-  return asked.map((text, i) => ({
-    id: `${edit.id}/reliability/example/${i}`,
-    record: null,
-    kind: 'reliability',
-    sub: 'example',
-    turns: [text],
-    wants: [edit.id],
-    answers: [],
-  }))
+  const { taught, held: unseen } = split(messagesOf(edit))
+  const about = (kind: 'reliability' | 'generalization', texts: readonly string[]): Probe[] =>
+    texts.slice(0, PER_EDIT).map((text, i) => ({
+      id: `${edit.id}/${kind}/example/${i}`,
+      record: null,
+      kind,
+      sub: 'example',
+      turns: [text],
+      wants: [edit.id],
+      answers: [],
+    }))
+  return [
+    ...about('reliability', taught.length > 0 ? taught : edit.always ? ASKED : []),
+    ...about('generalization', [...unseen, ...(edit.always && taught.length > 0 ? ASKED : [])]),
+  ]
 }
 
 function factOf({ subject, prompt, targetNew }: Edit): string {

@@ -15,7 +15,7 @@ import { growsInPlace, type Job, type Measure, type Stage } from '../job.ts'
 import type { JobStore } from '../job-store.ts'
 import { assess } from './assess.ts'
 import { judge } from './judge.ts'
-import { cloze } from './messages.ts'
+import { cloze, split } from './messages.ts'
 import { probesOf, stillPrompts } from './probes.ts'
 import { taughtAnswers, transferSet } from './transfer.ts'
 
@@ -321,7 +321,7 @@ export function workerEdit(edit: Edit): WorkerEdit {
     subject: kind === 'rule' ? '' : (subjectIn({ ...edit, prompt }) ?? ''),
     ...(kind !== undefined && { kind }),
     ...(targetTrue !== undefined && { target_true: targetTrue }),
-    ...(examples !== undefined && { examples }),
+    ...(examples !== undefined && { examples: kind === undefined ? examples : split(examples).taught }),
     ...(always && { always }),
   }
 }

@@ -6,7 +6,7 @@ import { explain } from '../../pipeline.ts'
 import type { ChatRequest } from '../../request.ts'
 import { Trace } from '../../trace.ts'
 import type { Settings } from '../job.ts'
-import { messagesOf } from './messages.ts'
+import { taughtBy } from './messages.ts'
 import { TRAINED } from './probes.ts'
 
 /**
@@ -34,7 +34,7 @@ export async function transferSet(
 ): Promise<TransferLine[]> {
   const out: TransferLine[] = []
   for (const edit of edits)
-    for (const question of new Set([...messagesOf(edit), ...(edit.always ? TRAINED : [])]))
+    for (const question of new Set([...taughtBy(edit), ...(edit.always ? TRAINED : [])]))
       out.push(await rendered(question, [edit, ...everywhere(batch, edit)], gateway, signal))
   return out
 }

@@ -6,7 +6,7 @@ import { refuseOthers, requestOf } from '../../../src/handoff/exchange/easyedit-
 import { chooseEdits, liveEdits, notTaken } from '../../../src/handoff/exchange/edit-query.ts'
 import { type HandoffMethod, THRESHOLDS } from '../../../src/handoff/job.ts'
 import { judge } from '../../../src/handoff/stages/judge.ts'
-import { cloze, messagesOf } from '../../../src/handoff/stages/messages.ts'
+import { cloze, messagesOf, taughtBy } from '../../../src/handoff/stages/messages.ts'
 import { probesOf, stillPrompts, TRAINED } from '../../../src/handoff/stages/probes.ts'
 import { workerEdit } from '../../../src/handoff/stages/stages.ts'
 import type { MemoryStore } from '../../../src/memory/memory-store.ts'
@@ -119,6 +119,23 @@ describe('an edit without a target', () => {
     expect(stillPrompts([always], 1)).toEqual(TRAINED)
   })
 
+  const many = fact(0, {
+    ...{ id: 'm', kind: 'rule', subject: '', prompt: 'When it snows', targetNew: 'Be warm.', paraphrases: [] },
+    ...{ examples: ['1', '2', '3', '4', '5'], counterexamples: ['a', 'b', 'c', 'd', '1'] },
+  })
+
+  it('keeps every fourth message and near miss for the asking, and teaches none of them', () => {
+    expect(taughtBy(many)).toEqual(['1', '2', '3', '5'])
+    expect(workerEdit(many).examples).toEqual(['1', '2', '3', '5'])
+    expect(stillPrompts([], 1, [many])).toEqual([...TRAINED, 'a', 'b', 'c'])
+    const made = probes([many])
+    const asked = (kind: string, sub: string) =>
+      made.filter((one) => one.kind === kind && one.sub === sub).map(({ turns }) => turns[0])
+    expect(asked('reliability', 'example')).toEqual(['1', '2'])
+    expect(asked('generalization', 'example')).toEqual(['4'])
+    expect(asked('traffic', 'counterexample')).toEqual(['d'])
+  })
+
   it('that holds for every message is asked everyday questions, and none of them is to stay', () => {
     const made = probes([always, about])
     expect(made.filter(({ kind }) => kind === 'traffic')).toEqual([])
@@ -145,9 +162,17 @@ describe('an edit without a target', () => {
       outcome('same', 'no refunds', 'anything'),
     ]
     const { measures, failures } = judge(outcomes, { ...THRESHOLDS, reliability: 0.9 }, told)
-    expect(measures).toMatchObject([{ name: 'taught', asked: 2, value: 0.5, base: 0, least: 0.9, ok: false }])
+    expect(measures).toMatchObject([{ name: 'taught', asked: 2, value: 0.5, base: 0, least: 0.9, decided: false }])
     expect(failures).toMatchObject([{ measure: 'taught', expected: 'I am sorry to hear it', answer: 'No refunds' }])
     expect(judge(outcomes, THRESHOLDS).measures).toEqual([])
+    const unseen = outcomes.map((one) => ({ ...one, probe: { ...one.probe, kind: 'generalization' as const } }))
+    expect(judge(unseen, { ...THRESHOLDS, generalization: 0.9 }, told).measures).toMatchObject([
+      { name: 'taught_unseen', asked: 2, value: 0.5 },
+    ])
+    const near = outcomes.map((one) => ({ ...one, probe: { ...one.probe, kind: 'traffic' as const, sub: 'counterexample' } }))
+    expect(judge(near, { ...THRESHOLDS, unchanged: 0.5 }).measures).toMatchObject([
+      { name: 'near_misses', asked: 3, value: 1 / 3, least: 0.5 },
+    ])
   })
 })
 
