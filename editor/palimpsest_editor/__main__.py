@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import json
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -24,8 +26,21 @@ def versions() -> dict[str, str]:
     return {"protocol": str(PROTOCOL), "python": sys.version.split()[0], **found}
 
 
+def end_with_parent() -> None:
+    """Linux: killed when the gateway that started this process ends, also while it is paused (SIGSTOP); only where the gateway
+    names itself, so that a job started by hand outlives its shell."""
+    parent = os.environ.get("PALIMPSEST_EDITOR_PARENT")
+    if parent is None or not sys.platform.startswith("linux"):
+        return
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    if os.getppid() != int(parent):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def run(path: Path) -> int:
     """Runs the job at `path`; returns the exit status that protocol.py documents."""
+    end_with_parent()
     reporter = Reporter(private_stdout())
     reporter.listen()
     reporter.event("started", protocol=PROTOCOL, version="0.1.0", pid=os.getpid())

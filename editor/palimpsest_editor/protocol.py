@@ -11,7 +11,7 @@ goes to standard error. Events:
 - `{"event":"result",…}` once, last; or `{"event":"error","code":…,"message":…,"change":…}` once, last
 
 Exit status: 0 with a result; 1 internal, 2 malformed job, 3 wrong base, 4 memory, 5 NaN or divergence, 6 unsupported,
-7 cancelled (SIGTERM or SIGINT). After 4, 7, or a kill, the same job goes on from its work folder.
+7 cancelled (SIGTERM or SIGINT). The gateway pauses the worker by SIGSTOP while answers are written, and lets it go on by SIGCONT. After 4, 7, or a kill, the same job goes on from its work folder.
 """
 
 from __future__ import annotations

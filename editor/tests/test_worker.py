@@ -119,6 +119,18 @@ def test_alphaedit_from_end_to_end_in_batches_that_keep_the_ones_before(folders,
     assert sums[0] == sums[2], "an edit of the same subject is to change, so it is not kept"
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems do not tell a process that its parent ended")
+def test_a_worker_ends_with_the_gateway_that_started_it(tmp_path):
+    command = [sys.executable, "-m", "palimpsest_editor", "run", str(tmp_path / "none.json")]
+
+    def ends(parent: str) -> int:
+        own = {**os.environ, "PALIMPSEST_EDITOR_PARENT": parent}
+        return subprocess.run(command, cwd=PACKAGE, env=own, stdout=subprocess.DEVNULL, check=False).returncode
+
+    assert ends(str(os.getpid())) == 2
+    assert ends("1") == -signal.SIGKILL, "its gateway is gone already"
+
+
 def test_a_killed_job_goes_on_to_the_same_adapter(folders, tmp_path):
     (tmp_path / "whole").mkdir()
     (tmp_path / "cut").mkdir()

@@ -85,7 +85,10 @@ const stage = z.object({
   sha256: z.string(),
   bytes: z.number(),
   rank: z.number(),
+  /** That the editor worked. */
   seconds: z.number(),
+  /** That it was paused besides, while answers were written. */
+  paused_s: z.number().default(0),
   peak_bytes: z.number(),
   measures: z.array(measure),
   failures: z.array(failure),

@@ -5,8 +5,8 @@ import { stageCounts } from '../evaluate/preflight.ts'
 import type { Gateway } from '../gateway.ts'
 import { type Advice, advise, pastOf, type Situation, type Urgency } from './advice.ts'
 import { misfits, tokenizerPrint } from './compatibility.ts'
-import { type Editor, endOrphan, runWorker } from './editor/process.ts'
-import type { WorkerEvent, WorkerJob, WorkerResult } from './editor/protocol.ts'
+import { type Editor, endOrphan, runWorker, type WorkerOutcome } from './editor/process.ts'
+import type { WorkerEvent, WorkerJob } from './editor/protocol.ts'
 import { takeIn } from './exchange/adapter-import.ts'
 import { chooseEdits, type EditsQuery, liveEdits, notTaken } from './exchange/edit-query.ts'
 import { conflict, HandoffFault, notFound, Stopped, stopReason } from './fault.ts'
@@ -205,7 +205,7 @@ export class Handoffs {
       const { cacheDir, threads } = this.#options
       const base = { path: this.#basePath(), sha256: await this.#baseSha256() }
       const folder = join(this.#store.dir, '.import')
-      const edit = async (job: WorkerJob) => this.#work(job, folder, () => {}, signal)
+      const edit = async (job: WorkerJob) => (await this.#work(job, folder, () => {}, signal)).result
       return await takeIn({ request, tenant, base, folder, cacheDir, threads, edit, adapters: able.adapters, now: able.now })
     } catch (error) {
       throw error instanceof HandoffFault ? new PalimpsestError('handoff_failed', error.message, { cause: error }) : error
@@ -334,11 +334,22 @@ export class Handoffs {
     await this.#said(job, { ...over, state: 'failed', fault: { ...fault, change: fault.change.replaceAll(' ID', ` ${id}`) } })
   }
 
-  async #work(job: WorkerJob, folder: string, onEvent: (event: WorkerEvent) => void, signal: AbortSignal): Promise<WorkerResult> {
+  async #work(
+    job: WorkerJob,
+    folder: string,
+    onEvent: (event: WorkerEvent) => void,
+    signal: AbortSignal,
+  ): Promise<WorkerOutcome> {
     const editor = await this.#options.editor()
     if (editor === null)
       throw new HandoffFault('no_editor', 'The parameter editor is not installed.', 'Run `palimpsest handoff setup`.')
-    return runWorker({ editor, job, folder, onEvent, signal, limits: this.#options.gateway.limits })
+    const { engine, otherEngines, limits } = this.#options.gateway
+    const isBusy = () =>
+      [engine, ...(otherEngines?.values() ?? [])].some((one) => {
+        const { busy, queued } = one.load()
+        return busy + queued > 0
+      })
+    return runWorker({ editor, job, folder, onEvent, signal, limits, isBusy })
   }
 
   /** Where gateways share the jobs, another one may have the editor. */

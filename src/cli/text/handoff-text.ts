@@ -51,8 +51,18 @@ function next({ id, state, base, adapter }: Job): string {
   }
 }
 
-export function stageText({ edits, rank, bytes, seconds, peak_bytes: peak, measures, failures, ok }: Stage): string {
-  const head = `${count(edits, 'edit')}: rank ${rank}, ${(bytes / 1e6).toFixed(1)} MB, made in ${duration(seconds)} with ${(peak / 1e9).toFixed(1)} GB${ok === null ? '; not evaluated yet' : ''}`
+export function stageText({
+  edits,
+  rank,
+  bytes,
+  seconds,
+  paused_s: paused,
+  peak_bytes: peak,
+  measures,
+  failures,
+  ok,
+}: Stage): string {
+  const head = `${count(edits, 'edit')}: rank ${rank}, ${(bytes / 1e6).toFixed(1)} MB, made in ${duration(seconds)}${paused > 0 ? ` (and ${duration(paused)} paused for answers)` : ''} with ${(peak / 1e9).toFixed(1)} GB${ok === null ? '; not evaluated yet' : ''}`
   if (measures.length === 0) return head
   const rows = measures.map((one) => [
     one.name,

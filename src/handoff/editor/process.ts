@@ -4,6 +4,7 @@ import { constants, setPriority } from 'node:os'
 import { join } from 'node:path'
 import { writeDurably } from '../../adapters/record.ts'
 import { HandoffFault } from '../fault.ts'
+import { GiveWay, type GiveWayLimits } from './give-way.ts'
 import { PROTOCOL, readEvent, type WorkerEvent, type WorkerJob, type WorkerResult } from './protocol.ts'
 
 /** How the editor is started. */
@@ -14,7 +15,7 @@ export interface Editor {
   readonly environment: Readonly<Record<string, string | undefined>>
 }
 
-export interface WorkerLimits {
+export interface WorkerLimits extends GiveWayLimits {
   /** Time that a worker has to end by itself once it is told to. */
   readonly handoffCancelMs: number
   /** Of one event. */
@@ -31,6 +32,14 @@ export interface WorkerRun {
   readonly limits: WorkerLimits
   readonly signal: AbortSignal
   readonly onEvent: (event: WorkerEvent) => void
+  /** Whether answers are being written, to which the worker gives way. */
+  readonly isBusy: () => boolean
+}
+
+export interface WorkerOutcome {
+  /** Its seconds are those that it worked. */
+  readonly result: WorkerResult
+  readonly pausedSeconds: number
 }
 
 const SAID_CHARS = 4_000
@@ -40,13 +49,19 @@ const GO_ON = 'What was finished is kept: `palimpsest handoff resume ID` goes on
  * Runs one job in a process of its own, to its end. Throws HandoffFault, with the editor's own code and advice where it gave them; the
  * signal's reason once the worker that was told to stop has ended.
  */
-export async function runWorker({ editor, job, folder, limits, signal, onEvent }: WorkerRun): Promise<WorkerResult> {
+export async function runWorker({ editor, job, folder, limits, signal, onEvent, isBusy }: WorkerRun): Promise<WorkerOutcome> {
   signal.throwIfAborted()
   mkdirSync(folder, { recursive: true })
   const path = join(folder, 'worker-job.json')
   await writeDurably(path, `${JSON.stringify({ protocol: PROTOCOL, ...job }, null, 1)}\n`)
   const child = spawn(editor.python, ['-m', 'palimpsest_editor', 'run', path], {
-    env: { ...editor.environment, ...(editor.source !== null && { PYTHONPATH: editor.source }), PYTHONUNBUFFERED: '1' },
+    env: {
+      ...editor.environment,
+      ...(editor.source !== null && { PYTHONPATH: editor.source }),
+      PYTHONUNBUFFERED: '1',
+      // It ends with this process: a paused one would never notice by itself.
+      PALIMPSEST_EDITOR_PARENT: String(process.pid),
+    },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   lowerPriority(child)
@@ -60,13 +75,21 @@ export async function runWorker({ editor, job, folder, limits, signal, onEvent }
     log.write(text)
   })
   child.stdout.on('data', (chunk: Buffer) => conversation.read(chunk))
-  const stop = () => conversation.stop()
+  const way = new GiveWay(child, isBusy, limits, (isPaused) => conversation.paused(isPaused))
+  const stop = () => {
+    way.end()
+    conversation.stop()
+  }
   signal.addEventListener('abort', stop, { once: true })
   try {
     const ended = await exit(child, editor.python)
+    way.end()
     signal.throwIfAborted()
-    return conversation.outcome(ended, said)
+    const result = conversation.outcome(ended, said)
+    const pausedSeconds = way.pausedMs / 1_000
+    return { result: { ...result, seconds: Math.max(0, result.seconds - pausedSeconds) }, pausedSeconds }
   } finally {
+    way.end()
     signal.removeEventListener('abort', stop)
     conversation.over()
     log.end()
@@ -107,6 +130,7 @@ class Conversation {
   #fault: HandoffFault | null = null
   #killer: NodeJS.Timeout | undefined
   #silence: NodeJS.Timeout | undefined
+  #isPaused = false
 
   constructor(child: ChildProcess, limits: WorkerLimits, onEvent: (event: WorkerEvent) => void) {
     this.#child = child
@@ -149,8 +173,15 @@ class Conversation {
     this.#onEvent(event)
   }
 
+  /** What is paused says nothing. */
+  paused(isPaused: boolean): void {
+    this.#isPaused = isPaused
+    this.#listen()
+  }
+
   #listen(): void {
     clearTimeout(this.#silence)
+    if (this.#isPaused) return
     const ms = this.#limits.handoffSilenceMs
     const hung = () =>
       this.#fail(new HandoffFault('hung', `The editor said nothing for ${Math.round(ms / 1000)} s and was ended.`, GO_ON))

@@ -8,6 +8,7 @@ import type { Probe } from '../../evaluate/data/probe.ts'
 import { settleScope } from '../../evaluate/data/scope.ts'
 import { openAnswers } from '../../evaluate/protocols/answers.ts'
 import type { Gateway } from '../../gateway.ts'
+import type { WorkerOutcome } from '../editor/process.ts'
 import type { WorkerEdit, WorkerEvent, WorkerJob, WorkerResult } from '../editor/protocol.ts'
 import { subjectIn } from '../exchange/edit-query.ts'
 import { HandoffFault, stopReason } from '../fault.ts'
@@ -27,7 +28,7 @@ export interface StageContext {
   readonly cacheDir: string
   /** What `auto` means on this machine. */
   readonly device: (wanted: string) => Promise<string>
-  readonly edit: (job: WorkerJob, folder: string, onEvent: (event: WorkerEvent) => void) => Promise<WorkerResult>
+  readonly edit: (job: WorkerJob, folder: string, onEvent: (event: WorkerEvent) => void) => Promise<WorkerOutcome>
   readonly signal: AbortSignal
 }
 
@@ -118,8 +119,12 @@ class StageRun {
     const whole =
       earlier.length === 0
         ? made
-        : await this.#work(index, 'merge', { task: 'merge', adapters: [...earlier, { path: adapterOf(made).gguf, scale: 1 }] })
-    const { gguf, sha256, bytes, rank } = adapterOf(whole)
+        : await this.#work(index, 'merge', {
+            task: 'merge',
+            adapters: [...earlier, { path: adapterOf(made.result).gguf, scale: 1 }],
+          })
+    const { gguf, sha256, bytes, rank } = adapterOf(whole.result)
+    const works = [...new Set([made, whole])]
     const stage: Stage = {
       edits: count,
       file: relative(this.#folder, gguf),
@@ -129,8 +134,9 @@ class StageRun {
       measures: [],
       failures: [],
       ok: null,
-      seconds: made.seconds + (whole === made ? 0 : whole.seconds),
-      peak_bytes: Math.max(made.peak_bytes, whole.peak_bytes),
+      seconds: works.reduce((sum, { result }) => sum + result.seconds, 0),
+      paused_s: Math.round(works.reduce((sum, { pausedSeconds }) => sum + pausedSeconds, 0)),
+      peak_bytes: Math.max(...works.map(({ result }) => result.peak_bytes)),
     }
     await this.#save({ stages: [...stages, stage], pid: null })
     return stage
@@ -152,7 +158,7 @@ class StageRun {
     return { ...task, locality, transfer: lines.map(({ edited_text: _, plain_text: __, ...record }) => record) }
   }
 
-  async #work(index: number, what: string, given: Partial<WorkerJob> & Pick<WorkerJob, 'task'>): Promise<WorkerResult> {
+  async #work(index: number, what: string, given: Partial<WorkerJob> & Pick<WorkerJob, 'task'>): Promise<WorkerOutcome> {
     const { base, settings } = this.#job
     const { basePath, cacheDir, device: deviceOf, edit } = this.#context
     const folder = join(this.#folder, `stage-${index + 1}-${what}`)

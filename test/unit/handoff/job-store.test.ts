@@ -256,7 +256,7 @@ describe.each(DIALECTS)('hand-offs of a shared database of %s', (dialect) => {
     const dir = newDir()
     const stage: Stage = {
       ...{ edits: 1, file: 'stage.gguf', sha256: createHash('sha256').update('made').digest('hex'), bytes: 4, rank: 1 },
-      ...{ seconds: 1, peak_bytes: 1, measures: [], failures: [], ok: true },
+      ...{ seconds: 1, paused_s: 0, peak_bytes: 1, measures: [], failures: [], ok: true },
     }
     for (const id of ['here', 'there']) await one.add(jobOf(id, 0, { stages: [stage] }), EDITS, anything)
     mkdirSync(join(dir, 'here'))

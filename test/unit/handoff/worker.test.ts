@@ -21,7 +21,16 @@ const EDITS = ['one', 'two', 'three', 'four'].map((id) => ({
 
 async function work(
   act: string,
-  more: { ms?: number; signal?: AbortSignal; in?: string; python?: string; onEvent?: (e: WorkerEvent) => void } = {},
+  more: {
+    ms?: number
+    signal?: AbortSignal
+    in?: string
+    python?: string
+    onEvent?: (e: WorkerEvent) => void
+    isBusy?: () => boolean
+    pauseMs?: number
+    silenceMs?: number
+  } = {},
 ) {
   const own = more.in ?? join(folder, String(runs++))
   const events: WorkerEvent[] = []
@@ -39,7 +48,12 @@ async function work(
   const run = runWorker({
     editor: { python: more.python ?? STAND_IN, source: null, environment: process.env },
     ...{ job, folder: own },
-    limits: { handoffCancelMs: 300, handoffEventBytes: 100_000, handoffSilenceMs: act === 'silent' ? 1_500 : 60_000 },
+    limits: {
+      ...{ handoffCancelMs: 300, handoffEventBytes: 100_000 },
+      handoffSilenceMs: more.silenceMs ?? (act === 'silent' ? 1_500 : 60_000),
+      ...{ handoffQuietMs: 100, handoffPauseMs: more.pauseMs ?? 60_000, handoffRunMs: 300 },
+    },
+    isBusy: more.isBusy ?? (() => false),
     signal: more.signal ?? new AbortController().signal,
     onEvent: (event) => {
       events.push(event)
@@ -47,8 +61,8 @@ async function work(
     },
   })
   const outcome = await run.then(
-    (result) => ({ result, fault: null }),
-    (error: unknown) => ({ result: null, fault: error instanceof HandoffFault ? error.fault : error }),
+    ({ result, pausedSeconds }) => ({ result, pausedSeconds, fault: null }),
+    (error: unknown) => ({ result: null, pausedSeconds: 0, fault: error instanceof HandoffFault ? error.fault : error }),
   )
   return { ...outcome, events, folder: own }
 }
@@ -85,6 +99,47 @@ describe('the worker', () => {
   ])('%s ends as %s, and says what to change', async (act, code, message, change) => {
     const { fault } = await work(act)
     expect(fault).toMatchObject({ code, message: expect.stringMatching(message), change: expect.stringMatching(change) })
+  })
+
+  describe.skipIf(process.platform === 'win32')('gives way while answers are written', () => {
+    /** When each event came, in milliseconds since the first. */
+    const timed = () => {
+      const at: number[] = []
+      return { at, onEvent: () => void at.push(performance.now()) }
+    }
+    const longestGap = (at: readonly number[]) => Math.max(...at.slice(1).map((time, i) => time - (at[i] ?? 0)))
+
+    it('paused at once, going on when it is quiet; a pause is no silence, and no time that it worked', async () => {
+      const { at, onEvent } = timed()
+      let busy = false
+      const paused = (event: WorkerEvent) => {
+        onEvent()
+        if (event.event !== 'progress' || event.done !== 1) return
+        busy = true
+        setTimeout(() => {
+          busy = false
+        }, 2_500)
+      }
+      const { result, pausedSeconds } = await work('work', { ms: 100, onEvent: paused, isBusy: () => busy, silenceMs: 1_500 })
+      expect(result).toMatchObject({ seconds: 0, adapter: { rank: 4 } })
+      expect(pausedSeconds).toBeGreaterThan(2.4)
+      expect(longestGap(at)).toBeGreaterThan(2_400)
+      expect(at).toHaveLength(8)
+    })
+
+    it('and goes on for a while where answers never end', async () => {
+      const { result, pausedSeconds } = await work('work', { ms: 50, isBusy: () => true, pauseMs: 400 })
+      expect(result).toMatchObject({ adapter: { rank: 4 } })
+      expect(pausedSeconds).toBeGreaterThan(0.3)
+    })
+
+    it('and is cancelled while it is paused', async () => {
+      const stop = new AbortController()
+      setTimeout(() => stop.abort(new Error('enough')), 1_000)
+      const began = performance.now()
+      expect((await work('work', { ms: 50, isBusy: () => true, signal: stop.signal })).fault).toMatchObject({ message: 'enough' })
+      expect(performance.now() - began).toBeLessThan(20_000)
+    })
   })
 
   it('says so where there is no Python, or no editor in it', async () => {
