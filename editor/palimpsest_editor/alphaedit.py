@@ -85,7 +85,7 @@ def _former_keys(run: Run, edits: Sequence[EditRequest], texts: Sequence[str], h
         return {}
     coded = [encode(run.loaded.tokenizer, c, e.prompt, e.subject) for e in former for c in texts]
     keys, _ = keys_at_subjects(run.loaded, coded, hp.layers, hp.module)
-    return {layer: mean_keys(k, len(former)) for layer, k in keys.items()}
+    return {layer: mean_keys(k, len(former), hp.key_bare_share) for layer, k in keys.items()}
 
 
 def alphaedit(run: Run, edits: Sequence[EditRequest], number: int) -> list[LowRankUpdate]:

@@ -19,10 +19,11 @@ from palimpsest_editor.loading import LoadedModel
 class Hparams:
     """`layers` are edited in order, the targets sit at the last. `clamp` bounds ‖δ‖ by that many ‖h‖. `stop` ends an edit's
     optimisation when its mean NLL is below. `mom2_weight` is λ. `contexts` generated prefixes of `context_tokens` beside the bare
-    prompt; with `chat` the prompt as a turn of a chat too. `key_contexts`: as many for the keys' means (0: the same ones).
-    `hold_chat`: a chat's own tokens are held (contexts.chat_keys). `gain`: δ times that, once it is found. `spread` divides the
-    residual left at the i-th of L layers by L−i ("linear", MEMIT) or its square root ("sqrt", PMET). `norm_bound`: ‖ΔW‖ of a
-    layer is at most that share of ‖W‖ (0: no bound). `nullspace_threshold` and `l2` are AlphaEdit's."""
+    prompt; with `chat` the prompt as a turn of a chat too. `key_contexts`: as many for the keys' means (0: the same ones),
+    of which the bare prompt weighs `key_bare_share` (0: as much as any other; MEMIT's code: a half). `hold_chat`: a chat's own
+    tokens are held (contexts.chat_keys). `gain`: δ times that, once it is found. `spread` divides the residual left at the i-th of
+    L layers by L−i ("linear", MEMIT) or its square root ("sqrt", PMET). `norm_bound`: ‖ΔW‖ of a layer is at most that share of
+    ‖W‖ (0: no bound). `nullspace_threshold` and `l2` are AlphaEdit's."""
 
     layers: tuple[int, ...]
     module: str = "mlp.down_proj"
@@ -38,6 +39,7 @@ class Hparams:
     chat: bool = False
     context_tokens: int = 10
     key_contexts: int = 0
+    key_bare_share: float = 0.0
     hold_chat: bool = True
     gain: float = 1.0
     spread: str = "linear"
@@ -136,7 +138,15 @@ _EASYEDIT = {
 }
 """EasyEdit's names by ours. What it says besides is of its own files, devices and modules."""
 
-_AS_EASYEDIT = {"contexts": 5, "context_tokens": 10, "key_contexts": 0, "hold_chat": False, "gain": 1.0, "chat": False}
+_AS_EASYEDIT = {
+    "contexts": 5,
+    "context_tokens": 10,
+    "key_contexts": 0,
+    "key_bare_share": 0.5,
+    "hold_chat": False,
+    "gain": 1.0,
+    "chat": False,
+}
 """What EasyEdit does and has no name for: none of our departures."""
 
 

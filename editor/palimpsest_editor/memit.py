@@ -73,9 +73,13 @@ def least_squares(run: Run, hp: Hparams) -> Solve:
     return solve
 
 
-def mean_keys(keys: Tensor, edits: int) -> Tensor:
-    """Keys of edits × contexts rows as one mean row an edit."""
-    return keys.view(edits, -1, keys.shape[1]).mean(1)
+def mean_keys(keys: Tensor, edits: int, bare_share: float = 0.0) -> Tensor:
+    """Keys of edits × contexts rows, the bare prompt's first, as one mean row an edit; the bare one weighs `bare_share` where
+    that is given."""
+    rows = keys.view(edits, -1, keys.shape[1])
+    if bare_share == 0 or rows.shape[1] == 1:
+        return rows.mean(1)
+    return bare_share * rows[:, 0] + (1 - bare_share) * rows[:, 1:].mean(1)
 
 
 def bounded(a: Tensor, b: Tensor, most: float) -> Tensor:
@@ -105,7 +109,7 @@ def spread(
                 _, now = keys_at_subjects(loaded, coded[bare], hp.layers[-1:], hp.module)
             left = len(hp.layers) - index
             residual = (target - now[hp.residual]) / (left if hp.spread == "linear" else left**0.5)
-            a = solve(layer, mean_keys(keys[layer], len(edits)), held.get(layer))
+            a = solve(layer, mean_keys(keys[layer], len(edits), hp.key_bare_share), held.get(layer))
             b = residual.T.float().contiguous()
             if hp.norm_bound > 0:
                 b = bounded(a, b, hp.norm_bound * float(loaded.module(layer, hp.module).weight.float().norm()))

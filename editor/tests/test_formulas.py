@@ -196,7 +196,7 @@ def test_easyedits_own_hyper_parameters_are_read():
     assert read == {
         "layers": [4, 5], "clamp": 0.75, "steps": 25, "lr": 0.1, "weight_decay": 0.5, "kl_factor": 0.0625, "mom2_weight": 15000,
         "nullspace_threshold": 0.02, "l2": 10, "module": "mlp.down_proj", "batch_edits": 7, "contexts": 2, "context_tokens": 10,
-        "key_contexts": 0, "hold_chat": False, "gain": 1.0, "chat": False,
+        "key_contexts": 0, "key_bare_share": 0.5, "hold_chat": False, "gain": 1.0, "chat": False,
     }  # fmt: skip
     with pytest.raises(Fault, match="EasyEdit's for AlphaEdit, the method is memit"):
         of_easyedit(said, "memit")
