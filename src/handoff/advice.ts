@@ -45,16 +45,42 @@ export interface Option {
 export interface Advice {
   readonly method: Option['method']
   readonly reasons: readonly string[]
+  /** What the choice and its guesses rest on. */
+  readonly basis: readonly string[]
+  /** What nothing was measured of, in this situation. */
+  readonly unknown: readonly string[]
   readonly options: readonly Option[]
 }
+
+/** What was measured (docs/results/hand-off.md): the 0.5B, CounterFact records that no setting was chosen on, 2 quiet cores. */
+interface Evidence {
+  /** The most edits that were made at once. */
+  readonly edits: number
+  /** With 50 edits, in per cent: teacher-forced efficacy and paraphrase, unrelated chat answers unchanged through the adapter alone. */
+  readonly efficacy: number
+  readonly paraphrase: number
+  readonly unchanged: number
+  /** Of n-gram entropy, against the base's, in per cent. */
+  readonly fluency: number
+}
+const EVIDENCE: Readonly<Record<HandoffMethod, Evidence | null>> = {
+  memit: { edits: 200, efficacy: 100, paraphrase: 99, unchanged: 86.7, fluency: -11.3 },
+  alphaedit: null,
+  pmet: { edits: 200, efficacy: 98, paraphrase: 99, unchanged: 76.7, fluency: -16.7 },
+  lora: { edits: 50, efficacy: 100, paraphrase: 92, unchanged: 86.7, fluency: 0.9 },
+  distil: { edits: 50, efficacy: 100, paraphrase: 93, unchanged: 83.3, fluency: -10.4 },
+}
+const MEASURED_PARAMETERS = 0.5e9
+/** Sizes within this factor count as the one that was measured. */
+const LIKE = 1.5
 
 /** Below, a batch editor; from here on, distillation or MEMIT in batches. */
 const BATCH_EDITS = 100
 /** Seconds of the days in which "today" and "later" have to be done. */
 const TIME_S: Readonly<Record<Urgency, number>> = { now: 0, today: 6 * 3_600, later: Number.POSITIVE_INFINITY }
 const BILLION = 1e9
-/** Without anything measured here: seconds an edit takes for each 10⁹ weights on 2 quiet cores (50 edits of the 0.5B, docs/LOG.md), rounded up. */
-const SECONDS: Readonly<Record<HandoffMethod, number>> = { memit: 5, alphaedit: 5, pmet: 5, lora: 15, distil: 16 }
+/** Without anything measured here: seconds an edit takes for each 10⁹ weights on 2 quiet cores (50 and 200 edits of the 0.5B), rounded up. AlphaEdit's is MEMIT's. */
+const SECONDS: Readonly<Record<HandoffMethod, number>> = { memit: 5, alphaedit: 5, pmet: 5, lora: 17, distil: 19 }
 /** Loading and statistics, likewise. */
 const FIXED_SECONDS = 240
 /** Bytes a weight takes while it is edited in float32, from GGUF (measured on the 0.5B: 10), and with gradients. */
@@ -65,6 +91,44 @@ const GPU_TIMES = 3
 
 /** Which way into the parameters, if any. Pure. */
 export function advise(situation: Situation): Advice {
+  const chosen = choose(situation)
+  return { ...chosen, basis: basisOf(chosen.method, situation), unknown: unknownOf(chosen.method, situation) }
+}
+
+function basisOf(method: Option['method'], { past }: Situation): string[] {
+  const own = past.length === 0 ? [] : [`${past.length} finished stage${past.length === 1 ? '' : 's'} on this machine and model: times, memory, thresholds held or broken.`]
+  const found = method === 'prompt' ? null : EVIDENCE[method]
+  const figures =
+    found === null
+      ? []
+      : [
+          `${method} there: efficacy ${found.efficacy} %, paraphrase ${found.paraphrase} %, unrelated answers unchanged ${found.unchanged} % through the adapter alone, fluency ${found.fluency > 0 ? '+' : ''}${found.fluency} %.`,
+        ]
+  return [
+    'Qwen2.5-Coder 0.5B, English facts about a subject (CounterFact), 2 cores: 50 edits by memit, pmet, lora and distil, 200 by memit and pmet.',
+    ...figures,
+    ...own,
+  ]
+}
+
+/** By what was measured in our own runs, and by this machine's own past. */
+function unknownOf(method: Option['method'], { edits, parameters, gpuFreeBytes, notTaken, past }: Situation): string[] {
+  if (method === 'prompt') return []
+  const found = EVIDENCE[method]
+  const ownMost = Math.max(0, ...past.filter((one) => one.method === method).map((one) => one.edits))
+  const most = Math.max(found?.edits ?? 0, ownMost)
+  const isLike = parameters < MEASURED_PARAMETERS * LIKE && parameters > MEASURED_PARAMETERS / LIKE
+  return [
+    ...(found === null ? [`${method} was not measured with CounterFact on the 0.5B: its time and memory are taken to be memit's.`] : []),
+    ...(edits > most ? [`Nothing was measured beyond ${most} edits by ${method}.`] : []),
+    ...(isLike || ownMost > 0 ? [] : ['No model of this size was measured: time and memory are scaled by the number of weights.']),
+    ...(gpuFreeBytes === null ? [] : ['No GPU was measured: its speed is a guess.']),
+    ...(notTaken.memit > 0 ? ['Of rules, sentences and facts without a subject there are no figures of quality.'] : []),
+    'Other languages, and facts of other kinds than CounterFact\'s, were not measured.',
+  ]
+}
+
+function choose(situation: Situation): Omit<Advice, 'basis' | 'unknown'> {
   const { edits, when, ready } = situation
   const options = [
     prompt(edits),

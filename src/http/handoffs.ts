@@ -28,6 +28,8 @@ const adviceReply = z.object({
   object: z.literal('handoff.advice'),
   method: z.string(),
   reasons: z.array(z.string()),
+  basis: z.array(z.string()),
+  unknown: z.array(z.string()),
   options: z.array(z.object({ method: z.string() })),
 })
 

@@ -95,7 +95,7 @@ function figure({ name }: Measure, value: number | null): string {
   return name === 'fluency' ? value.toFixed(1) : `${(100 * value).toFixed(1)} %`
 }
 
-export function adviceText({ method, reasons, options, edits }: Advice & { readonly edits: number }): string {
+export function adviceText({ method, reasons, basis, unknown, options, edits }: Advice & { readonly edits: number }): string {
   const rows = options.map((one) => [
     one.method === method ? '*' : '',
     one.method,
@@ -109,7 +109,11 @@ export function adviceText({ method, reasons, options, edits }: Advice & { reado
     `${count(edits, 'edit')}: ${what}`,
     reasons.map((reason) => `  ${reason}`).join('\n'),
     table(['', 'method', 'time>', 'memory>', 'from', 'against it'], rows),
-  ].join('\n\n')
+    ['Fitted on:', ...basis.map((one) => `  ${one}`)].join('\n'),
+    unknown.length === 0 ? '' : ['Not known:', ...unknown.map((one) => `  ${one}`)].join('\n'),
+  ]
+    .filter((part) => part !== '')
+    .join('\n\n')
 }
 
 function source({ method, measured }: Option): string {

@@ -92,6 +92,29 @@ describe('advice', () => {
     expect(advice.reasons.join('\n')).toMatch(reason)
   })
 
+  const unknown = (more: Partial<Situation>) => advise({ ...here, ...more }).unknown.join('\n')
+
+  it('says what it was fitted on', () => {
+    const { basis } = advise({ ...here, past: [past('lora', 10)] })
+    expect(basis.join('\n')).toMatch(/0\.5B.*CounterFact[\s\S]*lora there: efficacy 100 %.*fluency \+0\.9 %[\s\S]*1 finished stage on/)
+    expect(advise({ ...here, edits: 0 }).unknown).toEqual([])
+  })
+
+  it.each<[string, Partial<Situation>, RegExp]>([
+    ['more edits than were measured', { edits: 400, when: 'today' }, /beyond 200 edits by memit/],
+    ['another size', { parameters: 7 * GB, freeMemoryBytes: 200 * GB }, /No model of this size/],
+    ['a GPU', { gpuFreeBytes: 40 * GB }, /No GPU was measured/],
+    ['rules', { notTaken: { memit: 5, alphaedit: 5, pmet: 5, lora: 0, distil: 0 } }, /Of rules, sentences/],
+    ['other languages, always', {}, /^Other languages/],
+  ])('says what it does not know: %s', (_name, more, said) => {
+    expect(unknown(more)).toMatch(said)
+  })
+
+  it('learns what it knows from this machine, too', () => {
+    expect(unknown({ edits: 400, when: 'today', past: [past('memit', 500)] })).not.toMatch(/beyond/)
+    expect(unknown({ parameters: 7 * GB, freeMemoryBytes: 200 * GB, past: [past('lora', 50)] })).not.toMatch(/No model of this size/)
+  })
+
   it('costs what was measured, where anything was', () => {
     const measured = advise({ ...here, past: [past('lora', 10, true, 100), past('lora', 20, true, 200)] })
     expect(measured.options.find(({ method }) => method === 'lora')).toMatchObject({

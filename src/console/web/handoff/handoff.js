@@ -129,9 +129,12 @@ function NewHandoff() {
 
 /** @param {{advice: any}} props */
 function Advice({ advice }) {
-  const { method, edits, reasons, options } = advice
+  const { method, edits, reasons, basis, unknown, options } = advice
   return html`<div class="notice" role="status"><strong>Advised for ${edits} edits: ${method === 'prompt' ? 'stay in the prompt' : method}</strong>
     <ul>${reasons.map((/** @type {string} */ one) => html`<li key=${one}>${one}</li>`)}</ul></div>
+    <details class="more"><summary>What this rests on, and what is not known</summary><ul>
+      ${basis.map((/** @type {string} */ one) => html`<li key=${one}>Fitted on: ${one}</li>`)}
+      ${unknown.map((/** @type {string} */ one) => html`<li key=${one}>Not known: ${one}</li>`)}</ul></details>
     <div class="table-wrap" tabindex="0" role="region" aria-label="What each way costs"><table class="table"><thead><tr>
       <th>Method</th><th class="num">Time</th><th class="num">Memory</th><th>Known from</th><th>Against it</th></tr></thead>
     <tbody>${options.map(
