@@ -43,7 +43,7 @@ async function measured(urls: readonly string[], name: string, count: number) {
   const acknowledged: number[] = []
   const effect: number[] = []
   for (let i = 0; i < count; i++) {
-    const id = `${name}-${i}`
+    const id = `${name.replace(' ', '-')}-${i}`
     const own = urls[i % urls.length] ?? ''
     const start = performance.now()
     const response = await post(own, '/v1/edits', { edits: [fact(id)] })
@@ -82,10 +82,11 @@ try {
     }
   })
   const began = performance.now()
-  await measured(urls, 'under load', Number(flags.edits))
+  const load = Promise.all(clients)
+  await Promise.race([load, measured(urls, 'under load', Number(flags.edits))])
   const rate = (1_000 * answers) / (performance.now() - began)
   isOver = true
-  await Promise.all(clients)
+  await load
   console.log(`Load: ${flags.clients} clients, ${rate.toFixed(0)} answers a second.`)
   for (let n = 0; n < BATCHES; n++) {
     const edits = Array.from({ length: Number(flags.batch) }, (_, i) => fact(`batch-${n}-${i}`))
