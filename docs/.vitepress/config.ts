@@ -68,6 +68,7 @@ const sidebar: Item[] = [
       page('Hand-off', '/results/hand-off'),
       page('Scale', '/results/scale'),
       page('Statistics', '/results/statistics'),
+      page('Suites of others', '/results/suites'),
       page('Limits', '/results/limits'),
     ],
   },

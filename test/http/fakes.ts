@@ -10,6 +10,7 @@ import { openScripted, type ScriptedOptions } from '../../src/engine/scripted.ts
 import { DEFAULT_LIMITS, type Gateway, type Limits } from '../../src/gateway.ts'
 import type { Handoffs } from '../../src/handoff/queue.ts'
 import { openMemory } from '../../src/memory/store.ts'
+import { PACKAGE_ROOT } from '../../src/package-root.ts'
 import { openTemplates } from '../../src/prompt/templates.ts'
 import { Retriever } from '../../src/selection/retriever.ts'
 import { openAdapters } from '../../src/server/adapters.ts'
@@ -99,7 +100,7 @@ export async function serve({
     ...(embedder.countTokens && { embedder: embedder as Required<Embedder> }),
     retriever: new Retriever(memory, embedder, reader, { now, cacheBytes: 1_000_000 }),
     calibration: NAMED_CALIBRATION,
-    templates: openTemplates({ dir: join(import.meta.dirname, '../../templates'), watch: false, log: quiet }),
+    templates: openTemplates({ dir: join(PACKAGE_ROOT, 'templates'), watch: false, log: quiet }),
     experiments: trials.experiments,
     limits: allLimits,
     now,
