@@ -1,5 +1,5 @@
 /**
- * Load for bench/gateway.ts from a process of its own: each connection sends its next request as soon as the last answer is whole. Plain
+ * Load for bench/gateway.ts and bench/proxy.ts from a process of its own: each connection sends its next request as soon as the last answer is whole. Plain
  * sockets, since a client that takes as long as the server would hide half of what is measured.
  */
 import { connect, type Socket } from 'node:net'
@@ -8,6 +8,7 @@ export interface Load {
   readonly port: number
   /** Sent in turn, each a chat request's body. */
   readonly bodies: readonly string[]
+  readonly headers?: Readonly<Record<string, string>>
   readonly connections: number
   /** Whichever comes first. */
   readonly requests: number
@@ -16,6 +17,9 @@ export interface Load {
 
 export interface Done {
   readonly latenciesMs: readonly number[]
+  /** Of answers in the stub's words: from the request to the first, and from each to the next. */
+  readonly firstMs: readonly number[]
+  readonly gapsMs: readonly number[]
   readonly seconds: number
   /** Answers that did not begin with 200. */
   readonly failed: number
@@ -30,12 +34,15 @@ function whole(text: string): boolean {
   return /\r\n0\r\n(?:[^\r\n]+\r\n)*\r\n$/.test(text.slice(-500))
 }
 
-/** One request; resolves to its first line. */
-function exchange(socket: Socket, request: string): Promise<string> {
+const WORD = /"content":\s*"word/g
+
+/** One request; resolves to its first line. `came`: for each word, when. */
+function exchange(socket: Socket, request: string, came: number[]): Promise<string> {
   return new Promise((resolve, reject) => {
     let text = ''
     const take = (part: string) => {
       text += part
+      for (const _ of part.matchAll(WORD)) came.push(performance.now())
       if (!whole(text)) return
       socket.off('data', take)
       socket.off('close', lost)
@@ -48,10 +55,13 @@ function exchange(socket: Socket, request: string): Promise<string> {
   })
 }
 
-async function run({ port, bodies, connections, requests, seconds }: Load): Promise<Done> {
-  const heads = `POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nContent-Type: application/json\r\n`
+async function run({ port, bodies, headers = {}, connections, requests, seconds }: Load): Promise<Done> {
+  const more = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
+  const heads = `POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nContent-Type: application/json\r\n${more.join('')}`
   const wire = bodies.map((body) => `${heads}Content-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`)
   const latenciesMs: number[] = []
+  const firstMs: number[] = []
+  const gapsMs: number[] = []
   let sent = 0
   let failed = 0
   const start = performance.now()
@@ -62,14 +72,19 @@ async function run({ port, bodies, connections, requests, seconds }: Load): Prom
     while (sent < requests && performance.now() - start < seconds * 1_000) {
       const request = wire[sent++ % wire.length] ?? ''
       const began = performance.now()
-      const status = await exchange(socket, request)
+      const came: number[] = []
+      const status = await exchange(socket, request, came)
       latenciesMs.push(performance.now() - began)
+      if (came.length > 1) {
+        firstMs.push((came[0] ?? Number.NaN) - began)
+        gapsMs.push(...came.slice(1).map((time, i) => time - (came[i] ?? Number.NaN)))
+      }
       if (!status.startsWith('HTTP/1.1 200')) failed++
     }
     socket.destroy()
   }
   await Promise.all(Array.from({ length: connections }, one))
-  return { latenciesMs, seconds: (performance.now() - start) / 1_000, failed }
+  return { latenciesMs, firstMs, gapsMs, seconds: (performance.now() - start) / 1_000, failed }
 }
 
 if (process.send !== undefined) {

@@ -17,11 +17,14 @@ export interface Child {
 }
 
 /** Starts `dist/main.js serve` on a free port; resolves once it has printed its URL. Throws with what it said when it ends before. */
-export async function startChild(flags: readonly string[]): Promise<Child> {
+export function startChild(flags: readonly string[]): Promise<Child> {
+  return startProgram(['dist/main.js', 'serve', '--port', '0', '--log-level', 'error', ...flags])
+}
+
+/** Starts any script that prints the URL of a gateway as `serve` does. */
+export async function startProgram(script: readonly string[]): Promise<Child> {
   const start = performance.now()
-  const child = spawn(process.execPath, ['dist/main.js', 'serve', '--port', '0', '--log-level', 'error', ...flags], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
+  const child = spawn(process.execPath, script, { stdio: ['ignore', 'pipe', 'pipe'] })
   let said = ''
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     said += text

@@ -36,8 +36,17 @@ const results = []
 for (const name of positionals.length > 0 ? positionals : Object.keys(SUITES)) {
   const work = mkdtempSync(join(tmpdir(), 'palimpsest-suites-'))
   try {
-    const { version, rows } = await SUITES[name]({ baseUrl: values['base-url'], model: values.model, embedder: values.embedder, work })
-    results.push({ name, version, rows: rows.map((row) => ({ ...row, reason: row.outcome === 'failed' ? reasonFor(name, row.test) : null })) })
+    const { version, rows } = await SUITES[name]({
+      baseUrl: values['base-url'],
+      model: values.model,
+      embedder: values.embedder,
+      work,
+    })
+    results.push({
+      name,
+      version,
+      rows: rows.map((row) => ({ ...row, reason: row.outcome === 'failed' ? reasonFor(name, row.test) : null })),
+    })
   } catch (error) {
     results.push({ name, version: '', rows: [{ test: 'the suite itself', outcome: 'failed', why: error.message, reason: null }] })
   } finally {
@@ -66,11 +75,16 @@ function tally({ name, rows }) {
 
 function pageOf(suites) {
   const cell = (text) => text.replaceAll('|', '\\|').replaceAll('\n', ' ').replaceAll('<', '&lt;')
-  const summary = suites.map(({ name, version, rows }) => `| ${name} | ${version} | ${sum(rows, 'passed')} | ${sum(rows, 'failed')} |`)
+  const summary = suites.map(
+    ({ name, version, rows }) => `| ${name} | ${version} | ${sum(rows, 'passed')} | ${sum(rows, 'failed')} |`,
+  )
   const failures = suites.flatMap(({ name, rows }) =>
     rows
       .filter(({ outcome }) => outcome === 'failed')
-      .map(({ test, count, why, reason }) => `| ${name} | ${cell(test)} | ${count ?? 1} | ${cell(reason ?? `not explained: ${why}`)} |`),
+      .map(
+        ({ test, count, why, reason }) =>
+          `| ${name} | ${cell(test)} | ${count ?? 1} | ${cell(reason ?? `not explained: ${why}`)} |`,
+      ),
   )
   return [
     '# Suites that others wrote',

@@ -45,6 +45,11 @@ export function setUpSystem() {
   apt(...SYSTEM.filter(({ there }) => !there()).flatMap(({ packages }) => packages))
 }
 
+/** A pooler for the history checker. Where there is none, what needs it is skipped and says so (test/http/history.test.ts). */
+export function setUpPooler() {
+  if (!existsSync('/usr/sbin/pgbouncer') && !runs('pgbouncer', '--version')) apt('pgbouncer')
+}
+
 /** Names the browser in CHROMIUM; returns null, or what to do where there is none. */
 export function setUpBrowser() {
   const found = findChromium() ?? (apt('chromium') ? findChromium() : null)

@@ -8,7 +8,7 @@ import { join, relative } from 'node:path'
 import process from 'node:process'
 import { pathToFileURL } from 'node:url'
 import { DIST, MODULES, prepared, quietly, ROOT, readOr, say, Trouble, tail } from './prepare.mjs'
-import { buildEnvironment, setUpBrowser, setUpHelm, setUpSystem } from './test-setup.mjs'
+import { buildEnvironment, setUpBrowser, setUpHelm, setUpPooler, setUpSystem } from './test-setup.mjs'
 
 const EDITOR = join(ROOT, 'editor')
 const BROWSER_TESTS = 'test/browser'
@@ -126,6 +126,11 @@ async function unit(args, folder) {
   return vitest(['test/unit', 'test/reference', 'test/tidy.test.ts', ...args], folder)
 }
 
+async function http(args, folder) {
+  setUpPooler()
+  return vitest(['test/http', 'test/clients', 'test/docs', 'test/fuzz', ...args], folder)
+}
+
 /** Every file of the browser's is skipped where there is no browser. */
 async function browser(args, folder) {
   const lacking = setUpBrowser()
@@ -165,7 +170,7 @@ async function editor(_, folder) {
 const LANES = {
   lint: () => check('npm', ['run', '--silent', 'lint'], { shell: process.platform === 'win32' }),
   unit,
-  http: (args, folder) => vitest(['test/http', 'test/clients', 'test/docs', ...args], folder),
+  http,
   browser,
   editor,
   model,
@@ -180,6 +185,7 @@ async function chosen(args, folder) {
     await buildServer()
   }
   if (any || named('browser')) setUpBrowser()
+  if (any || named('history')) setUpPooler()
   if (any || named('unit') || named('deploy')) setUpHelm(await home())
   return vitest(args, folder)
 }

@@ -15,27 +15,44 @@ import { embeddingRoutes } from './http/inference/embeddings.ts'
 import { responseRoutes } from './http/inference/responses.ts'
 import { textCompletionRoutes } from './http/inference/text-completions.ts'
 import { tokenizingRoutes } from './http/inference/tokenizing.ts'
-import { openMetrics } from './http/observe/metrics.ts'
-import { openRecent } from './http/observe/recent.ts'
+import { type Metrics, openMetrics } from './http/observe/metrics.ts'
+import { openRecent, type RecentRequests } from './http/observe/recent.ts'
 import { requestLog } from './http/observe/request-log.ts'
 import { spanObserver } from './http/observe/spans.ts'
 import { statusRoutes } from './http/observe/status.ts'
 import { documentRoutes } from './http/openapi/document.ts'
+import { ResponseStore } from './http/reply/response-store.ts'
 import { countOnce, guardOf } from './http/request/auth.ts'
 import { fromBodyParser } from './http/request/body.ts'
 import { refuseForeignPages } from './http/request/origin.ts'
 import { beginExchange, exchangeOf } from './http/request/request-context.ts'
 import { awaitVersion } from './http/request/version.ts'
 import { mount, type Routes, unknownRoute } from './http/routes.ts'
+import { SqliteSql } from './storage/sqlite-sql.ts'
 import { presentable, wireError } from './wire/openai/error.ts'
 
+/** What outlives an interface that is made anew: counts, the latest requests, and responses kept in memory. */
+export interface Lasting {
+  readonly metrics: Metrics
+  readonly recent: RecentRequests
+  readonly responses: ResponseStore
+}
+
+export function openLasting(gateway: Gateway): Lasting {
+  const { database = SqliteSql.inMemory(), limits } = gateway
+  return {
+    metrics: openMetrics(gateway),
+    recent: openRecent(gateway),
+    responses: new ResponseStore(database, limits.responseStoreBytes),
+  }
+}
+
 /** The HTTP interface over a gateway. It never listens, so tests need no port of their own choosing. */
-export function createApp(gateway: Gateway, handoffs?: Handoffs): Express {
+export function createApp(gateway: Gateway, handoffs?: Handoffs, lasting: Lasting = openLasting(gateway)): Express {
   const app = express()
   app.disable('x-powered-by')
   app.disable('etag')
-  const metrics = openMetrics(gateway)
-  const recent = openRecent(gateway)
+  const { metrics, recent, responses } = lasting
   const observers = [requestLog(gateway), metrics.observe, recent.observe, spanObserver(gateway)].filter(
     (observe) => observe !== null,
   )
@@ -43,7 +60,7 @@ export function createApp(gateway: Gateway, handoffs?: Handoffs): Express {
   const rims = [
     inferenceRoutes,
     textCompletionRoutes,
-    responseRoutes,
+    (of: Gateway) => responseRoutes(of, responses),
     embeddingRoutes,
     tokenizingRoutes,
     statusRoutes,

@@ -55,7 +55,7 @@ export const names = z.preprocess(
   z.array(text, { error: 'a list of names' }),
 )
 const ORIGIN = 'a list of origins, each as https://app.example or https://app.example:8443, or *'
-export const originsOrAny = names.pipe(
+export const origins = names.pipe(
   z.array(
     z
       .string()

@@ -8,7 +8,7 @@ import { join, resolve } from 'node:path'
 import { parse as parseYaml } from 'yaml'
 import type { z } from 'zod'
 import { AUTH } from './access/access.ts'
-import { bytes, fraction, httpUrl, names, number, oneOf, originsOrAny, orNone, text, truth, upstreamServers } from './config-values.ts'
+import { bytes, fraction, httpUrl, names, number, oneOf, origins, orNone, text, truth, upstreamServers } from './config-values.ts'
 import { unknownField } from './edit/spelling.ts'
 import { PalimpsestError } from './errors.ts'
 import { defaultHome } from './models/cache-folder.ts'
@@ -65,7 +65,7 @@ const SETTINGS = {
     flag: '<names>',
   }),
   allowOrigin: setting(
-    originsOrAny,
+    origins,
     [] as string[],
     'origins of web pages that may use the gateway from a browser, with commas between; *: any, while keys are asked for',
     { flag: '<origins>' },
@@ -191,6 +191,12 @@ const SETTINGS = {
     { flag: '<level>' },
   ),
   logPrompts: setting(truth, false, 'write conversations and answers to the log and to spans', {}),
+  drainMs: setting(
+    number(0, 3_600_000),
+    0,
+    'time for which a gateway told to stop (SIGTERM) still takes requests, while /readyz answers 503; SIGINT leaves it out',
+    { flag: '<ms>' },
+  ),
   graceMs: setting(number(0, 3_600_000), 10_000, 'time for running requests to end when the gateway stops', { flag: '<ms>' }),
 }
 

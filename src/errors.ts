@@ -29,7 +29,11 @@ export const ERRORS = {
   response_not_found: { status: 404, remedy: 'Send the whole conversation: only the latest responses are kept.' },
   route_not_found: { status: 404, remedy: 'Check the path; the base URL of OpenAI clients ends in `/v1`.' },
   method_not_allowed: { status: 405, remedy: 'Use a method of the header `Allow`.' },
-  origin_refused: { status: 403, remedy: 'Open the gateway under its own address, or name the host with `--hosts`, or the origin of a page with `--allow-origin`.' },
+  origin_refused: {
+    status: 403,
+    remedy:
+      'Open the gateway under its own address, or name the host with `--hosts`, or the origin of a page with `--allow-origin`.',
+  },
   invalid_api_key: { status: 401, remedy: 'Send `Authorization: Bearer pk_…` with a key that is neither revoked nor expired.' },
   insufficient_permissions: { status: 403, remedy: 'Use a key with the scope and the tenant that the message names.' },
   rate_limit_exceeded: { status: 429, remedy: 'Wait for the seconds in `Retry-After`.' },

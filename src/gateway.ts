@@ -27,6 +27,10 @@ export const LIMITS = {
   messages: { value: 2_048, help: 'messages of one conversation' },
   embeddingInputs: { value: 2_048, help: 'texts in one request for embeddings' },
   embeddingRequests: { value: 64, help: 'requests for embeddings under way at once; more are answered 429' },
+  keyPlacesPercent: {
+    value: 50,
+    help: "of the model's slots and places in its queue, as many as requests of one key may take; more are answered 429",
+  },
   responseStoreBytes: {
     value: 16 * MIB,
     help: 'responses kept for `previous_response_id`; the oldest go first',
@@ -136,6 +140,8 @@ export interface Gateway {
   readonly startedAt: number
   /** Folder of reports of evaluations; absent: none are shown. */
   readonly reportsDir?: string
+  /** Aborted when the server is about to stop: `/readyz` says so, and requests are still taken. */
+  readonly draining?: AbortSignal
   /** Aborted when the server begins to stop: new work is then refused with `shutting_down`. */
   readonly closing?: AbortSignal
   /** Keys and budgets; absent: whoever reaches the gateway may do everything. */

@@ -36,7 +36,8 @@ export async function* generate(
   const { engine, release } = await trace.time('queue', () => holdEngine(request.model, gateway, signal))
   try {
     const { plan, written } = await prepare(request, selection, gateway, engine.model, counterOf(request, engine), trace)
-    const prompt = { ...promptOf(request, written.messages), ...(await loraOf(plan.adapter, gateway, signal)) }
+    const whole = request.whole === true ? { whole: true } : {}
+    const prompt = { ...promptOf(request, written.messages), ...(await loraOf(plan.adapter, gateway, signal)), ...whole }
     return yield* noted(engine.generate(prompt, request.sampling, trace, signal), trace)
   } finally {
     release()

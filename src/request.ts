@@ -105,8 +105,8 @@ export interface Caller {
   /** The model's name was asked for with an arm (`NAME@edited`). */
   readonly armChosen: boolean
   readonly user?: string
-  /** Hash of the API key's id. */
-  readonly keyHash?: string
+  /** Hash of the API key's id; made when asked for. */
+  readonly keyHash?: () => string
   header(name: string): string | undefined
 }
 
@@ -137,6 +137,8 @@ export interface ChatRequest {
   readonly explain: boolean
   readonly sampling: Sampling
   readonly tools?: ToolUse
+  /** Nobody reads the answer as it comes, or counts what came of one that is broken off. */
+  readonly whole?: boolean
 }
 
 /** A request to go on with a text as it stands; edits are put in front of it. */

@@ -108,12 +108,13 @@ export class Trace {
   text: string[] | null = null
   /** Where the model is behind several servers: those asked, in order. */
   route: readonly RouteStep[] = []
-  readonly #now: () => number
+  /** Milliseconds, by the clock that all its times are taken by. */
+  readonly now: () => number
   readonly #startedMs: number
 
   constructor(id: string, now: () => number) {
     this.id = id
-    this.#now = now
+    this.now = now
     this.#startedMs = now()
   }
 
@@ -146,7 +147,7 @@ export class Trace {
   /** A piece of the answer came; `echoed`: one of the prompt's, before the model has written anything. */
   piece(text: string, echoed: boolean): void {
     if (!echoed) {
-      this.firstPieceMs ??= this.#now() - this.#startedMs
+      this.firstPieceMs ??= this.now() - this.#startedMs
       this.pieces++
     }
     this.text?.push(text)
@@ -154,18 +155,18 @@ export class Trace {
 
   /** The answer is complete. */
   finish(reason: string, completionTokens: number): void {
-    this.endMs = this.#now() - this.#startedMs
+    this.endMs = this.now() - this.#startedMs
     this.finishReason = reason
     this.completionTokens = completionTokens
   }
 
   /** Run `work`, adding its milliseconds to `stage`. */
   async time<T>(stage: Stage, work: () => T | Promise<T>): Promise<T> {
-    const start = this.#now()
+    const start = this.now()
     try {
       return await work()
     } finally {
-      this.add(stage, this.#now() - start)
+      this.add(stage, this.now() - start)
     }
   }
 

@@ -67,6 +67,7 @@ const sidebar: Item[] = [
       page('The gate before the reader', '/results/first-gate'),
       page('Hand-off', '/results/hand-off'),
       page('Scale', '/results/scale'),
+      page('Many gateways', '/results/many-gateways'),
       page('Statistics', '/results/statistics'),
       page('Suites of others', '/results/suites'),
       page('Limits', '/results/limits'),

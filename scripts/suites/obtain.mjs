@@ -32,7 +32,8 @@ export function ran(program, args, { cwd, env = {}, timeoutMs = 600_000 } = {}) 
 /** The same; throws where it failed. */
 export async function done(program, args, options) {
   const { code, out, err } = await ran(program, args, options)
-  if (code !== 0) throw new Error(`${program} ${args.join(' ')} ended with ${code}: ${(err || out).trim().split('\n').slice(-3).join(' ')}`)
+  if (code !== 0)
+    throw new Error(`${program} ${args.join(' ')} ended with ${code}: ${(err || out).trim().split('\n').slice(-3).join(' ')}`)
   return out
 }
 

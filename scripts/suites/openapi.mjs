@@ -1,6 +1,14 @@
 // Compares our OpenAPI document with OpenAI's, for the paths that both have: fields of requests, and fields that a reply must have.
 
-const PATHS = ['/chat/completions', '/completions', '/embeddings', '/responses', '/responses/{response_id}', '/models', '/models/{model}']
+const PATHS = [
+  '/chat/completions',
+  '/completions',
+  '/embeddings',
+  '/responses',
+  '/responses/{response_id}',
+  '/models',
+  '/models/{model}',
+]
 const OURS = { '/responses/{response_id}': '/responses/{id}', '/models/{model}': '/models/{name}' }
 const MOST_LEVELS = 3
 
@@ -32,7 +40,10 @@ const reply = ({ responses = {} }) => (responses['200'] ?? responses['201'])?.co
 
 function resolved(document, schema) {
   if (schema?.$ref === undefined) return schema
-  const found = schema.$ref.slice(2).split('/').reduce((at, step) => at?.[step], document)
+  const found = schema.$ref
+    .slice(2)
+    .split('/')
+    .reduce((at, step) => at?.[step], document)
   return resolved(document, found)
 }
 

@@ -44,9 +44,13 @@ async function tester({ baseUrl, model, work }) {
   const { folder, version } = await repository('avelrl/openai-compatible-tester', work)
   const models = join(work, 'models.yaml')
   writeFileSync(models, `profiles:\n  - {name: one, chat_model: "${model}", responses_model: "${model}", extra: {}}\n`)
-  await ran('go', ['run', '.', '--base-url', baseUrl, '--models', models, '--no-tui', '--json', '--out-dir', join(work, 'tester')], {
-    cwd: folder,
-  })
+  await ran(
+    'go',
+    ['run', '.', '--base-url', baseUrl, '--models', models, '--no-tui', '--json', '--out-dir', join(work, 'tester')],
+    {
+      cwd: folder,
+    },
+  )
   const [report] = named(work, /^tester/)
   const [head, ...lines] = csv(readFileSync(join(work, report, 'raw.csv'), 'utf8'))
   const at = (line, column) => line[head.indexOf(column)] ?? ''
@@ -69,10 +73,20 @@ async function fauxpenai({ baseUrl, model, embedder, work }) {
     ['embeddings', embedder],
     ['chatcompletions', model],
   ]) {
-    const [recorded, scenarios, results] = ['recorded.json.gz', 'scenarios.json', 'results.json.gz'].map((file) => join(work, `${api}-${file}`))
+    const [recorded, scenarios, results] = ['recorded.json.gz', 'scenarios.json', 'results.json.gz'].map((file) =>
+      join(work, `${api}-${file}`),
+    )
     recordedFor(join(spec, api, 'results.json.gz'), served, recorded, scenarios)
-    const cli = (...args) => ran('npx', ['tsx', 'src/index.ts', ...args], { cwd: folder, env: { OPENAI_API_KEY: 'none' }, timeoutMs: 3_600_000 })
-    await cli('runScenarios', `--api=${api}`, `--scenariosFile=${scenarios}`, `--resultsFile=${results}`, `--baseUrl=${baseUrl}`, '--rateLimit=200')
+    const cli = (...args) =>
+      ran('npx', ['tsx', 'src/index.ts', ...args], { cwd: folder, env: { OPENAI_API_KEY: 'none' }, timeoutMs: 3_600_000 })
+    await cli(
+      'runScenarios',
+      `--api=${api}`,
+      `--scenariosFile=${scenarios}`,
+      `--resultsFile=${results}`,
+      `--baseUrl=${baseUrl}`,
+      '--rateLimit=200',
+    )
     rows.push(...statuses(api, recorded, results))
   }
   return { version, rows }
@@ -119,7 +133,9 @@ const NODE_EXAMPLES = [
     .map((name) => `responses/${name}.ts`),
 ]
 const PYTHON_EXAMPLES = [
-  ...'async_demo demo module_client parsing parsing_stream parsing_tools parsing_tools_stream streaming'.split(' ').map((name) => `${name}.py`),
+  ...'async_demo demo module_client parsing parsing_stream parsing_tools parsing_tools_stream streaming'
+    .split(' ')
+    .map((name) => `${name}.py`),
   ...'streaming streaming_tools structured_outputs structured_outputs_tools'.split(' ').map((name) => `responses/${name}.py`),
 ]
 /** Models that examples name. */
@@ -129,7 +145,10 @@ async function nodeExamples({ baseUrl, model, work }) {
   const { folder, version } = await repository('openai/openai-node', work)
   const own = join(work, 'node-examples')
   await packages(own, ['openai@6', 'zod@4', 'tsx@4', 'zod-to-json-schema@3'])
-  return { version, rows: await examples(join(folder, 'examples'), own, NODE_EXAMPLES, { baseUrl, model }, (file) => ['npx', ['tsx', file]]) }
+  return {
+    version,
+    rows: await examples(join(folder, 'examples'), own, NODE_EXAMPLES, { baseUrl, model }, (file) => ['npx', ['tsx', file]]),
+  }
 }
 
 async function pythonExamples({ baseUrl, model, work }) {
@@ -138,7 +157,10 @@ async function pythonExamples({ baseUrl, model, work }) {
   await done('python3', ['-m', 'venv', own])
   const python = join(own, 'bin', 'python')
   await done(python, ['-m', 'pip', 'install', '--quiet', 'openai', 'rich'])
-  return { version, rows: await examples(join(folder, 'examples'), own, PYTHON_EXAMPLES, { baseUrl, model }, (file) => [python, [file]]) }
+  return {
+    version,
+    rows: await examples(join(folder, 'examples'), own, PYTHON_EXAMPLES, { baseUrl, model }, (file) => [python, [file]]),
+  }
 }
 
 /** Each runs as it is but for the model's name; one that ends by itself without an error has passed. */
@@ -153,7 +175,11 @@ async function examples(from, to, names, { baseUrl, model }, command) {
     const env = { OPENAI_BASE_URL: baseUrl, OPENAI_API_KEY: process.env.OPENAI_API_KEY || 'none' }
     const { code, err } = await ran(program, args, { cwd: to, env, timeoutMs: EXAMPLE_MS })
     const said = err.split('\n').filter((line) => /error/i.test(line))[0] ?? ''
-    rows.push({ test: name, outcome: passed(code === 0), why: code === 0 ? '' : (code === null ? 'did not end' : said.trim().slice(0, 160)) })
+    rows.push({
+      test: name,
+      outcome: passed(code === 0),
+      why: code === 0 ? '' : code === null ? 'did not end' : said.trim().slice(0, 160),
+    })
   }
   return rows
 }

@@ -45,6 +45,14 @@ export function parseToken(token: string): { readonly id: string; readonly secre
   return id === undefined || secret === undefined ? null : { id, secret }
 }
 
+/** What keys look like wherever they come from: in an `Authorization` header, or by the prefix that providers give them. */
+const KEYS = /(\b(?:Bearer|Basic)\s+)[^\s"\\]+|\b(?:sk|hf|pk)[-_][A-Za-z0-9_-]{8,}/gi
+
+/** The text with whatever looks like a key struck out, ours or a provider's. */
+export function withoutKeyShapes(text: string): string {
+  return text.replace(KEYS, (_, scheme: string | undefined) => `${scheme ?? ''}[key]`)
+}
+
 /**
  * HMAC-SHA256 under a salt of the key's own. Not scrypt: slowness guards what people choose, and nobody can try 2^256 secrets however fast
  * each try is; but every request pays for the hash, and slow ones would let a flood of wrong keys keep the process busy.

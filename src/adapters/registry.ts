@@ -172,7 +172,7 @@ export class Adapters {
   async registerFile(path: string, made: AdapterMade): Promise<Adapter> {
     const { dataDir } = this.#options
     const file = join(dataDir, path)
-    const within = file.startsWith(join(dataDir, '/'))
+    const within = file.startsWith(join(dataDir, '/')) && (await isReached(dataDir, file))
     if (within && !(await this.#mayCopy(file, made.tenant))) throw this.#unknown(path, made.tenant, 'path')
     if (
       !within ||
@@ -183,7 +183,7 @@ export class Adapters {
     )
       throw new PalimpsestError(
         'invalid_value',
-        `Expected \`path\` to name a file in the data folder, got '${path.slice(0, 200)}'.`,
+        `Expected \`path\` to name a file in the data folder, and no link, got '${path.slice(0, 200)}'.`,
         { param: 'path' },
       )
     return this.register(createReadStream(file), made, (sha256) => {
@@ -359,6 +359,12 @@ async function written(turn: AdapterTurn, adapter: Adapter): Promise<Adapter> {
 function promotedOf(records: Records): ReadonlyMap<string, Adapter> {
   const promoted = [...records.values()].filter(({ promotedAt }) => promotedAt !== null)
   return new Map(promoted.sort((a, b) => (a.promotedAt ?? 0) - (b.promotedAt ?? 0)).map((adapter) => [adapter.tenant, adapter]))
+}
+
+/** Whether no link leads out of the folder, or about in it. What is not there leads nowhere. */
+async function isReached(folder: string, file: string): Promise<boolean> {
+  const [root, real] = await Promise.all([realpath(folder), realpath(file).catch(() => null)])
+  return real === null || relative(root, real) === relative(folder, file)
 }
 
 function conflict(message: string): PalimpsestError {

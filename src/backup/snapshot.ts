@@ -1,5 +1,5 @@
 import { constants, existsSync, readdirSync, readFileSync } from 'node:fs'
-import { copyFile, cp, lstat, mkdir, mkdtemp, rename, rm, stat } from 'node:fs/promises'
+import { chmod, copyFile, cp, lstat, mkdir, mkdtemp, realpath, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { basename, dirname, isAbsolute, join, normalize, relative, resolve } from 'node:path'
 import * as tar from 'tar'
 import { z } from 'zod'
@@ -9,6 +9,7 @@ import { Database } from '../storage/database.ts'
 import { sha256Of } from '../storage/file-hash.ts'
 import { copyMemory } from '../storage/folder-copy.ts'
 import { lockFolder } from '../storage/folder-lock.ts'
+import { copyKeys, type RestoredKeys, settleKeys } from './keys.ts'
 
 const FORMAT = 'palimpsest-snapshot'
 const VERSION = 1
@@ -16,6 +17,9 @@ const MANIFEST = 'manifest.json'
 const DATA = 'data'
 const DATABASE = 'palimpsest.db'
 const CONFIGURATION = 'configuration'
+/** Types of entries, as tar's own names have them. */
+const UNPACKED: ReadonlySet<string> = new Set(['File', 'OldFile', 'ContiguousFile', 'Directory'])
+const OWNER_ONLY = { folder: 0o700, file: 0o600 } as const
 
 const manifest = z.object({
   format: z.literal(FORMAT),
@@ -44,7 +48,10 @@ export interface SnapshotOptions {
   readonly now: () => number
 }
 
-/** Memory, adapters, records of hand-offs and configuration, with a manifest of checksums; also while a gateway runs. Throws `storage_failed`, `storage_full`. */
+/**
+ * Memory, API keys, adapters, records of hand-offs and configuration, with a manifest of checksums, for their owner alone; also while a gateway
+ * runs. Throws `storage_failed`, `storage_full`.
+ */
 export async function createSnapshot({
   dataDir,
   to,
@@ -57,12 +64,13 @@ export async function createSnapshot({
     throw new PalimpsestError('invalid_value', `${to} is there already: name another folder or file.`, { param: 'out' })
   const staging = `${to}.${process.pid}.part`
   try {
-    await mkdir(join(staging, DATA), { recursive: true })
+    await mkdir(join(staging, DATA), { recursive: true, mode: OWNER_ONLY.folder })
     await copyMemory(dataDir, join(staging, DATA))
+    await copyKeys(dataDir, join(staging, DATA))
     await copyAdapters(join(dataDir, 'adapters'), join(staging, DATA, 'adapters'))
     await copyRecords(join(dataDir, 'handoffs'), join(staging, DATA, 'handoffs'))
     for (const [name, path] of Object.entries(configuration))
-      if (existsSync(path)) await cp(path, join(staging, CONFIGURATION, name), { recursive: true })
+      if (existsSync(path)) await copyConfiguration(path, join(staging, CONFIGURATION, name))
     const made: Manifest = {
       format: FORMAT,
       version: VERSION,
@@ -72,7 +80,11 @@ export async function createSnapshot({
       files: await Promise.all(filesUnder(staging).map((path) => entryOf(staging, path))),
     }
     await writeDurably(join(staging, MANIFEST), `${JSON.stringify(made, null, 2)}\n`)
-    if (isTar(to)) await tar.create({ file: `${staging}.tar`, cwd: staging }, ['.'])
+    await closeToOthers(staging)
+    if (isTar(to)) {
+      await writeFile(`${staging}.tar`, '', { mode: OWNER_ONLY.file })
+      await tar.create({ file: `${staging}.tar`, cwd: staging }, ['.'])
+    }
     await rename(isTar(to) ? `${staging}.tar` : staging, to)
     return made
   } catch (cause) {
@@ -87,8 +99,17 @@ export interface Restored {
   readonly manifest: Manifest
   /** Where what was there before is kept; null: nothing was. */
   readonly aside: string | null
+  /** Which keys are asked for from now on. */
+  readonly keys: RestoredKeys
   /** Where the configuration of then is, to be compared with and put back by hand. */
   readonly configuration: string | null
+}
+
+/** Two may be restored within a second, each of them keeping aside what it found. */
+function freeStamp(dataDir: string, second: string): string {
+  let stamp = second
+  for (let next = 2; existsSync(`${dataDir}.before-${stamp}`); next++) stamp = `${second}-${next}`
+  return stamp
 }
 
 /**
@@ -102,15 +123,15 @@ export async function restoreSnapshot(from: string, dataDir: string, now: () => 
     const folder = isTar(from) ? join(staging, 'unpacked') : from
     if (isTar(from)) {
       await mkdir(folder)
-      await tar.extract({ file: from, cwd: folder, strict: true }).catch((error: Error) => {
-        throw broken(`${from} does not unpack: ${error.message}`)
-      })
+      unpack(from, folder)
     }
     const read = await verify(folder)
     const fresh = join(staging, DATA)
     await cp(join(folder, DATA), fresh, { recursive: true, mode: constants.COPYFILE_FICLONE })
     checkDatabase(join(fresh, DATABASE))
-    const stamp = new Date(now()).toISOString().slice(0, 19).replace(/[-:]/g, '')
+    const keys = await settleKeys(dataDir, fresh, now())
+    await closeToOthers(fresh)
+    const stamp = freeStamp(dataDir, new Date(now()).toISOString().slice(0, 19).replace(/[-:]/g, ''))
     const aside = `${dataDir}.before-${stamp}`
     const hasConfiguration = existsSync(join(folder, CONFIGURATION))
     const configuration = hasConfiguration ? `${dataDir}.configuration-${stamp}` : null
@@ -120,12 +141,26 @@ export async function restoreSnapshot(from: string, dataDir: string, now: () => 
       await rename(aside, dataDir).catch(() => {})
       throw error
     })
-    return { manifest: read, aside, configuration }
+    return { manifest: read, aside, configuration, keys }
   } catch (cause) {
     throw failed('Restoring', cause)
   } finally {
     lock.release()
     await rm(staging, { recursive: true, force: true })
+  }
+}
+
+/** Links lead to what the snapshot's maker does not have, and devices are no files. At once: what is refused has then written its last. */
+function unpack(file: string, cwd: string): void {
+  try {
+    const filter = (path: string, entry: object) => {
+      const type = 'type' in entry ? String(entry.type) : 'File'
+      if (!UNPACKED.has(type)) throw new Error(`${path} is a ${type}`)
+      return true
+    }
+    tar.extract({ file, cwd, strict: true, sync: true, filter })
+  } catch (error) {
+    throw broken(`${file} does not unpack: ${error instanceof Error ? error.message : error}`)
   }
 }
 
@@ -193,6 +228,23 @@ async function copyAdapters(from: string, to: string): Promise<void> {
     for (const file of readdirSync(join(from, id)).filter((name) => !name.endsWith('.part')))
       await copyFile(join(from, id, file), join(to, id, file), constants.COPYFILE_FICLONE)
   }
+}
+
+/** Files that links lead to are kept as files; linked folders, which may lead in circles, are not. */
+async function copyConfiguration(from: string, to: string): Promise<void> {
+  const isKept = async (path: string) => {
+    const found = await lstat(path)
+    return !found.isSymbolicLink() || (await stat(path).catch(() => null))?.isFile() === true
+  }
+  await cp(await realpath(from), to, { recursive: true, dereference: true, filter: isKept })
+}
+
+/** Keys, prompts and edits are nobody else's on the machine. */
+async function closeToOthers(folder: string): Promise<void> {
+  await chmod(folder, OWNER_ONLY.folder)
+  for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true }))
+    if (!entry.isSymbolicLink())
+      await chmod(join(entry.parentPath, entry.name), entry.isDirectory() ? OWNER_ONLY.folder : OWNER_ONLY.file)
 }
 
 /** Of hand-offs the records; what they worked with can be made again. */

@@ -2,7 +2,7 @@ import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import { importData } from '../backup/data-import.ts'
 import { PalimpsestError } from '../errors.ts'
-import { Postgres } from '../storage/postgres.ts'
+import { Postgres } from '../storage/postgres/postgres.ts'
 import { count } from '../terminal/table.ts'
 import { configOf, withSettings } from './options.ts'
 

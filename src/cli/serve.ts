@@ -5,7 +5,7 @@ import { PalimpsestError } from '../errors.ts'
 import type { Limits } from '../gateway.ts'
 import { openLog } from '../server/console-log.ts'
 import { VERSION } from '../server/parts.ts'
-import { type Running, startGateway } from '../server/start.ts'
+import { type Running, type StartOptions, startGateway } from '../server/start.ts'
 import { configOf, withSettings } from './options.ts'
 import { banner, sampleQuestion } from './text/banner.ts'
 
@@ -57,36 +57,53 @@ export function addServeCommand(program: Command): void {
     'allowOrigin',
     'auth',
     'watch',
+    'drainMs',
     'graceMs',
     'logLevel',
   )
   command.action(async () => {
-    process.exitCode = await serve(configOf(command))
+    process.exitCode = await serve(() => configOf(command))
     // A runtime thread or a watcher that lingers must not keep a stopped gateway alive.
     process.exit()
   })
 }
 
-async function serve(config: Config<Limits>): Promise<number> {
-  const log = openLog(config.logLevel, [config.upstreamKey, config.hubToken, config.key])
-  const closing = new AbortController()
+/**
+ * Serves until SIGINT or SIGTERM; SIGHUP has it ask `read` for the configuration again. Returns the exit code. `weightsOf` opens the models;
+ * absent: those of the configuration.
+ */
+export async function serve(read: () => Config<Limits>, weightsOf?: StartOptions['weightsOf']): Promise<number> {
+  let config = read()
+  const secrets = secretsOf(config)
+  const log = openLog(config.logLevel, secrets)
+  const [draining, closing] = [new AbortController(), new AbortController()]
+  let running: Running | undefined
   const told = new Promise<void>((resolve) => closing.signal.addEventListener('abort', () => resolve()))
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-    process.on(signal, () => {
-      if (closing.signal.aborted) process.exit(INTERRUPTED)
-      closing.abort(new Error('stopped'))
-    })
+  const stop = (afterMs: number) => {
+    if (draining.signal.aborted) process.exit(INTERRUPTED)
+    draining.abort()
+    setTimeout(() => closing.abort(new Error('stopped')), afterMs)
   }
+  process.on('SIGINT', () => stop(0))
+  process.on('SIGTERM', () => stop(running === undefined ? 0 : config.drainMs))
+  let reloading = Promise.resolve()
+  process.on('SIGHUP', () => {
+    reloading = reloading.then(async () => {
+      if (running === undefined) return
+      config = (await reload(running, read, log)) ?? config
+      secrets.push(...secretsOf(config))
+    })
+  })
   try {
     const { host, port, watch } = config
     const outdated = (why: PalimpsestError) => {
       log.error({ err: why }, 'a newer gateway has changed the tables, so this one stops')
+      draining.abort()
       closing.abort(why)
     }
-    const running = await startGateway({
-      ...{ config, log, model: 'configured', host, port, watch, outdated },
-      closing: closing.signal,
-    })
+    const signals = { draining: draining.signal, closing: closing.signal, outdated }
+    const opened = { config, log, host, port, watch, ...signals, ...(weightsOf && { weightsOf }) }
+    running = await startGateway({ ...opened, model: 'configured' })
     process.stdout.write(`${describe(running, config)}\n`)
     running.handoffs.start()
     await told
@@ -99,6 +116,30 @@ async function serve(config: Config<Limits>): Promise<number> {
   } catch (error) {
     if (closing.signal.aborted) return INTERRUPTED
     throw error
+  }
+}
+
+const secretsOf = ({ upstreamKey, hubToken, key, upstreams }: Config<Limits>): (string | undefined)[] => [
+  ...[upstreamKey, hubToken, key],
+  ...upstreams.map((server) => server.key),
+]
+
+/** The configuration that holds from now on; undefined: the one before, and the log says why. */
+async function reload(
+  running: Running,
+  read: () => Config<Limits>,
+  log: ReturnType<typeof openLog>,
+): Promise<Config<Limits> | undefined> {
+  try {
+    const config = read()
+    const { taken, left } = await running.reload(config)
+    log.level = config.logLevel
+    log.info({ taken }, `configuration read again; changed: ${taken.join(', ') || 'nothing'}`)
+    if (left.length > 0) log.warn({ left }, `changed in the configuration, and in force after a restart only: ${left.join(', ')}`)
+    return config
+  } catch (error) {
+    log.error({ err: error }, 'the configuration could not be read again; the one before stays')
+    return undefined
   }
 }
 

@@ -1,16 +1,33 @@
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
+import type { RestoredKeys } from '../backup/keys.ts'
 import { createSnapshot, listSnapshots, restoreSnapshot, snapshotPath, snapshotsDir } from '../backup/snapshot.ts'
 import type { Config } from '../config.ts'
 import { PalimpsestError } from '../errors.ts'
 import { configurationOf, defaultSnapshot } from '../server/handoffs.ts'
 import { VERSION } from '../server/parts.ts'
-import { count, table } from '../terminal/table.ts'
+import { count, printable, table } from '../terminal/table.ts'
 import { configOf, withSettings } from './options.ts'
+
+function keysText({ from, live }: RestoredKeys): string {
+  const named = live.map(({ id, name, scopes }) => `  ${id}  ${printable(name)} (${scopes.join(', ')})`)
+  switch (from) {
+    case 'own':
+      return `The API keys are those that the folder had before, ${live.length} of them live; the snapshot's stay in the snapshot.`
+    case 'snapshot':
+      return [`The API keys are the snapshot's, ${live.length} of them live. Revoke those that you do not know:`, ...named].join(
+        '\n',
+      )
+    case 'none':
+      return 'There are no API keys: whoever reaches the gateway on this machine may do everything.'
+    default:
+      return from satisfies never
+  }
+}
 
 /** `palimpsest snapshot …`: memory, adapters and configuration, kept and put back. */
 export function addSnapshotCommand(program: Command): void {
-  const snapshot = program.command('snapshot').description('keep memory, adapters and configuration, and put them back')
+  const snapshot = program.command('snapshot').description('keep memory, keys, adapters and configuration, and put them back')
   const create = snapshot
     .command('create')
     .description('take one; a gateway may be running')
@@ -41,9 +58,10 @@ export function addSnapshotCommand(program: Command): void {
     const config = configOf(restore)
     refuseDatabase(config)
     const { dataDir } = config
-    const { manifest, aside, configuration } = await restoreSnapshot(snapshotPath(named, dataDir), dataDir, Date.now)
+    const { manifest, aside, configuration, keys } = await restoreSnapshot(snapshotPath(named, dataDir), dataDir, Date.now)
     const lines = [
       `${dataDir} is as it was on ${manifest.created} (${manifest.reason}).`,
+      keysText(keys),
       ...(aside === null ? [] : [`What was there is kept: ${aside}`]),
       ...(configuration === null ? [] : [`Files of configuration as they were then, to be put back by hand: ${configuration}`]),
     ]

@@ -66,10 +66,15 @@ export function maskSubject(text: string, subject: string, mask: string = MASK):
   if (sought === '' || lower.length !== text.length) return sought === '' ? text : text.replaceAll(subject.trim(), () => mask)
   let out = ''
   let from = 0
-  for (let at = lower.indexOf(sought); at !== -1; at = lower.indexOf(sought, at + 1)) {
-    if (at < from || LETTER.test(text.charAt(at - 1)) || LETTER.test(text.charAt(at + sought.length))) continue
-    out += text.slice(from, at) + mask
-    from = at + sought.length
+  for (let at = lower.indexOf(sought); at !== -1; at = lower.indexOf(sought, at)) {
+    const begins = !LETTER.test(text.charAt(at - 1))
+    if (begins && !LETTER.test(text.charAt(at + sought.length))) {
+      out += text.slice(from, at) + mask
+      from = at + sought.length
+      at = from
+    } else at++
+    // Within a word none begins: a text of one letter is not searched at each.
+    while (at < text.length && LETTER.test(text.charAt(at - 1))) at++
   }
   return out + text.slice(from)
 }

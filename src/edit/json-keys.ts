@@ -10,13 +10,12 @@ export interface RepeatedKey {
  * two readers of one text may see two things (RFC 8259, section 4). The text must be JSON. Time and memory are linear in its length.
  */
 export function repeatedKey(text: string): RepeatedKey | null {
-  /** Names seen in each open object; null for a list. */
-  const open: (Set<string> | null)[] = []
+  const open: Seen[] = []
   let isKey = false
   for (let at = 0; at < text.length; at++) {
     switch (text[at]) {
       case '{':
-        open.push(new Set())
+        open.push(undefined)
         isKey = true
         break
       case '[':
@@ -28,14 +27,13 @@ export function repeatedKey(text: string): RepeatedKey | null {
         open.pop()
         break
       case ',':
-        isKey = open.at(-1) instanceof Set
+        isKey = open.length > 0 && open.at(-1) !== null
         break
       case '"': {
         const end = endOfText(text, at)
         if (isKey) {
           const key = named(text.slice(at, end + 1))
-          if (open.at(-1)?.has(key)) return { key, at }
-          open.at(-1)?.add(key)
+          if (isRepeated(open, key)) return { key, at }
         }
         isKey = false
         at = end
@@ -44,6 +42,36 @@ export function repeatedKey(text: string): RepeatedKey | null {
     }
   }
   return null
+}
+
+/** Names seen in an open object, the first by itself, since most deep ones have no other; null for a list. */
+type Seen = Set<string> | string | undefined | null
+
+/** Notes the name in the innermost object. */
+function isRepeated(open: Seen[], key: string): boolean {
+  const seen = open.at(-1)
+  if (seen instanceof Set) {
+    if (seen.has(key)) return true
+    seen.add(key)
+  } else if (seen === key) return true
+  else open[open.length - 1] = seen == null ? key : new Set([seen, key])
+  return false
+}
+
+/**
+ * Whether an object in what JSON.parse made of the text has a field `__proto__`. Copies of such an object lose the field, or take it for
+ * their prototype, and nobody means one.
+ */
+export function hasPrototypeKey(text: string, value: unknown): boolean {
+  if (!/__proto__|\\u00/i.test(text)) return false
+  const open: unknown[] = [value]
+  while (open.length > 0) {
+    const one = open.pop()
+    if (typeof one !== 'object' || one === null) continue
+    if (Object.hasOwn(one, '__proto__')) return true
+    for (const inner of Object.values(one)) open.push(inner)
+  }
+  return false
 }
 
 /** Offset of the quote that ends the text which begins at `from`. */

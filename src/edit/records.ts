@@ -1,7 +1,8 @@
 /** From text to records with their lines, for each notation that batches and edit files come in. Nothing here knows what an edit is, but for CSV's columns. */
 import { type CsvError, parse as parseCsvText } from 'csv-parse/sync'
 import type { Problem } from '../errors.ts'
-import { repeatedKey } from './json-keys.ts'
+import { LIMITS } from './edit.ts'
+import { hasPrototypeKey, repeatedKey } from './json-keys.ts'
 import { linesAt, outline } from './json-outline.ts'
 import { LIST_FIELDS, OWN_FIELDS } from './own.ts'
 import { unknownField } from './spelling.ts'
@@ -100,8 +101,8 @@ function fromJson(text: string, isRecord: IsRecord): Records {
   const parsed = parseJson(text)
   const { root, elements, fault } = outline(text)
   if (parsed === undefined) return { records: [], problems: [jsonFault(text, fault ?? { at: text.length, expected: 'JSON' })] }
-  const repeated = repetition(text)
-  if (repeated !== null) return { records: [], problems: [repeated] }
+  const wrong = wrongKey(text, parsed.value)
+  if (wrong !== null) return { records: [], problems: [wrong] }
   return unwrap(parsed.value, isRecord, linesAt(text, [root])[0] ?? 1, linesAt(text, elements))
 }
 
@@ -135,7 +136,9 @@ function jsonFault(text: string, fault: { at: number; expected: string }): Probl
   return { line, field: null, message: `not JSON: at column ${column} expected ${fault.expected}, but ${found}` }
 }
 
-function repetition(text: string): Problem | null {
+/** A field named twice in one object, or one that no object may have. */
+function wrongKey(text: string, value: unknown): Problem | null {
+  if (hasPrototypeKey(text, value)) return { line: 1, field: '__proto__', message: 'is no field of any object: leave it out' }
   const repeated = repeatedKey(text)
   if (repeated === null) return null
   const line = linesAt(text, [repeated.at])[0] ?? 1
@@ -151,8 +154,8 @@ function fromNdjson(text: string): Records {
     if (written.trim() === '') continue
     const line = above + 1
     const parsed = parseJson(written)
-    const repeated = parsed === undefined ? null : repetition(written)
-    if (repeated !== null) problems.push({ ...repeated, index, line })
+    const wrong = parsed === undefined ? null : wrongKey(written, parsed.value)
+    if (wrong !== null) problems.push({ ...wrong, index, line })
     else if (parsed !== undefined) records.push({ value: parsed.value, index, line })
     else problems.push({ ...jsonFault(written, outline(written).fault ?? { at: 0, expected: 'JSON' }), index, line })
     index++
@@ -180,6 +183,8 @@ function fromCsv(text: string): Records {
       relax_column_count: true,
       skip_empty_lines: true,
       skip_records_with_empty_values: true,
+      // One row more than a batch may have, after the header: enough to refuse it.
+      to: LIMITS.batchEdits + 2,
       info: true,
     }) as unknown as Row[]
     const [head, ...written] = rows

@@ -43,6 +43,11 @@ export class Bridges {
     this.#engine = engine
   }
 
+  /** The most that asking costs, in tokens of prompts and answers. */
+  mostTokens(questions: readonly string[]): number {
+    return questions.reduce((sum, question) => sum + this.#engine.countTokens({ messages: messages(question) }) + NAME_TOKENS, 0)
+  }
+
   /** Throws what the engine throws: a full queue, an abort. A failure is not remembered. */
   async name(question: string, signal: AbortSignal): Promise<Named> {
     const known = this.#names.get(question)

@@ -22,6 +22,8 @@ export interface Prompt {
   readonly tools?: ToolUse
   /** Answered through this adapter; absent: by the model as it is. */
   readonly lora?: Lora
+  /** Nobody reads the answer as it comes: it may come in one part. */
+  readonly whole?: boolean
 }
 
 /** A GGUF LoRA file, and how strongly it is applied. */

@@ -27,7 +27,7 @@ export function unitOf(unit: Unit, request: ChatRequest): string | undefined {
       case 'user':
         return caller?.user
       case 'key':
-        return caller?.keyHash
+        return caller?.keyHash?.()
       case 'conversation':
         return conversationOf(request)
       default:

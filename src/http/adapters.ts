@@ -24,7 +24,7 @@ import { type Routes, route } from './routes.ts'
  * roll back, delete. Another tenant's do not exist. Not served where the engine takes no adapters.
  */
 export function adapterRoutes(gateway: Gateway): Routes {
-  const { adapters, limits, now } = gateway
+  const { adapters, limits, memory, now } = gateway
   if (adapters === undefined) return {}
   const small = bytes(limits.chatBodyBytes)
   const open = refuseWhenClosing(gateway)
@@ -107,7 +107,8 @@ export function adapterRoutes(gateway: Gateway): Routes {
 
   /** The engine loads what is registered, so that a file that it refuses is refused now; nothing is kept of it. */
   async function register(req: Request, into: Adapters, { limits }: Gateway): Promise<Adapter> {
-    const asked = { tenantHeader: tenantHeader(req), now: now() }
+    // The clock by which edits land: an adapter made after one holds what it says.
+    const asked = { tenantHeader: tenantHeader(req), now: Math.max(now(), memory.moment()) }
     if (mediaType(req) === 'application/octet-stream')
       return loaded(into, await into.register(req, readAdapterFields(req.query, limits, asked)))
     const { path, ...made } = readAdapterFile(json(req, limits.jsonDepthLevels), limits, asked)

@@ -71,12 +71,8 @@ export interface MemoryStore extends Memory {
    * Resolves also when embedding fails, which the log tells and `status` shows.
    */
   indexed(version?: number): Promise<void>
-  /** Vectors of texts that edits are made of, by the text: from the data folder, else embedded and kept there. */
-  embedKept(
-    texts: ReadonlySet<string>,
-    priority: 'query' | 'import',
-    signal?: AbortSignal,
-  ): Promise<ReadonlyMap<string, Float32Array>>
+  /** The vectors of the edit that this record landed, one for each of its `embedKeys`; none where they are not in the vector index yet. */
+  vectorsOf(tenant: string, seq: number): readonly Float32Array[]
   /** Tells others on this machine where this process serves (see `holder`); nobody where the folder is not held. */
   setUrl(url: string): void
 }

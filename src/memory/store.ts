@@ -6,7 +6,7 @@ import { planSync } from './files/file-diff.ts'
 import { type Holding, hold } from './holding.ts'
 import { type Batch, EditLog, type Entry, type LogPage } from './log/edit-log.ts'
 import { Feed, type FeedStatus, type Planned } from './log/feed.ts'
-import { assertLandable, digestOf, isHeld, landingResults, newContents } from './log/landing.ts'
+import { assertLandable, digestOf, idByContent, landingResults, newContents } from './log/landing.ts'
 import { type Draft, Records } from './log/projection.ts'
 import { latestFirst, listEdits } from './log/query.ts'
 import type { LiveView } from './log/timeline.ts'
@@ -90,6 +90,7 @@ class Store implements MemoryStore {
       // So that nobody waits for the first list: of 100,000 edits it takes a third of a second.
       latestFirst(view, this.moment())
     }
+    this.#indexes.opened()
     this.#isLoaded = true
     this.#feed.follow()
   }
@@ -157,7 +158,7 @@ class Store implements MemoryStore {
     const digest = digestOf(edits)
     const plan = () => {
       const at = this.moment()
-      const id = options.batchId ?? this.#idByContent(tenant, edits, digest)
+      const id = options.batchId ?? idByContent(this.#records.view(tenant), this.#records.batches(tenant), edits, digest)
       const answer = (view: LiveView, replayed: boolean): Landing => {
         const results = landingResults(view, edits, id, at)
         return { batchId: id, dryRun, replayed, version: this.version(tenant), results }
@@ -175,16 +176,6 @@ class Store implements MemoryStore {
       }
     }
     return dryRun ? plan().rehearse() : this.#write(plan)
-  }
-
-  /** An unnamed batch goes by its content. Where that landed before and is not all held any more, the batch is another one. */
-  #idByContent(tenant: string, edits: readonly Edit[], digest: string): string {
-    const batches = this.#records.batches(tenant)
-    const first = `b_${digest.slice(0, 16)}`
-    let id = first
-    for (let landing = 2; batches.has(`${first}-${landing}`); landing++) id = `${first}-${landing}`
-    if (!batches.has(id) || isHeld(this.#records.view(tenant), edits)) return id
-    return `${first}-${id === first ? 2 : Number(id.slice(first.length + 1)) + 1}`
   }
 
   withdraw(tenant: string, ids: readonly string[], source: string): Promise<readonly HeldEdit[]> {
@@ -347,8 +338,8 @@ class Store implements MemoryStore {
     return this.#indexes.search(tenant, vector, k, this.#records.moment(at), true)
   }
 
-  embedKept(texts: ReadonlySet<string>, priority: 'query' | 'import', signal?: AbortSignal) {
-    return this.#indexes.embedKept(texts, priority, signal)
+  vectorsOf(tenant: string, seq: number): readonly Float32Array[] {
+    return this.#indexes.vectorsOf(tenant, seq)
   }
 
   indexed(version?: number): Promise<void> {

@@ -14,6 +14,8 @@ export interface NameMatch {
   readonly end: number
 }
 
+type Called = Pick<NameMatch, 'editId' | 'kind'>
+
 interface Name {
   readonly words: readonly string[]
   readonly kind: 'exact' | 'alias'
@@ -35,6 +37,9 @@ const LEAST_COVERAGE = 0.45
 const LEAST_SHARED = 0.25
 /** A word that more names than this share identifies none of them. */
 const COMMON_WORD_NAMES = 50
+/** Words that may be meant by a misspelt one, and names that have them, looked at for it: more identify none. */
+const NEAR_WORDS = 256
+const NEAR_NAMES = 200
 /** Edits offered for one name. */
 const NAMESAKES = 64
 /** A word of one letter, of any script, stands for no longer name. */
@@ -134,7 +139,8 @@ export class NameIndex {
     const { read, whole, outside, named } = this.#named(text, eligible)
     const besides = new Set([...whole, ...outside].map((m) => m.editId))
     const inside = whole.length === 0 ? [] : this.#loose(read, whole, eligible, true, LEAST_SHARED).map((m) => m.editId)
-    const signed = whole.flatMap((m) => [...(this.#byBare.get(bare(words(text.slice(m.start, m.end)))) ?? [])])
+    const written = new Set(whole.map((m) => bare(words(text.slice(m.start, m.end)))))
+    const signed = [...written].flatMap((one) => [...(this.#byBare.get(one) ?? [])])
     const ids = [...inside, ...signed.flatMap((name) => [...name.edits].filter(eligible))]
     return { named, outdone: new Set(ids.filter((id) => !besides.has(id))) }
   }
@@ -148,13 +154,14 @@ export class NameIndex {
 
   #whole(text: readonly Token[], eligible: (editId: string) => boolean): NameMatch[] {
     const out: NameMatch[] = []
+    const known = new Map<string, readonly Called[]>()
     let covered = -1
     for (let first = 0; first < text.length; first++) {
       const longest = Math.min(this.#longest.get(at(text, first).word) ?? 0, text.length - first)
       for (let count = longest; count >= 1; count--) {
         const end = at(text, first + count - 1).end
         if (end <= covered) break
-        const found = this.#called(text.slice(first, first + count), eligible)
+        const found = this.#called(text.slice(first, first + count), eligible, known)
         if (found.length === 0) continue
         for (const { editId, kind } of found) out.push({ editId, kind, coverage: 1, start: at(text, first).start, end })
         covered = end
@@ -164,11 +171,23 @@ export class NameIndex {
     return out
   }
 
-  #called(own: readonly Token[], eligible: (editId: string) => boolean): Pick<NameMatch, 'editId' | 'kind'>[] {
+  /** `known`: what has been found in this text, which may name one subject a thousand times. */
+  #called(
+    own: readonly Token[],
+    eligible: (editId: string) => boolean,
+    known: Map<string, readonly Called[]>,
+  ): readonly Called[] {
     const key = own.map(({ word }) => word).join(' ')
-    const out: Pick<NameMatch, 'editId' | 'kind'>[] = []
+    const capital = `${own[0]?.upper ? '^' : ''}${key}`
+    const found = known.get(capital) ?? this.#calledBy(key, own[0]?.upper === true, eligible)
+    known.set(capital, found)
+    return found
+  }
+
+  #calledBy(key: string, upper: boolean, eligible: (editId: string) => boolean): Called[] {
+    const out: Called[] = []
     for (const kind of ['exact', 'alias'] as const) {
-      const names = [this.#names.get(`${kind}:${key}`), own[0]?.upper ? this.#names.get(`${kind}^:${key}`) : undefined]
+      const names = [this.#names.get(`${kind}:${key}`), upper ? this.#names.get(`${kind}^:${key}`) : undefined]
       for (const name of names)
         for (const editId of name?.edits ?? []) {
           if (out.length === NAMESAKES) return out
@@ -224,14 +243,24 @@ export class NameIndex {
       return
     }
     if (!spellable(word)) return
-    const near = new Set<string>(this.#byDeletion.get(word) ?? [])
-    for (const d of deletions(word)) {
-      if (this.#byWord.has(d)) near.add(d)
-      for (const w of this.#byDeletion.get(d) ?? []) near.add(w)
+    const tried = new Set<string>()
+    let names = 0
+    for (const candidate of this.#near(word)) {
+      if (tried.has(candidate)) continue
+      if (tried.add(candidate).size > NEAR_WORDS || names > NEAR_NAMES) return
+      const shared = this.#byWord.get(candidate)?.length ?? 0
+      if (shared > COMMON_WORD_NAMES || !withinOneEdit(word, candidate)) continue
+      names += shared
+      yield [candidate, false]
     }
-    for (const candidate of near) {
-      if (withinOneEdit(word, candidate) && (this.#byWord.get(candidate)?.length ?? 0) <= COMMON_WORD_NAMES)
-        yield [candidate, false]
+  }
+
+  /** Indexed words that may be within one edit of `word`, some of them more than once. */
+  *#near(word: string): Generator<string> {
+    yield* this.#byDeletion.get(word) ?? []
+    for (const d of deletions(word)) {
+      if (this.#byWord.has(d)) yield d
+      yield* this.#byDeletion.get(d) ?? []
     }
   }
 

@@ -10,7 +10,7 @@ import type { SelectionQuery } from '../request.ts'
 import { type Candidate, Offers } from './candidate.ts'
 import { NameIndex } from './names.ts'
 import { type Nearness, nearnessFor } from './nearness.ts'
-import { conversationEnd, earlierOf, editText, type Part, partsOf } from './text.ts'
+import { conversationEnd, earlierOf, editText, endsOf, type Part, partsOf } from './text.ts'
 
 /** What retrieval needs of the memory. */
 export interface Source {
@@ -19,12 +19,8 @@ export interface Source {
   get(tenant: string, id: string, at?: number): HeldEdit | undefined
   heldAt(tenant: string, id: string, at: number): boolean
   search(tenant: string, vector: Float32Array, k: number, at?: number): readonly VectorHit[]
-  /** Absent: keys of edits are embedded whenever they are not in the embedder's cache. */
-  embedKept?(
-    texts: ReadonlySet<string>,
-    priority: 'query' | 'import',
-    signal?: AbortSignal,
-  ): Promise<ReadonlyMap<string, Float32Array>>
+  /** Those of the edit's `embedKeys`, in their order; absent: it keeps none. */
+  vectorsOf?(tenant: string, seq: number): readonly Float32Array[]
   onChange(listener: (change: { tenant: string; added: readonly HeldEdit[] }) => void): void
 }
 
@@ -51,8 +47,6 @@ const COUNTERED = 0.93
 const NAMED = { here: 5, earlier: 2.5, loosely: 3 } as const
 /** Earlier turns, the assistant's too, in which names are sought. */
 const EARLIER_TURNS = 4
-/** Longest text in which names are sought, characters from its beginning and end each. */
-const NAMED_CHARS = 20_000
 
 /** Offers the edits of a tenant's memory that a turn may need, by meaning and by name, and what the reader says of each. */
 export class Retriever {
@@ -98,6 +92,7 @@ export class Retriever {
       if (edit.always) always.add(edit.id)
       else always.delete(edit.id)
     }
+    begins.sort((a, b) => a - b)
   }
 
   /** Candidates of the user turn at `messages[turn]`: a function of the conversation up to it, the query's scope and the tenant's memory. */
@@ -117,7 +112,7 @@ export class Retriever {
   }
 
   #key({ tenant, model, tags, asOf, messages }: SelectionQuery, turn: number, at: number): string {
-    const begun = this.#begins.get(tenant)?.filter((time) => time <= at).length ?? 0
+    const begun = countUpTo(this.#begins.get(tenant) ?? [], at)
     const changes = this.#changes.get(tenant) ?? 0
     return JSON.stringify([tenant, model, tags, asOf ?? null, begun, changes, this.#digest(messages, turn)])
   }
@@ -136,9 +131,9 @@ export class Retriever {
   async #find(query: SelectionQuery, turn: number, at: number, signal?: AbortSignal): Promise<Candidate[]> {
     const last = query.messages[turn]?.content ?? ''
     const index = this.#names.get(query.tenant)
-    if (index === undefined || last.trim() === '') return []
+    if (index === undefined || !/\S/.test(last)) return []
     const eligible = (id: string) => this.#eligible(query, id, at)
-    const earlier = earlierOf(query.messages, turn)
+    const earlier = earlierOf(query.messages, turn, EARLIER_TURNS)
     const parts = partsOf(earlier, last)
     const offers = new Offers(eligible, index.edits)
     const outdone = offerNamed(offers, index, { last, earlier, parts }, (id) => eligible(id) !== undefined)
@@ -149,7 +144,7 @@ export class Retriever {
     this.#offerNear(offers, query, searched, vectors)
     for (const id of this.#always.get(query.tenant) ?? []) offers.add(id, { read: whole })
     const found = offers.all().map((c) => (c.name === null && outdone.has(c.edit.id) ? { ...c, outdone: true } : c))
-    return this.#read(found, vectors, signal)
+    return this.#read(query, found, vectors, signal)
   }
 
   /** Offers what is near to a part of the message, by cosine and by nearness. */
@@ -166,7 +161,12 @@ export class Retriever {
   }
 
   /** The candidates with what the reader says of the plausible ones: rules for every message first, then the most promising. */
-  async #read(found: readonly Candidate[], vectors: readonly Float32Array[], signal?: AbortSignal): Promise<Candidate[]> {
+  async #read(
+    query: SelectionQuery,
+    found: readonly Candidate[],
+    vectors: readonly Float32Array[],
+    signal?: AbortSignal,
+  ): Promise<Candidate[]> {
     const promise = (c: Candidate) => promiseOf(c, this.#nearness.least)
     const always = found.filter((c) => c.edit.always)
     const ranked = found.filter((c) => !c.edit.always).toSorted((a, b) => promise(b) - promise(a))
@@ -175,35 +175,36 @@ export class Retriever {
       plausible.map((c) => [c.read, editText(c.edit)]),
       signal,
     )
-    const keys = await this.#nearestKeys(plausible, vectors)
-    const counters = await this.#countered([...plausible, ...always], vectors)
-    const read = new Map(plausible.map((c, i) => [c.edit.id, { ...c, logit: logits[i] ?? null, key: keys[i] ?? null }]))
+    const counters = await this.#countered([...plausible, ...always], vectors, signal)
+    const read = new Map(
+      plausible.map((c, i) => [c.edit.id, { ...c, logit: logits[i] ?? null, key: this.#nearestKey(query, c.edit, vectors) }]),
+    )
     return [...always, ...ranked.slice(0, KEPT_CANDIDATES)].map((c) => ({
       ...(read.get(c.edit.id) ?? c),
       counter: counters.has(c.edit.id),
     }))
   }
 
-  /** The words of the key by which each was found. */
-  async #nearestKeys(candidates: readonly Candidate[], vectors: readonly Float32Array[]): Promise<(string | null)[]> {
-    const keys = candidates.map(({ edit }) => embedKeys(edit))
-    const texts = new Set(keys.flat())
-    if (texts.size === 0 || this.#source.embedKept === undefined) return candidates.map(() => null)
-    const kept = await this.#source.embedKept(texts, 'query')
-    return keys.map((own) => {
-      const scored = own.map((key) => ({ key, score: Math.max(...vectors.map((vector) => product(vector, kept.get(key)))) }))
-      return scored.sort((a, b) => b.score - a.score)[0]?.key ?? null
-    })
+  /** The words of the key by which it was found, as far as its vectors are known. */
+  #nearestKey(query: SelectionQuery, edit: Edit, vectors: readonly Float32Array[]): string | null {
+    const own = this.#source.vectorsOf?.(query.tenant, this.landed(query, edit.id)) ?? []
+    const keys = own.length === 0 ? [] : embedKeys(edit)
+    const scored = keys.map((key, i) => ({ key, score: Math.max(...vectors.map((vector) => product(vector, own[i]))) }))
+    return scored.sort((a, b) => b.score - a.score)[0]?.key ?? null
   }
 
   /** Ids of those for which the message is nearer to a counterexample than to any key. */
-  async #countered(candidates: readonly Candidate[], vectors: readonly Float32Array[]): Promise<ReadonlySet<string>> {
+  async #countered(
+    candidates: readonly Candidate[],
+    vectors: readonly Float32Array[],
+    signal?: AbortSignal,
+  ): Promise<ReadonlySet<string>> {
     const out = new Set<string>()
     for (const { edit, similarity } of candidates) {
       const counter = (edit.counterexamples ?? []).map(normalized)
       if (counter.length === 0) continue
       const nearest = Math.max(
-        ...(await this.#embedder.embed(counter, 'query')).flatMap((key) => vectors.map((vector) => product(vector, key))),
+        ...(await this.#embedder.embed(counter, 'query', signal)).flatMap((key) => vectors.map((vector) => product(vector, key))),
       )
       if (nearest > (similarity ?? COUNTERED)) out.add(edit.id)
     }
@@ -220,7 +221,7 @@ export class Retriever {
   about(query: SelectionQuery, text: string): readonly Edit[] {
     const at = query.asOf ?? this.#now()
     const index = this.#names.get(query.tenant)
-    const named = index?.find(ends(text), (id) => this.#eligible(query, id, at) !== undefined) ?? []
+    const named = index?.find(endsOf(text), (id) => this.#eligible(query, id, at) !== undefined) ?? []
     const whole = named.filter(({ kind }) => kind === 'exact' || kind === 'alias')
     return [...new Set(whole.map((m) => m.editId))].flatMap((id) => this.#eligible(query, id, at) ?? [])
   }
@@ -242,6 +243,17 @@ export class Retriever {
   embed(texts: readonly string[], signal?: AbortSignal, priority: 'query' | 'import' = 'query'): Promise<Float32Array[]> {
     return texts.length === 0 ? Promise.resolve([]) : this.#embedder.embed(texts, priority, signal)
   }
+}
+
+/** How many of `times`, which rise, are not after `at`. */
+function countUpTo(times: readonly number[], at: number): number {
+  let [low, high] = [0, times.length]
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if ((times[middle] ?? at) <= at) low = middle + 1
+    else high = middle
+  }
+  return low
 }
 
 /** How much a candidate promises before it is read: its nearness, and what a name adds. */
@@ -285,18 +297,14 @@ function offerNamed(
   eligible: (id: string) => boolean,
 ): ReadonlySet<string> {
   const whole = parts[0]?.read ?? ''
-  const { named, outdone } = index.look(ends(last), eligible)
+  const { named, outdone } = index.look(endsOf(last), eligible)
   for (const match of named) {
     const written = last.slice(match.start, match.end)
     const part = parts.find((p, i) => i > 0 && p.searched.includes(written))
     offers.add(match.editId, { name: match, read: part?.read ?? whole })
   }
-  for (const text of earlier.slice(-EARLIER_TURNS))
-    for (const { editId, kind } of index.find(ends(text), eligible))
+  for (const text of earlier)
+    for (const { editId, kind } of index.find(endsOf(text), eligible))
       if (kind === 'exact' || kind === 'alias') offers.add(editId, { earlier: true, read: whole })
   return outdone
-}
-
-function ends(text: string): string {
-  return text.length <= 2 * NAMED_CHARS ? text : `${text.slice(0, NAMED_CHARS)}\n${text.slice(-NAMED_CHARS)}`
 }

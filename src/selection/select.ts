@@ -1,3 +1,4 @@
+import { setImmediate as yieldToLoop } from 'node:timers/promises'
 import { isForModel, statement } from '../edit/edit.ts'
 import type { BridgeCost, Bridges } from '../engine/bridge.ts'
 import { PalimpsestError } from '../errors.ts'
@@ -46,7 +47,6 @@ export interface Selecting {
   readonly retriever: Retriever
   readonly calibration: Calibration
   readonly multiHop?: { readonly mode: MultiHop; readonly bridges: Pick<Bridges, 'name'> }
-  readonly now: () => number
 }
 
 /**
@@ -63,8 +63,13 @@ export async function select(request: ChatRequest, gateway: Selecting, meter: Me
       return { memoryVersion, turns: [named(request, edits.ids, gateway)] }
     case 'on': {
       const turns: SelectedTurn[] = []
-      for (const [turn, { role }] of messages.entries())
-        if (role === 'user') turns.push(await selectTurn(request, turn, gateway, meter, signal))
+      for (const [turn, { role }] of messages.entries()) {
+        if (role !== 'user') continue
+        turns.push(await selectTurn(request, turn, gateway, meter, signal))
+        // What is cached takes no turn of the event loop, and a conversation may have a thousand turns.
+        await yieldToLoop()
+        signal.throwIfAborted()
+      }
       return { memoryVersion, turns }
     }
     default:
@@ -165,7 +170,7 @@ async function beyond(
 }
 
 /** The edits a request names by id go to its last user turn, whatever the gate would say. */
-function named(request: ChatRequest, ids: readonly string[], { memory, now }: Selecting): SelectedTurn {
+function named(request: ChatRequest, ids: readonly string[], { memory }: Selecting): SelectedTurn {
   const turn = request.messages.findLastIndex((m) => m.role === 'user')
   if (turn === -1)
     throw new PalimpsestError(
@@ -173,7 +178,7 @@ function named(request: ChatRequest, ids: readonly string[], { memory, now }: Se
       'Edits were named, but the conversation has no message with the role `user` that they could be put next to.',
       { param: 'palimpsest.edits' },
     )
-  const at = request.asOf ?? now()
+  const at = request.asOf ?? memory.moment()
   const edits = ids.map((id): ScopedEdit => {
     const held = memory.get(request.tenant, id, at)
     if (held === undefined)

@@ -18,7 +18,8 @@ const MAKES =
 /** The conversation before the message. */
 const THIS_CHAT =
   /\b(?:our|this|the|above) (?:conversation|chat|discussion|dialogue)|unser\w* (?:gespräch|unterhaltung|chat)|notre conversation|nuestra conversación|对话|對話|会話|محادث/iu
-const QUESTION = /^(?:who|what|when|where|which|why|how|is|are|was|does|do|did|has|may|must|should|w(?:er|ie|as|ann|o)|qu|cómo)\b/iu
+const QUESTION =
+  /^(?:who|what|when|where|which|why|how|is|are|was|does|do|did|has|may|must|should|w(?:er|ie|as|ann|o)|qu|cómo)\b/iu
 
 /** "Translate the following text into German:", with a text behind it. */
 const FOLLOWS =

@@ -15,11 +15,14 @@ const PART_CHARS = 260
 const PARTS = 12
 /** The end of a long message, which often asks, is read with each of its parts. */
 const TAIL_CHARS = 240
+/** Of a longer text so many characters of its beginning and of its end are looked at. */
+const END_CHARS = 20_000
 
 /** The beginning and the end of a long text: two fifths and three fifths of `chars` (code points). */
 export function cut(text: string, chars: number): string {
   if (text.length <= chars) return text
-  const points = Array.from(text)
+  // No character has more than two units, so the middle of a long text is not looked at.
+  const points = Array.from(text.length <= 4 * chars ? text : text.slice(0, 2 * chars) + text.slice(-2 * chars))
   if (points.length <= chars) return text
   const head = Math.floor((chars * 2) / 5)
   return `${points.slice(0, head).join('')} … ${points.slice(points.length - (chars - head)).join('')}`
@@ -27,16 +30,51 @@ export function cut(text: string, chars: number): string {
 
 /** The last message, and before it the end of what was said: user and assistant alternate. */
 export function conversationEnd(earlier: readonly string[], last: string): string {
-  const before = earlier.slice(-EARLIER_TURNS).map((text) => cut(normalized(text), EARLIER_CHARS))
-  const end = cut(normalized(last), LAST_CHARS)
-  return before.length === 0 ? end : `${before.join(' | ')} || ${end}`
+  return joined(earlierRead(earlier), last)
 }
 
-/** The same for the user turn at `messages[turn]`; system and tool messages are not read. */
-export function earlierOf(messages: readonly Message[], turn: number): string[] {
-  return messages
-    .slice(0, turn)
-    .flatMap(({ role, content }) => ((role === 'user' || role === 'assistant') && content.trim() !== '' ? [content] : []))
+/** null: nothing was said before. */
+function earlierRead(earlier: readonly string[]): string | null {
+  if (earlier.length === 0) return null
+  return earlier
+    .slice(-EARLIER_TURNS)
+    .map((text) => cut(normalized(endsOf(text)), EARLIER_CHARS))
+    .join(' | ')
+}
+
+function joined(before: string | null, last: string): string {
+  const end = cut(normalized(endsOf(last)), LAST_CHARS)
+  return before === null ? end : `${before} || ${end}`
+}
+
+/** What is looked at of a long text: its beginning and its end. */
+export function endsOf(text: string): string {
+  return text.length <= 2 * END_CHARS ? text : `${text.slice(0, END_CHARS)}\n${text.slice(-END_CHARS)}`
+}
+
+/** Positions of the messages that were said, for each conversation. */
+const spoken = new WeakMap<readonly Message[], readonly number[]>()
+
+function spokenIn(messages: readonly Message[]): readonly number[] {
+  const known = spoken.get(messages)
+  if (known !== undefined) return known
+  const found = messages.flatMap(({ role, content }, i) =>
+    (role === 'user' || role === 'assistant') && /\S/.test(content) ? [i] : [],
+  )
+  spoken.set(messages, found)
+  return found
+}
+
+/** The last `most` texts that were said before `messages[turn]`, in order; system and tool messages are not read. */
+export function earlierOf(messages: readonly Message[], turn: number, most: number): string[] {
+  const all = spokenIn(messages)
+  let [end, beyond] = [0, all.length]
+  while (end < beyond) {
+    const middle = (end + beyond) >> 1
+    if ((all[middle] ?? turn) < turn) end = middle + 1
+    else beyond = middle
+  }
+  return all.slice(Math.max(0, end - most), end).map((i) => messages[i]?.content ?? '')
 }
 
 export function editText(edit: Edit): string {
@@ -64,17 +102,15 @@ export interface Part {
 
 /** A short message is one part; a long one the whole of it and its stretches, at sentence and line ends. */
 export function partsOf(earlier: readonly string[], last: string): Part[] {
-  const whole = { searched: cut(last, LAST_CHARS), read: conversationEnd(earlier, last) }
+  const before = earlierRead(earlier)
+  const whole = { searched: cut(last, LAST_CHARS), read: joined(before, last) }
   if (last.length <= WHOLE_CHARS) return [whole]
-  const stretches = stretchesOf(last)
+  const stretches = stretchesOf(endsOf(last))
   const shown = stretches.length <= PARTS ? stretches : [...stretches.slice(0, PARTS / 2), ...stretches.slice(-PARTS / 2)]
   // What fits the reader whole is read whole.
   const fits = last.length <= LAST_CHARS
   const tail = last.slice(-TAIL_CHARS)
-  return [
-    whole,
-    ...shown.map((searched) => ({ searched, read: fits ? whole.read : conversationEnd(earlier, `${searched} … ${tail}`) })),
-  ]
+  return [whole, ...shown.map((searched) => ({ searched, read: fits ? whole.read : joined(before, `${searched} … ${tail}`) }))]
 }
 
 const SENTENCE_END = /(?<=[.!?…]["”')\]]?)\s+|(?<=[。！？])|\n+/u

@@ -1,7 +1,8 @@
-import { closeSync, mkdirSync, openSync } from 'node:fs'
+import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Access, accessBy, accessByOne, isLoopback } from '../access/access.ts'
 import { KeyStore } from '../access/key-store.ts'
+import { KEYS_FILE } from '../backup/keys.ts'
 import type { Config } from '../config.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { Limits } from '../gateway.ts'
@@ -10,20 +11,14 @@ import type { SqlDatabase } from '../storage/sql.ts'
 import { guarded } from '../storage/sqlite.ts'
 import { SqliteSql } from '../storage/sqlite-sql.ts'
 
-/** Beside the memory, but not within what its lock guards: keys are made and revoked while a gateway runs. */
-const FILE = 'keys.db'
-const OWNER_ONLY = 0o600
 /** A gateway waits no longer than this for what the command line writes: no answer goes on meanwhile. */
 const BUSY_MS = 50
 
 /** The keys of a data folder, which are those of one gateway, and of the command line beside it. Close its `database` at the end. */
 export async function openKeys(dataDir: string, busyMs?: number): Promise<KeyStore> {
-  const file = join(dataDir, FILE)
-  guarded(file, 'opening the keys', () => {
-    mkdirSync(dataDir, { recursive: true })
-    // SQLite gives its log the rights of the file that it finds.
-    closeSync(openSync(file, 'a', OWNER_ONLY))
-  })
+  // Beside the memory, but not within what its lock guards: keys are made and revoked while a gateway runs.
+  const file = join(dataDir, KEYS_FILE)
+  guarded(file, 'opening the keys', () => mkdirSync(dataDir, { recursive: true, mode: 0o700 }))
   const database = new SqliteSql(file, { durable: false })
   try {
     const store = await KeyStore.open(database)

@@ -1,4 +1,5 @@
 import { type DestinationStream, type Logger, pino } from 'pino'
+import { withoutKeyShapes } from '../access/key.ts'
 import { printable } from '../terminal/table.ts'
 
 /** Logs to stderr: lines of JSON for a collector, or plain sentences for a person at a terminal. `secrets` appear in none of them. */
@@ -10,17 +11,17 @@ function output(): DestinationStream {
   return process.stderr.isTTY ? sentences : pino.destination(2)
 }
 
-/** What keys look like wherever they come from: in an `Authorization` header, or by the prefix that providers give them. */
-const KEYS = /(\b(?:Bearer|Basic)\s+)[^\s"\\]+|\b(?:sk|hf|pk)[-_][A-Za-z0-9_-]{8,}/gi
-
-/** `to`, with known secrets and whatever looks like a key struck out. An error of a library's may quote a header, one of a server's a key. */
+/**
+ * `to`, with known secrets and whatever looks like a key struck out. An error of a library's may quote a header, one of a server's a key.
+ * Secrets may be added later.
+ */
 export function withoutKeys(to: DestinationStream, secrets: readonly (string | undefined)[]): DestinationStream {
-  // As they look in a line of JSON.
-  const known = secrets.flatMap((secret) => (secret ? [JSON.stringify(secret).slice(1, -1)] : []))
   return {
     write: (line) => {
+      // As they look in a line of JSON.
+      const known = secrets.flatMap((secret) => (secret ? [JSON.stringify(secret).slice(1, -1)] : []))
       const cleaned = known.reduce((text, secret) => text.replaceAll(secret, '[key]'), line)
-      to.write(cleaned.replace(KEYS, (_, scheme: string | undefined) => `${scheme ?? ''}[key]`))
+      to.write(withoutKeyShapes(cleaned))
     },
   }
 }

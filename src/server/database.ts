@@ -1,6 +1,6 @@
 import type { Config } from '../config.ts'
 import type { Limits } from '../gateway.ts'
-import { Postgres } from '../storage/postgres.ts'
+import { Postgres } from '../storage/postgres/postgres.ts'
 import type { SqlDatabase } from '../storage/sql.ts'
 
 /** What this gateway shares with others; undefined: it keeps its files alone. Throws `invalid_value` for an address that is none. */

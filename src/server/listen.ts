@@ -1,5 +1,6 @@
-import { createServer, type RequestListener, type Server } from 'node:http'
+import { createServer, IncomingMessage, type RequestListener, type Server, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import type { Express } from 'express'
 import { PalimpsestError } from '../errors.ts'
 
 /** Longer than the idle time of the usual load balancers (60 s), so that they close a connection before we do. */
@@ -15,7 +16,7 @@ export interface Listener {
   /** As a client on this machine writes it, without a trailing slash. */
   readonly url: string
   /** Requests go here from now on; until then they are answered 503. */
-  serve(app: RequestListener): void
+  serve(app: Express): void
   /** Takes no more connections, and waits at most `graceMs` for requests under way. */
   close(graceMs: number): Promise<void>
 }
@@ -23,7 +24,10 @@ export interface Listener {
 /** Throws a sentence when the address is taken or not this machine's. */
 export async function listen(host: string, port: number): Promise<Listener> {
   let handler: RequestListener = starting
-  const server = createServer((req, res) => handler(req, res))
+  class Incoming extends IncomingMessage {}
+  class Outgoing extends ServerResponse {}
+  const classes = { IncomingMessage: Incoming, ServerResponse: Outgoing }
+  const server = createServer(classes, (req, res) => handler(req, res))
   server.keepAliveTimeout = KEEP_ALIVE_MS
   server.headersTimeout = HEADERS_MS
   server.requestTimeout = REQUEST_MS
@@ -35,6 +39,10 @@ export async function listen(host: string, port: number): Promise<Listener> {
   return {
     url: `http://${reachable(host)}:${bound}`,
     serve: (app) => {
+      // Express changes the prototypes of every request and response to its own. Done to an object that lives, this costs more than all else in
+      // Express, and keeps the object from being freed by a minor collection; so they are born with the prototypes that it wants.
+      app.request = Object.setPrototypeOf(Incoming.prototype, app.request)
+      app.response = Object.setPrototypeOf(Outgoing.prototype, app.response)
       handler = app
     },
     close: (graceMs) => closed(server, graceMs),

@@ -5,7 +5,7 @@ import { type ChatOptions, openRuntime, type Runtime, type RuntimeOptions } from
 import type { Embedder, Engine, PairReader } from '../engine/engine.ts'
 import { hasServer, serverPath } from '../engine/llama-server/build.ts'
 import { ModelPool } from '../engine/model-pool.ts'
-import { openUpstream } from '../engine/upstream/engine.ts'
+import { openUpstream, type UpstreamOptions } from '../engine/upstream/engine.ts'
 import type { UpstreamServerOptions } from '../engine/upstream/server.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { Limits } from '../gateway.ts'
@@ -27,6 +27,8 @@ export interface Weights {
   engine(): Promise<Engine>
   /** Those of `--models`, opened when asked for, beside `primary`; undefined where there are none. */
   models(primary: Engine): Promise<ModelPool | undefined>
+  /** Takes over the servers of another configuration, where the model is on servers. Throws where none of them answers. */
+  reload(config: Config<Limits>): Promise<void>
   close(): Promise<void>
 }
 
@@ -74,6 +76,7 @@ export function openWeights(config: Config<Limits>, choice: Choice | null, log: 
   const loadReader = once(async () =>
     (await runtime()).openReader({ modelPath: fileOf(await files(), names, READER_MODEL).path, name: READER_MODEL }),
   )
+  const servers = choice?.kind === 'upstream' ? onServers(choice.url, config) : undefined
   return {
     reader: () => ({
       name: READER_MODEL,
@@ -82,8 +85,8 @@ export function openWeights(config: Config<Limits>, choice: Choice | null, log: 
     }),
     embedder: async () => (wanted === EMBEDDER_MODEL ? lazy(wanted, loadEmbedder) : loadEmbedder()),
     engine: async () => {
-      if (choice === null) throw new Error('no chat model was chosen')
-      if (choice.kind === 'upstream') return upstream(choice.url, config)
+      if (servers !== undefined) return servers.engine()
+      if (choice === null || choice.kind === 'upstream') throw new Error('no chat model was chosen')
       const own = modelOf(choice)
       const savedCaches = { dir: join(config.dataDir, 'caches'), limitBytes: config.savedCacheBytes }
       return openEngine(await runtime(), config, { ...(await shape(own)), name: nameOf(own), savedCaches }, log)
@@ -105,6 +108,7 @@ export function openWeights(config: Config<Limits>, choice: Choice | null, log: 
         })),
       })
     },
+    reload: async (next) => servers?.reload(next),
     close: async () => {
       // What was never loaded need not be freed; what failed to load has said so.
       await loadEmbedder.started?.then((embedder) => embedder.close()).catch(() => {})
@@ -112,6 +116,19 @@ export function openWeights(config: Config<Limits>, choice: Choice | null, log: 
       await runtime.started?.then((llama) => llama.dispose()).catch(() => {})
     },
   }
+}
+
+/** The model on servers, which may be exchanged for others. */
+function onServers(url: string, config: Config<Limits>) {
+  let asked = serversOf(url, config)
+  const engine = once(() => openUpstream({ ...asked, queueLimit: config.queueLimit, healthMs: config.upstreamHealthMs }))
+  const reload = async (next: Config<Limits>) => {
+    const wanted = serversOf(url, next)
+    if (JSON.stringify(wanted) === JSON.stringify(asked)) return
+    await (await engine()).replace(wanted.servers, wanted.patience)
+    asked = wanted
+  }
+  return { engine, reload }
 }
 
 function modelOf(choice: Exclude<Choice, { kind: 'upstream' }>): string {
@@ -185,10 +202,10 @@ function fileOf(files: readonly ModelFile[], names: readonly string[], name: str
 }
 
 /** `urls` of --model, or of `upstreams`, where each may have a model and a key of its own. */
-function upstream(url: string, config: Config<Limits>): Promise<Engine> {
-  const { upstreamModel: model, upstreamKey: apiKey, queueLimit, upstreamHealthMs: healthMs } = config
+function serversOf(url: string, config: Config<Limits>): Pick<UpstreamOptions, 'servers' | 'patience'> {
+  const { upstreamModel: model, upstreamKey: apiKey } = config
   const servers = config.upstreams.length > 0 ? config.upstreams : [{ url }]
-  return openUpstream({
+  return {
     servers: servers.map(({ key, ...server }: Config<Limits>['upstreams'][number]) => ({
       ...(model !== undefined && { model }),
       ...((key ?? apiKey) !== undefined && { apiKey: key ?? apiKey }),
@@ -199,9 +216,7 @@ function upstream(url: string, config: Config<Limits>): Promise<Engine> {
       firstByteMs: config.upstreamFirstByteMs,
       betweenBytesMs: config.upstreamBetweenBytesMs,
     },
-    queueLimit,
-    healthMs,
-  })
+  }
 }
 
 function lazy(name: string, load: () => Promise<Required<Embedder>>): Required<Embedder> {

@@ -43,6 +43,7 @@ export interface OpenOptions {
   readonly log: Logger
   /** Follow the folders of edits and templates. */
   readonly watch: boolean
+  readonly draining?: AbortSignal | undefined
   readonly closing: AbortSignal
   readonly telemetry?: Telemetry | undefined
   /** Shared with other gateways, and its owner's to close; absent: files in the data folder. */
@@ -60,6 +61,7 @@ export async function openParts({
   reader,
   log,
   watch,
+  draining,
   closing,
   telemetry,
   database,
@@ -92,12 +94,14 @@ export async function openParts({
     const trials = await openTrials({ database: ledger, memory, limits: config.limits, now, log })
     undo.push(() => trials.close())
     const retriever = new Retriever(memory, embedder, cachedReader(reader, config.embedCacheBytes), {
-      now: Date.now,
+      // The log's clock, which never runs behind what it has recorded: else an edit would be listed and not found.
+      now: () => memory.moment(),
       cacheBytes: config.selectionCacheBytes,
     })
     const shared = {
       ...{ memory, retriever, calibration, templates, log, now, startedAt, closing, editFiles: folder },
       experiments: trials.experiments,
+      ...(draining && { draining }),
       ...(database && { database }),
       ...(access && { access }),
       ...(telemetry && { telemetry }),

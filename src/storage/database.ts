@@ -1,3 +1,4 @@
+import { chmodSync, closeSync, openSync, statSync } from 'node:fs'
 import { backup, DatabaseSync } from '@photostructure/sqlite'
 import type { Value } from './sql.ts'
 
@@ -21,6 +22,23 @@ interface OpenOptions {
 }
 
 const TIMEOUT_MS = 5_000
+const IN_MEMORY = ':memory:'
+const OWNER_ONLY = 0o600
+const OTHERS = 0o077
+
+/**
+ * Makes the file where it is not there, for its owner alone; SQLite gives its log the rights of the file that it finds. One that is there is
+ * not opened: closing it would let go of the locks that this process holds on it.
+ */
+export function makePrivate(file: string): void {
+  try {
+    const mode = statSync(file, { throwIfNoEntry: false })?.mode
+    if (mode === undefined) closeSync(openSync(file, 'a', OWNER_ONLY))
+    else if ((mode & OTHERS) !== 0) chmodSync(file, OWNER_ONLY)
+  } catch {
+    // Somebody else's, who shares it; or a place where none can be, which SQLite then says.
+  }
+}
 /** SQLite's result codes carry more than the kind of fault in their upper bytes. */
 const PRIMARY = 0xff
 
@@ -43,6 +61,7 @@ export class Database {
   readonly #read = new Set<Statement>()
 
   constructor(file: string, { readOnly = false, timeoutMs = TIMEOUT_MS }: OpenOptions = {}) {
+    if (!readOnly && file !== IN_MEMORY) makePrivate(file)
     this.#db = new DatabaseSync(file, { readOnly, timeout: timeoutMs })
   }
 

@@ -43,7 +43,7 @@ export async function lockFile(
 ): Promise<() => void> {
   const notePath = `${path}.json`
   let told = false
-  for (;;) {
+  for (let tries = 1; ; tries++) {
     signal.throwIfAborted()
     const db = tryLock(path)
     if (db !== null) {
@@ -55,8 +55,11 @@ export async function lockFile(
       }
     }
     const note = readNote(notePath)
-    if (!told) onWait(note === null ? 'another process' : `process ${note.pid} (since ${new Date(note.since).toISOString()})`)
-    told = true
+    // Its holder writes the note just after it has the lock.
+    if (!told && (note !== null || tries > 1)) {
+      onWait(note === null ? 'another process' : `process ${note.pid} (since ${new Date(note.since).toISOString()})`)
+      told = true
+    }
     await sleep(POLL_MS, undefined, { signal }).catch(() => signal.throwIfAborted())
   }
 }

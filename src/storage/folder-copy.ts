@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { Database } from './database.ts'
+import { Database, makePrivate } from './database.ts'
 import { storageError } from './sqlite.ts'
 
 /** The log, and the embeddings so that they need not be made again; graphs are rebuilt from these. */
@@ -10,17 +10,22 @@ const FILES = ['palimpsest.db', join('index', 'vectors.db')]
 export async function copyMemory(dataDir: string, to: string): Promise<void> {
   for (const name of FILES) {
     const file = join(dataDir, name)
-    if (!existsSync(file)) continue
+    if (existsSync(file)) await copyDatabase(file, join(to, name))
+  }
+}
+
+/** A whole copy of a database, for its owner alone, also while others write to it. Throws `storage_failed`, `storage_full`. */
+export async function copyDatabase(file: string, to: string): Promise<void> {
+  try {
+    mkdirSync(dirname(to), { recursive: true, mode: 0o700 })
+    const source = new Database(file, { readOnly: true })
     try {
-      mkdirSync(dirname(join(to, name)), { recursive: true })
-      const source = new Database(file, { readOnly: true })
-      try {
-        await source.copyTo(join(to, name))
-      } finally {
-        source.close()
-      }
-    } catch (error) {
-      throw storageError(error, file, 'copying the memory')
+      makePrivate(to)
+      await source.copyTo(to)
+    } finally {
+      source.close()
     }
+  } catch (error) {
+    throw storageError(error, file, 'copying the memory')
   }
 }

@@ -77,7 +77,7 @@ export function holder(dataDir: string): Holder | null {
 export function lockFolder(dataDir: string, now: () => number): FolderLock {
   const file = join(dataDir, LOCK_FILE)
   const db = guarded(file, 'taking the data folder', () => {
-    mkdirSync(dataDir, { recursive: true })
+    mkdirSync(dataDir, { recursive: true, mode: 0o700 })
     return new Database(file, { timeoutMs: LOOK_MS })
   })
   const me = { pid: process.pid, since: now(), url: null }

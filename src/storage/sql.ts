@@ -31,6 +31,10 @@ export interface SqlDatabase extends Sql {
   atOnce<Result>(doing: string, work: (sql: Sql) => Promise<Result>): Promise<Result>
   /** Statements that are known beforehand, all of them or none. Over SQLite nothing of this process comes between them. */
   runAll(doing: string, statements: readonly Statement[]): Promise<void>
+  /**
+   * The rows of a SELECT without values, all of whose columns are bytes, `fieldBytes` of them in a row and `rows` at most. Absent where `all` costs no more.
+   */
+  copy?(doing: string, select: string, rows: number, fieldBytes: readonly number[]): Promise<Iterable<readonly Uint8Array[]>>
   /** Absent where one process alone writes. `heard` gets the payloads; an empty one says that some may have been missed. */
   listen?(channel: string, heard: (payload: string) => void): Listening
   close(): Promise<void>

@@ -22,6 +22,11 @@ const FOREIGN = new Set([
   '--data-binary',
   '--count',
   '--graph',
+  // Of scripts of ours.
+  '--seconds',
+  '--runs',
+  '--cases',
+  '--minutes',
 ])
 
 function flags(command: Command): string[] {

@@ -28,7 +28,9 @@ async function behind() {
     for await (const chunk of request) body += chunk
     asked.push(body)
     response.writeHead(200, { 'content-type': 'text/event-stream' })
-    response.end(`data: ${JSON.stringify({ choices: [{ index: 0, delta: { content: 'ok' }, finish_reason: 'stop' }] })}\n\ndata: [DONE]\n\n`)
+    response.end(
+      `data: ${JSON.stringify({ choices: [{ index: 0, delta: { content: 'ok' }, finish_reason: 'stop' }] })}\n\ndata: [DONE]\n\n`,
+    )
   })
   upstreams.push(upstream)
   await new Promise<void>((listening) => upstream.listen(0, '127.0.0.1', listening))
@@ -38,7 +40,8 @@ async function behind() {
 }
 
 /** A body whose seed is written as it stands here. */
-const seeded = (seed: string, more = '') => `{"model":"${MODEL}","messages":[{"role":"user","content":"\\"seed\\":1"}],"seed":${seed}${more}}`
+const seeded = (seed: string, more = '') =>
+  `{"model":"${MODEL}","messages":[{"role":"user","content":"\\"seed\\":1"}],"seed":${seed}${more}}`
 const send = ({ base }: Served, body: string) =>
   fetch(`${base}/v1/chat/completions`, { method: 'POST', headers: { 'content-type': 'application/json' }, body })
 
@@ -82,7 +85,13 @@ describe('a task about a text', () => {
     ])
     // biome-ignore lint/suspicious/noExplicitAny: what came is what the test asserts
     const ask = async (content: string): Promise<any> =>
-      (await post(served, '/v1/chat/completions', { model: MODEL, messages: [{ role: 'user', content }], palimpsest: { explain: true } })).json()
+      (
+        await post(served, '/v1/chat/completions', {
+          model: MODEL,
+          messages: [{ role: 'user', content }],
+          palimpsest: { explain: true },
+        })
+      ).json()
     const plain = await ask('Who is the mayor of Lund?')
     expect(plain.palimpsest.edits.map(({ id }: { id: string }) => id).sort()).toEqual(['fact', 'rule'])
     const task = await ask(title)

@@ -16,7 +16,7 @@ import { Retriever } from '../../src/selection/retriever.ts'
 import { openAdapters } from '../../src/server/adapters.ts'
 import { openLedgerFile, openTrials } from '../../src/server/experiments.ts'
 import type { SqlDatabase } from '../../src/storage/sql.ts'
-import { fakeEmbedder, indifferentReader, NAMED_CALIBRATION } from '../support/memory-fixture.ts'
+import { fakeEmbedder, indifferentReader, NAMED_CALIBRATION } from '../support/memory-data.ts'
 
 export const MODEL = 'scripted'
 
@@ -98,7 +98,7 @@ export async function serve({
     multiHop: { mode: 'chain', bridges: new Bridges(served) },
     memory,
     ...(embedder.countTokens && { embedder: embedder as Required<Embedder> }),
-    retriever: new Retriever(memory, embedder, reader, { now, cacheBytes: 1_000_000 }),
+    retriever: new Retriever(memory, embedder, reader, { now: () => memory.moment(), cacheBytes: 1_000_000 }),
     calibration: NAMED_CALIBRATION,
     templates: openTemplates({ dir: join(PACKAGE_ROOT, 'templates'), watch: false, log: quiet }),
     experiments: trials.experiments,

@@ -10,8 +10,10 @@ import { newToken } from '../../src/access/key.ts'
 import type { KeyStore, NewKey } from '../../src/access/key-store.ts'
 import { Usage } from '../../src/access/usage.ts'
 import { createApp } from '../../src/app.ts'
-import { client, findRunning } from '../../src/cli/client/client.ts'
+import { client, connect, findRunning } from '../../src/cli/client/client.ts'
+import type { Config } from '../../src/config.ts'
 import { PalimpsestError } from '../../src/errors.ts'
+import type { Limits } from '../../src/gateway.ts'
 import { needOf } from '../../src/http/request/auth.ts'
 import { openKeys } from '../../src/server/access.ts'
 import { Database } from '../../src/storage/database.ts'
@@ -310,19 +312,36 @@ describe('a key', () => {
     expect(said.at(-3)).not.toContain(id)
   })
 
-  test('is sent by the command line, which knows a gateway that wants another', async () => {
+  test('is sent by the command line where its owner says so, and not to whatever listens at the usual port', async () => {
     const served = await start()
     const token = await served.make({ scopes: ['edits'] })
     const port = Number(new URL(served.base).port)
     const where = { url: undefined, dataDir: mkdtempSync(join(tmpdir(), 'palimpsest-none-')), port }
     close.push(() => rmSync(where.dataDir, { recursive: true, force: true }))
-    for (const key of [undefined, 'pk_wrong', token]) expect(await findRunning({ ...where, key })).toBe(served.base)
+    expect(await findRunning(where)).toEqual({ url: served.base, isNamed: false })
+    expect(await findRunning({ ...where, url: served.base })).toEqual({ url: served.base, isNamed: true })
     expect(await client(served.base, { key: token }, null).json('GET', '/v1/edits')).toMatchObject({ total: 0 })
     await expect(client(served.base, {}, null).json('GET', '/v1/edits')).rejects.toMatchObject({ code: 'invalid_api_key' })
-    const stranger = createServer((_req, res) => void res.writeHead(401).end('{}')).listen(0, '127.0.0.1')
+    const heard: (string | undefined)[] = []
+    const listen = (body: string) =>
+      createServer((req, res) => {
+        heard.push(req.headers.authorization)
+        res.writeHead(body === '{}' ? 401 : 200, { 'content-type': 'application/json' }).end(body)
+      }).listen(0, '127.0.0.1')
+    const impostor = listen(JSON.stringify({ version: '1', memory: {}, data: [] }))
+    close.push(() => impostor.close())
+    await new Promise((resolve) => impostor.once('listening', resolve))
+    const there = { ...where, key: token, port: (impostor.address() as { port: number }).port }
+    const boot = async () => Promise.reject(new Error('none is to be started'))
+    const found = await connect(there as Config<Limits>, {}, boot)
+    await found.json('GET', '/v1/edits')
+    expect(heard).toEqual([undefined, undefined])
+    const wanting = await connect({ ...where, key: token } as Config<Limits>, {}, boot)
+    await expect(wanting.json('GET', '/v1/edits')).rejects.toThrow(/One is sent only where it is named: set PALIMPSEST_URL=/)
+    const stranger = listen('{}')
     close.push(() => stranger.close())
     await new Promise((resolve) => stranger.once('listening', resolve))
-    expect(await findRunning({ ...where, port: (stranger.address() as { port: number }).port, key: token })).toBeNull()
+    expect(await findRunning({ ...where, port: (stranger.address() as { port: number }).port })).toBeNull()
   })
 })
 

@@ -10,7 +10,7 @@ import { DEFAULT_LIMITS, type Limits } from '../../src/gateway.ts'
 import { SHARED_SCHEMAS } from '../../src/server/schemas.ts'
 import { startGateway } from '../../src/server/start.ts'
 import { portVersions } from '../../src/storage/migrate.ts'
-import { Postgres } from '../../src/storage/postgres.ts'
+import { Postgres } from '../../src/storage/postgres/postgres.ts'
 import { SchemaWatch } from '../../src/storage/schema-watch.ts'
 import { type PostgresServer, startPostgres } from '../support/postgres.ts'
 

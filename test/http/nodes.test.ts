@@ -2,7 +2,7 @@ import OpenAI from 'openai'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
 import { accessBy } from '../../src/access/access.ts'
 import { KeyStore } from '../../src/access/key-store.ts'
-import { Postgres } from '../../src/storage/postgres.ts'
+import { Postgres } from '../../src/storage/postgres/postgres.ts'
 import { type PostgresServer, startPostgres } from '../support/postgres.ts'
 import { MODEL, post, type Served, serve } from './fakes.ts'
 

@@ -20,6 +20,7 @@ interface Operation {
   readonly responses: Readonly<Record<string, { readonly content?: Readonly<Record<string, unknown>> }>>
 }
 interface Document {
+  readonly components: { readonly responses: Readonly<Record<string, { readonly description: string }>> }
   readonly paths: Readonly<Record<string, Readonly<Record<string, Operation>>>>
 }
 
@@ -50,6 +51,14 @@ test('every route that is registered stands in the document, and the other way r
   const routes = registered(createApp(served.gateway, served.handoffs))
   expect(routes.length).toBeGreaterThan(50)
   expect(described().sort()).toEqual(routes.sort())
+})
+
+test('every route that asks for a key may find the database away, and says so', () => {
+  const operations = Object.values(document.paths).flatMap((methods) => Object.values(methods))
+  const keyed = operations.filter(({ security }) => security.length > 0)
+  expect(keyed.length).toBeGreaterThan(40)
+  expect(keyed.filter(({ responses }) => responses['503'] === undefined).map(({ operationId }) => operationId)).toEqual([])
+  expect(document.components.responses.Error503?.description).toContain('`storage_unavailable`')
 })
 
 test('the document is OpenAPI 3.1, and its operations have names of their own', async () => {

@@ -2,8 +2,8 @@ import { afterEach, describe, expect, test } from 'vitest'
 import type { Access } from '../../src/access/access.ts'
 import { NO_BUDGETS } from '../../src/access/budgets.ts'
 import { SCOPES } from '../../src/access/key.ts'
-import type { Gateway } from '../../src/gateway.ts'
 import { client } from '../../src/cli/client/client.ts'
+import type { Gateway } from '../../src/gateway.ts'
 import { MODEL, post, type Served, serve } from './fakes.ts'
 
 const open: Served[] = []
@@ -13,7 +13,10 @@ afterEach(async () => {
 
 const APP = 'https://app.example'
 const CHAT = { model: MODEL, messages: [{ role: 'user', content: 'Hello' }] }
-const PREFLIGHT = { 'Access-Control-Request-Method': 'POST', 'Access-Control-Request-Headers': 'authorization,content-type,x-stainless-os' }
+const PREFLIGHT = {
+  'Access-Control-Request-Method': 'POST',
+  'Access-Control-Request-Headers': 'authorization,content-type,x-stainless-os',
+}
 
 async function start(gateway: Partial<Gateway>) {
   const served = await serve({ gateway })
@@ -32,7 +35,10 @@ const access = (required: boolean): Access => ({
 
 const preflight = ({ base }: Served, origin: string) =>
   fetch(`${base}/v1/chat/completions`, { method: 'OPTIONS', headers: { Origin: origin, ...PREFLIGHT } })
-const cors = ({ headers }: Response) => [headers.get('access-control-allow-origin'), headers.get('access-control-allow-credentials')]
+const cors = ({ headers }: Response) => [
+  headers.get('access-control-allow-origin'),
+  headers.get('access-control-allow-credentials'),
+]
 
 describe('a page of another origin', () => {
   test('may ask where the operator named it, with whatever headers its SDK sends, and reads which edits answered', async () => {
@@ -42,7 +48,12 @@ describe('a page of another origin', () => {
     expect(asked.headers.get('access-control-allow-headers')).toBe(PREFLIGHT['Access-Control-Request-Headers'])
     expect(asked.headers.get('access-control-allow-methods')).toContain('POST')
     const answer = await post(served, '/v1/chat/completions', CHAT, { Origin: APP })
-    expect([answer.status, ...cors(answer), answer.headers.get('vary')]).toEqual([200, APP, 'true', expect.stringContaining('Origin')])
+    expect([answer.status, ...cors(answer), answer.headers.get('vary')]).toEqual([
+      200,
+      APP,
+      'true',
+      expect.stringContaining('Origin'),
+    ])
     expect(answer.headers.get('access-control-expose-headers')).toContain('Palimpsest-Edits')
     const stream = await post(served, '/v1/chat/completions', { ...CHAT, stream: true }, { Origin: APP })
     expect([...cors(stream), (await stream.text()).endsWith('data: [DONE]\n\n')]).toEqual([APP, 'true', true])
@@ -50,12 +61,15 @@ describe('a page of another origin', () => {
     expect([wrong.status, ...cors(wrong)]).toEqual([400, APP, 'true'])
   })
 
-  test.each(['https://app.example.org', 'http://app.example', 'https://app.example:8443', 'null'])('is refused as %s', async (origin) => {
-    const served = await start({ origins: [APP] })
-    const asked = await preflight(served, origin)
-    expect([asked.status, ...cors(asked)]).toEqual([403, null, null])
-    expect((await post(served, '/v1/chat/completions', CHAT, { Origin: origin })).status).toBe(403)
-  })
+  test.each(['https://app.example.org', 'http://app.example', 'https://app.example:8443', 'null'])(
+    'is refused as %s',
+    async (origin) => {
+      const served = await start({ origins: [APP] })
+      const asked = await preflight(served, origin)
+      expect([asked.status, ...cors(asked)]).toEqual([403, null, null])
+      expect((await post(served, '/v1/chat/completions', CHAT, { Origin: origin })).status).toBe(403)
+    },
+  )
 
   test('has its preflight answered without the key that its request brings', async () => {
     const served = await start({ origins: [APP], access: access(true) })
@@ -76,7 +90,9 @@ describe('a page of another origin', () => {
     const served = await start({ origins: ['*'], access: access(false) })
     const answer = await post(served, '/v1/chat/completions', CHAT, { Origin: 'https://any.example' })
     expect([answer.status, ...cors(answer)]).toEqual([403, null, null])
-    expect(await answer.json()).toMatchObject({ error: { code: 'origin_refused', message: expect.stringContaining('keys create') } })
+    expect(await answer.json()).toMatchObject({
+      error: { code: 'origin_refused', message: expect.stringContaining('keys create') },
+    })
   })
 
   test('may read every header that the reference lists', async () => {

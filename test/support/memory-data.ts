@@ -1,7 +1,9 @@
 import { createHash } from 'node:crypto'
 import type { Edit } from '../../src/edit/edit.ts'
 import { words } from '../../src/edit/words.ts'
-import type { Embedder } from '../../src/engine/engine.ts'
+import type { Embedder, PairReader, TextPair } from '../../src/engine/engine.ts'
+import { UNRELATED } from '../../src/selection/boundless.ts'
+import type { Calibration } from '../../src/selection/gate.ts'
 
 /** Numbers in [0, 1), the same for the same seed (mulberry32). */
 export function random(seed: number): () => number {
@@ -80,4 +82,34 @@ export function edit(id: string, over: Partial<Edit> = {}): Edit {
 /** An edit about a subject of its own. */
 export function fact(n: number, over: Partial<Edit> = {}): Edit {
   return edit(`e${n}`, { subject: `Town ${n}`, prompt: `The mayor of Town ${n} is`, targetNew: `Mayor ${n}`, ...over })
+}
+
+/** Says of every pair that it is as likely as not, but that no edit is for any message. */
+export function indifferentReader(): PairReader {
+  const read = async (pairs: readonly TextPair[]) => Float32Array.from(pairs, ([text]) => (UNRELATED.includes(text) ? -20 : 0))
+  return { name: 'indifferent', read, close: async () => {} }
+}
+
+/** Takes every edit whose subject the message names where the reader is indifferent. */
+export const NAMED_CALIBRATION: Calibration = {
+  bias: -5,
+  weights: { reader: 1, named: 10, loosely: 10, earlier: 0, crowd: 0, crowdLoosely: 0 },
+  threshold: 0.5,
+}
+
+const stems = (text: string) =>
+  new Set(
+    words(text)
+      .filter((word) => word.length > 3)
+      .map((word) => word.slice(0, 5)),
+  )
+
+/** A stand-in that goes by shared words: an edit is needed where at least `share` of its longer words, cut to five letters, are in the text. */
+export function lexicalReader(share = 0.4): PairReader {
+  const read = async (pairs: readonly TextPair[]) =>
+    Float32Array.from(pairs, ([text, edit]) => {
+      const [said, wanted] = [stems(text), [...stems(edit)]]
+      return wanted.filter((stem) => said.has(stem)).length >= share * wanted.length ? 5 : -5
+    })
+  return { name: 'lexical', read, close: async () => {} }
 }

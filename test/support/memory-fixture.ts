@@ -2,12 +2,9 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
-import { words } from '../../src/edit/words.ts'
-import type { PairReader, TextPair } from '../../src/engine/engine.ts'
 import type { Logger } from '../../src/logger.ts'
 import type { MemoryOptions, MemoryStore } from '../../src/memory/memory-store.ts'
 import { openMemory } from '../../src/memory/store.ts'
-import { UNRELATED } from '../../src/selection/boundless.ts'
 import type { Calibration } from '../../src/selection/gate.ts'
 import { fakeEmbedder } from './memory-data.ts'
 
@@ -49,39 +46,9 @@ export async function memory(options: Partial<MemoryOptions> = {}): Promise<Memo
 
 export const POST = { source: 'test', tenant: 'default', dryRun: false } as const
 
-/** Says of every pair that it is as likely as not, but that no edit is for any message. */
-export function indifferentReader(): PairReader {
-  const read = async (pairs: readonly TextPair[]) => Float32Array.from(pairs, ([text]) => (UNRELATED.includes(text) ? -20 : 0))
-  return { name: 'indifferent', read, close: async () => {} }
-}
-
-/** Takes every edit whose subject the message names where the reader is indifferent. */
-export const NAMED_CALIBRATION: Calibration = {
-  bias: -5,
-  weights: { reader: 1, named: 10, loosely: 10, earlier: 0, crowd: 0, crowdLoosely: 0 },
-  threshold: 0.5,
-}
-
 /** Takes every edit of which the reader says that it is needed. */
 export const READ_CALIBRATION: Calibration = {
   bias: 0,
   weights: { reader: 1, named: 0, loosely: 0, earlier: 0, crowd: 0, crowdLoosely: 0 },
   threshold: 0.5,
-}
-
-const stems = (text: string) =>
-  new Set(
-    words(text)
-      .filter((word) => word.length > 3)
-      .map((word) => word.slice(0, 5)),
-  )
-
-/** A stand-in that goes by shared words: an edit is needed where at least `share` of its longer words, cut to five letters, are in the text. */
-export function lexicalReader(share = 0.4): PairReader {
-  const read = async (pairs: readonly TextPair[]) =>
-    Float32Array.from(pairs, ([text, edit]) => {
-      const [said, wanted] = [stems(text), [...stems(edit)]]
-      return wanted.filter((stem) => said.has(stem)).length >= share * wanted.length ? 5 : -5
-    })
-  return { name: 'lexical', read, close: async () => {} }
 }

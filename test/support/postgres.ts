@@ -1,5 +1,5 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { chmodSync, chownSync, existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { chmodSync, chownSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -18,7 +18,7 @@ function binaries(): string {
 }
 
 /** PostgreSQL refuses to run as root: as the user whom Debian made for it, else as nobody. */
-async function unprivileged(): Promise<{ uid?: number; gid?: number }> {
+export async function unprivileged(): Promise<{ uid?: number; gid?: number }> {
   if (process.getuid?.() !== 0) return {}
   const idOf = async (flag: string, user: string) => Number((await promisify(execFile)('id', [flag, user])).stdout)
   const user = await idOf('-u', 'postgres').then(
@@ -35,6 +35,21 @@ export async function freePort(): Promise<number> {
   await new Promise((resolve) => server.close(resolve))
   if (address === null || typeof address === 'string') throw new Error('expected a port')
   return address.port
+}
+
+/** Processes that a process has started; none where the system does not say. */
+function childrenOf(pid: number): number[] {
+  const file = `/proc/${pid}/task/${pid}/children`
+  return existsSync(file) ? readFileSync(file, 'utf8').split(' ').filter(Boolean).map(Number) : []
+}
+
+/** One that has ended meanwhile is as well. */
+function signalled(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+  }
 }
 
 /** A PostgreSQL of our own, in a folder below the system's temporary one. */
@@ -83,37 +98,48 @@ export async function startPostgres(settings: Readonly<Record<string, string>> =
       await client.end()
     }
   }
-  const start = async () => {
-    let said = ''
-    // A process group of its own, so that all of it can be killed at once.
-    const started = spawn(join(bin, 'postgres'), ['-D', data, '-p', String(port), ...flags], {
+  let said = ''
+  const begin = () => {
+    said = ''
+    // A process group of its own: Ctrl-C is not for it.
+    const begun = spawn(join(bin, 'postgres'), ['-D', data, '-p', String(port), ...flags], {
       ...as,
       env,
       cwd: folder,
       detached: true,
       stdio: ['ignore', 'ignore', 'pipe'],
     })
-    child = started
-    started.stderr?.setEncoding('utf8').on('data', (text: string) => {
+    begun.stderr?.setEncoding('utf8').on('data', (text: string) => {
       said = (said + text).slice(-4_000)
     })
+    return begun
+  }
+  const start = async () => {
+    let started = begin()
+    child = started
     const end = Date.now() + READY_MS
     for (;;) {
       try {
         await asked('SELECT 1')
         return
       } catch (error) {
-        if (started.exitCode !== null || Date.now() > end) throw new Error(`PostgreSQL did not start: ${said}`, { cause: error })
+        // One that was killed a moment ago is still being cleared away.
+        const isEarly = said.includes('is still in use')
+        if ((started.exitCode !== null && !isEarly) || Date.now() > end)
+          throw new Error(`PostgreSQL did not start: ${said}`, { cause: error })
         await new Promise((resolve) => setTimeout(resolve, 50))
+        if (started.exitCode !== null) started = child = begin()
       }
     }
   }
-  const end = async (signal: NodeJS.Signals, group: boolean) => {
+  const end = async (signal: NodeJS.Signals, whole: boolean) => {
     const ended = child
     child = undefined
     if (ended?.pid === undefined || ended.exitCode !== null) return
     const exited = new Promise((resolve) => ended.once('exit', resolve))
-    process.kill(group ? -ended.pid : ended.pid, signal)
+    // Each of its processes has a group of its own, and would go on for a moment.
+    const others = whole ? childrenOf(ended.pid) : []
+    for (const pid of [ended.pid, ...others]) signalled(pid, signal)
     await exited
   }
   const stop = () => end('SIGINT', false)

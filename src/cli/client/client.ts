@@ -40,29 +40,35 @@ const PROBE_MS = 1_000
  */
 export async function connect(config: Config<Limits>, options: ClientOptions, boot: () => Promise<Local>): Promise<Client> {
   const running = await findRunning(config)
-  if (running !== null) return client(running, { key: config.key, ...options }, null)
+  if (running !== null) return client(running.url, { ...(running.isNamed && { key: config.key }), ...options }, null)
   const local = await boot()
   return client(local.url, options, local)
 }
 
+export interface Found {
+  readonly url: string
+  /** By its owner, or by the folder that it holds. Anybody may listen at a port: what is found there is sent no key. */
+  readonly isNamed: boolean
+}
+
 /** Where a gateway runs that this configuration means, or null. Throws `folder_in_use` when the folder is held by one that does not serve. */
-export async function findRunning(config: Pick<Config<Limits>, 'url' | 'dataDir' | 'port' | 'key'>): Promise<string | null> {
-  if (config.url !== undefined) return config.url.replace(/\/(v1\/?)?$/, '')
+export async function findRunning(config: Pick<Config<Limits>, 'url' | 'dataDir' | 'port'>): Promise<Found | null> {
+  if (config.url !== undefined) return { url: config.url.replace(/\/(v1\/?)?$/, ''), isNamed: true }
   const held = holder(config.dataDir)
   if (held !== null && held.url === null)
     throw new PalimpsestError(
       'folder_in_use',
       `Process ${held.pid} holds the data folder ${config.dataDir} and does not serve yet: try again in a moment.`,
     )
-  if (held?.url != null) return held.url
+  if (held?.url != null) return { url: held.url, isNamed: true }
   const usual = `http://127.0.0.1:${config.port}`
-  return config.port !== 0 && (await isGateway(usual, config.key)) ? usual : null
+  return config.port !== 0 && (await isGateway(usual)) ? { url: usual, isNamed: false } : null
 }
 
-async function isGateway(url: string, key: string | undefined): Promise<boolean> {
+async function isGateway(url: string): Promise<boolean> {
   try {
-    const response = await fetch(`${url}/health`, { headers: authorization(key), signal: AbortSignal.timeout(PROBE_MS) })
-    // It wants another key: it is one, and will say so to whoever asks it.
+    const response = await fetch(`${url}/health`, { signal: AbortSignal.timeout(PROBE_MS) })
+    // It wants a key: it is one, and will say so to whoever asks it.
     if (response.status === 401) return response.headers.get('www-authenticate')?.includes('"palimpsest"') ?? false
     const health = (await response.json()) as { version?: unknown; memory?: unknown }
     return response.ok && typeof health.version === 'string' && typeof health.memory === 'object'
@@ -79,7 +85,7 @@ export function client(url: string, { tenant, key }: ClientOptions, local: Local
   const headers = { ...authorization(local?.key ?? key), ...(tenant !== undefined && { 'Palimpsest-Tenant': tenant }) }
   const send = async (path: string, init: RequestInit) => {
     const response = await reach(url, path, { ...init, headers: { ...headers, ...(init.headers as Record<string, string>) } })
-    if (!response.ok) throw await errorOf(response)
+    if (!response.ok) throw await errorOf(response, key === undefined && local === null)
     return response
   }
   return {
@@ -105,8 +111,15 @@ async function reach(url: string, path: string, init: RequestInit): Promise<Resp
   }
 }
 
-async function errorOf(response: Response): Promise<PalimpsestError> {
+async function errorOf(response: Response, isWithoutKey: boolean): Promise<PalimpsestError> {
   const body = await response.text()
+  if (response.status === 401 && isWithoutKey) {
+    const { origin } = new URL(response.url)
+    return new PalimpsestError(
+      'invalid_api_key',
+      `The gateway at ${origin} asks for a key. One is sent only where it is named: set PALIMPSEST_URL=${origin} or --url, and PALIMPSEST_KEY.`,
+    )
+  }
   try {
     const { error } = JSON.parse(body) as {
       error: { code: ErrorCode; message: string; param: string | null; problems?: readonly Problem[] }

@@ -1,4 +1,4 @@
-import { type Draft, has, hasAny, type Reader, type Taken, take } from './draft.ts'
+import { type Draft, has, hasAny, type Reader, type Taken, take, written } from './draft.ts'
 
 const TOPIC = ['ent', 'topic', 'subject'] as const
 const SENTIMENT = ['sentiment', 'inner_sent'] as const
@@ -42,9 +42,7 @@ function occasion(topic: Taken): Taken {
 }
 
 function instruction(topic: Taken, sentiment: Taken): Taken {
-  const said = String(sentiment.value ?? '')
-    .trim()
-    .toLowerCase()
-  if (Object.hasOwn(WORDS, said)) return { ...sentiment, value: `speak ${WORDS[said]} of ${String(topic.value).trim()}` }
+  const said = written(sentiment.value).toLowerCase()
+  if (Object.hasOwn(WORDS, said)) return { ...sentiment, value: `speak ${WORDS[said]} of ${written(topic.value)}` }
   return { ...sentiment, fault: 'expected the sentiment to be taken on, positive or negative' }
 }

@@ -60,6 +60,11 @@ function plain(value: unknown): unknown {
   return Number.isSafeInteger(value) ? String(value) : value
 }
 
+/** A text or a number as text; nothing for what is neither: an object may say what its text is, and throw. */
+export function written(value: unknown): string {
+  return typeof value === 'string' || typeof value === 'number' ? String(value).trim() : ''
+}
+
 /** Answers come as a text, a list of equivalents, or a list of such lists: the first text. */
 export function first(taken: Taken): Taken {
   let { path, value } = taken

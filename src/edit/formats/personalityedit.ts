@@ -1,5 +1,5 @@
 import { opinion } from './convsent.ts'
-import { has, hasAny, type Reader, type Taken, take } from './draft.ts'
+import { has, hasAny, type Reader, type Taken, take, written } from './draft.ts'
 
 /** In the order in which EasyEdit numbers them. */
 const TRAITS = ['extraversion', 'agreeableness', 'neuroticism']
@@ -18,9 +18,7 @@ export const personalityedit: Reader = {
 }
 
 function instruction(target: Taken): Taken {
-  const said = String(target.value ?? '')
-    .trim()
-    .toLowerCase()
+  const said = written(target.value).toLowerCase()
   const trait = TRAITS[Number(said || Number.NaN)] ?? TRAITS.find((name) => name === said)
   if (trait !== undefined) return { ...target, value: `answer with the personality trait ${trait}` }
   return { ...target, fault: `expected the personality trait to be shown, one of ${TRAITS.join(', ')}` }

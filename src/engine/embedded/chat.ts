@@ -47,6 +47,7 @@ export interface ChatParts {
   readonly info: ModelInfo
   readonly family: FormattedFamily
   readonly defaultSystem: string | null
+  readonly tokenize: Vocabulary['tokenize']
   readonly bytesOf: TokenBytes
   readonly vocabularySize: number
   /** Of the context's batches. */
@@ -100,11 +101,11 @@ export class ChatEngine implements Engine {
   #closed = false
 
   constructor(parts: ChatParts) {
-    const { model, context, bytesOf } = parts
+    const { model, context, bytesOf, tokenize: tokensOf } = parts
     const { bosString, eosString, shouldPrependBosToken } = model.tokens
     this.model = parts.info
     this.#parts = parts
-    this.#vocabulary = remembering({ tokens: model.tokens, tokenize: (text, special) => model.tokenize(text, special) })
+    this.#vocabulary = remembering({ tokens: model.tokens, tokenize: tokensOf })
     this.#grammars = new Grammars(model)
     this.#textOf = (token) => ({ bytes: bytesOf(token), name: () => model.detokenize([token as Token], true) })
     const slots = Array.from({ length: context.totalSequences }, () => {
@@ -125,7 +126,7 @@ export class ChatEngine implements Engine {
     this.text = {
       complete: (prompt, sampling, trace, signal) => this.#complete(prompt, sampling, trace, signal),
       detokenize: (tokens) => this.#detokenize(tokens),
-      tokenize: (text) => model.tokenize(text, true),
+      tokenize: (text) => tokensOf(text, true),
       marks: { bos: bosString, eos: eosString, opens: shouldPrependBosToken },
     }
   }

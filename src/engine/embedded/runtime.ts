@@ -16,6 +16,7 @@ import {
 import { PalimpsestError } from '../../errors.ts'
 import type { Embedder, Engine, PairReader } from '../engine.ts'
 import { type FormattedFamily, remembering, tokenize } from '../format/chat-format.ts'
+import { inPieces } from '../format/control-strings.ts'
 import { brokenModelFile, defaultSystem, guessFamily, tooLittleMemory } from '../format/model-family.ts'
 import { loraFiles } from '../gguf/lora.ts'
 import { ADDON_OPTIONS, hasAddon } from '../llama-server/build.ts'
@@ -193,6 +194,7 @@ async function openChat(llama: Llama, device: string, threads: number, options: 
     info: { name, family, contextTokens, device, threads, sha256 },
     family,
     defaultSystem: defaultSystem(info.metadata.tokenizer.chat_template),
+    tokenize: inPieces((text, special) => model.tokenize(text, special), table),
     bytesOf: tokenBytes(table) ?? ((token) => Buffer.from(model.detokenize([token as never]))),
     vocabularySize: table.tokens.length,
     sequenceLoras,
@@ -232,10 +234,11 @@ async function openServed(llama: Llama, device: string, threads: number, options
   const args = (loras: readonly string[]) => serverArgs({ ...shape, loras })
   const server = new ServerProcess({ command: options.command, args: args([]), environment, log, now })
   const vocabulary = await llama.loadModel({ modelPath, vocabOnly: true })
+  const tokenize = (text: string, special: boolean) => vocabulary.tokenize(text, special)
   await server.start()
   return new ServedEngine({
     server,
-    vocabulary: remembering({ tokens: vocabulary.tokens, tokenize: (text, special) => vocabulary.tokenize(text, special) }),
+    vocabulary: remembering({ tokens: vocabulary.tokens, tokenize: inPieces(tokenize, info.metadata.tokenizer.ggml) }),
     info: { name, family, contextTokens, device, threads, sha256 },
     family,
     defaultSystem: defaultSystem(info.metadata.tokenizer.chat_template),

@@ -11,6 +11,8 @@ export class JsonGrammar {
   readonly #rules = new Map<string, string>()
   /** By the schema referred to. */
   readonly #references = new Map<unknown, string>()
+  /** Values that answers may choose from. */
+  #values = 0
 
   /** The name of a rule for values under `schema`, which stands at `param` in the request. Throws for what can't be enforced where it is strict. */
   rule(schema: unknown, param: string, strict: boolean): string {
@@ -66,7 +68,7 @@ export class JsonGrammar {
     if (fields.const !== undefined || fields.enum !== undefined) return this.#literals(fields, at)
     const several = (['anyOf', 'oneOf', 'allOf'] as const).find((keyword) => fields[keyword] !== undefined)
     if (several !== undefined) return this.#combined(fields, several, at)
-    const types = [fields.type ?? typesBy(fields)].flat()
+    const types = [...new Set([fields.type ?? typesBy(fields)].flat())]
     return this.add(types.map((type) => this.#typed(type, fields, at)).join(' | '))
   }
 
@@ -98,14 +100,16 @@ export class JsonGrammar {
   #object(fields: Fields, at: Place): string {
     const properties = Object.entries(record(fields.properties, at, 'properties'))
     const required = array(fields.required ?? [], at, 'required')
-    for (const name of required) if (!properties.some(([known]) => known === name)) properties.push([String(name), true])
+    const needs = new Set(required.map((name) => textOf(name, at, 'required')))
+    const named = new Set(properties.map(([name]) => name))
+    for (const name of needs) if (!named.has(name)) properties.push([name, true])
     const ws = this.#shared('ws')
     if (properties.length === 0) return this.#map(fields, at)
     const pairs = properties.map(([name, schema]) => {
       const value = this.#value(schema, { ...at, param: `${at.param}.properties.${name}`, references: 0 })
       return {
         pair: this.add(`${literal(JSON.stringify(name))} ${ws} ":" ${ws} ${value} ${ws}`),
-        needed: required.includes(name),
+        needed: needs.has(name),
       }
     })
     // From the last property to the first: what may follow others (`more`), and what may stand first.
@@ -158,7 +162,10 @@ export class JsonGrammar {
       (value) => types === null || types.includes(typeOf(value)) || (types.includes('number') && typeOf(value) === 'integer'),
     )
     if (fitting.length === 0) throw unsupported(at.param, 'no value would be valid', 'enum')
-    return this.add(fitting.map((value) => literal(JSON.stringify(value))).join(' | '))
+    this.#values += fitting.length
+    if (this.#values > MOST_LITERALS)
+      throw unsupported(at.param, `its schemas name more than ${MOST_LITERALS} values to choose from`, 'enum')
+    return this.add(alternatives([...new Set(fitting.map((value) => JSON.stringify(value)))].sort()))
   }
 
   #combined(fields: Fields, keyword: 'anyOf' | 'oneOf' | 'allOf', at: Place): string {
@@ -171,7 +178,7 @@ export class JsonGrammar {
   }
 
   #reference(fields: Fields, at: Place): string {
-    const pointer = String(fields.$ref)
+    const pointer = textOf(fields.$ref, at, '$ref')
     const target = pointer.startsWith('#') ? resolve(at.root, pointer.slice(1)) : undefined
     const known = this.#references.get(target)
     if (known !== undefined && at.references === 0) return known
@@ -199,6 +206,10 @@ type Fields = Readonly<Record<string, unknown>>
 
 const MOST_RULES = 5_000
 const MOST_REFERENCES = 16
+/** As many as OpenAI takes in all enums of a schema. */
+const MOST_LITERALS = 1_000
+/** Longest beginning that texts are told apart by, one group of brackets for each; longer ones are told apart at once. */
+const BRANCHES = 32
 /** llama.cpp writes a bounded repetition out, once for each time. */
 const MOST_REPETITIONS = 2_000
 
@@ -279,6 +290,11 @@ function record(value: unknown, { param }: Place, keyword: string): Fields {
   })
 }
 
+function textOf(value: unknown, { param }: Place, keyword: string): string {
+  if (typeof value === 'string') return value
+  throw new PalimpsestError('invalid_value', `Expected \`${param}.${keyword}\` to be text.`, { param: `${param}.${keyword}` })
+}
+
 function array(value: unknown, { param }: Place, keyword: string): readonly unknown[] {
   if (Array.isArray(value)) return value
   throw new PalimpsestError('invalid_value', `Expected \`${param}.${keyword}\` to be an array.`, { param: `${param}.${keyword}` })
@@ -290,6 +306,38 @@ function count(value: unknown, { param }: Place, keyword: string): number | unde
   throw new PalimpsestError('invalid_value', `Expected \`${param}.${keyword}\` to be an integer from 0 to ${MOST_REPETITIONS}.`, {
     param: `${param}.${keyword}`,
   })
+}
+
+/**
+ * One of some texts, which are sorted, as a tree: those of one beginning have it in common. llama.cpp tries a token against each text that is
+ * still possible, and so against few.
+ */
+function alternatives(texts: readonly string[], depth = 0): string {
+  const [first = ''] = texts
+  if (texts.length === 1) return literal(first)
+  if (depth === BRANCHES) return texts.map(literal).join(' | ')
+  const branches: string[] = []
+  for (let from = 0; from < texts.length; ) {
+    const point = [...(texts[from] ?? '').slice(0, 2)][0] ?? ''
+    let to = from + 1
+    while (to < texts.length && point !== '' && texts[to]?.startsWith(point)) to++
+    const group = texts.slice(from, to)
+    const shared = group.length === 1 ? (group[0] ?? '') : commonBeginning(group[0] ?? '', group.at(-1) ?? '')
+    const rest = group.map((text) => text.slice(shared.length))
+    branches.push(group.length === 1 ? literal(shared) : `${literal(shared)} (${alternatives(rest, depth + 1)})`)
+    from = to
+  }
+  return branches.join(' | ')
+}
+
+/** Of sorted texts, the first and the last have in common what all have. Whole characters. */
+function commonBeginning(a: string, b: string): string {
+  let length = 0
+  for (const point of a) {
+    if (!b.startsWith(point, length)) break
+    length += point.length
+  }
+  return a.slice(0, length)
 }
 
 /** `text` as a GBNF literal. */

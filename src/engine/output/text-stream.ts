@@ -28,6 +28,11 @@ export class TextStream {
     return this.#stopped ? '' : this.#take(this.#decoder.decode(bytes, { stream: true }))
   }
 
+  /** As `push`, for text that came as text, between characters: half of a surrogate pair becomes U+FFFD. */
+  pushText(text: string): string {
+    return this.#stopped ? '' : this.#take(text.replace(/\p{Surrogate}/gu, '\ufffd'))
+  }
+
   /** Whatever was kept back, an unfinished character as U+FFFD. */
   end(): string {
     if (this.#stopped) return ''
@@ -39,6 +44,7 @@ export class TextStream {
 
   #take(text: string): string {
     if (text === '') return ''
+    if (this.#stops.length === 0 && !this.#dropSpace) return text
     const fresh = this.#dropSpace && text.startsWith(' ') ? text.slice(1) : text
     this.#dropSpace = false
     const all = this.#held + fresh

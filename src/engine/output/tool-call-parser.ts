@@ -6,6 +6,8 @@ export type Told = readonly (string | CallPiece)[]
 
 type Telling = (string | CallPiece)[]
 
+/** Longest head of a call, and longest run of blanks where one may begin: what is held back is read anew with each token. */
+const HEAD_CHARS = 1_000
 /** Up to where the arguments begin; a call whose name comes otherwise is none. */
 const HEAD = /^\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:/
 
@@ -97,8 +99,8 @@ export class ToolStream {
 
   #readOpening(told: Telling): boolean {
     const found = bareHead(this.#held, this.#names)
-    if (found === 'maybe') return false
-    if (found === 'no') this.#state = 'text'
+    if (found === 'maybe' && this.#held.length <= HEAD_CHARS) return false
+    if (found === 'maybe' || found === 'no') this.#state = 'text'
     else {
       this.#bare = found.name
       this.#begin(found.name, found.length, told)
@@ -120,14 +122,15 @@ export class ToolStream {
     if (at === -1) {
       const shown = this.#held.length - possibleTag(this.#held)
       const text = this.#held.slice(0, shown)
-      if (this.#quiet && text.trim() === '') return false
+      if (this.#quiet && text.length <= HEAD_CHARS && text.trim() === '') return false
       if (text !== '') told.push(text)
       this.#quiet &&= text === ''
       this.#held = this.#held.slice(shown)
       return false
     }
     const before = this.#held.slice(0, at)
-    const text = this.#quiet && before.trim() === '' ? '' : before.replace(/\n$/, '')
+    const blank = this.#quiet && before.length <= HEAD_CHARS && before.trim() === ''
+    const text = blank ? '' : before.replace(/\n$/, '')
     if (text !== '') told.push(text)
     this.#quiet &&= text === ''
     this.#lead = before.slice(text.length)
@@ -141,7 +144,11 @@ export class ToolStream {
     const head = HEAD.exec(this.#held)
     if (head === null) {
       const end = this.#held.indexOf(CALL_END)
-      if (end === -1) return false
+      if (end === -1 && this.#held.length <= HEAD_CHARS) return false
+      if (end === -1) {
+        this.#held = `${this.#lead}${CALL}${this.#held}`
+        return this.#noCall(told)
+      }
       told.push(`${this.#lead}${CALL}${this.#held.slice(0, end + CALL_END.length)}`)
       this.#quiet = false
       this.#held = this.#held.slice(end + CALL_END.length)
@@ -165,10 +172,22 @@ export class ToolStream {
 
   #readTail(): boolean {
     const at = this.#held.indexOf(CALL_END)
-    if (at === -1) return false
+    if (at === -1) {
+      this.#held = this.#held.slice(1 - CALL_END.length)
+      return false
+    }
     this.#held = this.#held.slice(at + CALL_END.length)
     this.#state = 'text'
     this.#quiet = true
+    return true
+  }
+
+  /** What began as a call is text as far as it came. */
+  #noCall(told: Telling): true {
+    told.push(this.#held)
+    this.#held = ''
+    this.#quiet = false
+    this.#state = 'text'
     return true
   }
 }

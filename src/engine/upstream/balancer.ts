@@ -3,6 +3,7 @@ import { PalimpsestError } from '../../errors.ts'
 import type { RouteStep } from '../../trace.ts'
 import type { Backend } from '../engine.ts'
 import { BREAKER_LIMITS, Breaker, type BreakerLimits } from './circuit-breaker.ts'
+import type { Manner } from './request.ts'
 import type { UpstreamServer } from './server.ts'
 import { type Chunk, UpstreamFault } from './wire.ts'
 
@@ -35,6 +36,7 @@ export class Fleet {
   readonly #options: FleetOptions
   readonly #timer: NodeJS.Timeout | undefined
   readonly #closing = new AbortController()
+  #isRetired = false
 
   constructor(servers: readonly UpstreamServer[], options: FleetOptions) {
     this.#options = options
@@ -54,6 +56,7 @@ export class Fleet {
   async *chunks(
     key: string,
     body: (server: UpstreamServer) => string,
+    manner: Manner,
     signal: AbortSignal,
     note: (step: RouteStep) => void,
   ): AsyncGenerator<Chunk, void> {
@@ -65,7 +68,7 @@ export class Fleet {
       let settled = false
       member.busy++
       try {
-        for await (const chunk of member.server.chunks(body(member.server), signal)) {
+        for await (const chunk of member.server.chunks(body(member.server), manner, signal)) {
           if (!begun) note({ to: member.server.name, outcome: 'answers' })
           begun = true
           yield chunk
@@ -83,6 +86,7 @@ export class Fleet {
         // The reader left, or stopped at a stop string: no fault of the server's.
         if (!settled) member.breaker.undecided()
         member.busy--
+        if (this.#isRetired) this.#closeWhenIdle()
       }
     }
   }
@@ -96,6 +100,26 @@ export class Fleet {
       faults: breaker.faults,
       lastFault,
     }))
+  }
+
+  /** Gets no more conversations: closes once those under way have ended. */
+  retire(): void {
+    this.#isRetired = true
+    clearInterval(this.#timer)
+    this.#closeWhenIdle()
+  }
+
+  get isIdle(): boolean {
+    return this.#members.every(({ busy }) => busy === 0)
+  }
+
+  #closeWhenIdle(): void {
+    if (this.isIdle) this.close()
+  }
+
+  /** Ends the answers under way; whoever waits for one gets `reason`. */
+  stop(reason: unknown): void {
+    for (const { server } of this.#members) server.stop(reason)
   }
 
   close(): void {
@@ -133,10 +157,7 @@ export class Fleet {
 
   #choose(key: string, asked: ReadonlySet<Member>): Member {
     const left = this.#members.filter((member) => !asked.has(member))
-    const ranked = left
-      .map((member) => ({ member, score: -member.server.weight / Math.log(fraction(key, member.server.base)) }))
-      .sort((a, b) => b.score - a.score)
-      .map(({ member }) => member)
+    const ranked = this.#ranked(key, left)
     const calm = ranked.filter((member) => !this.#overloaded(member))
     const busy = ranked
       .filter((member) => !calm.includes(member))
@@ -149,6 +170,14 @@ export class Fleet {
       `None of the ${this.#members.length} servers behind this gateway can be asked now (${this.#faults()}); try again in about ${seconds} s.`,
       { retryAfterSeconds: seconds },
     )
+  }
+
+  #ranked(key: string, members: readonly Member[]): readonly Member[] {
+    if (members.length < 2) return members
+    return members
+      .map((member) => ({ member, score: -member.server.weight / Math.log(fraction(key, member.server.base)) }))
+      .sort((a, b) => b.score - a.score)
+      .map(({ member }) => member)
   }
 
   #overloaded({ busy, server }: Member): boolean {

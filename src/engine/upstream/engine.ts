@@ -6,8 +6,9 @@ import { TextStream } from '../output/text-stream.ts'
 import { SlotQueue, shuttingDown } from '../scheduling/slot-queue.ts'
 import { Fleet } from './balancer.ts'
 import type { BreakerLimits } from './circuit-breaker.ts'
-import { chatText } from './request.ts'
-import { PATIENCE, type Patience, UpstreamServer, type UpstreamServerOptions } from './server.ts'
+import type { Patience } from './exchange.ts'
+import { chatText, type Manner } from './request.ts'
+import { PATIENCE, UpstreamServer, type UpstreamServerOptions } from './server.ts'
 import { CallPlaces, type Chunk, UpstreamFault } from './wire.ts'
 
 export interface UpstreamOptions {
@@ -28,25 +29,24 @@ export interface UpstreamOptions {
 
 const DEFAULTS = { slots: 64, queueLimit: 256, healthMs: 10_000, tries: 3 }
 const DEFAULT_CONTEXT_TOKENS = 8192
+/** Longest answer that is asked for in one part. */
+const WHOLE_TOKENS = 256
 
 /** Tokens are only guessed where the server's vocabulary is not known: English text has about four characters to a token. */
 const CHARS_PER_TOKEN = 4
+
+/** An engine whose servers can be changed while it answers. */
+export interface ServersEngine extends Engine {
+  /** Conversations go to these from now on; answers that have begun end where they began. Throws where none of them says what it serves. */
+  replace(servers: readonly UpstreamServerOptions[], patience?: Partial<Patience>): Promise<void>
+}
 
 /**
  * Sends conversations to other servers, which format them and count their tokens; the context limit is theirs as well. Of servers whose
  * model is not given, one at least must say what it serves.
  */
-export async function openUpstream(options: UpstreamOptions): Promise<Engine> {
-  const servers = options.servers.map((server) => new UpstreamServer(server, { ...PATIENCE, ...options.patience }))
-  const found = await Promise.allSettled(
-    servers.map(async (server) => {
-      if (server.model === null) return server.identify(NEVER)
-      return { id: server.model, contextTokens: null }
-    }),
-  )
-  const known = found.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
-  const first = known[0]
-  if (first === undefined) throw found.find((result) => result.status === 'rejected')?.reason
+export async function openUpstream(options: UpstreamOptions): Promise<ServersEngine> {
+  const { servers, known, first } = await identified(options.servers, options.patience)
   const said = known.flatMap(({ contextTokens }) => contextTokens ?? [])
   return new UpstreamEngine(servers, options, {
     name: first.id,
@@ -58,44 +58,68 @@ export async function openUpstream(options: UpstreamOptions): Promise<Engine> {
   })
 }
 
+async function identified(asked: readonly UpstreamServerOptions[], patience: Partial<Patience> = {}) {
+  const servers = asked.map((server) => new UpstreamServer(server, { ...PATIENCE, ...patience }))
+  const found = await Promise.allSettled(
+    servers.map(async (server) => {
+      if (server.model === null) return server.identify(NEVER)
+      return { id: server.model, contextTokens: null }
+    }),
+  )
+  const known = found.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
+  const first = known[0]
+  if (first === undefined) {
+    for (const server of servers) server.close()
+    throw found.find((result) => result.status === 'rejected')?.reason
+  }
+  return { servers, known, first }
+}
+
 const NEVER = new AbortController().signal
 
-class UpstreamEngine implements Engine {
+class UpstreamEngine implements ServersEngine {
   readonly model: ModelInfo
-  readonly #fleet: Fleet
+  readonly #fleetOf: (servers: readonly UpstreamServer[]) => Fleet
+  #fleet: Fleet
+  /** Those that were replaced, of which some may still answer. */
+  #retired: readonly Fleet[] = []
   readonly #slots: SlotQueue<number>
-  readonly #closing = new AbortController()
 
   constructor(servers: readonly UpstreamServer[], options: UpstreamOptions, model: ModelInfo) {
     const { slots, queueLimit, healthMs, tries, breaker, now = () => performance.now() } = { ...DEFAULTS, ...options }
     this.model = model
-    this.#fleet = new Fleet(servers, { now, healthMs, tries, ...(breaker !== undefined && { breaker }) })
+    this.#fleetOf = (members) => new Fleet(members, { now, healthMs, tries, ...(breaker !== undefined && { breaker }) })
+    this.#fleet = this.#fleetOf(servers)
     this.#slots = new SlotQueue([...Array(slots).keys()], queueLimit, now)
   }
 
   async *generate(prompt: Prompt, sampling: Sampling, trace: Trace, signal: AbortSignal): AsyncGenerator<Piece, Finish> {
     const lease = await trace.time('queue', () => this.#slots.acquire((free) => free[0], signal))
-    const either = AbortSignal.any([signal, this.#closing.signal])
     trace.promptTokens = this.countTokens(prompt)
+    const manner = mannerOf(prompt, sampling)
     const chunks = this.#fleet.chunks(
       beginning(prompt),
-      (server) => chatText(server.model ?? this.model.name, prompt, sampling),
-      either,
+      (server) => chatText(server.model ?? this.model.name, prompt, sampling, manner),
+      manner,
+      signal,
       (step) => {
         trace.route = [...trace.route, step]
       },
     )
     try {
-      return yield* this.#relay(chunks, sampling, trace)
-    } catch (error) {
-      throw either.aborted ? either.reason : error
+      return yield* this.#relay(chunks, manner, sampling, trace)
     } finally {
       await chunks.return()
       lease.release()
     }
   }
 
-  async *#relay(chunks: AsyncGenerator<Chunk, void>, sampling: Sampling, trace: Trace): AsyncGenerator<Piece, Finish> {
+  async *#relay(
+    chunks: AsyncGenerator<Chunk, void>,
+    manner: Manner,
+    sampling: Sampling,
+    trace: Trace,
+  ): AsyncGenerator<Piece, Finish> {
     const text = new TextStream(sampling.stop)
     const places = new CallPlaces('The server')
     let shownChars = 0
@@ -103,9 +127,11 @@ class UpstreamEngine implements Engine {
     let reason: Finish['reason'] | null = null
     let usage: { readonly prompt: number; readonly completion: number; readonly cached: number } | null = null
     for (;;) {
-      const { value: chunk, done } = await trace.time(parts === 0 ? 'prefill' : 'decode', () => chunks.next())
+      const askedMs = trace.now()
+      const { value: chunk, done } = await chunks.next()
+      trace.add(parts === 0 && manner === 'streamed' ? 'prefill' : 'decode', trace.now() - askedMs)
       if (done) break
-      const shown = text.push(Buffer.from(chunk.text))
+      const shown = text.pushText(chunk.text)
       shownChars += shown.length
       if (shown !== '' || chunk.calls.length > 0) parts++
       const piece = pieceOf(
@@ -144,15 +170,33 @@ class UpstreamEngine implements Engine {
     return this.#slots.load()
   }
 
+  async replace(asked: readonly UpstreamServerOptions[], patience?: Partial<Patience>): Promise<void> {
+    const { servers } = await identified(asked, patience)
+    this.#retired = [...this.#retired.filter(({ isIdle }) => !isIdle), this.#fleet]
+    this.#fleet.retire()
+    this.#fleet = this.#fleetOf(servers)
+  }
+
   backends(): readonly Backend[] {
     return this.#fleet.backends()
   }
 
   async close(graceMs: number): Promise<void> {
     this.#slots.close()
-    if (!(await this.#slots.drained(graceMs))) this.#closing.abort(shuttingDown())
-    this.#fleet.close()
+    const isDrained = await this.#slots.drained(graceMs)
+    for (const fleet of [this.#fleet, ...this.#retired]) {
+      if (!isDrained) fleet.stop(shuttingDown())
+      fleet.close()
+    }
   }
+}
+
+/**
+ * In one part only where nobody reads it as it comes and it is over in seconds. A longer one is streamed all the same: a connection that is
+ * silent for long may be cut by proxies, and would hide a server that hangs.
+ */
+function mannerOf({ whole = false }: Prompt, { maxTokens }: Sampling): Manner {
+  return whole && maxTokens !== undefined && maxTokens <= WHOLE_TOKENS ? 'whole' : 'streamed'
 }
 
 function estimate(chars: number): number {

@@ -1,14 +1,17 @@
 import type { AnswerFormat, Message, Sampling, Tool, ToolUse } from '../../request.ts'
 import type { Prompt } from '../engine.ts'
 
+/** Streamed, or in one part. */
+export type Manner = 'streamed' | 'whole'
+
 /** The body that asks an OpenAI-compatible server. Only what was asked for is sent: not every server knows every field. */
-export function chatText(model: string, prompt: Prompt, sampling: Sampling): string {
-  const body = JSON.stringify(chatBody(model, prompt, sampling))
+export function chatText(model: string, prompt: Prompt, sampling: Sampling, manner: Manner): string {
+  const body = JSON.stringify(chatBody(model, prompt, sampling, manner))
   // JSON.stringify takes no bigint, so that a seed's digits are written here.
   return sampling.seed === undefined ? body : `${body.slice(0, -1)},"seed":${sampling.seed}}`
 }
 
-function chatBody(model: string, { messages, tools }: Prompt, sampling: Sampling): object {
+function chatBody(model: string, { messages, tools }: Prompt, sampling: Sampling, manner: Manner): object {
   const { temperature, topP, maxTokens, stop, logprobs, format } = sampling
   const { frequencyPenalty, presencePenalty, repeatPenalty, topK, minP, logitBias } = sampling
   return {
@@ -23,10 +26,11 @@ function chatBody(model: string, { messages, tools }: Prompt, sampling: Sampling
     ...(logprobs !== undefined && { logprobs: true, top_logprobs: logprobs }),
     ...(format !== undefined && { response_format: wireFormat(format) }),
     ...(tools !== undefined && wireTools(tools)),
-    stream: true,
-    stream_options: { include_usage: true },
+    ...(manner === 'streamed' && STREAMED),
   }
 }
+
+const STREAMED = { stream: true, stream_options: { include_usage: true } }
 
 function given(fields: Readonly<Record<string, number | undefined>>): object {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined))

@@ -1,8 +1,9 @@
-import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http'
-import { Agent as HttpsAgent, request as httpsRequest } from 'node:https'
+import { Pool } from 'undici'
 import { PalimpsestError } from '../../errors.ts'
-import { eventData } from './sse-parser.ts'
-import { type Chunk, chunkOf, firstModel, refusal, UpstreamFault, unreachable, unstreamed } from './wire.ts'
+import { Exchange, type Patience } from './exchange.ts'
+import type { Manner } from './request.ts'
+import { EventReader } from './sse-parser.ts'
+import { answerOf, type Chunk, chunkOf, firstModel, refusal, UpstreamFault, unreachable, unstreamed } from './wire.ts'
 
 export interface UpstreamServerOptions {
   /** Of any OpenAI-compatible server: its origin ("http://host:8000"), or the base under which `/chat/completions` lies. */
@@ -14,24 +15,16 @@ export interface UpstreamServerOptions {
   readonly weight?: number
 }
 
-/** How long a server may keep us waiting, in milliseconds. */
-export interface Patience {
-  readonly connectMs: number
-  /** From the request to the first byte of the answer: the prompt is read in this time. */
-  readonly firstByteMs: number
-  readonly betweenBytesMs: number
-  /** From the first byte to the last. */
-  readonly answerMs: number
-}
-
 export const PATIENCE: Patience = { connectMs: 5_000, firstByteMs: 120_000, betweenBytesMs: 60_000, answerMs: 3_600_000 }
 
 const MODELS_BYTES = 4 * 1024 * 1024
 const REFUSAL_BYTES = 64 * 1024
-/** Of one answer as it is sent: every token is wrapped in some hundred bytes, and log probabilities in thousands. */
-const ANSWER_BYTES = 512 * 1024 * 1024
+/** Of an answer in one part. */
+const WHOLE_BYTES = 16 * 1024 * 1024
 /** Of one answer's text and calls; no model writes that many. */
 const ANSWER_CHARS = 16 * 1024 * 1024
+/** The last event of a stream, which holds no JSON. */
+const DONE = '[DONE]'
 /** What stands where the server repeats the key that we sent. */
 const STRUCK_OUT = '[key]'
 /** Patience with a server that is only asked whether it lives. */
@@ -48,7 +41,9 @@ export class UpstreamServer {
   readonly #headers: Record<string, string>
   readonly #key: RegExp | null
   readonly #patience: Patience
-  readonly #agent: HttpAgent
+  readonly #pool: Pool
+  readonly #path: string
+  readonly #underWay = new Set<Exchange>()
 
   constructor({ url, model, apiKey, weight = 1 }: UpstreamServerOptions, patience: Patience) {
     this.base = baseOf(url)
@@ -58,70 +53,75 @@ export class UpstreamServer {
     this.#headers = { 'content-type': 'application/json', ...(apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` }) }
     this.#key = apiKey ? inText(apiKey) : null
     this.#patience = patience
-    const keepAlive = { keepAlive: true, maxFreeSockets: 16, timeout: 15_000 }
-    this.#agent = this.base.startsWith('https:') ? new HttpsAgent(keepAlive) : new HttpAgent(keepAlive)
+    this.#path = new URL(this.base).pathname.replace(/\/$/, '')
+    // An exchange keeps its own time.
+    const timeouts = { headersTimeout: 0, bodyTimeout: 0, connectTimeout: patience.connectMs }
+    this.#pool = new Pool(new URL(this.base).origin, timeouts)
   }
 
   /** Takes the first of its models. */
-  async identify(signal: AbortSignal): Promise<{ readonly id: string; readonly contextTokens: number | null }> {
-    const call = new Call(signal, { ...this.#patience, firstByteMs: LOOK_MS }, this.base)
-    try {
-      const response = await this.#ask('GET', '/models', undefined, call)
-      const found = firstModel(json(await whole(response, MODELS_BYTES)), this.base)
+  identify(signal: AbortSignal): Promise<{ readonly id: string; readonly contextTokens: number | null }> {
+    return this.#asked('/models', { ...this.#patience, firstByteMs: LOOK_MS }, signal, async (exchange) => {
+      await this.#accepted(exchange)
+      const found = firstModel(json(await whole(exchange, MODELS_BYTES)), this.base)
       this.model = found.id
       return found
-    } catch (cause) {
-      throw this.#reason(call, cause)
-    } finally {
-      call.end()
-    }
+    })
   }
 
   /** Whether it lives: any answer is enough, also that there is no such route. */
-  async look(signal: AbortSignal): Promise<void> {
-    const call = new Call(signal, { ...this.#patience, firstByteMs: LOOK_MS, betweenBytesMs: LOOK_MS }, this.base)
-    try {
-      const response = await this.#exchange('GET', '/models', undefined, call)
-      const status = response.statusCode ?? 0
+  look(signal: AbortSignal): Promise<void> {
+    const patience = { ...this.#patience, firstByteMs: LOOK_MS, betweenBytesMs: LOOK_MS }
+    return this.#asked('/models', patience, signal, async (exchange) => {
+      const status = await exchange.head()
       if (status >= 500) throw new UpstreamFault(this.base, `answered with status ${status}`)
-    } catch (cause) {
-      throw this.#reason(call, cause)
-    } finally {
-      call.end()
-    }
+    })
   }
 
-  /** The pieces of one streamed answer; leaving it hangs up. */
-  async *chunks(body: string, signal: AbortSignal): AsyncGenerator<Chunk, void> {
-    const call = new Call(signal, this.#patience, this.base)
+  /** The pieces of one answer, a `whole` one's only one; leaving it before its end hangs up. */
+  async *chunks(body: string, manner: Manner, signal: AbortSignal): AsyncGenerator<Chunk, void> {
+    const exchange = this.#begin('POST', '/chat/completions', body, this.#patience, signal)
+    let isComplete = false
     try {
-      const response = await this.#ask('POST', '/chat/completions', body, call)
-      if (response.headers['content-type']?.startsWith('application/json'))
-        throw unstreamed(this.#withoutKey(await whole(response, REFUSAL_BYTES)), this.base)
+      await this.#accepted(exchange)
+      const type = exchange.header('content-type')
+      const isWhole = manner === 'whole' && !type?.startsWith('text/event-stream')
+      if (!isWhole && type?.startsWith('application/json'))
+        throw unstreamed(this.#withoutKey(await whole(exchange, REFUSAL_BYTES)), this.base)
+      const reader = isWhole ? null : new EventReader()
+      const read = isWhole ? answerOf : chunkOf
       let reason: Chunk['reason'] = null
       let chars = 0
-      for await (const data of eventData(this.#watched(response, call))) {
-        if (data === '[DONE]') break
-        const chunk = chunkOf(this.#withoutKey(data), this.base)
-        reason = chunk?.reason ?? reason
-        chars += chunk === null ? 0 : charsOf(chunk)
-        if (chars > ANSWER_CHARS) throw new UpstreamFault(this.base, `sent an answer of more than ${ANSWER_CHARS} characters`)
-        if (chunk !== null) yield chunk
+      while (!isComplete) {
+        const { texts, isLast } = await nextOf(exchange, reader)
+        isComplete = isLast
+        for (const text of texts) {
+          const chunk = read(this.#withoutKey(text), this.base)
+          if (chunk === null) continue
+          reason = chunk.reason ?? reason
+          chars += charsOf(chunk)
+          if (chars > ANSWER_CHARS) throw new UpstreamFault(this.base, `sent an answer of more than ${ANSWER_CHARS} characters`)
+          yield chunk
+        }
       }
       if (reason === null) throw new UpstreamFault(this.base, 'ended its answer without saying why; try again')
     } catch (cause) {
-      throw this.#reason(call, cause)
+      throw signal.aborted ? signal.reason : this.#reason(cause)
     } finally {
-      call.end()
+      this.#end(exchange, isComplete)
     }
   }
 
-  close(): void {
-    this.#agent.destroy()
+  /** Ends what is under way; whoever waits for it gets `reason`. */
+  stop(reason: unknown): void {
+    for (const exchange of this.#underWay) exchange.end(reason)
   }
 
-  #reason(call: Call, cause: unknown): unknown {
-    if (call.signal.aborted) return call.signal.reason
+  close(): void {
+    void this.#pool.destroy()
+  }
+
+  #reason(cause: unknown): unknown {
     return cause instanceof PalimpsestError ? cause : unreachable(this.base, cause)
   }
 
@@ -130,46 +130,48 @@ export class UpstreamServer {
     return this.#key === null ? text : text.replace(this.#key, STRUCK_OUT)
   }
 
-  async *#watched(response: IncomingMessage, call: Call): AsyncGenerator<Uint8Array, void> {
-    let left = ANSWER_BYTES
-    call.limit()
-    for await (const bytes of response) {
-      call.watch('betweenBytesMs')
-      left -= bytes.length
-      if (left < 0) throw new UpstreamFault(this.base, `sent an answer of more than ${ANSWER_BYTES} bytes`)
-      yield bytes
+  #begin(method: 'GET' | 'POST', path: string, body: string | undefined, patience: Patience, asker: AbortSignal): Exchange {
+    const request = { method, path: `${this.#path}${path}`, headers: this.#headers, ...(body !== undefined && { body }) }
+    const exchange = new Exchange(this.#pool, request, { base: this.base, patience, asker })
+    this.#underWay.add(exchange)
+    return exchange
+  }
+
+  #end(exchange: Exchange, isComplete: boolean): void {
+    exchange.leave(isComplete)
+    this.#underWay.delete(exchange)
+  }
+
+  async #asked<T>(path: string, patience: Patience, signal: AbortSignal, read: (exchange: Exchange) => Promise<T>): Promise<T> {
+    const exchange = this.#begin('GET', path, undefined, patience, signal)
+    try {
+      return await read(exchange)
+    } catch (cause) {
+      throw signal.aborted ? signal.reason : this.#reason(cause)
+    } finally {
+      this.#end(exchange, true)
     }
   }
 
-  async #ask(method: string, path: string, body: string | undefined, call: Call): Promise<IncomingMessage> {
-    const response = await this.#exchange(method, path, body, call)
-    const status = response.statusCode ?? 0
-    if (status >= 200 && status < 300) return response
-    const header = response.headers['retry-after'] ?? null
-    const said = await whole(response, REFUSAL_BYTES).catch(() => '')
-    throw refusal(status, header, this.#withoutKey(said), this.base, Date.now())
+  /** The head of an answer that is none of an error. */
+  async #accepted(exchange: Exchange): Promise<void> {
+    const status = await exchange.head()
+    if (status >= 200 && status < 300) return
+    const said = await whole(exchange, REFUSAL_BYTES).catch(() => '')
+    throw refusal(status, exchange.header('retry-after'), this.#withoutKey(said), this.base, Date.now())
   }
+}
 
-  #exchange(method: string, path: string, body: string | undefined, call: Call): Promise<IncomingMessage> {
-    call.watch('connectMs')
-    const start = this.base.startsWith('https:') ? httpsRequest : httpRequest
-    return new Promise((resolve, reject) => {
-      const sent = start(`${this.base}${path}`, { method, headers: this.#headers, agent: this.#agent, signal: call.signal })
-      sent.on('socket', (socket) => {
-        const connected = () => call.watch('firstByteMs')
-        if (socket.connecting) socket.once(this.base.startsWith('https:') ? 'secureConnect' : 'connect', connected)
-        else connected()
-      })
-      sent.once('response', resolve)
-      sent.on('error', (cause: NodeJS.ErrnoException) => {
-        // A kept connection that the server had closed in the meantime: nothing was asked yet.
-        const stale = sent.reusedSocket && cause.code === 'ECONNRESET' && !call.signal.aborted
-        if (stale) this.#exchange(method, path, body, call).then(resolve, reject)
-        else reject(cause)
-      })
-      sent.end(body)
-    })
-  }
+/** What the server sends next: a stream's events as they come, or all that there is. */
+async function nextOf(
+  exchange: Exchange,
+  reader: EventReader | null,
+): Promise<{ readonly texts: readonly string[]; readonly isLast: boolean }> {
+  if (reader === null) return { texts: [await whole(exchange, WHOLE_BYTES)], isLast: true }
+  const bytes = await exchange.read()
+  const events = bytes === null ? reader.end() : reader.read(bytes)
+  const end = events.indexOf(DONE)
+  return { texts: end === -1 ? events : events.slice(0, end), isLast: bytes === null || end !== -1 }
 }
 
 /** The key wherever it stands, and as JSON may spell it. */
@@ -188,10 +190,10 @@ function charsOf({ text, calls }: Chunk): number {
   )
 }
 
-async function whole(response: IncomingMessage, limitBytes: number): Promise<string> {
+async function whole(exchange: Exchange, limitBytes: number): Promise<string> {
   const chunks: Buffer[] = []
   let bytes = 0
-  for await (const chunk of response) {
+  for (let chunk = await exchange.read(); chunk !== null; chunk = await exchange.read()) {
     chunks.push(chunk)
     bytes += chunk.length
     if (bytes > limitBytes) break
@@ -214,51 +216,4 @@ function baseOf(url: string): string {
   const { origin, pathname } = new URL(url)
   const path = pathname.replace(/\/+$/, '')
   return `${origin}${path === '' ? '/v1' : path}`
-}
-
-const WAITED_FOR: Readonly<Record<keyof Patience, string>> = {
-  connectMs: 'could not be connected to within',
-  firstByteMs: 'was silent for',
-  betweenBytesMs: 'was silent in mid-answer for',
-  answerMs: 'did not end its answer within',
-}
-
-/** One exchange: aborted by whoever asked, or by the server's silence, whichever is first. */
-class Call {
-  readonly #controller = new AbortController()
-  readonly #patience: Patience
-  readonly #base: string
-  readonly signal: AbortSignal
-  #timer: NodeJS.Timeout | undefined
-  #limit: NodeJS.Timeout | undefined
-
-  constructor(asker: AbortSignal, patience: Patience, base: string) {
-    this.signal = AbortSignal.any([asker, this.#controller.signal])
-    this.#patience = patience
-    this.#base = base
-  }
-
-  /** (Re)starts the clock. */
-  watch(bound: keyof Patience): void {
-    clearTimeout(this.#timer)
-    this.#timer = this.#abortAfter(bound)
-  }
-
-  /** The answer has begun, and is to end some time. */
-  limit(): void {
-    this.#limit = this.#abortAfter('answerMs')
-  }
-
-  #abortAfter(bound: keyof Patience): NodeJS.Timeout {
-    const ms = this.#patience[bound]
-    const state = `${WAITED_FOR[bound]} ${ms / 1000} s; try again, or allow it more time`
-    return setTimeout(() => this.#controller.abort(new UpstreamFault(this.#base, state)), ms)
-  }
-
-  /** Also ends the connection, where the answer was not read to its end. */
-  end(): void {
-    clearTimeout(this.#timer)
-    clearTimeout(this.#limit)
-    this.#controller.abort()
-  }
 }

@@ -41,12 +41,27 @@ export function chunkOf(data: string, base: string): Chunk | null {
     throw new UpstreamFault(base, 'sent a piece that is not JSON', `"${data.slice(0, 80)}"; is it an OpenAI-compatible server?`)
   const error = errorIn(chunk)
   if (error !== undefined) throw new UpstreamFault(base, 'failed in the middle of its answer', errorText(error))
+  return partOf(chunk, 'delta')
+}
+
+/** A whole answer, as one part. Throws `upstream_failed` for text that is not JSON, and for an error object. */
+export function answerOf(body: string, base: string): Chunk | null {
+  const answer = parse(body)
+  if (answer === undefined)
+    throw new UpstreamFault(base, 'sent an answer that is not JSON', `"${body.slice(0, 80)}"; is it an OpenAI-compatible server?`)
+  const error = errorIn(answer)
+  if (error !== undefined) throw new UpstreamFault(base, 'answered with an error', errorText(error))
+  return partOf(answer, 'message')
+}
+
+function partOf(chunk: unknown, key: 'delta' | 'message'): Chunk | null {
   const choice = field(field(chunk, 'choices'), 0)
-  const text = field(field(choice, 'delta'), 'content')
+  const said = field(choice, key)
+  const text = field(said, 'content')
   const finish = field(choice, 'finish_reason')
   const usage = usageOf(field(chunk, 'usage'))
   const reason = typeof finish !== 'string' ? null : finish === 'length' || finish === 'tool_calls' ? finish : 'stop'
-  const calls = list(field(field(choice, 'delta'), 'tool_calls')).map(callOf)
+  const calls = list(field(said, 'tool_calls')).map(callOf)
   const tokens = list(field(field(choice, 'logprobs'), 'content')).map(tokenOf)
   if (typeof text !== 'string' && reason === null && usage === null && calls.length === 0 && tokens.length === 0) return null
   return { text: typeof text === 'string' ? text : '', calls, tokens, reason, usage }
@@ -161,7 +176,8 @@ export function refusal(status: number, retryAfter: string | null, body: string,
 export function unreachable(base: string, cause: unknown): PalimpsestError {
   const inner = cause instanceof Error && cause.cause instanceof Error ? cause.cause : cause
   const code = field(inner, 'code')
-  const why = typeof code === 'string' ? code : inner instanceof Error ? inner.message : String(inner)
+  const isKnown = typeof code === 'string' && !code.startsWith('UND_ERR')
+  const why = isKnown ? code : inner instanceof Error ? inner.message : String(inner)
   const state = `could not be asked, since the connection failed (${why}); check that the server runs and the URL is right`
   return new UpstreamFault(base, state, '', { cause })
 }
@@ -174,8 +190,9 @@ function retryAfterSeconds(header: string | null, epochMs: number): number | nul
 }
 
 function errorText(error: unknown): string {
-  const text = typeof error === 'string' ? error : (field(error, 'message') ?? JSON.stringify(error))
-  return String(text).trim().slice(0, ERROR_CHARS)
+  const said = typeof error === 'string' ? error : (field(error, 'message') ?? error)
+  const text = typeof said === 'string' ? said : (JSON.stringify(said) ?? '')
+  return text.trim().slice(0, ERROR_CHARS)
 }
 
 function parse(text: string): unknown {

@@ -1,6 +1,7 @@
 import type { Request, Response } from 'express'
 import { z } from 'zod'
-import { type Batch, parseBatch } from '../../edit/batch.ts'
+import type { Batch } from '../../edit/batch.ts'
+import { parseBatchApart } from '../../edit/batch-thread.ts'
 import { FORMATS } from '../../edit/formats.ts'
 import { KINDS } from '../../edit/own.ts'
 import { PalimpsestError } from '../../errors.ts'
@@ -79,10 +80,11 @@ export async function importEdits(req: Request, res: Response, gateway: Gateway)
   const asked = query(req, importQuery)
   const tenant = oneTenant(asked.tenant, tenantHeader(req), 'tenant')
   const batchId = batchIdOf(req, asked.batch)
-  const batch = readEdits(req, tenant, asked, limits.jsonDepthLevels)
+  const gone = goneSignal(res)
+  const batch = await readEdits(req, tenant, asked, limits.jsonDepthLevels, gone)
   const { edits } = batch
   const dryRun = asked.dry_run ?? false
-  if (asked.verify === true && !dryRun) await verify(gateway, tenant, batch, goneSignal(res))
+  if (asked.verify === true && !dryRun) await verify(gateway, tenant, batch, gone)
   const landing = await memory.land(edits, {
     source: asked.source ?? 'http',
     tenant,
@@ -92,7 +94,6 @@ export async function importEdits(req: Request, res: Response, gateway: Gateway)
   const changed = !dryRun && landing.results.some(({ outcome }) => outcome !== 'unchanged')
   res.status(changed && !landing.replayed ? 201 : 200)
   const written = dryRun ? {} : writtenAt(res, landing.version)
-  const gone = goneSignal(res)
   if (req.accepts(['json', 'application/x-ndjson']) === 'application/x-ndjson') {
     const say = speaker(res, limits.stalledMs)
     const preview = dryRun ? await checked(gateway, { tenant, batch, landing, gone, say }) : undefined
@@ -185,25 +186,21 @@ function batchIdOf(req: Request, named: string | undefined): string | undefined 
   return named ?? key
 }
 
-function readEdits(
+async function readEdits(
   req: Request,
   tenant: string,
   { format = 'auto', tags = '' }: z.output<typeof importQuery>,
   depthLevels: number,
-): Batch {
+  gone: AbortSignal,
+): Promise<Batch> {
   const contentType = mediaType(req)
   const input: Buffer = Buffer.isBuffer(req.body) ? req.body : Buffer.alloc(0)
   // The YAML reader is recursive, and slow long before it runs out of stack.
   if (contentType.endsWith('yaml') && isDeep(input.toString('latin1'), depthLevels)) throw tooDeep()
   const labels = tags.split(',').map((tag) => tag.trim())
   try {
-    return parseBatch(input, {
-      format,
-      tenant,
-      tags: labels.filter((tag) => tag !== ''),
-      tenants: 'one',
-      ...(contentType !== '' && { contentType }),
-    })
+    const options = { format, tenant, tags: labels.filter((tag) => tag !== ''), tenants: 'one' } as const
+    return await parseBatchApart(input, { ...options, ...(contentType !== '' && { contentType }) }, gone)
   } catch (error) {
     if (error instanceof RangeError) throw tooDeep()
     throw error

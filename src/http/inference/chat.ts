@@ -58,17 +58,20 @@ async function chat(req: Request, res: Response, gateway: Gateway, read: ChatRea
   const { messages, tools, sampling } = asked.request
   const promptTokens = () => engine.countTokens({ messages, ...(tools && { tools }) })
   const bounded = await withinBudget(res, gateway, { sampling, promptTokens, answers: asked.n })
-  const request = { ...calledBy(asked.request, req, heading.id, asked), sampling: bounded }
+  // Of an answer that is broken off, a budget counts what came.
+  const isCounted = exchangeOf(res).key?.tokensPerDay !== undefined
+  const whole = !asked.stream && !isCounted
+  const request = { ...calledBy(asked.request, req, heading.id, asked), sampling: bounded, whole }
   const call = { ...asked, request }
   const { n, stream } = call
   exchangeOf(res).call = { operation: 'chat', id: heading.id, model: request.model, stream, n, request }
   const signal = goneSignal(res)
   if (call.stream) await streamed(res, call, heading, gateway, signal)
-  else await whole(res, call, heading, gateway, signal)
+  else await inOne(res, call, heading, gateway, signal)
 }
 
 /** Answers one after another: the later ones find the prompt in the first one's cache. */
-async function whole(res: Response, call: ChatCall, heading: Heading, gateway: Gateway, signal: AbortSignal): Promise<void> {
+async function inOne(res: Response, call: ChatCall, heading: Heading, gateway: Gateway, signal: AbortSignal): Promise<void> {
   const answers: Answer[] = []
   for (let index = 0; index < call.n; index++) {
     const parts = new Gathering(answerId(heading, index))

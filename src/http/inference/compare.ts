@@ -13,8 +13,8 @@ import { check } from '../../wire/openai/refusal.ts'
 import { explainBody, explainReader } from '../../wire/palimpsest/explain.ts'
 import { comparisonReply } from '../../wire/palimpsest/replies.ts'
 import { bytes, json } from '../request/body.ts'
-import { withinBudget } from '../request/budget.ts'
-import { goneSignal, refuseWhenClosing, tenantHeader } from '../request/request-context.ts'
+import { isFailed, withinBudget } from '../request/budget.ts'
+import { exchangeOf, goneSignal, refuseWhenClosing, tenantHeader } from '../request/request-context.ts'
 import { servedBy } from '../request/request-identity.ts'
 import { type Routes, route } from '../routes.ts'
 
@@ -44,6 +44,7 @@ export function compareRoutes(gateway: Gateway): Routes {
     const { experiments: _, ...plain } = gateway
     const arms = []
     const asking = armsOf(request, gateway, experiment)
+    const exchange = exchangeOf(res)
     const finishes: Finish[] = []
     let begun = 0
     const promptTokens = () => gateway.engine.countTokens({ messages: request.messages })
@@ -52,10 +53,10 @@ export function compareRoutes(gateway: Gateway): Routes {
       prompts: asking.length,
       answers: 1,
       promptTokens: () => asking.length * promptTokens(),
-      // An answer that was broken off counts as a whole one.
+      // An answer that its client left counts as a whole one, and one that failed as none.
       used: () =>
         finishes.reduce((sum, { promptTokens, completionTokens }) => sum + promptTokens + completionTokens, 0) +
-        (begun - finishes.length) * (promptTokens() + maxTokens),
+        (isFailed(exchange) ? 0 : (begun - finishes.length) * (promptTokens() + maxTokens)),
     })
     for (const { arm, request: own } of asking) {
       const id = `compare-${randomUUID()}`

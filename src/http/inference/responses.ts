@@ -3,7 +3,6 @@ import type { Request, Response } from 'express'
 import { PalimpsestError } from '../../errors.ts'
 import type { Gateway } from '../../gateway.ts'
 import { answer } from '../../pipeline.ts'
-import { SqliteSql } from '../../storage/sqlite-sql.ts'
 import type { Trace } from '../../trace.ts'
 import { chatReader } from '../../wire/openai/chat.ts'
 import { obfuscated } from '../../wire/openai/completion.ts'
@@ -19,7 +18,7 @@ import { ResponseBuilder, type ResponseEvent } from '../../wire/openai/responses
 import { deletedReply } from '../../wire/palimpsest/replies.ts'
 import { provenanceHeaders, warningHeader } from '../reply/provenance.ts'
 import { drive, failure, openEvents, randomText } from '../reply/reply.ts'
-import { ResponseStore } from '../reply/response-store.ts'
+import type { ResponseStore } from '../reply/response-store.ts'
 import { bytes, json } from '../request/body.ts'
 import { withinBudget } from '../request/budget.ts'
 import { pathParam, tenantOf, tenantOnly } from '../request/query.ts'
@@ -28,10 +27,9 @@ import { calledBy, servedBy } from '../request/request-identity.ts'
 import { type Routes, route } from '../routes.ts'
 
 /** `POST /v1/responses`, another rim onto the same answers as a chat's; `GET` and `DELETE /v1/responses/ID` for those still kept. */
-export function responseRoutes(gateway: Gateway): Routes {
+export function responseRoutes(gateway: Gateway, store: ResponseStore): Routes {
   const { limits } = gateway
   const read = responseReader(limits, chatReader(limits))
-  const store = new ResponseStore(gateway.database ?? SqliteSql.inMemory(), limits.responseStoreBytes)
   const respond = (req: Request, res: Response) => responses(req, res, gateway, store, read)
   return {
     '/v1/responses': {

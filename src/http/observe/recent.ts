@@ -23,14 +23,16 @@ const listQuery = z.strictObject({ after: z.coerce.number().int().min(0).optiona
  * `GET /v1/requests?after=SEQ`: the tenant's latest requests that asked a model, oldest first, for whoever watches. Kept in memory,
  * `recentRequests` of all tenants together.
  */
-export function openRecent({ limits, logPrompts = false, now }: Gateway): RecentRequests {
+export function openRecent(gateway: Gateway): RecentRequests {
+  const { limits, now } = gateway
+  const keepsPrompts = () => gateway.logPrompts ?? false
   const kept: Recent[] = []
   let seq = 0
   const observe = (completed: Completed) => {
     const { call } = completed
     if (call?.request === undefined) return
     seq++
-    kept.push({ seq, tenant: call.request.tenant, wire: wire(seq, completed, now() - completed.ms, logPrompts) })
+    kept.push({ seq, tenant: call.request.tenant, wire: wire(seq, completed, now() - completed.ms, keepsPrompts()) })
     if (kept.length > limits.recentRequests) kept.shift()
   }
   return {
@@ -47,7 +49,7 @@ export function openRecent({ limits, logPrompts = false, now }: Gateway): Recent
             const { after = 0 } = query(req, listQuery)
             const tenant = tenantOfHeader(req)
             const data = kept.filter((one) => one.seq > after && one.tenant === tenant).map((one) => one.wire)
-            res.json({ object: 'list', data, latest: seq, prompts_kept: logPrompts })
+            res.json({ object: 'list', data, latest: seq, prompts_kept: keepsPrompts() })
           },
         ),
       },

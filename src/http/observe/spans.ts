@@ -64,7 +64,9 @@ function callAttributes({ operation, id, model, stream, n, request }: Call): Att
     ...(n !== 1 && { 'gen_ai.request.choice.count': n }),
     ...(sampling && { 'gen_ai.request.temperature': sampling.temperature, 'gen_ai.request.top_p': sampling.topP }),
     ...(sampling?.maxTokens !== undefined && { 'gen_ai.request.max_tokens': sampling.maxTokens }),
-    ...(sampling?.seed !== undefined && { 'gen_ai.request.seed': typeof sampling.seed === 'bigint' ? String(sampling.seed) : sampling.seed }),
+    ...(sampling?.seed !== undefined && {
+      'gen_ai.request.seed': typeof sampling.seed === 'bigint' ? String(sampling.seed) : sampling.seed,
+    }),
   }
 }
 

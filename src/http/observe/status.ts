@@ -106,8 +106,8 @@ function ready(res: Response, gateway: Gateway, more: object = {}): void {
 }
 
 /** A gateway that can't reach its database answers from what it holds, so it is no less ready for that. */
-function stateOf({ closing, memory }: Gateway): z.output<typeof aliveReply>['status'] {
-  if (closing?.aborted) return 'shutting_down'
+function stateOf({ draining, closing, memory }: Gateway): z.output<typeof aliveReply>['status'] {
+  if (draining?.aborted || closing?.aborted) return 'shutting_down'
   const { applied, seen } = memory.feed()
   return applied < seen ? 'catching_up' : 'ok'
 }

@@ -33,7 +33,8 @@ export async function drive(
 export function choice<Request extends { readonly sampling: Sampling }>(request: Request, index: number): Request {
   const { seed } = request.sampling
   if (seed === undefined || index === 0) return request
-  return { ...request, sampling: { ...request.sampling, seed: (BigInt(seed) + BigInt(index)) % 2n ** 64n } }
+  const next = (BigInt(seed) + BigInt(index)) % 2n ** 64n
+  return { ...request, sampling: { ...request.sampling, seed: next > Number.MAX_SAFE_INTEGER ? next : Number(next) } }
 }
 
 export function headingOf(prefix: string, { model, tier }: Pick<ReplyOptions, 'model' | 'tier'>, gateway: Gateway): Heading {
@@ -46,12 +47,22 @@ export function headingOf(prefix: string, { model, tier }: Pick<ReplyOptions, 'm
   }
 }
 
-function fingerprint({ engine, version }: Gateway, name: string): string {
+/** Of each gateway, by the names of its models. */
+const fingerprints = new WeakMap<Gateway, Map<string, string>>()
+
+/** `name`: of a model that is served, so that there are few. */
+function fingerprint(gateway: Gateway, name: string): string {
+  const known = fingerprints.get(gateway) ?? new Map<string, string>()
+  fingerprints.set(gateway, known)
+  const made = known.get(name) ?? newFingerprint(gateway, name)
+  known.set(name, made)
+  return made
+}
+
+function newFingerprint({ engine, version }: Gateway, name: string): string {
   const { sha256, device } = engine.model
-  return `fp_${createHash('sha256')
-    .update(JSON.stringify([name, sha256, device, version]))
-    .digest('hex')
-    .slice(0, 10)}`
+  const hash = createHash('sha256').update(JSON.stringify([name, sha256, device, version]))
+  return `fp_${hash.digest('hex').slice(0, 10)}`
 }
 
 /** Which edits made the first answer; `Server-Timing` is added to every response. */

@@ -25,11 +25,12 @@ export function needOf(pattern: string): Need {
 }
 
 /** Routes that set tokens aside, and count their request in the same statement. */
-const SETS_ASIDE = /^\/v1\/(chat\/completions|completions|responses|embeddings|compare)$/
+const SETS_ASIDE = /^\/v1\/(chat\/completions|completions|responses|embeddings|compare|edits\/explain)$/
 
 /** Lets in who may use a route, and counts the request. Whoever is let in with a key is noted in the exchange. */
 export function guardOf(gateway: Gateway): Guard {
   const { access } = gateway
+  const share = shareOf(gateway)
   return (pattern) => {
     const need = needOf(pattern)
     return async (req, res, next) => {
@@ -42,10 +43,32 @@ export function guardOf(gateway: Gateway): Guard {
       if (need !== 'key' && !key.scopes.includes(need)) throw lacking(key, need, res)
       tenantHeader(req)
       exchange.uncounted = true
+      if (req.method === 'POST' && SETS_ASIDE.test(pattern)) share(key, res)
       if (key.tokensPerDay === undefined || req.method !== 'POST' || !SETS_ASIDE.test(pattern)) await countOnce(res, gateway)
       else res.once('close', () => void countOnce(res, gateway).catch(() => {}))
       next()
     }
+  }
+}
+
+/** Keeps one key from taking every slot and every place in the queue. Throws `queue_full`. */
+function shareOf({ limits, engine }: Pick<Gateway, 'limits' | 'engine'>): (key: Key, res: Response) => void {
+  const underWay = new Map<string, number>()
+  return ({ id }, res) => {
+    const own = underWay.get(id) ?? 0
+    const { slots, queueLimit } = engine.load()
+    if (own >= Math.max(1, Math.floor(((slots + queueLimit) * limits.keyPlacesPercent) / 100)))
+      throw new PalimpsestError(
+        'queue_full',
+        `${own} requests of this key are under way, which is its share of the places; send this one again when one of them is over.`,
+        { retryAfterSeconds: 1 },
+      )
+    underWay.set(id, own + 1)
+    res.once('close', () => {
+      const left = (underWay.get(id) ?? 1) - 1
+      if (left > 0) underWay.set(id, left)
+      else underWay.delete(id)
+    })
   }
 }
 

@@ -1,5 +1,5 @@
 import express, { type Request, type RequestHandler } from 'express'
-import { repeatedKey, wholeNumberAt } from '../../edit/json-keys.ts'
+import { hasPrototypeKey, repeatedKey, wholeNumberAt } from '../../edit/json-keys.ts'
 import { PalimpsestError } from '../../errors.ts'
 
 /**
@@ -60,6 +60,10 @@ function parseJson(text: string, depthLevels: number): unknown {
   if (isDeep(text, depthLevels))
     throw new PalimpsestError('invalid_json', `The body is nested more than ${depthLevels} levels deep.`)
   const parsed = parsedJson(text)
+  if (hasPrototypeKey(text, parsed))
+    throw new PalimpsestError('unknown_field', 'Unknown field `__proto__`: no object here has one. Remove it.', {
+      param: '__proto__',
+    })
   const repeated = repeatedKey(text)
   if (repeated === null) return withExactSeed(parsed, text)
   const key = repeated.key.slice(0, KEY_CHARS)

@@ -4,7 +4,7 @@ import type { Gateway } from '../../gateway.ts'
 import type { Sampling } from '../../request.ts'
 import type { Trace } from '../../trace.ts'
 import { take } from './auth.ts'
-import { exchangeOf, guarded } from './request-context.ts'
+import { type Exchange, exchangeOf, guarded } from './request-context.ts'
 
 /** What is about to be asked of the model. */
 export interface Asked {
@@ -28,13 +28,14 @@ export async function withinBudget(
   gateway: Gateway,
   { sampling, promptTokens, prompts = 1, answers, used }: Asked,
 ): Promise<Sampling> {
-  const { traces, key } = exchangeOf(res)
+  const exchange = exchangeOf(res)
+  const { traces, key } = exchange
   if (key?.tokensPerDay === undefined) return sampling
   const before = promptTokens() + prompts * gateway.limits.editsReserveTokens
   const { contextTokens } = gateway.engine.model
   const most = before + prompts * answers * Math.min(sampling.maxTokens ?? contextTokens, contextTokens)
   const least = sampling.maxTokens === undefined ? before + prompts * answers : most
-  const granted = await setAside(res, gateway, least, most, used ?? (() => usedBy(traces, answers)))
+  const granted = await setAside(res, gateway, least, most, used ?? (() => usedBy(traces, answers, isFailed(exchange))))
   return granted === most ? sampling : { ...sampling, maxTokens: Math.floor((granted - before) / (prompts * answers)) }
 }
 
@@ -57,11 +58,20 @@ export async function setAside(
   return tokens
 }
 
-/** As `usage` counts: each prompt once, however many answers it got. Of an answer that was broken off: its pieces, as far as it came. */
-export function usedBy(traces: readonly Trace[], answers: number): number {
+/** Whether we failed the request, or refused it; a client that leaves is no failure of ours. */
+export function isFailed({ error }: Pick<Exchange, 'error'>): boolean {
+  return error !== undefined && error !== 'cancelled'
+}
+
+/**
+ * As `usage` counts: each prompt once, however many answers it got. Of an answer that was broken off: its pieces, as far as it came. A failure
+ * before the first piece costs nothing.
+ */
+export function usedBy(traces: readonly Trace[], answers: number, failed = false): number {
   return traces.reduce((sum, trace, at) => {
     const { promptTokens, completionTokens, pieces, decomposition } = trace
-    const prompt = at % answers === 0 ? promptTokens : 0
+    const gotNothing = failed && at === traces.length - 1 && pieces === 0
+    const prompt = at % answers === 0 && !gotNothing ? promptTokens : 0
     return sum + prompt + Math.max(completionTokens, pieces) + decomposition.promptTokens + decomposition.completionTokens
   }, 0)
 }

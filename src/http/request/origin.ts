@@ -15,9 +15,10 @@ const PREFLIGHT_SECONDS = '600'
 const HEADER_NAMES = /^[\w-]{1,64}(?: *, *[\w-]{1,64}){0,63}$/
 
 /**
- * Keeps web pages of other sites off a gateway on the user's machine, but those of `--allow-origin`. Two faults are refused with 403:
- * a request that a page of another origin makes (its `Origin` is not the `Host` it asks), and, on a loopback connection, a `Host` that is a
- * name of somebody else's (DNS rebinding: a page's own name made to resolve to 127.0.0.1).
+ * Keeps web pages of other sites off a gateway on the user's machine, but those of `--allow-origin`. Three faults are refused with 403:
+ * a request that a page of another origin makes (its `Origin` is not the `Host` it asks); one without `Origin`, as images, scripts and forms
+ * send it, of which the browser says that another site makes it, unless it leads the user here; and, on a loopback connection, a `Host` that
+ * is a name of somebody else's (DNS rebinding: a page's own name made to resolve to 127.0.0.1).
  */
 export function refuseForeignPages(gateway: Pick<Gateway, 'hosts' | 'origins' | 'access'>): RequestHandler {
   const { hosts = [], origins = [] } = gateway
@@ -25,19 +26,8 @@ export function refuseForeignPages(gateway: Pick<Gateway, 'hosts' | 'origins' | 
     const { origin, host = '' } = req.headers
     const foreign = origin !== undefined && hostOf(origin) !== host.toLowerCase()
     const allowed = foreign ? allowedBy(origin, gateway) : null
-    if (foreign && allowed === null)
-      throw new PalimpsestError(
-        'origin_refused',
-        origins.includes(ANY)
-          ? 'Any origin is allowed only while the gateway asks for keys, and it asks for none. Make a key with `palimpsest keys create`, or name the origin with `--allow-origin`.'
-          : 'Web pages of other origins may not use this gateway. Call it from a server, or from a page that it serves itself, or allow the origin with `--allow-origin`.',
-      )
-    if (onLoopback(req) && !isLocalName(nameOf(host)) && !hosts.includes(nameOf(host))) {
-      throw new PalimpsestError(
-        'origin_refused',
-        'The Host header names neither an address nor localhost. Behind a reverse proxy, have it send Host: localhost, or add its name to the allowed hosts.',
-      )
-    }
+    const fault = faultOf(req, { foreign, allowed, hosts, origins })
+    if (fault !== null) throw new PalimpsestError('origin_refused', fault)
     if (origins.length > 0) res.vary('Origin')
     if (allowed === null) return next()
     res.set({ 'Access-Control-Allow-Origin': allowed, 'Access-Control-Expose-Headers': EXPOSED_HEADERS })
@@ -46,6 +36,27 @@ export function refuseForeignPages(gateway: Pick<Gateway, 'hosts' | 'origins' | 
     if (req.method !== 'OPTIONS' || req.headers['access-control-request-method'] === undefined) return next()
     preflight(req, res)
   }
+}
+
+interface Page {
+  readonly foreign: boolean
+  readonly allowed: string | null
+  readonly hosts: readonly string[]
+  readonly origins: readonly string[]
+}
+
+/** Which of the three faults a request has, and what to do; null for none. */
+function faultOf(req: Request, { foreign, allowed, hosts, origins }: Page): string | null {
+  if (foreign && allowed === null)
+    return origins.includes(ANY)
+      ? 'Any origin is allowed only while the gateway asks for keys, and it asks for none. Make a key with `palimpsest keys create`, or name the origin with `--allow-origin`.'
+      : 'Web pages of other origins may not use this gateway. Call it from a server, or from a page that it serves itself, or allow the origin with `--allow-origin`.'
+  if (req.headers.origin === undefined && isOfAnotherSite(req))
+    return 'Web pages of other sites may not load anything of this gateway. Open it by its own address.'
+  const name = nameOf(req.headers.host ?? '')
+  if (onLoopback(req) && !isLocalName(name) && !hosts.includes(name))
+    return 'The Host header names neither an address nor localhost. Behind a reverse proxy, have it send Host: localhost, or add its name to the allowed hosts.'
+  return null
 }
 
 const ANY = '*'
@@ -66,6 +77,13 @@ function preflight(req: Request, res: Response): void {
     ...(req.get('access-control-request-private-network') === 'true' && { 'Access-Control-Allow-Private-Network': 'true' }),
   })
   res.vary('Access-Control-Request-Headers').status(204).end()
+}
+
+/** By Fetch Metadata, which pages cannot set and other clients do not send. A link to a page of ours is followed. */
+function isOfAnotherSite({ method, headers }: Request): boolean {
+  const { 'sec-fetch-site': site, 'sec-fetch-mode': mode, 'sec-fetch-dest': dest } = headers
+  if (site !== 'cross-site' && site !== 'same-site') return false
+  return method !== 'GET' || mode !== 'navigate' || dest !== 'document'
 }
 
 function hostOf(origin: string): string | undefined {

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Request, RequestHandler, Response } from 'express'
 import { z } from 'zod'
-import type { Key } from '../../access/key.ts'
+import { type Key, withoutKeyShapes } from '../../access/key.ts'
 import { type ErrorCode, PalimpsestError } from '../../errors.ts'
 import type { Gateway } from '../../gateway.ts'
 import type { ChatRequest, TextRequest } from '../../request.ts'
@@ -67,10 +67,12 @@ export function guarded<Args extends unknown[]>({ log }: Pick<Gateway, 'log'>, d
   }
 }
 
-const exchanges = new WeakMap<Response, Exchange>()
+// On the response itself: what a WeakMap holds outlives every minor collection of garbage, and the whole request with it.
+const EXCHANGE = Symbol('exchange')
+type Exchanging = Response & { [EXCHANGE]?: Exchange }
 
 export function exchangeOf(res: Response): Exchange {
-  const exchange = exchanges.get(res)
+  const exchange = (res as Exchanging)[EXCHANGE]
   if (exchange === undefined) throw new Error('beginExchange must run before every route')
   return exchange
 }
@@ -83,8 +85,10 @@ export function beginExchange(gateway: Gateway, observers: readonly Observer[]):
   return (req, res, next) => {
     const sent = req.get('x-request-id') ?? ''
     const startedMs = now()
-    const exchange: Exchange = { id: sane.test(sent) ? sent : `req_${randomUUID().replaceAll('-', '')}`, startedMs, traces: [] }
-    exchanges.set(res, exchange)
+    // The id goes into the log, to spans and into the response: a key that a client sends as one must not.
+    const isTaken = sane.test(sent) && withoutKeyShapes(sent) === sent
+    const exchange: Exchange = { id: isTaken ? sent : `req_${randomUUID().replaceAll('-', '')}`, startedMs, traces: [] }
+    ;(res as Exchanging)[EXCHANGE] = exchange
     res.set('x-request-id', exchange.id)
     timeBeforeHeaders(res, exchange, now)
     const end = () => {
@@ -162,5 +166,5 @@ export function tenantHeader(req: Request): Tenancy | undefined {
 
 /** The key that the request was let in with. */
 export function keyOf({ res }: Request): Key | undefined {
-  return res && exchanges.get(res)?.key
+  return res && (res as Exchanging)[EXCHANGE]?.key
 }

@@ -19,7 +19,7 @@ export function calledBy<Asked extends { readonly caller?: Caller }>(
     armChosen: /@(base|edited|adapter:[^@]*)$/.test(model),
     header: (name) => req.get(name),
     ...(user !== undefined && { user }),
-    ...(unit !== undefined && { keyHash: createHash('sha256').update(unit).digest('base64url') }),
+    ...(unit !== undefined && { keyHash: () => createHash('sha256').update(unit).digest('base64url') }),
   }
   return { ...request, caller }
 }

@@ -114,6 +114,9 @@ export const LOG_SCHEMA: Schema = {
   ],
 }
 
+/** Who writes holds the lock. A commit is on the disk before it is acknowledged, also in a database whose default is not to wait for that. */
+const TURN = `${lockStatement('log')},
+  CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END`
 const CHANNEL = 'palimpsest_log'
 /** Both reads of a page see the same moment. */
 const SNAPSHOT = 'SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY'
@@ -308,7 +311,7 @@ export class EditLog {
 
   async #taking(sql: Sql, turn: Turn): Promise<LogPage> {
     // A statement of its own: what follows sees all that earlier holders have written.
-    await sql.all('waiting for other writers', lockStatement('log'))
+    await sql.all('waiting for other writers', TURN)
     const head = await this.#head(sql)
     this.assertReaches(head, turn.applied())
     while (isBehind(turn.applied(), head)) turn.missed(await this.#page(sql, turn.applied(), PAGE_RECORDS))

@@ -38,6 +38,10 @@ export interface Planned<Answer> {
 /** Between two looks at the log. While hints arrive, polling only covers what they miss. */
 const POLL_MS = { listening: 1_000, otherwise: 250 }
 
+/** A write that has waited so long for its turn is refused if the log cannot be reached: each turn before it may take as long as a statement may. */
+const LINE_MS = 2_000
+const RETRY_AFTER_SECONDS = 2
+
 interface Waiter {
   readonly seq: number
   readonly resolve: (isReached: boolean) => void
@@ -159,7 +163,11 @@ export class Feed {
 
   /** Runs `plan` in this node's turn among all writers, and what it plans is kept and applied when this resolves. Throws storage errors. */
   append<Answer>(plan: () => Planned<Answer>): Promise<Answer> {
-    const turn = this.#turns.then(() => this.#append(plan))
+    const asked = performance.now()
+    const turn = this.#turns.then(() => {
+      if (this.#fault !== null && performance.now() - asked > LINE_MS) throw notReached(this.#fault)
+      return this.#append(plan)
+    })
     this.#turns = turn.catch(() => {})
     return turn
   }
@@ -217,4 +225,12 @@ export class Feed {
     for (const waiter of this.#waiters) waiter.resolve(false)
     await Promise.all([this.#turns, this.#following, this.#listening?.close()])
   }
+}
+
+function notReached(fault: string): PalimpsestError {
+  return new PalimpsestError(
+    'storage_unavailable',
+    `The log of edits could not be reached while this change waited for its turn, and nothing of it was kept (${fault}). Try again in a moment.`,
+    { retryAfterSeconds: RETRY_AFTER_SECONDS },
+  )
 }

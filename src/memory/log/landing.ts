@@ -7,6 +7,8 @@ import { contentOf, type LiveView, type Revision } from './timeline.ts'
 
 /** Conflicts named per edit; a batch of thousands on one fact would otherwise list each thousands of times. */
 const CONFLICTS_SHOWN = 10
+/** Edits of another target looked at for it, the last ones: those may all be of other times. */
+const CONFLICTS_SOUGHT = 100
 
 /** Throws `invalid_batch` when the batch is too long, has an edit of another tenant, or an id that is empty. */
 export function assertLandable(edits: readonly Edit[], tenant: string): void {
@@ -49,8 +51,22 @@ export function newContents(view: LiveView, edits: readonly Edit[]): Edit[] {
   })
 }
 
+/** An unnamed batch goes by its content. Where that landed before and is not all held any more, the batch is another one. */
+export function idByContent(
+  view: LiveView,
+  batches: ReadonlyMap<string, unknown>,
+  edits: readonly Edit[],
+  digest: string,
+): string {
+  const first = `b_${digest.slice(0, 16)}`
+  let id = first
+  for (let landing = 2; batches.has(`${first}-${landing}`); landing++) id = `${first}-${landing}`
+  if (!batches.has(id) || isHeld(view, edits)) return id
+  return `${first}-${id === first ? 2 : Number(id.slice(first.length + 1)) + 1}`
+}
+
 /** Whether landing the batch would leave every edit as it is. */
-export function isHeld(view: LiveView, edits: readonly Edit[]): boolean {
+function isHeld(view: LiveView, edits: readonly Edit[]): boolean {
   const last = new Map(edits.map((edit) => [edit.id, edit]))
   return [...last.values()].every((edit) => contentOf(edit) === heldContent(view, edit.id))
 }
@@ -68,25 +84,57 @@ export function overlap(a: Edit, b: Edit): boolean {
   return from < to
 }
 
+/** An edit of a group of those on one (subject, relation), in the batch's order. */
+interface Rival {
+  readonly edit: Edit
+  readonly target: string
+  /** The last one before it with another target. */
+  readonly other: Rival | undefined
+  readonly before: Rival | undefined
+}
+
 /** For each edit, ids of the last others in the batch that say something else of the same (subject, relation) and time. */
 function conflicts(edits: readonly Edit[]): string[][] {
   const keys = edits.map(supersessionKey)
-  const groups = new Map<string, number[]>()
-  for (const [i, key] of keys.entries())
-    groups
-      .set(key, groups.get(key) ?? [])
-      .get(key)
-      ?.push(i)
+  const last = new Map<string, Rival>()
+  for (const [i, edit] of edits.entries()) {
+    const before = last.get(keys[i] ?? '')
+    const target = edit.targetNew.trim()
+    last.set(keys[i] ?? '', { edit, target, before, other: before?.target === target ? before.other : before })
+  }
   return edits.map((edit, i) => {
     const out = new Set<string>()
-    const group = groups.get(keys[i] ?? '') ?? []
-    for (let g = group.length - 1; g >= 0 && out.size < CONFLICTS_SHOWN; g--) {
-      const other = edits[group[g] ?? -1]
-      if (other === undefined || other.id === edit.id) continue
-      if (other.targetNew.trim() !== edit.targetNew.trim() && overlap(edit, other)) out.add(other.id)
+    const target = edit.targetNew.trim()
+    let looked = 0
+    for (let rival = last.get(keys[i] ?? ''); rival !== undefined && out.size < CONFLICTS_SHOWN; ) {
+      if (rival.target === target) {
+        rival = rival.other
+        continue
+      }
+      if (++looked > CONFLICTS_SOUGHT) break
+      if (rival.edit.id !== edit.id && overlap(edit, rival.edit)) out.add(rival.edit.id)
+      rival = rival.before
     }
     return [...out].reverse()
   })
+}
+
+/** The revisions of one edit that a batch landed, each for one of the batch's records, in their order. */
+class Claims {
+  readonly #revisions: readonly Revision[]
+  #claimed = 0
+
+  constructor(revisions: readonly Revision[]) {
+    this.#revisions = revisions
+  }
+
+  /** That of this record; undefined where its content was held already. */
+  next(edit: Edit, content: string): Revision | undefined {
+    const next = this.#revisions[this.#claimed]
+    if (next === undefined || (next.edit !== edit && contentOf(next.edit) !== content)) return undefined
+    this.#claimed++
+    return next
+  }
 }
 
 /**
@@ -94,16 +142,15 @@ function conflicts(edits: readonly Edit[]): string[][] {
  * exception: it is that of moment `at`.
  */
 export function landingResults(view: LiveView, edits: readonly Edit[], batchId: string, at: number): LandingResult[] {
-  const landed = new Map<string, Revision[]>()
+  const landed = new Map<string, Claims>()
   const firstWith = new Map<string, number>()
   const conflicting = conflicts(edits)
   return edits.map((edit, index) => {
     const { id } = edit
     const content = contentOf(edit)
-    const mine = landed.get(id) ?? view.revisions(id).filter((r) => r.batchId === batchId)
+    const mine = landed.get(id) ?? new Claims(view.revisions(id).filter((r) => r.batchId === batchId))
     landed.set(id, mine)
-    const next = mine[0]
-    const revision = next !== undefined && (next.edit === edit || contentOf(next.edit) === content) ? mine.shift() : undefined
+    const revision = mine.next(edit, content)
     const superseded = revision && view.supersededAtLanding(revision)
     const duplicateOf = firstWith.get(content)
     if (duplicateOf === undefined) firstWith.set(content, index)

@@ -53,6 +53,9 @@ export class LiveView {
   readonly #bySeq = new Map<number, Revision>()
   /** Supersession keys under which records came or went; undefined until someone watches. */
   #touched: Set<string> | undefined
+  /** What is live of a key by all records, until it is asked for another time. */
+  readonly #live = new Map<string, Live>()
+  #lastAt = Number.NEGATIVE_INFINITY
 
   get size(): number {
     return this.#entries.size
@@ -64,6 +67,7 @@ export class LiveView {
     this.#entries.set(record.editId, entry)
     entry.records.push(record)
     if (record.edit !== undefined) this.#revise(entry, record, record.edit)
+    this.#lastAt = Math.max(this.#lastAt, record.at)
     this.#touch(entry)
   }
 
@@ -97,8 +101,12 @@ export class LiveView {
     return this.#touched
   }
 
+  /** Of an edit's revisions only the last was in force, and only the one before it may be again. */
   #touch({ revisions }: Entry): void {
-    if (this.#touched !== undefined) for (const { key } of revisions) this.#touched.add(key)
+    for (const { key } of revisions.slice(-2)) {
+      this.#live.delete(key)
+      this.#touched?.add(key)
+    }
   }
 
   /** Ids of the edits of which a revision has this key. */
@@ -166,9 +174,11 @@ export class LiveView {
     return later !== undefined && later.edit.validTo === undefined
   }
 
-  /** Newest revisions of the edits that share a supersession key with any revision of `id`, `id` itself included. */
-  *kin(id: string): Generator<Revision> {
-    for (const key of new Set(this.revisions(id).map((r) => r.key))) yield* this.#byKey.get(key) ?? []
+  /** Revisions that share a supersession key with any revision of these edits, their own included, each once. */
+  *akin(ids: Iterable<string>): Generator<Revision> {
+    const keys = new Set<string>()
+    for (const id of new Set(ids)) for (const { key } of this.revisions(id)) keys.add(key)
+    for (const key of keys) yield* this.#byKey.get(key) ?? []
   }
 
   #judge(entry: Entry, at: number, before: number): Verdict | undefined {
@@ -182,24 +192,16 @@ export class LiveView {
 
   /** The content that stood for the edit at `at`, by the records before sequence number `before`. */
   #inForce(entry: Entry, at: number, before: number): Revision | undefined {
-    let newest: Revision | undefined
-    for (let i = entry.revisions.length - 1; i >= 0; i--) {
-      const revision = entry.revisions[i]
-      if (revision === undefined || revision.seq >= before) continue
-      if (revision.at <= at) return revision
-      newest ??= revision
-    }
+    const { revisions } = entry
+    const landed = lastOf(revisions, (one) => one.seq < before && one.at <= at)
+    if (landed !== undefined) return landed
+    const newest = lastOf(revisions, ({ seq }) => seq < before)
     return newest !== undefined && start(newest) <= at ? newest : undefined
   }
 
   /** The revision's state with supersession left aside. */
   #ownState(entry: Entry, revision: Revision, at: number, before: number): Exclude<EditState, 'superseded'> {
-    for (let i = entry.records.length - 1; i >= 0; i--) {
-      const record = entry.records[i]
-      if (record === undefined || record.seq >= before || record.at > at) continue
-      if (record.kind === 'withdraw') return 'withdrawn'
-      break
-    }
+    if (lastOf(entry.records, (one) => one.seq < before && one.at <= at)?.kind === 'withdraw') return 'withdrawn'
     if (at < start(revision)) return 'not_yet_valid'
     return revision.edit.validTo !== undefined && at >= revision.edit.validTo ? 'expired' : 'live'
   }
@@ -216,13 +218,60 @@ export class LiveView {
 
   /** The one revision of a key that is live at `at`, among records after `after` and before `before`: the latest that is open. */
   #liveOf(key: string, at: number, before: number, after: number): Revision | undefined {
+    if (before === Number.POSITIVE_INFINITY) {
+      const { revision } = this.#liveNow(key, at)
+      return revision !== undefined && revision.seq > after ? revision : undefined
+    }
     const group = this.#byKey.get(key) ?? []
-    for (let i = group.length - 1; i >= 0; i--) {
+    for (let i = countOf(group, ({ seq }) => seq < before) - 1; i >= 0; i--) {
       const revision = group[i]
-      if (revision === undefined || revision.seq >= before) continue
-      if (revision.seq <= after) return undefined
+      if (revision === undefined || revision.seq <= after) return undefined
       if (this.#openAt(revision, at, before)) return revision
     }
     return undefined
   }
+
+  /** By all records. Kept, since each of the edits of a key asks. */
+  #liveNow(key: string, at: number): Live {
+    const known = this.#live.get(key)
+    if (known !== undefined && known.at <= at && (at < known.until || at === known.at)) return known
+    const group = this.#byKey.get(key) ?? []
+    let until = at < this.#lastAt ? at : Number.POSITIVE_INFINITY
+    let open: Revision | undefined
+    for (let i = group.length - 1; i >= 0 && open === undefined; i--) {
+      const revision = group[i]
+      if (revision === undefined) break
+      if (this.#openAt(revision, at, Number.POSITIVE_INFINITY)) open = revision
+      const turns = [start(revision), open?.edit.validTo ?? Number.NEGATIVE_INFINITY]
+      for (const turn of turns) if (turn > at) until = Math.min(until, turn)
+    }
+    const live: Live = { revision: open, at, until }
+    this.#live.set(key, live)
+    return live
+  }
+}
+
+interface Live {
+  /** Undefined: none is. */
+  readonly revision: Revision | undefined
+  /** It holds from `at` up to `until`, or at that moment alone where the two are equal. */
+  readonly at: number
+  readonly until: number
+}
+
+/** How many fit, of those in the log's order, whose numbers and times rise: the first so many. */
+function countOf<One>(all: readonly One[], fits: (one: One) => boolean): number {
+  let [low, high] = [0, all.length]
+  const last = all[high - 1]
+  if (last === undefined || fits(last)) return high
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if (fits(all[middle] as One)) low = middle + 1
+    else high = middle
+  }
+  return low
+}
+
+function lastOf<One>(all: readonly One[], fits: (one: One) => boolean): One | undefined {
+  return all[countOf(all, fits) - 1]
 }

@@ -9,7 +9,7 @@ import { dropVectorFile, VectorTable } from './embedding-table.ts'
 import { vectorFault } from './hnsw-graph.ts'
 
 interface KeptOptions {
-  /** Where this node's own table is. */
+  /** Where the table is, unless it is shared. */
   readonly folder: string
   readonly embedder: Embedder
   /** Has the table of all nodes; absent: there is one node. */
@@ -18,35 +18,34 @@ interface KeptOptions {
 }
 
 /**
- * The texts that edits are made of, embedded once for all nodes. This node's table is asked first, so that a request never waits for the one of
- * all nodes where it has been asked before. A table that fails costs time, never an answer.
+ * The texts that edits are made of, embedded once: for all nodes where they share a database, else for this one. A table that fails costs time,
+ * never an answer.
  */
 export class KeptVectors {
   readonly #embedder: Embedder
-  readonly #own: VectorTable
-  readonly #shared: VectorTable | undefined
+  readonly #table: VectorTable
   readonly #log: Logger
-  readonly #faulty = new Set<VectorTable>()
+  /** Whether other nodes keep theirs there, too. */
+  readonly isShared: boolean
+  #isFaulty = false
 
-  private constructor(embedder: Embedder, own: VectorTable, shared: VectorTable | undefined, log: Logger) {
+  private constructor(embedder: Embedder, table: VectorTable, isShared: boolean, log: Logger) {
     this.#embedder = embedder
-    this.#own = own
-    this.#shared = shared
+    this.#table = table
+    this.isShared = isShared
     this.#log = log
   }
 
   /** Throws storage errors. */
   static async open({ folder, embedder, shared, log }: KeptOptions): Promise<KeptVectors> {
-    const all = shared && (await VectorTable.open(shared, embedder.name, embedder.dimensions))
-    return new KeptVectors(embedder, await ownTable(folder, embedder, log), all, log)
+    const table =
+      shared === undefined
+        ? await ownTable(folder, embedder, log)
+        : await VectorTable.open(shared, embedder.name, embedder.dimensions)
+    return new KeptVectors(embedder, table, shared !== undefined, log)
   }
 
-  /** Whether other nodes keep theirs there, too. */
-  get isShared(): boolean {
-    return this.#shared !== undefined
-  }
-
-  /** Vectors from the tables, else from the embedder, by their text. One that is unusable is among them, but not kept. */
+  /** Vectors from the table, else from the embedder, by their text. One that is unusable is among them, but not kept. */
   async embed(
     texts: ReadonlySet<string>,
     priority: 'query' | 'import',
@@ -61,54 +60,46 @@ export class KeptVectors {
       const vector = made[i]
       if (vector === undefined) continue
       out.set(text, vector)
-      if (vectorFault(vector, this.#embedder.dimensions) === null) fresh.set(text, vector)
+      if (this.#isSound(vector)) fresh.set(text, vector)
     }
-    for (const table of this.#tables()) await this.#put(table, fresh)
+    await this.#put(fresh)
     return out
   }
 
-  /** Vectors from the tables, of those texts whose are there and sound. */
-  async find(texts: ReadonlySet<string>): Promise<Map<string, Float32Array>> {
-    const out = await this.#sound(this.#own, texts)
-    const missing = [...texts].filter((text) => !out.has(text))
-    if (missing.length === 0 || this.#shared === undefined) return out
-    const found = await this.#sound(this.#shared, missing)
-    await this.#put(this.#own, found)
-    return new Map([...out, ...found])
-  }
-
-  #tables(): VectorTable[] {
-    return this.#shared === undefined ? [this.#own] : [this.#own, this.#shared]
-  }
-
-  async #sound(table: VectorTable, texts: Iterable<string>): Promise<Map<string, Float32Array>> {
+  /** Vectors from the table, of those texts whose are there and sound. */
+  async find(texts: Iterable<string>): Promise<Map<string, Float32Array>> {
     try {
-      const found = await table.find(texts)
-      this.#faulty.delete(table)
-      return new Map([...found].filter(([, vector]) => vectorFault(vector, this.#embedder.dimensions) === null))
+      const found = await this.#table.find(texts)
+      this.#isFaulty = false
+      for (const [text, vector] of found) if (!this.#isSound(vector)) found.delete(text)
+      return found
     } catch (error) {
-      this.#tell(table, error, 'kept embeddings cannot be read; embedding anew')
+      this.#tell(error, 'kept embeddings cannot be read; embedding anew')
       return new Map()
     }
   }
 
-  async #put(table: VectorTable, vectors: ReadonlyMap<string, Float32Array>): Promise<void> {
+  #isSound(vector: Float32Array): boolean {
+    return vectorFault(vector, this.#embedder.dimensions) === null
+  }
+
+  async #put(vectors: ReadonlyMap<string, Float32Array>): Promise<void> {
     try {
-      await table.put(vectors)
+      await this.#table.put(vectors)
     } catch (error) {
-      this.#tell(table, error, 'embeddings could not be kept; they will be made again where they are missing')
+      this.#tell(error, 'embeddings could not be kept; they will be made again where they are missing')
     }
   }
 
   /** Once, until the table works again. */
-  #tell(table: VectorTable, error: unknown, message: string): void {
-    if (!this.#faulty.has(table)) this.#log.warn({ err: error, table: table.name }, message)
-    this.#faulty.add(table)
+  #tell(error: unknown, message: string): void {
+    if (!this.#isFaulty) this.#log.warn({ err: error, table: this.#table.name }, message)
+    this.#isFaulty = true
   }
 
-  /** The shared table is whose it was. */
-  close(): Promise<void> {
-    return this.#own.close()
+  /** A shared database is whose it was. */
+  async close(): Promise<void> {
+    if (!this.isShared) await this.#table.close()
   }
 }
 

@@ -16,11 +16,11 @@ export const EMBEDDINGS_SCHEMA: Schema = {
 }
 
 /** Keys come as a list in JSON: the number of values of a statement is limited, and a statement should be a constant. */
-const SELECT = {
-  sqlite: 'SELECT key, vector FROM vectors WHERE key IN (SELECT unhex(value) FROM json_each(?))',
-  postgres:
-    "SELECT key, vector FROM vectors WHERE key IN (SELECT decode(value, 'hex') FROM json_array_elements_text(?) AS value)",
-} as const
+const SELECT = 'SELECT key, vector FROM vectors WHERE key IN (SELECT unhex(value) FROM json_each(?)) AND length(vector) = ?'
+/** Of COPY, which takes no values. Keys are hexadecimal digits. */
+const selectOf = (keys: readonly string[], bytes: number) =>
+  `SELECT key, vector FROM vectors
+    WHERE key IN (SELECT decode(value, 'hex') FROM json_array_elements_text('${JSON.stringify(keys)}') AS value) AND length(vector) = ${bytes}`
 /** Over PostgreSQL, many rows in one trip. */
 const INSERT = {
   sqlite: 'INSERT OR REPLACE INTO vectors (key, embedder, vector) VALUES (?, ?, ?)',
@@ -29,8 +29,16 @@ const INSERT = {
     ON CONFLICT (key) DO UPDATE SET vector = excluded.vector`,
 } as const
 
-/** Rows of one statement. */
+/** Rows that one statement writes, and keys that one reads. */
 const ROWS = 512
+const KEYS = { sqlite: 512, postgres: 4_096 } as const
+const KEY_BYTES = 32
+const NOTHING = new Uint8Array()
+
+interface KeptRow {
+  readonly key: Uint8Array
+  readonly vector: Uint8Array
+}
 
 /**
  * Embeddings kept by text and embedder, so that no index is ever rebuilt by embedding again. Derived: lose it and it fills up anew; over
@@ -65,21 +73,31 @@ export class VectorTable {
   async find(texts: Iterable<string>): Promise<Map<string, Float32Array>> {
     const found = new Map<string, Float32Array>()
     const byKey = [...new Set(texts)].map((text) => [this.#key(text), text] as const)
-    for (let from = 0; from < byKey.length; from += ROWS) {
-      const asked = new Map(byKey.slice(from, from + ROWS))
-      const rows = await this.#database.all<{ readonly key: Uint8Array; readonly vector: Uint8Array }>(
-        'reading embeddings',
-        SELECT[this.#database.dialect],
-        JSON.stringify([...asked.keys()]),
-      )
-      for (const { key, vector } of rows) {
-        const text = asked.get(Buffer.from(key).toString('hex'))
-        if (text === undefined || vector.length !== this.#dimensions * Float32Array.BYTES_PER_ELEMENT) continue
-        // A copy: the bytes may lie at an offset that a Float32Array cannot have.
-        found.set(text, new Float32Array(new Uint8Array(vector).buffer))
+    const most = KEYS[this.#database.dialect]
+    for (let from = 0; from < byKey.length; from += most) {
+      const asked = new Map(byKey.slice(from, from + most))
+      for (const [key, vector] of await this.#read([...asked.keys()])) {
+        const text = asked.get(key)
+        if (text !== undefined) found.set(text, vector)
       }
     }
     return found
+  }
+
+  async #read(keys: readonly string[]): Promise<(readonly [key: string, Float32Array])[]> {
+    const doing = 'reading embeddings'
+    const bytes = this.#dimensions * Float32Array.BYTES_PER_ELEMENT
+    const rows =
+      (await this.#database.copy?.(doing, selectOf(keys, bytes), keys.length, [KEY_BYTES, bytes])) ??
+      (await this.#database.all<KeptRow>(doing, SELECT, JSON.stringify(keys), bytes)).map(({ key, vector }) => [key, vector])
+    // Copied, since the bytes may lie at an offset that a Float32Array cannot have; all into one, since each of its own costs as much again.
+    const all = new Float32Array(keys.length * this.#dimensions)
+    const allBytes = new Uint8Array(all.buffer)
+    return Array.from(rows, ([key = NOTHING, vector = NOTHING], i) => {
+      allBytes.set(vector, i * bytes)
+      const hex = Buffer.from(key.buffer, key.byteOffset, key.byteLength).toString('hex')
+      return [hex, all.subarray(i * this.#dimensions, (i + 1) * this.#dimensions)]
+    })
   }
 
   async put(vectors: ReadonlyMap<string, Float32Array>): Promise<void> {

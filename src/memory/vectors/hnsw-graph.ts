@@ -51,11 +51,18 @@ export function mergeNearest(a: readonly Neighbour[], b: readonly Neighbour[], n
   return [...a, ...b].sort((x, y) => y.similarity - x.similarity).slice(0, n)
 }
 
-/** Vectors in one flat array, searched one by one: exact, and fast enough for some thousands. */
+/** Points of one block of an arena. */
+const BLOCK_POINTS = 4_096
+/** The first block begins with so many, so that a small tenant takes little. */
+const FIRST_POINTS = 64
+
+/** Vectors in blocks, searched one by one: exact, and fast enough for some thousands. */
 export class Arena {
   readonly dimensions: number
-  #data = new Float32Array(0)
+  readonly #blocks: Float32Array[] = []
   #seqs: number[] = []
+  /** Place of the first point of each edit. */
+  readonly #firsts = new Map<number, number>()
 
   constructor(dimensions: number) {
     this.dimensions = dimensions
@@ -67,14 +74,22 @@ export class Arena {
 
   add({ seq, vector }: Point): void {
     assertUnit(vector, this.dimensions)
-    const offset = this.#seqs.length * this.dimensions
-    if (offset + this.dimensions > this.#data.length) {
-      const grown = new Float32Array(Math.max(64 * this.dimensions, 2 * this.#data.length))
-      grown.set(this.#data)
-      this.#data = grown
-    }
-    this.#data.set(vector, offset)
+    const at = this.#seqs.length
+    this.#roomFor(at).set(vector, (at % BLOCK_POINTS) * this.dimensions)
     this.#seqs.push(seq)
+    if (!this.#firsts.has(seq)) this.#firsts.set(seq, at)
+  }
+
+  #roomFor(at: number): Float32Array {
+    const n = Math.floor(at / BLOCK_POINTS)
+    const needed = (at % BLOCK_POINTS) + 1
+    const had = this.#blocks[n]
+    if (had !== undefined && had.length >= needed * this.dimensions) return had
+    const points = n > 0 ? BLOCK_POINTS : Math.min(BLOCK_POINTS, Math.max(FIRST_POINTS, 2 * needed))
+    const block = new Float32Array(points * this.dimensions)
+    if (had !== undefined) block.set(had)
+    this.#blocks[n] = block
+    return block
   }
 
   /** Removes at least `n` points (or all) from the end; those of one edit, added together, leave together. */
@@ -83,7 +98,8 @@ export class Arena {
     while (from > 0 && this.#seqs[from - 1] === this.#seqs[from]) from--
     const out = this.#points(from)
     this.#seqs.length = from
-    if (from === 0) this.#data = new Float32Array(0)
+    for (const { seq } of out) this.#firsts.delete(seq)
+    this.#blocks.length = Math.ceil(from / BLOCK_POINTS)
     return out
   }
 
@@ -93,29 +109,41 @@ export class Arena {
 
   /** The points of one edit, which were added together. */
   of(seq: number): Point[] {
-    const from = this.#seqs.indexOf(seq)
-    if (from < 0) return []
-    let to = from
-    while (this.#seqs[to] === seq) to++
-    return this.#points(from, to)
+    const from = this.#firsts.get(seq)
+    return from === undefined ? [] : this.#points(from, from + run(this.#seqs, from))
   }
 
   #points(from: number, to: number = this.#seqs.length): Point[] {
     const d = this.dimensions
-    return this.#seqs.slice(from, to).map((seq, i) => ({ seq, vector: this.#data.slice((from + i) * d, (from + i + 1) * d) }))
+    return this.#seqs.slice(from, to).map((seq, i) => {
+      const offset = ((from + i) % BLOCK_POINTS) * d
+      const block = this.#blocks[Math.floor((from + i) / BLOCK_POINTS)] as Float32Array
+      return { seq, vector: block.slice(offset, offset + d) }
+    })
   }
 
   nearest(query: Float32Array, n: number): Neighbour[] {
     const best: Neighbour[] = []
     let bar = Number.NEGATIVE_INFINITY
-    for (let i = 0; i < this.#seqs.length; i++) {
-      const similarity = cosine(dot(this.#data, i * this.dimensions, query))
-      if (similarity <= bar && best.length >= n) continue
-      insert(best, { seq: this.#seqs[i] ?? -1, similarity }, n)
-      if (best.length >= n) bar = best.at(-1)?.similarity ?? bar
+    for (const [b, block] of this.#blocks.entries()) {
+      const first = b * BLOCK_POINTS
+      const end = Math.min(BLOCK_POINTS, this.#seqs.length - first)
+      for (let i = 0; i < end; i++) {
+        const similarity = cosine(dot(block, i * this.dimensions, query))
+        if (similarity <= bar && best.length >= n) continue
+        insert(best, { seq: this.#seqs[first + i] ?? -1, similarity }, n)
+        if (best.length >= n) bar = best.at(-1)?.similarity ?? bar
+      }
     }
     return best
   }
+}
+
+/** How many entries from `from` on are equal. */
+function run(seqs: readonly number[], from: number): number {
+  let to = from
+  while (to < seqs.length && seqs[to] === seqs[from]) to++
+  return to - from
 }
 
 /** Scalar product of two vectors by themselves; 0 where one is missing. */
@@ -168,6 +196,8 @@ export class Graph {
   readonly options: GraphOptions
   readonly seqs: number[]
   readonly #hnsw: HierarchicalNSW
+  /** Label of the first point of each edit; its others follow. */
+  readonly #firsts = new Map<number, number>()
   /** While the graph is being written a point added would corrupt the file: `add` refuses. */
   #writing = false
 
@@ -176,6 +206,7 @@ export class Graph {
     this.dimensions = dimensions
     this.seqs = seqs
     this.options = options
+    for (const [label, seq] of seqs.entries()) this.#note(seq, label)
     hnsw.setEf(options.searchBreadth)
   }
 
@@ -214,6 +245,11 @@ export class Graph {
     if (label >= this.#hnsw.getMaxElements()) this.#hnsw.resizeIndex(Math.ceil(1.5 * label) + 1)
     this.#hnsw.addPoint(Array.from(vector), label)
     this.seqs.push(seq)
+    this.#note(seq, label)
+  }
+
+  #note(seq: number, label: number): void {
+    if (!this.#firsts.has(seq)) this.#firsts.set(seq, label)
   }
 
   nearest(query: Float32Array, n: number): Neighbour[] {
@@ -225,7 +261,17 @@ export class Graph {
   }
 
   *points(): Generator<Point> {
-    for (const [label, seq] of this.seqs.entries()) yield { seq, vector: Float32Array.from(this.#hnsw.getPoint(label)) }
+    for (const label of this.seqs.keys()) yield this.#point(label)
+  }
+
+  /** The points of one edit, which were added together. */
+  of(seq: number): Point[] {
+    const from = this.#firsts.get(seq)
+    return from === undefined ? [] : Array.from({ length: run(this.seqs, from) }, (_, i) => this.#point(from + i))
+  }
+
+  #point(label: number): Point {
+    return { seq: this.seqs[label] ?? -1, vector: Float32Array.from(this.#hnsw.getPoint(label)) }
   }
 
   async write(file: string): Promise<void> {

@@ -61,6 +61,13 @@ export class TenantIndex {
     return this.#seqs.has(seq)
   }
 
+  /** The vectors of one edit, in the order in which they were added; none where it has none here. */
+  of(seq: number): readonly Float32Array[] {
+    const places = [this.#waiting, this.#graph, this.#past]
+    const found = places.map((place) => place?.of(seq) ?? []).find((points) => points.length > 0)
+    return found?.map(({ vector }) => vector) ?? []
+  }
+
   /** All vectors of one edit, valid ones. */
   add(seq: number, vectors: readonly Float32Array[], dormant: boolean): void {
     for (const vector of vectors) (dormant ? this.#past : this.#waiting).add({ seq, vector })

@@ -27,7 +27,7 @@ export interface IndexesOptions extends IndexOptions {
 /** Points moved into a graph between two turns of the event loop: some milliseconds, the time of a token or less. */
 const SETTLE_POINTS = 4
 /** Edits whose kept vectors are read between two turns of the event loop. */
-const LOAD_EDITS = 256
+const LOAD_EDITS = 1_024
 /** Points gained since the last save that make another one worth while, and the share of the graph they must be: it is written whole. */
 const SAVE_POINTS = 2_000
 const SAVE_SHARE = 1 / 8
@@ -48,6 +48,8 @@ export class Indexes {
   readonly #indexer: Indexer
   readonly #tenants = new Map<string, Tenant>()
   #maintenance: Promise<void> | null = null
+  /** Not before all tenants are open: until then a graph would be built of what is still being read, and make it take longer. */
+  #isOpen = false
   #closed = false
 
   constructor(options: IndexesOptions) {
@@ -72,24 +74,47 @@ export class Indexes {
     this.#tenants.set(name, tenant)
     const jobs: Job[] = []
     const missing = revisions.filter(({ seq }) => !tenant.index.has(seq))
-    for (let from = 0; from < missing.length; from += LOAD_EDITS) {
-      const some = missing.slice(from, from + LOAD_EDITS).map(({ seq, edit }) => ({ tenant: name, seq, texts: embedKeys(edit) }))
-      const kept = await this.#kept.find(new Set(some.flatMap(({ texts }) => texts)))
-      for (const job of some) {
+    for await (const [page, kept] of this.#pages(name, missing)) {
+      for (const job of page) {
         const vectors = job.texts.map((text) => kept.get(text))
         if (vectors.every((v) => v !== undefined)) this.#place(job, vectors)
         else jobs.push(job)
       }
-      await yieldToLoop()
     }
     // What another node is embedding just now comes from it.
     this.#indexer.enqueue(this.#kept.isShared ? 'others' : 'bulk', jobs)
+  }
+
+  /** All tenants are open: graphs are built from now on. */
+  opened(): void {
+    this.#isOpen = true
     this.#maintain()
   }
 
-  /** Vectors of texts that edits are made of, each embedded once for all nodes. */
-  embedKept(texts: ReadonlySet<string>, priority: 'query' | 'import', signal?: AbortSignal): Promise<Map<string, Float32Array>> {
-    return this.#kept.embed(texts, priority, signal)
+  /** What is kept for these, page by page; the next page is read while one is worked on. */
+  async *#pages(
+    name: string,
+    revisions: readonly Revision[],
+  ): AsyncGenerator<readonly [readonly Job[], ReadonlyMap<string, Float32Array>]> {
+    const read = async (from: number) => {
+      const page = revisions
+        .slice(from, from + LOAD_EDITS)
+        .map(({ seq, edit }) => ({ tenant: name, seq, texts: embedKeys(edit) }))
+      return [page, await this.#kept.find(new Set(page.flatMap(({ texts }) => texts)))] as const
+    }
+    let next = read(0)
+    for (let from = 0; from < revisions.length; from += LOAD_EDITS) {
+      const page = await next
+      next = read(from + LOAD_EDITS)
+      yield page
+      await yieldToLoop()
+    }
+    await next
+  }
+
+  /** See `MemoryStore.vectorsOf`. */
+  vectorsOf(name: string, seq: number): readonly Float32Array[] {
+    return this.#tenants.get(name)?.index.of(seq) ?? []
   }
 
   async #load(name: string, view: LiveView, revisions: readonly Revision[]): Promise<Graph | null> {
@@ -97,7 +122,8 @@ export class Indexes {
     const found = await loadGraph(folder, name, this.#expected(view), this.#options.graph)
     if (found instanceof Graph) return found
     let points = 0
-    for (const revision of revisions) if (!view.isDormant(revision, moment())) points += embedKeys(revision.edit).length
+    const now = moment()
+    for (const revision of revisions) if (!view.isDormant(revision, now)) points += embedKeys(revision.edit).length
     if (hnswlib === null) {
       if (points > exactPoints)
         log.warn(
@@ -146,12 +172,9 @@ export class Indexes {
   changed(name: string, view: LiveView, added: readonly Revision[], changed: readonly string[], lane: LaneName): void {
     const tenant = this.#tenant(name, view)
     tenant.changes += changed.length
-    if (tenant.index.pastEdits > 0) {
-      for (const id of changed) {
-        for (const revision of view.kin(id))
-          if (!view.isDormant(revision, this.#options.moment())) tenant.index.revive(revision.seq)
-      }
-    }
+    const now = this.#options.moment()
+    if (tenant.index.pastEdits > 0)
+      for (const revision of view.akin(changed)) if (!view.isDormant(revision, now)) tenant.index.revive(revision.seq)
     this.#indexer.enqueue(
       lane,
       added.map(({ seq, edit }) => ({ tenant: name, seq, texts: embedKeys(edit) })),
@@ -189,7 +212,7 @@ export class Indexes {
   }
 
   #maintain(): void {
-    if (this.#closed || this.#maintenance !== null) return
+    if (!this.#isOpen || this.#closed || this.#maintenance !== null) return
     this.#maintenance = this.#tidyAll().finally(() => {
       this.#maintenance = null
       // Points that came while an index was being written.

@@ -8,7 +8,7 @@ import { CHAT_FIELDS, strip } from './fields.ts'
 import { formatField, toFormat } from './format.ts'
 import { isObject, messagesField, tidyMessages, toMessages } from './messages.ts'
 import { modelAsked, type ServedModels } from './models.ts'
-import { check } from './refusal.ts'
+import { checkSent } from './refusal.ts'
 import { oneLimit, samplingFields, toSampling } from './sampling.ts'
 import { toolFields, toTools } from './tools.ts'
 
@@ -45,9 +45,9 @@ export type ChatReader = (body: unknown, tenantHeader: Tenancy | undefined, serv
  * Throws a PalimpsestError that names the first faulty field in `param`.
  */
 export function chatReader(limits: Limits): ChatReader {
-  const schema = chatBody(limits)
+  const checked = checkSent(chatBody(limits))
   return (body, tenantHeader, served) => {
-    const fields = check(schema, tidy(body))
+    const fields = checked(tidy(body))
     const { palimpsest = {}, stream = false } = fields
     checkStreamOptions(fields)
     const tools = toTools(fields)

@@ -11,8 +11,20 @@ export interface WireError {
   }
 }
 
-export function wireError({ message, status, param, code, problems }: PalimpsestError): WireError {
+export function wireError({ message: said, status, param, code, problems }: PalimpsestError): WireError {
+  const message = status >= 500 || OF_FILES.has(code) ? withoutFolders(said) : said
   return { error: { message, type: typeOf(status), param, code, ...(problems.length > 0 && { problems }) } }
+}
+
+/** Refusals that may name files of the gateway's machine. */
+const OF_FILES: ReadonlySet<string> = new Set(['adapter_mismatch', 'snapshot_broken', 'folder_in_use'])
+
+/** An absolute path of two names or more; no part of a URL, or of a path within one. */
+const PATH = /(?<![\w.:/\\~])(?:\/|[A-Za-z]:[\\/])(?:[^\s'"`,;:()/\\]+[\\/])+([^\s'"`,;:()/\\]*)/g
+
+/** Where files lie on the gateway's machine is its owner's to know: clients are told their names. */
+function withoutFolders(message: string): string {
+  return message.replace(PATH, (_, name: string) => name || 'a folder')
 }
 
 function typeOf(status: number): WireError['error']['type'] {

@@ -3,6 +3,7 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import express from 'express'
 import { pino } from 'pino'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { ChatSession } from '../../../src/cli/chat/session.ts'
@@ -106,19 +107,19 @@ describe('finding the gateway', () => {
   }
 
   it('takes the URL that is given, with or without /v1', async () => {
-    expect(await findRunning(configure({ url: 'http://h:1/v1/' }))).toBe('http://h:1')
+    expect(await findRunning(configure({ url: 'http://h:1/v1/' }))).toEqual({ url: 'http://h:1', isNamed: true })
   })
 
   it('takes the one that holds the data folder, and says so when that one does not serve yet', async () => {
     const running = await start()
     await expect(findRunning(configure())).rejects.toThrow(/does not serve yet/)
     running.memory.setUrl(running.url)
-    expect(await findRunning(configure())).toBe(running.url)
+    expect(await findRunning(configure())).toEqual({ url: running.url, isNamed: true })
   })
 
   it('takes one at the usual port, but nothing else that answers there', async () => {
     const [ours, other] = [await probe({ version: '1', memory: {} }), await probe({ hello: 1 })]
-    expect(await findRunning(configure({ port: String(ours) }))).toBe(`http://127.0.0.1:${ours}`)
+    expect(await findRunning(configure({ port: String(ours) }))).toEqual({ url: `http://127.0.0.1:${ours}`, isNamed: false })
     expect(await findRunning(configure({ port: String(other) }))).toBeNull()
   })
 
@@ -145,8 +146,12 @@ describe('listen', () => {
     const browser = await fetch(listener.url, { headers: { accept: 'text/html,*/*' } })
     expect([browser.status, browser.headers.get('refresh')]).toEqual([503, '5'])
     expect(await browser.text()).toContain('<title>Palimpsest is starting</title>')
-    listener.serve((_req, res) => res.end('ready'))
-    expect(await (await fetch(listener.url)).text()).toBe('ready')
+    listener.serve(
+      express().get('/', (req, res) => void res.json([req.get('x-asked'), req.constructor.name, res.constructor.name])),
+    )
+    // Express finds its own prototypes on what this server makes, and changes none.
+    const served = await fetch(listener.url, { headers: { 'x-asked': 'yes' } })
+    expect(await served.json()).toEqual(['yes', 'Incoming', 'Outgoing'])
   })
 })
 

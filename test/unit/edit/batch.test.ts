@@ -151,7 +151,7 @@ describe('YAML', () => {
 
   test.each([
     ['- subject: Veldt\n  prompt: {} lies in\n', 2, /^not YAML/],
-    ['- subject: a\n  subject: b\n', 2, /^not YAML: Map keys must be unique/],
+    ['- subject: a\n  subject: b\n', 2, /^not YAML: the key "subject" is named twice/],
     ['edits:\n- subject: a\n  prompt: b\n  target_new:\n', 2, /^must not be empty/],
     ['edit:\n- subject: a\n', 1, /^record has fields edit; expected/],
     ['edits: 3\n', 1, /^expected a list of edits/],

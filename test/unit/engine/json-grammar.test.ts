@@ -95,6 +95,18 @@ describe('a JSON Schema as a grammar', { timeout: 60_000 }, () => {
       ['{"a": "1"}'],
     ],
     ['an enum of one type', { type: 'string', enum: ['a', null] }, ['"a"'], ['null']],
+    [
+      'values that begin alike',
+      { enum: ['a', 'ab', 'abc', 'abd', 'b', '🎉a', '🎉b', 'é', 1, 12, 123, 12.5, { a: [1] }, 'ab'] },
+      ['"a"', '"ab"', '"abc"', '"abd"', '"b"', '"🎉a"', '"🎉b"', '"é"', '1', '12', '123', '12.5', '{"a":[1]}'],
+      ['""', '"abcd"', '"abe"', '"🎉"', '13', '124', '"c"', '12.'],
+    ],
+    [
+      'values that begin alike for long',
+      { enum: Array.from({ length: 60 }, (_, i) => 'a'.repeat(i)) },
+      ['""', '"a"', `"${'a'.repeat(40)}"`, `"${'a'.repeat(59)}"`],
+      [`"${'a'.repeat(60)}"`, '"b"'],
+    ],
   ])('admits %s', async (_, schema, good, bad) => {
     const grammar = gbnf(schema)
     for (const text of good) expect([text, await admits(grammar, text)]).toEqual([text, true])
@@ -117,13 +129,33 @@ describe('a JSON Schema as a grammar', { timeout: 60_000 }, () => {
     ['a boolean for properties', { properties: true }, 'schema.properties'],
     ['false', { properties: { a: false } }, 'schema.properties.a'],
     ['a very long string', { type: 'string', maxLength: 1e6 }, 'schema.maxLength'],
+    [
+      'an enum of 10,000',
+      { properties: { a: { enum: Array.from({ length: 10_000 }, (_, i) => `value ${i}`) } } },
+      'schema.properties.a.enum',
+    ],
+    [
+      'more than 1,000 values in several enums',
+      {
+        properties: {
+          a: { enum: Array.from({ length: 600 }, (_, i) => i) },
+          b: { enum: Array.from({ length: 600 }, (_, i) => i) },
+        },
+      },
+      'schema.properties.b.enum',
+    ],
     ['bounds that cross', { type: 'integer', minimum: 2, maximum: 1 }, 'schema'],
   ])('refuses %s, naming it', (_, schema, param) => {
     expect(refusal(schema)).toMatchObject({ param })
   })
 
   it.each<[string, unknown, readonly string[], readonly string[]]>([
-    ['a pattern', { properties: { a: { type: 'string', pattern: '^x$', maxLength: 2 } } }, ['{"a":"yy"}'], ['{"a":1}', '{"a":"yyy"}']],
+    [
+      'a pattern',
+      { properties: { a: { type: 'string', pattern: '^x$', maxLength: 2 } } },
+      ['{"a":"yy"}'],
+      ['{"a":1}', '{"a":"yyy"}'],
+    ],
     ['a very long string', { type: 'string', maxLength: 1e6 }, ['"x"'], ['1']],
     ['negative bounds of numbers', { type: 'number', minimum: -90, maximum: 90 }, ['-12.5'], ['"x"']],
     ['several schemas at once', { allOf: [{}, {}] }, ['{"a":1}', '2'], ['x']],
@@ -134,6 +166,16 @@ describe('a JSON Schema as a grammar', { timeout: 60_000 }, () => {
     const grammar = gbnf(schema, false)
     for (const text of good) expect([text, await admits(grammar, text)]).toEqual([text, true])
     for (const text of bad) expect([text, await admits(grammar, text)]).toEqual([text, false])
+  })
+
+  it('compiles an enum of 1,000 at once', async () => {
+    const values = Array.from({ length: 1_000 }, (_, i) => `The value number ${(i * 7_919) % 10_000}`)
+    const start = process.cpuUsage()
+    const grammar = gbnf({ enum: values })
+    for (const value of values.slice(0, 5)) expect(await admits(grammar, JSON.stringify(value))).toBe(true)
+    expect(await admits(grammar, '"The value number x"')).toBe(false)
+    const { user, system } = process.cpuUsage(start)
+    expect((user + system) / 1_000).toBeLessThan(2_000)
   })
 
   it('bounds integers exactly', async () => {

@@ -232,6 +232,171 @@ describe('the upstream engine', () => {
   })
 })
 
+describe('connections', () => {
+  const HEAD = { 'content-type': 'text/event-stream' }
+
+  /** A stand-in that counts its connections. */
+  async function counted(handle: Handler, options: Partial<UpstreamOptions> = {}) {
+    const url = await standIn(handle)
+    const seen = { connections: 0, closed: 0 }
+    server?.on('connection', (socket) => {
+      seen.connections++
+      socket.on('close', () => seen.closed++)
+    })
+    const engine = await openUpstream({ servers: [{ url, model: 'm' }], healthMs: 0, ...options })
+    const ask = (sampling: Sampling = { ...SAMPLING, stop: [] }, whole = false) =>
+      collect(engine.generate({ ...PROMPT, ...(whole && { whole }) }, sampling, new Trace('t', () => 0), never))
+    return { seen, ask, engine }
+  }
+
+  it('are kept, after streams and after whole answers', async () => {
+    const whole = { choices: [{ message: { content: 'x' }, finish_reason: 'stop' }] }
+    const { seen, ask } = await counted((request, response, body) =>
+      (body.includes('"stream":true') ? speaks(delta('x'), finish('stop'), DONE) : refuses(200, whole))(request, response, body),
+    )
+    for (let i = 0; i < 8; i++) await ask(undefined, i % 2 === 0)
+    // A second one, where the end of a stream came a moment after its last event.
+    expect(seen.connections).toBeLessThanOrEqual(2)
+  })
+
+  it('are kept where the stream ends a little after it says so, and cut where it goes on', async () => {
+    let late = 20
+    const { seen, ask } = await counted((_, response) => {
+      response.writeHead(200, HEAD)
+      response.write(delta('x') + finish('stop') + DONE)
+      if (late > 0) setTimeout(() => response.end(': bye\n\n'), late)
+      else response.write('x'.repeat(100_000))
+    })
+    await ask()
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    late = 0
+    await ask()
+    expect(seen).toEqual({ connections: 1, closed: 0 })
+    await expect.poll(() => seen.closed).toBe(1)
+  })
+
+  it('that the server closed in the meantime are made anew', async () => {
+    const { seen, ask } = await counted((request, response, body) => {
+      // It takes the request on a kept connection and hangs up, as a server does whose patience ends at that moment.
+      if (seen.connections === 1 && again++ > 0) request.socket.destroy()
+      else speaks(delta('x'), finish('stop'), DONE)(request, response, body)
+    })
+    let again = 0
+    await ask()
+    expect((await ask()).pieces.join('')).toBe('x')
+    expect(seen.connections).toBe(2)
+  })
+
+  it('that break at once when new are a fault', async () => {
+    const { seen, ask } = await counted((request) => void request.socket.destroy())
+    await expect(ask()).rejects.toMatchObject({ code: 'upstream_failed', message: expect.stringMatching(/connection/) })
+    expect(seen.connections).toBe(1)
+  })
+
+  it('end with the engine, and who waits is told', async () => {
+    const { ask, engine } = await counted((_, response) => void response.writeHead(200, HEAD).write(delta('x')))
+    const waiting = expect(ask()).rejects.toMatchObject({ code: 'shutting_down' })
+    await expect.poll(() => engine.load().busy).toBe(1)
+    await engine.close(0)
+    await waiting
+  })
+
+  it('read no further ahead than the client does', async () => {
+    let sentBytes = 0
+    const { engine } = await counted((_, response) => {
+      response.writeHead(200, HEAD)
+      const long = delta('x'.repeat(10_000))
+      const on = () => {
+        while (!response.destroyed && sentBytes < 15_000_000) {
+          sentBytes += long.length
+          if (!response.write(long)) return void response.once('drain', on)
+        }
+        response.end(finish('stop') + DONE)
+      }
+      on()
+    })
+    const stream = engine.generate(PROMPT, { ...SAMPLING, stop: [] }, new Trace('t', () => 0), never)
+    let read = 0
+    const first = await stream.next()
+    read += (first.value as Piece).text.length
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    // What the sockets hold, and no more.
+    expect(sentBytes).toBeLessThan(14_000_000)
+    for (let step = await stream.next(); !step.done; step = await stream.next()) read += step.value.text.length
+    expect(read).toBeGreaterThan(14_000_000)
+  })
+})
+
+describe('an answer in one part', () => {
+  const SHORT: Sampling = { ...SAMPLING, maxTokens: 256 }
+  async function askWhole(handle: Handler, sampling: Sampling = SHORT, options: { apiKey?: string } = {}) {
+    const engine = await openUpstream({ servers: [{ url: await standIn(handle), model: 'm', ...options }], healthMs: 0 })
+    const trace = new Trace('t', () => 0)
+    const steps = engine.generate({ ...PROMPT, whole: true }, sampling, trace, never)
+    const pieces: Piece[] = []
+    for (;;) {
+      const { value, done } = await steps.next()
+      if (done) return { pieces, finish: value, trace }
+      pieces.push(value)
+    }
+  }
+  const json = (body: unknown) => refuses(200, body, { 'content-type': 'application/json' })
+  const said = (message: object, more: object = {}) => ({
+    choices: [{ index: 0, message: { role: 'assistant', ...message }, finish_reason: 'stop', ...more }],
+    usage: { prompt_tokens: 31, completion_tokens: 5, prompt_tokens_details: { cached_tokens: 16 } },
+  })
+
+  it('is asked for where nobody streams and it is short, and a stream otherwise', async () => {
+    const asked: (boolean | undefined)[] = []
+    const record: Handler = (request, response, body) => {
+      const { stream } = JSON.parse(body) as { stream?: boolean }
+      asked.push(stream)
+      ;(stream === true ? speaks(delta('x'), finish('stop'), DONE) : json(said({ content: 'x' })))(request, response, body)
+    }
+    const { maxTokens: _, ...unbounded } = SHORT
+    for (const sampling of [SHORT, { ...SHORT, maxTokens: 257 }, unbounded])
+      expect((await askWhole(record, sampling)).pieces).toEqual([{ text: 'x' }])
+    await ask(record)
+    expect(asked).toEqual([undefined, true, true, true])
+  })
+
+  it('is the same as its stream', async () => {
+    const token = { token: 'x', logprob: -0.5, bytes: [120], top_logprobs: [] }
+    const call = (i: number) => ({ id: `c${i}`, type: 'function', function: { name: `f${i}`, arguments: '{}' } })
+    const body = said({ content: 'Par\ud83d', tool_calls: [call(0), call(1)] }, { logprobs: { content: [token] } })
+    const { pieces, finish: end, trace } = await askWhole(json({ ...body, usage: { ...body.usage, prompt_tokens: 31 } }))
+    expect(pieces).toEqual([
+      {
+        text: 'Par\ufffd',
+        calls: [0, 1].map((i) => ({ index: i, id: `c${i}`, name: `f${i}`, arguments: '{}' })),
+        tokens: [{ text: 'x', logprob: -0.5, bytes: [120], top: [] }],
+      },
+    ])
+    expect(end).toEqual({ reason: 'stop', promptTokens: 31, completionTokens: 5, cachedTokens: 16 })
+    expect(trace).toMatchObject({ promptTokens: 31, tokensCached: 16 })
+  })
+
+  it('ends at a stop string, and may come as a stream all the same', async () => {
+    const stopped = await askWhole(json(said({ content: 'so END more' }, { finish_reason: 'length' })))
+    expect([stopped.pieces, stopped.finish.reason]).toEqual([[{ text: 'so ' }], 'stop'])
+    const streamed = await askWhole(speaks(delta('so '), delta('on'), finish('length'), USAGE, DONE))
+    expect([streamed.pieces.map(({ text }) => text).join(''), streamed.finish.reason]).toEqual(['so on', 'length'])
+  })
+
+  it.each<[string, Handler, RegExp]>([
+    ['an error', json({ error: { message: 'no such model' } }), /answered with an error: no such model/],
+    ['no JSON', refuses(200, '<html>'), /not JSON/],
+    ['nothing', json({}), /without saying why/],
+    ['no reason', json({ choices: [{ message: { content: 'x' } }] }), /without saying why/],
+    ['too many calls', json(said({ tool_calls: Array(200).fill({ function: { name: 'f' } }) })), /more than 128 calls/],
+    ['a body without end', (_, response) => void response.writeHead(200).write('x'.repeat(17 * 1024 * 1024)), /not JSON/],
+    ['our key', json({ error: { message: 'it is sk-whole-0123456789' } }), /it is \[key\]/],
+  ])('is a fault where it is %s', async (_, handle, message) => {
+    const failed = askWhole(handle, SHORT, { apiKey: 'sk-whole-0123456789' })
+    await expect(failed).rejects.toMatchObject({ code: 'upstream_failed', message: expect.stringMatching(message) })
+  })
+})
+
 describe('an answer of a server that means us no good', () => {
   const part = (fields: string) => `data: {"choices":[{"index":0,"delta":{"tool_calls":[${fields}]}}]}\n\n`
   const called = (index: string, n: number) =>

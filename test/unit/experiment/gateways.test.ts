@@ -8,7 +8,7 @@ import { type Answerer, type Pair, Replays } from '../../../src/experiment/repla
 import { type Batches, Rollouts } from '../../../src/experiment/rollout/rollouts.ts'
 import { DEFAULT_LIMITS } from '../../../src/gateway.ts'
 import type { ChatRequest } from '../../../src/request.ts'
-import { Postgres } from '../../../src/storage/postgres.ts'
+import { Postgres } from '../../../src/storage/postgres/postgres.ts'
 import type { SqlDatabase } from '../../../src/storage/sql.ts'
 import { readRollout } from '../../../src/wire/palimpsest/experiments.ts'
 import { DIALECTS, databases } from '../../support/databases.ts'

@@ -295,7 +295,7 @@ describe('a file', () => {
   let built = ''
   let child = ''
   beforeAll(() => {
-    ;({ built, child } = buildChild('experiment-kill-child'))
+    ;({ built, child } = buildChild('test/support/experiment-kill-child'))
   }, 120_000)
   afterAll(() => rmSync(built, { recursive: true, force: true }))
 

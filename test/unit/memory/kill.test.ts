@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { rmSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
-import { Postgres } from '../../../src/storage/postgres.ts'
+import { Postgres } from '../../../src/storage/postgres/postgres.ts'
 import { buildChild } from '../../support/built-child.ts'
 import { fact, fakeEmbedder, memory, POST, scratch } from '../../support/memory-fixture.ts'
 import { startPostgres } from '../../support/postgres.ts'
@@ -16,7 +16,7 @@ let built = ''
 let script = ''
 
 beforeAll(() => {
-  ;({ built, child: script } = buildChild('memory-kill-child'))
+  ;({ built, child: script } = buildChild('test/support/memory-kill-child'))
 }, 60_000)
 afterAll(() => rmSync(built, { recursive: true, force: true }))
 

@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { NetworkProxy } from '../../../bench/history/proxy.ts'
 import type { MemoryOptions, MemoryStore } from '../../../src/memory/memory-store.ts'
 import { lockStatement } from '../../../src/storage/advisory-locks.ts'
-import { Postgres } from '../../../src/storage/postgres.ts'
+import { Postgres } from '../../../src/storage/postgres/postgres.ts'
 import { codeOf } from '../../support/memory-databases.ts'
 import { edit, fact, fakeEmbedder, memory, POST, vectorOf } from '../../support/memory-fixture.ts'
 import { type PostgresServer, startPostgres } from '../../support/postgres.ts'
@@ -17,15 +18,19 @@ let server: PostgresServer
 beforeAll(async () => {
   server = await startPostgres()
 }, 120_000)
-afterAll(() => server.remove())
+afterAll(() => server.remove(), 60_000)
+
+function open(url: string): Postgres {
+  const database = new Postgres({ url, statementTimeoutMs: 2_000, warn: () => {} })
+  onTestFinished(() => database.close())
+  return database
+}
 
 /** As many nodes as names are given, over one new database. */
 async function nodes<const Names extends readonly string[]>(...names: Names) {
   const url = await server.database()
   const node = async (options: Partial<MemoryOptions> = {}): Promise<MemoryStore> => {
-    const database = new Postgres({ url, statementTimeoutMs: 2_000, warn: () => {} })
-    onTestFinished(() => database.close())
-    return memory({ database, now: Date.now, ...options })
+    return memory({ database: open(url), now: Date.now, ...options })
   }
   const opened = await Promise.all(names.map(() => node()))
   const sql = new Postgres({ url, warn: () => {} })
@@ -191,6 +196,51 @@ describe('nodes over one PostgreSQL', () => {
     await sleep(100)
     expect((await a.land([fact(1)], POST)).version).toBe(1)
     await expect(stalled).rejects.toMatchObject({ code: 'storage_unavailable' })
+  })
+
+  test('a network that passes nothing on: one write waits as long as a statement may, and those in line behind it no longer', async () => {
+    const url = await server.database()
+    const proxy = await NetworkProxy.open(server.port)
+    onTestFinished(() => proxy.close())
+    const through = url.replace(`:${server.port}`, `:${proxy.port}`)
+    const a = await memory({ database: open(through), now: Date.now })
+    await a.land([fact(0)], POST)
+    proxy.stall()
+    const begun = performance.now()
+    const codes = await Promise.all(Array.from({ length: 6 }, (_, n) => codeOf(() => a.land([fact(n + 1)], POST))))
+    const took = performance.now() - begun
+    proxy.flow()
+    expect(new Set(codes)).toEqual(new Set(['storage_unavailable:null']))
+    // Six turns, each with the time of a statement and that of rolling back, would be 30 s.
+    expect(took).toBeLessThan(8_000)
+    await expect
+      .poll(
+        () =>
+          a.land([fact(9)], POST).then(
+            ({ version }) => version > 1,
+            () => false,
+          ),
+        SOON,
+      )
+      .toBe(true)
+  })
+
+  test("what the database's own defaults are is no matter: a commit is on the disk, and who waited for the lock sees what was written", async () => {
+    const { sql, url } = await nodes()
+    const name = new URL(url).pathname.slice(1)
+    await sql.run('setting', `ALTER DATABASE ${name} SET synchronous_commit = off`)
+    await sql.run('setting', `ALTER DATABASE ${name} SET default_transaction_isolation = 'repeatable read'`)
+    const stores = await Promise.all([0, 1].map(() => memory({ database: open(url), now: Date.now })))
+    const landings = await Promise.all(Array.from({ length: 20 }, (_, n) => (stores[n % 2] as MemoryStore).land([fact(n)], POST)))
+    await server.kill()
+    await server.start()
+    expect(
+      landings
+        .map(({ version }) => version)
+        .sort((x, y) => x - y)
+        .at(-1),
+    ).toBe(20)
+    await expect.poll(() => positions(sql).catch(() => []), SOON).toEqual(upTo(20))
   })
 
   test('a large batch is one of some seconds, one edit one of some milliseconds', async () => {

@@ -193,15 +193,24 @@ describe.each(DIALECTS)('a memory over %s', (dialect) => {
       const options = batchId === undefined ? POST : { ...POST, batchId }
       const rehearsed = await store.land([edit('a'), edit('b')], { ...options, dryRun: true })
       const again = await store.land([edit('a'), edit('b')], options)
-      expect(again).toMatchObject({ replayed: false, version: 4, results: [{ outcome: 'restored', state: 'live' }, { outcome: 'unchanged' }] })
+      expect(again).toMatchObject({
+        replayed: false,
+        version: 4,
+        results: [{ outcome: 'restored', state: 'live' }, { outcome: 'unchanged' }],
+      })
       expect(again.batchId).not.toBe(first.batchId)
       expect(rehearsed).toEqual({ ...again, dryRun: true, version: 3 })
       expect(await store.land([edit('a'), edit('b')], options)).toEqual({ ...again, replayed: true })
-      expect((await store.withdrawBatch(T, again.batchId, 'test')).map(({ edit, state }) => [edit.id, state])).toEqual([['a', 'withdrawn']])
+      expect((await store.withdrawBatch(T, again.batchId, 'test')).map(({ edit, state }) => [edit.id, state])).toEqual([
+        ['a', 'withdrawn'],
+      ])
       await store.close()
       const later = await memory({ dataDir })
       const third = await later.land([edit('a'), edit('b')], POST)
-      expect(third).toMatchObject({ replayed: false, results: [{ outcome: 'restored', state: 'live' }, { outcome: 'unchanged' }] })
+      expect(third).toMatchObject({
+        replayed: false,
+        results: [{ outcome: 'restored', state: 'live' }, { outcome: 'unchanged' }],
+      })
       expect([first.batchId, again.batchId]).not.toContain(third.batchId)
     })
 
@@ -218,7 +227,10 @@ describe.each(DIALECTS)('a memory over %s', (dialect) => {
       const store = await memory()
       await store.land([edit('a', { tags: ['x'] })], POST)
       await store.land([edit('a', { tags: ['y'] })], POST)
-      expect(await store.land([edit('a', { tags: ['x'] })], POST)).toMatchObject({ replayed: false, results: [{ outcome: 'revised' }] })
+      expect(await store.land([edit('a', { tags: ['x'] })], POST)).toMatchObject({
+        replayed: false,
+        results: [{ outcome: 'revised' }],
+      })
       expect(store.get(T, 'a')?.edit.tags).toEqual(['x'])
     })
 

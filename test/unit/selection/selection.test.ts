@@ -173,7 +173,9 @@ describe('what is read', () => {
       { role: 'assistant' as const, content: 'Hello' },
       { role: 'user' as const, content: 'And?' },
     ]
-    expect(earlierOf(messages, 3)).toEqual(['Hi', 'Hello'])
+    expect(earlierOf(messages, 3, 4)).toEqual(['Hi', 'Hello'])
+    expect(earlierOf(messages, 3, 1)).toEqual(['Hello'])
+    expect(earlierOf(messages, 1, 4)).toEqual([])
   })
 
   it('of an edit: the statement with its subject and other names, the sentence, or the rule', () => {

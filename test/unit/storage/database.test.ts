@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
@@ -47,6 +47,34 @@ test('closing folds the log into the file, whatever statements are left, and may
   db.close()
   expect(db.isOpen).toBe(false)
   expect(readdirSync(dir)).toEqual(['x.db'])
+})
+
+test('a file is its owner’s alone, new or from before, and so is its log', () => {
+  const dir = scratch()
+  const file = join(dir, 'x.db')
+  const modes = () => readdirSync(dir).map((name) => (statSync(join(dir, name)).mode & 0o777).toString(8))
+  const db = new Database(file)
+  useWriteAheadLog(db, false)
+  db.exec('CREATE TABLE t (a INTEGER) STRICT')
+  expect(modes()).toEqual(['600', '600', '600'])
+  db.close()
+  chmodSync(file, 0o644)
+  new Database(file).close()
+  expect(modes()).toEqual(['600'])
+})
+
+test('opening a file again keeps the lock that is held on it', () => {
+  const file = join(scratch(), 'x.db')
+  const db = new Database(file)
+  db.exec('BEGIN EXCLUSIVE')
+  chmodSync(file, 0o644)
+  const again = new Database(file, { timeoutMs: 0 })
+  expect(faultIn(() => again.exec('BEGIN EXCLUSIVE'))).toBe('busy')
+  again.close()
+  const third = new Database(file, { timeoutMs: 0 })
+  expect(faultIn(() => third.exec('BEGIN EXCLUSIVE'))).toBe('busy')
+  third.close()
+  db.close()
 })
 
 test('faults that callers tell apart are named', () => {

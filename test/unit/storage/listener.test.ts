@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, onTestFinished, test, vi } from 'vitest'
-import { Listener } from '../../../src/storage/listener.ts'
-import { Postgres } from '../../../src/storage/postgres.ts'
+import { Listener } from '../../../src/storage/postgres/listener.ts'
+import { Postgres } from '../../../src/storage/postgres/postgres.ts'
 import { type PostgresServer, startPostgres } from '../../support/postgres.ts'
 
 let server: PostgresServer

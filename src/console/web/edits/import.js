@@ -243,7 +243,7 @@ function Landed({ landing, name }) {
     <div class="row"><a class="button primary" href="#/edits?${new URLSearchParams({ batch: id })}">See its edits</a>
       ${
         state === 'withdrawn'
-          ? html`<button type="button" class="button" disabled=${state === 'busy'} onClick=${() => change('restore')}>Restore</button>`
+          ? html`<button type="button" class="button" onClick=${() => change('restore')}>Restore</button>`
           : changed > 0 &&
             html`<button type="button" class="button danger" disabled=${state === 'busy'} onClick=${() => change('withdraw')}><${Icon} name="undo" />Undo the import</button>`
       }</div>`

@@ -232,7 +232,7 @@ function asChat(fields: Fields, messages: readonly LocatedMessage[]): object {
       tools.length > 0 && { tools: tools.map(({ type, ...definition }) => ({ type, function: definition })) }),
     // Without tools there is nothing to choose.
     ...(choice !== undefined &&
-      (tools?.length || !['auto', 'none'].includes(String(choice))) && { tool_choice: chatChoice(choice) }),
+      (tools?.length || (choice !== 'auto' && choice !== 'none')) && { tool_choice: chatChoice(choice) }),
   })
 }
 

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
-import type { Listening, Value } from './sql.ts'
+import type { Listening, Value } from '../sql.ts'
 
 interface ListenerOptions {
   readonly url: string

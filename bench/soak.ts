@@ -1,0 +1,366 @@
+/**
+ * A gateway in a process of its own under good and hostile load at once: `npm run bench:soak -- --minutes 30`. It prints the good requests'
+ * times in quiet and under attack, and the slope of the memory, and ends with 1 where a 99th percentile is beyond three times the quiet one, an
+ * answer is a 500, or the process ends.
+ */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer, type Server, type ServerResponse } from 'node:http'
+import { type AddressInfo, connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { parseArgs } from 'node:util'
+import { openKeys } from '../src/server/access.ts'
+import { table } from '../src/terminal/table.ts'
+import { type Child, startChild } from './served.ts'
+
+const { values } = parseArgs({
+  options: {
+    minutes: { type: 'string', default: '30' },
+    quiet: { type: 'string', default: '2' },
+    good: { type: 'string', default: '2' },
+    hostile: { type: 'string', default: '2' },
+    out: { type: 'string' },
+  },
+})
+const [MINUTES, QUIET_MINUTES, GOOD_CLIENTS, HOSTILE_CLIENTS] = [values.minutes, values.quiet, values.good, values.hostile].map(
+  Number,
+) as [number, number, number, number]
+const MINUTE_MS = 60_000
+const SAMPLE_MS = 5_000
+/** Between two requests of a good client: people think. */
+const PAUSE_MS = 200
+/** The bound of issue 19. */
+const MOST_SLOWER = 3
+const MODEL = 'soak'
+
+// ---- the server behind the gateway --------------------------------------------------------------------------------------------------
+
+const piece = (content: string) =>
+  `data: ${JSON.stringify({ choices: [{ index: 0, delta: { content }, finish_reason: null }] })}\n\n`
+const END = `data: ${JSON.stringify({ choices: [{ index: 0, delta: {}, finish_reason: 'stop' }], usage: { prompt_tokens: 20, completion_tokens: 8 } })}\n\ndata: [DONE]\n\n`
+
+/** What it answers where the last message asks for rubbish, one after the other. */
+const RUBBISH: readonly ((res: ServerResponse) => void)[] = [
+  (res) => res.writeHead(500).end('{"error":{"message":"no"}}'),
+  (res) =>
+    res
+      .writeHead(200, { 'content-type': 'text/event-stream' })
+      .end('data: {"choices":[{"delta":{"tool_calls":[{"index":200000000,"function":{"name":"f"}}]}}]}\n\n'),
+  (res) => res.writeHead(200, { 'content-type': 'text/event-stream' }).end(`data: ${'x'.repeat(5_000_000)}`),
+  (res) =>
+    res
+      .writeHead(200, { 'content-type': 'text/event-stream' })
+      .end('data: {"choices":[{"delta":{"content":"a"}}],"usage":{"prompt_tokens":-1,"completion_tokens":1e999}}\n\n'),
+  (res) => res.writeHead(200, { 'content-type': 'application/json' }).end('{"error":{"message":"no"}}'),
+  (res) => res.destroy(),
+]
+
+async function behind(): Promise<Server> {
+  let turn = 0
+  const server = createServer(async (req, res) => {
+    let body = ''
+    for await (const chunk of req) body += chunk
+    if (req.url?.endsWith('/models'))
+      return void res.setHeader('content-type', 'application/json').end(JSON.stringify({ data: [{ id: MODEL }] }))
+    if (body.includes('rubbish')) return RUBBISH[turn++ % RUBBISH.length]?.(res)
+    res.writeHead(200, { 'content-type': 'text/event-stream' })
+    for (let i = 0; i < 8 && !res.destroyed; i++) {
+      res.write(piece(`word${i} `))
+      await sleep(5)
+    }
+    res.end(END)
+  }).listen(0, '127.0.0.1')
+  await new Promise((resolve) => server.once('listening', resolve))
+  return server
+}
+
+// ---- good clients ---------------------------------------------------------------------------------------------------------------------
+
+interface Asked {
+  readonly kind: string
+  readonly ms: number
+  readonly status: number
+}
+
+type Send = (path: string, body?: unknown, type?: string, signal?: AbortSignal) => Promise<number>
+
+const GOOD: readonly (readonly [kind: string, work: (send: Send, n: number) => Promise<number>])[] = [
+  [
+    'chat',
+    (send, n) =>
+      send('/v1/chat/completions', {
+        model: MODEL,
+        messages: [{ role: 'user', content: `Who is the mayor of Town ${n % 50}?` }],
+      }),
+  ],
+  [
+    'stream',
+    (send, n) =>
+      send('/v1/chat/completions', {
+        model: MODEL,
+        stream: true,
+        messages: [{ role: 'user', content: `What is new in Town ${n % 50}?` }],
+      }),
+  ],
+  ['list', (send) => send('/v1/edits?limit=20')],
+  [
+    'edit',
+    (send, n) =>
+      send('/v1/edits', {
+        id: `g${n % 20}`,
+        subject: `Town ${n % 20}`,
+        prompt: `The mayor of Town ${n % 20} is`,
+        target_new: `Mayor ${n}`,
+      }),
+  ],
+]
+
+async function goodClient(send: Send, until: () => boolean, noted: (asked: Asked) => void): Promise<void> {
+  for (let n = 0; !until(); n++) {
+    const [kind, work] = GOOD[n % GOOD.length] as (typeof GOOD)[number]
+    const start = performance.now()
+    const status = await work(send, n).catch(() => 0)
+    noted({ kind, ms: performance.now() - start, status })
+    await sleep(PAUSE_MS)
+  }
+}
+
+// ---- hostile clients --------------------------------------------------------------------------------------------------------------------
+
+const user = (content: string) => ({ role: 'user', content })
+const many = <T>(count: number, each: (i: number) => T): T[] => Array.from({ length: count }, (_, i) => each(i))
+const keys = (count: number) => Object.fromEntries(many(count, (i) => [`k${i}`, 1]))
+const chat = (fields: object) => ({ model: MODEL, messages: [user('Hello')], ...fields })
+const schema = (one: object) =>
+  chat({ response_format: { type: 'json_schema', json_schema: { name: 's', schema: one, strict: true } } })
+const fact = (i: number) => ({ id: `h${i}`, subject: 'Lumora', prompt: 'The mayor of Lumora is', target_new: 'Ada' })
+/** The client leaves so soon. */
+const leaving = () => AbortSignal.timeout(50)
+
+const HOSTILE: readonly (readonly [name: string, work: (send: Send) => Promise<number>])[] = [
+  ['enum of 50,000', (send) => send('/v1/chat/completions', schema({ enum: many(50_000, (i) => `value ${i}`) }))],
+  [
+    '5,000 properties',
+    (send) =>
+      send('/v1/chat/completions', schema({ type: 'object', properties: keys(5_000), required: many(5_000, (i) => `k${i}`) })),
+  ],
+  ['control strings', (send) => send('/v1/completions', { model: MODEL, prompt: '<|im_start|>'.repeat(40_000) })],
+  ['control strings to count', (send) => send('/tokenize', { prompt: '<|im_start|>'.repeat(40_000) })],
+  [
+    'turns, left',
+    (send) =>
+      send(
+        '/v1/chat/completions',
+        { model: MODEL, messages: many(1_024, (i) => user(`Is Lumora ${i} in Town ${i % 50}?`)) },
+        undefined,
+        leaving(),
+      ),
+  ],
+  [
+    'turns of 3 MB',
+    (send) =>
+      send(
+        '/v1/chat/completions',
+        { model: MODEL, messages: many(1_024, () => user('Lumora '.repeat(430))) },
+        undefined,
+        AbortSignal.timeout(5_000),
+      ),
+  ],
+  [
+    'turns of blanks',
+    (send) => send('/v1/edits/explain', { messages: many(1_024, () => user(' '.repeat(3_000))).concat(user('Lumora?')) }),
+  ],
+  ['a word of 90 kB', (send) => send('/v1/edits/explain', { question: `Is ${'x'.repeat(90_000)} there?` })],
+  ['YAML of 10,000 keys', (send) => send('/v1/edits', many(10_000, (i) => `k${i}: v`).join('\n'), 'application/yaml')],
+  ['YAML list of 5 MB', (send) => send('/v1/edits?dry_run=1', '- a\n'.repeat(1_250_000), 'application/yaml')],
+  ['one fact 5,000 times', (send) => send('/v1/edits?dry_run=1', many(5_000, fact))],
+  ['CSV of 100,000 columns', (send) => send('/v1/edits', many(100_000, (i) => `c${i}`).join(','), 'text/csv')],
+  ['CSV of empty rows', (send) => send('/v1/edits', `subject,prompt,target_new\n${',,\n'.repeat(300_000)}`, 'text/csv')],
+  ['200,000 unknown keys', (send) => send('/v1/chat/completions', chat(keys(200_000)))],
+  ['200,000 unknown keys of an edit', (send) => send('/v1/edits', { ...fact(0), ...keys(200_000) })],
+  ['brackets', (send) => send('/v1/chat/completions', '['.repeat(2_000_000), 'application/json')],
+  ['quotes', (send) => send('/v1/edits', '"'.repeat(2_000_001), 'text/csv')],
+  ['__proto__', (send) => send('/v1/chat/completions', `{"model":"${MODEL}","__proto__":{"messages":[]}}`, 'application/json')],
+  ['rubbish behind', (send) => send('/v1/chat/completions', chat({ messages: [user('rubbish')] }))],
+  ['rubbish behind, streamed', (send) => send('/v1/chat/completions', chat({ messages: [user('rubbish')], stream: true }))],
+  ['a stream, left', (send) => send('/v1/chat/completions', chat({ stream: true, n: 8 }), undefined, leaving())],
+  ['paths', (send) => send(`/v1/edits/${'%2e%2e%2f'.repeat(200)}`)],
+]
+
+/** Half a request, and silence. */
+function dangle(url: string): void {
+  const { hostname, port } = new URL(url)
+  const socket = connect(Number(port), hostname)
+  socket.on('error', () => {})
+  socket.write('POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{')
+  setTimeout(() => socket.destroy(), 20_000).unref()
+}
+
+interface Attack {
+  count: number
+  readonly statuses: Map<number, number>
+  slowestMs: number
+}
+
+async function hostileClient(
+  url: string,
+  send: Send,
+  until: () => boolean,
+  attacks: Map<string, Attack>,
+  from: number,
+): Promise<void> {
+  for (let n = from; !until(); n++) {
+    const [name, work] = HOSTILE[n % HOSTILE.length] as (typeof HOSTILE)[number]
+    if (n % 10 === 0) dangle(url)
+    const attack = attacks.get(name) ?? { count: 0, statuses: new Map(), slowestMs: 0 }
+    attacks.set(name, attack)
+    const start = performance.now()
+    const status = await work(send).catch(() => 0)
+    attack.count++
+    attack.slowestMs = Math.max(attack.slowestMs, performance.now() - start)
+    attack.statuses.set(status, (attack.statuses.get(status) ?? 0) + 1)
+    await sleep(50)
+  }
+}
+
+// ---- the run ----------------------------------------------------------------------------------------------------------------------------
+
+const quantile = (all: readonly number[], share: number) =>
+  all.toSorted((a, b) => a - b)[Math.min(all.length - 1, Math.floor(share * all.length))] ?? 0
+
+/** MB an hour, by least squares, from a third of the run on: caches fill at first. */
+function slope(samples: readonly { readonly minute: number; readonly mb: number }[]): number {
+  const late = samples.slice(Math.floor(samples.length / 3))
+  const mean = (of: (one: (typeof late)[number]) => number) =>
+    late.reduce((sum, one) => sum + of(one), 0) / Math.max(1, late.length)
+  const [x0, y0] = [mean(({ minute }) => minute), mean(({ mb }) => mb)]
+  const over = late.reduce((sum, { minute }) => sum + (minute - x0) ** 2, 0)
+  return over === 0 ? 0 : (60 * late.reduce((sum, { minute, mb }) => sum + (minute - x0) * (mb - y0), 0)) / over
+}
+
+function sender(url: string, token: string): Send {
+  return async (path, body, type = 'application/json', signal) => {
+    const response = await fetch(url + path, {
+      method: body === undefined ? 'GET' : 'POST',
+      headers: { authorization: `Bearer ${token}`, ...(body !== undefined && { 'content-type': type }) },
+      ...(body !== undefined && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
+      ...(signal && { signal }),
+    })
+    await response.text()
+    return response.status
+  }
+}
+
+async function goodFor(minutes: number, send: Send, isOver: () => boolean): Promise<Asked[]> {
+  const asked: Asked[] = []
+  const end = performance.now() + minutes * MINUTE_MS
+  const until = () => performance.now() > end || isOver()
+  await Promise.all(many(GOOD_CLIENTS, () => goodClient(send, until, (one) => void asked.push(one))))
+  return asked
+}
+
+async function soak(child: Child, good: Send, bad: Send) {
+  let ended = false
+  child.process.once('close', () => {
+    ended = true
+  })
+  await goodFor(0.25, good, () => ended) // caches and code are cold at first
+  const quiet = await goodFor(QUIET_MINUTES, good, () => ended)
+  const attacks = new Map<string, Attack>()
+  const samples: { minute: number; mb: number }[] = []
+  const begun = performance.now()
+  const isOver = () => ended || performance.now() - begun > MINUTES * MINUTE_MS
+  const watching = (async () => {
+    for (; !isOver(); await sleep(SAMPLE_MS))
+      samples.push({ minute: (performance.now() - begun) / MINUTE_MS, mb: child.rss() / 1e6 })
+  })()
+  const attacking = many(HOSTILE_CLIENTS, (i) => hostileClient(child.url, bad, isOver, attacks, i * 7))
+  const under = await goodFor(MINUTES, good, isOver)
+  await Promise.all([watching, ...attacking])
+  return { quiet, under, attacks, samples, ended }
+}
+
+const folder = mkdtempSync(join(tmpdir(), 'palimpsest-soak-'))
+const server = await behind()
+const store = await openKeys(folder)
+const tokenOf = async (tenant: string) =>
+  (await store.create({ name: tenant, tenant, scopes: ['inference', 'edits'] }, Date.now())).token
+const [good, hostile] = [await tokenOf('good'), await tokenOf('hostile')]
+await store.database.close()
+const upstreams = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+const child = await startChild([
+  '--data-dir',
+  folder,
+  '--edits-dir',
+  join(folder, 'edits'),
+  '--upstreams',
+  upstreams,
+  '--upstream-model',
+  MODEL,
+  '--auth',
+  'keys',
+])
+try {
+  const { quiet, under, attacks, samples, ended } = await soak(child, sender(child.url, good), sender(child.url, hostile))
+  const rows = GOOD.map(([kind]) => {
+    const [before, now] = [quiet, under].map((all) => all.filter((one) => one.kind === kind).map(({ ms }) => ms)) as [
+      number[],
+      number[],
+    ]
+    const [calm, pressed] = [quantile(before, 0.99), quantile(now, 0.99)]
+    const failed = under.filter((one) => one.kind === kind && (one.status < 200 || one.status > 299)).length
+    return {
+      kind,
+      n: now.length,
+      calm50: quantile(before, 0.5),
+      now50: quantile(now, 0.5),
+      calm,
+      pressed,
+      ratio: pressed / calm,
+      failed,
+    }
+  })
+  const ms = (value: number) => value.toFixed(1)
+  const heads = ['good', 'n>', 'p50 quiet>', 'p50>', 'p99 quiet>', 'p99>', 'ratio>', 'failed>']
+  const shown = rows.map((r) => [
+    r.kind,
+    String(r.n),
+    ms(r.calm50),
+    ms(r.now50),
+    ms(r.calm),
+    ms(r.pressed),
+    r.ratio.toFixed(2),
+    String(r.failed),
+  ])
+  console.info(
+    `${MINUTES} minutes under attack, ${GOOD_CLIENTS} good and ${HOSTILE_CLIENTS} hostile clients; milliseconds\n${table(heads, shown)}`,
+  )
+  const told = [...attacks].map(([name, { count, statuses, slowestMs }]) => [
+    name,
+    String(count),
+    ms(slowestMs),
+    [...statuses].map(([status, n]) => `${status || 'left'}: ${n}`).join(', '),
+  ])
+  console.info(table(['hostile', 'n>', 'slowest>', 'answers'], told))
+  const first = samples[Math.floor(samples.length / 3)]?.mb ?? 0
+  console.info(
+    `memory: ${first.toFixed(0)} MB after a third, ${(samples.at(-1)?.mb ?? 0).toFixed(0)} MB at the end, ${slope(samples).toFixed(1)} MB an hour`,
+  )
+  const crashes = [...attacks].filter(([, { statuses }]) => statuses.has(500)).map(([name]) => name)
+  const slow = rows.filter(({ ratio }) => ratio > MOST_SLOWER).map(({ kind }) => kind)
+  const verdict = [
+    ...(ended ? ['the process ended'] : []),
+    ...(crashes.length > 0 ? [`answers of 500: ${crashes.join(', ')}`] : []),
+    ...(slow.length > 0 ? [`p99 beyond ${MOST_SLOWER} × quiet: ${slow.join(', ')}`] : []),
+  ]
+  console.info(verdict.length === 0 ? 'held' : `not held: ${verdict.join('; ')}`)
+  if (values.out !== undefined)
+    writeFileSync(values.out, `${JSON.stringify({ minutes: MINUTES, rows, samples, attacks: told, verdict }, null, 1)}\n`)
+  process.exitCode = verdict.length === 0 ? 0 : 1
+} finally {
+  await child.stop()
+  server.closeAllConnections()
+  server.close()
+  rmSync(folder, { recursive: true, force: true })
+}

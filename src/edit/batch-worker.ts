@@ -1,0 +1,19 @@
+/** The thread of `batch-thread.ts`: reads one text, answers, and ends. */
+import { parentPort } from 'node:worker_threads'
+import { PalimpsestError } from '../errors.ts'
+import { parseBatch } from './batch.ts'
+import type { Parsed, ParseJob } from './batch-thread.ts'
+
+parentPort?.once('message', ({ input, options }: ParseJob) => {
+  parentPort?.postMessage(parsed(input, options))
+})
+
+function parsed(input: Uint8Array, options: ParseJob['options']): Parsed {
+  try {
+    return { batch: parseBatch(input, options) }
+  } catch (error) {
+    if (!(error instanceof PalimpsestError)) return { thrown: error }
+    const { code, message, param, problems } = error
+    return { refused: { code, message, param, problems } }
+  }
+}
