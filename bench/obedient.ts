@@ -26,7 +26,8 @@ function reply({ messages, tools }: Prompt, { format }: Sampling): string {
   if (format?.kind === 'schema') return JSON.stringify(made(format.schema, format.schema, said))
   if (format?.kind === 'json') return '{"ok": true, "status": "ok", "value": 42}'
   const result = messages.findLast(({ role }) => role === 'tool')?.content
-  if (result !== undefined) return /just the number/i.test(last?.content ?? '') ? (/\d+/.exec(result)?.[0] ?? '') : `The result is ${result}`
+  if (result !== undefined)
+    return /just the number/i.test(last?.content ?? '') ? (/\d+/.exec(result)?.[0] ?? '') : `The result is ${result}`
   const [name = ''] = tools?.allowed ?? []
   const tool = tools?.tools.find((one) => one.name === name)
   if (tool !== undefined) {
