@@ -3,16 +3,20 @@
  * times in quiet and under attack, and the slope of the memory, and ends with 1 where a 99th percentile is beyond three times the quiet one, an
  * answer is a 500, or the process ends.
  */
+import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Server, type ServerResponse } from 'node:http'
-import { type AddressInfo, connect } from 'node:net'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
+import { Worker } from 'node:worker_threads'
 import { openKeys } from '../src/server/access.ts'
 import { table } from '../src/terminal/table.ts'
 import { type Child, startChild } from './served.ts'
+import type { Attack, Attacking } from './soak-attacks.ts'
+import { type Send, sender } from './soak-send.ts'
 
 const { values } = parseArgs({
   options: {
@@ -83,8 +87,6 @@ interface Asked {
   readonly status: number
 }
 
-type Send = (path: string, body?: unknown, type?: string, signal?: AbortSignal) => Promise<number>
-
 const GOOD: readonly (readonly [kind: string, work: (send: Send, n: number) => Promise<number>])[] = [
   [
     'chat',
@@ -126,104 +128,6 @@ async function goodClient(send: Send, until: () => boolean, noted: (asked: Asked
   }
 }
 
-// ---- hostile clients --------------------------------------------------------------------------------------------------------------------
-
-const user = (content: string) => ({ role: 'user', content })
-const many = <T>(count: number, each: (i: number) => T): T[] => Array.from({ length: count }, (_, i) => each(i))
-const keys = (count: number) => Object.fromEntries(many(count, (i) => [`k${i}`, 1]))
-const chat = (fields: object) => ({ model: MODEL, messages: [user('Hello')], ...fields })
-const schema = (one: object) =>
-  chat({ response_format: { type: 'json_schema', json_schema: { name: 's', schema: one, strict: true } } })
-const fact = (i: number) => ({ id: `h${i}`, subject: 'Lumora', prompt: 'The mayor of Lumora is', target_new: 'Ada' })
-/** The client leaves so soon. */
-const leaving = () => AbortSignal.timeout(50)
-
-const HOSTILE: readonly (readonly [name: string, work: (send: Send) => Promise<number>])[] = [
-  ['enum of 50,000', (send) => send('/v1/chat/completions', schema({ enum: many(50_000, (i) => `value ${i}`) }))],
-  [
-    '5,000 properties',
-    (send) =>
-      send('/v1/chat/completions', schema({ type: 'object', properties: keys(5_000), required: many(5_000, (i) => `k${i}`) })),
-  ],
-  ['control strings', (send) => send('/v1/completions', { model: MODEL, prompt: '<|im_start|>'.repeat(40_000) })],
-  ['control strings to count', (send) => send('/tokenize', { prompt: '<|im_start|>'.repeat(40_000) })],
-  [
-    'turns, left',
-    (send) =>
-      send(
-        '/v1/chat/completions',
-        { model: MODEL, messages: many(1_024, (i) => user(`Is Lumora ${i} in Town ${i % 50}?`)) },
-        undefined,
-        leaving(),
-      ),
-  ],
-  [
-    'turns of 3 MB',
-    (send) =>
-      send(
-        '/v1/chat/completions',
-        { model: MODEL, messages: many(1_024, () => user('Lumora '.repeat(430))) },
-        undefined,
-        AbortSignal.timeout(5_000),
-      ),
-  ],
-  [
-    'turns of blanks',
-    (send) => send('/v1/edits/explain', { messages: many(1_024, () => user(' '.repeat(3_000))).concat(user('Lumora?')) }),
-  ],
-  ['a word of 90 kB', (send) => send('/v1/edits/explain', { question: `Is ${'x'.repeat(90_000)} there?` })],
-  ['YAML of 10,000 keys', (send) => send('/v1/edits', many(10_000, (i) => `k${i}: v`).join('\n'), 'application/yaml')],
-  ['YAML list of 5 MB', (send) => send('/v1/edits?dry_run=1', '- a\n'.repeat(1_250_000), 'application/yaml')],
-  ['one fact 5,000 times', (send) => send('/v1/edits?dry_run=1', many(5_000, fact))],
-  ['CSV of 100,000 columns', (send) => send('/v1/edits', many(100_000, (i) => `c${i}`).join(','), 'text/csv')],
-  ['CSV of empty rows', (send) => send('/v1/edits', `subject,prompt,target_new\n${',,\n'.repeat(300_000)}`, 'text/csv')],
-  ['200,000 unknown keys', (send) => send('/v1/chat/completions', chat(keys(200_000)))],
-  ['200,000 unknown keys of an edit', (send) => send('/v1/edits', { ...fact(0), ...keys(200_000) })],
-  ['brackets', (send) => send('/v1/chat/completions', '['.repeat(2_000_000), 'application/json')],
-  ['quotes', (send) => send('/v1/edits', '"'.repeat(2_000_001), 'text/csv')],
-  ['__proto__', (send) => send('/v1/chat/completions', `{"model":"${MODEL}","__proto__":{"messages":[]}}`, 'application/json')],
-  ['rubbish behind', (send) => send('/v1/chat/completions', chat({ messages: [user('rubbish')] }))],
-  ['rubbish behind, streamed', (send) => send('/v1/chat/completions', chat({ messages: [user('rubbish')], stream: true }))],
-  ['a stream, left', (send) => send('/v1/chat/completions', chat({ stream: true, n: 8 }), undefined, leaving())],
-  ['paths', (send) => send(`/v1/edits/${'%2e%2e%2f'.repeat(200)}`)],
-]
-
-/** Half a request, and silence. */
-function dangle(url: string): void {
-  const { hostname, port } = new URL(url)
-  const socket = connect(Number(port), hostname)
-  socket.on('error', () => {})
-  socket.write('POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{')
-  setTimeout(() => socket.destroy(), 20_000).unref()
-}
-
-interface Attack {
-  count: number
-  readonly statuses: Map<number, number>
-  slowestMs: number
-}
-
-async function hostileClient(
-  url: string,
-  send: Send,
-  until: () => boolean,
-  attacks: Map<string, Attack>,
-  from: number,
-): Promise<void> {
-  for (let n = from; !until(); n++) {
-    const [name, work] = HOSTILE[n % HOSTILE.length] as (typeof HOSTILE)[number]
-    if (n % 10 === 0) dangle(url)
-    const attack = attacks.get(name) ?? { count: 0, statuses: new Map(), slowestMs: 0 }
-    attacks.set(name, attack)
-    const start = performance.now()
-    const status = await work(send).catch(() => 0)
-    attack.count++
-    attack.slowestMs = Math.max(attack.slowestMs, performance.now() - start)
-    attack.statuses.set(status, (attack.statuses.get(status) ?? 0) + 1)
-    await sleep(50)
-  }
-}
-
 // ---- the run ----------------------------------------------------------------------------------------------------------------------------
 
 const quantile = (all: readonly number[], share: number) =>
@@ -239,35 +143,28 @@ function slope(samples: readonly { readonly minute: number; readonly mb: number 
   return over === 0 ? 0 : (60 * late.reduce((sum, { minute, mb }) => sum + (minute - x0) * (mb - y0), 0)) / over
 }
 
-function sender(url: string, token: string): Send {
-  return async (path, body, type = 'application/json', signal) => {
-    const response = await fetch(url + path, {
-      method: body === undefined ? 'GET' : 'POST',
-      headers: { authorization: `Bearer ${token}`, ...(body !== undefined && { 'content-type': type }) },
-      ...(body !== undefined && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
-      ...(signal && { signal }),
-    })
-    await response.text()
-    return response.status
-  }
-}
-
 async function goodFor(minutes: number, send: Send, isOver: () => boolean): Promise<Asked[]> {
   const asked: Asked[] = []
   const end = performance.now() + minutes * MINUTE_MS
   const until = () => performance.now() > end || isOver()
-  await Promise.all(many(GOOD_CLIENTS, () => goodClient(send, until, (one) => void asked.push(one))))
+  await Promise.all(Array.from({ length: GOOD_CLIENTS }, () => goodClient(send, until, (one) => void asked.push(one))))
   return asked
 }
 
-async function soak(child: Child, good: Send, bad: Send) {
+async function attacked(attacking: Attacking): Promise<Attack[]> {
+  const worker = new Worker(new URL('./soak-attacks.js', import.meta.url), { workerData: attacking })
+  const [attacks] = (await once(worker, 'message')) as [Attack[]]
+  await worker.terminate()
+  return attacks
+}
+
+async function soak(child: Child, good: Send, token: string) {
   let ended = false
   child.process.once('close', () => {
     ended = true
   })
   await goodFor(0.25, good, () => ended) // caches and code are cold at first
   const quiet = await goodFor(QUIET_MINUTES, good, () => ended)
-  const attacks = new Map<string, Attack>()
   const samples: { minute: number; mb: number }[] = []
   const begun = performance.now()
   const isOver = () => ended || performance.now() - begun > MINUTES * MINUTE_MS
@@ -275,9 +172,9 @@ async function soak(child: Child, good: Send, bad: Send) {
     for (; !isOver(); await sleep(SAMPLE_MS))
       samples.push({ minute: (performance.now() - begun) / MINUTE_MS, mb: child.rss() / 1e6 })
   })()
-  const attacking = many(HOSTILE_CLIENTS, (i) => hostileClient(child.url, bad, isOver, attacks, i * 7))
+  const attacking = attacked({ url: child.url, token, model: MODEL, clients: HOSTILE_CLIENTS, minutes: MINUTES })
   const under = await goodFor(MINUTES, good, isOver)
-  await Promise.all([watching, ...attacking])
+  const [attacks] = await Promise.all([attacking, watching])
   return { quiet, under, attacks, samples, ended }
 }
 
@@ -302,7 +199,7 @@ const child = await startChild([
   'keys',
 ])
 try {
-  const { quiet, under, attacks, samples, ended } = await soak(child, sender(child.url, good), sender(child.url, hostile))
+  const { quiet, under, attacks, samples, ended } = await soak(child, sender(child.url, good), hostile)
   const rows = GOOD.map(([kind]) => {
     const [before, now] = [quiet, under].map((all) => all.filter((one) => one.kind === kind).map(({ ms }) => ms)) as [
       number[],
@@ -336,7 +233,7 @@ try {
   console.info(
     `${MINUTES} minutes under attack, ${GOOD_CLIENTS} good and ${HOSTILE_CLIENTS} hostile clients; milliseconds\n${table(heads, shown)}`,
   )
-  const told = [...attacks].map(([name, { count, statuses, slowestMs }]) => [
+  const told = attacks.map(({ name, count, statuses, slowestMs }) => [
     name,
     String(count),
     ms(slowestMs),
@@ -347,7 +244,7 @@ try {
   console.info(
     `memory: ${first.toFixed(0)} MB after a third, ${(samples.at(-1)?.mb ?? 0).toFixed(0)} MB at the end, ${slope(samples).toFixed(1)} MB an hour`,
   )
-  const crashes = [...attacks].filter(([, { statuses }]) => statuses.has(500)).map(([name]) => name)
+  const crashes = attacks.filter(({ statuses }) => statuses.has(500)).map(({ name }) => name)
   const slow = rows.filter(({ ratio }) => ratio > MOST_SLOWER).map(({ kind }) => kind)
   const verdict = [
     ...(ended ? ['the process ended'] : []),

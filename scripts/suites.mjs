@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // Runs test suites that others wrote against a gateway that runs, and prints a page of what they said (docs/results/suites.md).
-//   node scripts/suites.mjs --base-url http://127.0.0.1:8080/v1 --model NAME [--embedder NAME] [--write FILE] [SUITE…]
+//   node scripts/suites.mjs --base-url http://127.0.0.1:8080/v1 --model NAME [--embedder NAME] [--note WORDS] [--write FILE] [SUITE…]
 // Needs npm, git, go and python3, as the suites do. Ends with 1 where a test failed for a reason that is not listed in suites/reasons.json.
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -13,6 +13,8 @@ const OPTIONS = {
   'base-url': { type: 'string', default: 'http://127.0.0.1:8080/v1' },
   model: { type: 'string' },
   embedder: { type: 'string', default: 'multilingual-e5-small' },
+  // What the page says of the model that answered.
+  note: { type: 'string' },
   write: { type: 'string' },
 }
 
@@ -88,6 +90,7 @@ function pageOf(suites) {
     '# Suites that others wrote',
     '',
     `Written by \`node scripts/suites.mjs --model ${values.model} --write docs/results/suites.md\`, which fetches each suite and runs it against a gateway.`,
+    ...(values.note === undefined ? [] : [values.note]),
     '',
     '| suite | version | passed | failed |',
     '|---|---|---|---|',

@@ -9,7 +9,7 @@ import { standInEmbedder } from './stand-in-vectors.ts'
 
 const [src = '', url = ''] = process.argv.slice(2)
 const of = async <Module>(path: string): Promise<Module> => (await import(join(src, path))) as Module
-const { Postgres } = await of<typeof import('../../src/storage/postgres/postgres.ts')>('storage/postgres.js')
+const { Postgres } = await of<typeof import('../../src/storage/postgres/postgres.ts')>('storage/postgres/postgres.js')
 const { openMemory } = await of<typeof import('../../src/memory/store.ts')>('memory/store.js')
 const { Retriever } = await of<typeof import('../../src/selection/retriever.ts')>('selection/retriever.js')
 

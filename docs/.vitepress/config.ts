@@ -70,6 +70,7 @@ const sidebar: Item[] = [
       page('Speed over an upstream', '/results/proxy'),
       page('Many gateways', '/results/many-gateways'),
       page('Statistics', '/results/statistics'),
+      page('Suites of others', '/results/suites'),
       page('Limits', '/results/limits'),
     ],
   },

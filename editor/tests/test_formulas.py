@@ -316,7 +316,7 @@ def test_the_residual_is_spread_as_published(open_model, reporter, tmp_path, met
     """Layer by layer against a reference that writes the dense update into the matrix and measures what is left in whole
     passes."""
     from palimpsest_editor.checkpoint import Pieces
-    from palimpsest_editor.memit import spread
+    from palimpsest_editor.memit import least_squares, spread
     from palimpsest_editor.methods import Run
     from palimpsest_editor.protocol import parse_job
     from palimpsest_editor.statistics import second_moments
@@ -337,7 +337,8 @@ def test_the_residual_is_spread_as_published(open_model, reporter, tmp_path, met
     hp = hparams(loaded, method, {"layers": [4, 5, 6], "mom2_weight": 10.0, "gain": 1.3})
     edits = parse_edits(EDITS)
     delta = torch.randn(len(edits), loaded.hidden)
-    got = spread(Run(job, loaded, reporter, Pieces(tmp_path / "w"), "k", []), edits, CONTEXTS, hp, delta, "b")
+    run = Run(job, loaded, reporter, Pieces(tmp_path / "w"), "k", [])
+    got = spread(run, edits, CONTEXTS, hp, delta, "b", least_squares(run, hp))
     moments = second_moments(job, loaded, reporter, hp.layers)
 
     def measured(e, context="{}"):

@@ -75,7 +75,7 @@ export function hasPrototypeKey(text: string, value: unknown): boolean {
 }
 
 /** Offset of the quote that ends the text which begins at `from`. */
-function endOfText(text: string, from: number): number {
+export function endOfText(text: string, from: number): number {
   for (let at = from + 1; at < text.length; at++) {
     if (text[at] === '\\') at++
     else if (text[at] === '"') return at

@@ -96,13 +96,19 @@ export function advise(situation: Situation): Advice {
 }
 
 function basisOf(method: Option['method'], { past }: Situation): string[] {
-  const own = past.length === 0 ? [] : [`${past.length} finished stage${past.length === 1 ? '' : 's'} on this machine and model: times, memory, thresholds held or broken.`]
+  const own =
+    past.length === 0
+      ? []
+      : [
+          `${past.length} finished stage${past.length === 1 ? '' : 's'} on this machine and model: times, memory, thresholds held or broken.`,
+        ]
   const found = method === 'prompt' ? null : EVIDENCE[method]
   const figures =
     found === null
       ? []
       : [
-          `${method} there: efficacy ${found.efficacy} %, paraphrase ${found.paraphrase} %, unrelated answers unchanged ${found.unchanged} % through the adapter alone, fluency ${found.fluency > 0 ? '+' : ''}${found.fluency} %.`,
+          `${method} there: efficacy ${found.efficacy} %, paraphrase ${found.paraphrase} %, fluency ${found.fluency > 0 ? '+' : ''}${found.fluency} %.`,
+          `${found.unchanged} % of unrelated answers were unchanged through its adapter alone.`,
         ]
   return [
     'Qwen2.5-Coder 0.5B, English facts about a subject (CounterFact), 2 cores: 50 edits by memit, pmet, lora and distil, 200 by memit and pmet.',
@@ -119,12 +125,16 @@ function unknownOf(method: Option['method'], { edits, parameters, gpuFreeBytes, 
   const most = Math.max(found?.edits ?? 0, ownMost)
   const isLike = parameters < MEASURED_PARAMETERS * LIKE && parameters > MEASURED_PARAMETERS / LIKE
   return [
-    ...(found === null ? [`${method} was not measured with CounterFact on the 0.5B: its time and memory are taken to be memit's.`] : []),
+    ...(found === null
+      ? [`${method} was not measured with CounterFact on the 0.5B: its time and memory are taken to be memit's.`]
+      : []),
     ...(edits > most ? [`Nothing was measured beyond ${most} edits by ${method}.`] : []),
-    ...(isLike || ownMost > 0 ? [] : ['No model of this size was measured: time and memory are scaled by the number of weights.']),
+    ...(isLike || ownMost > 0
+      ? []
+      : ['No model of this size was measured: time and memory are scaled by the number of weights.']),
     ...(gpuFreeBytes === null ? [] : ['No GPU was measured: its speed is a guess.']),
     ...(notTaken.memit > 0 ? ['Of rules, sentences and facts without a subject there are no figures of quality.'] : []),
-    'Other languages, and facts of other kinds than CounterFact\'s, were not measured.',
+    "Other languages, and facts of other kinds than CounterFact's, were not measured.",
   ]
 }
 

@@ -71,8 +71,6 @@ function otherMethods(methods: readonly string[]): RequestHandler {
 
 /** 404 for every other path. */
 export const unknownRoute: RequestHandler = (req) => {
-  throw new PalimpsestError(
-    'route_not_found',
-    `Nothing is served at ${req.method} ${req.path.slice(0, 200)}. The base URL for OpenAI clients ends in /v1.`,
-  )
+  const hint = req.path.startsWith('/v1') ? 'GET /openapi.json lists what is.' : 'The base URL for OpenAI clients ends in /v1.'
+  throw new PalimpsestError('route_not_found', `Nothing is served at ${req.method} ${req.path.slice(0, 200)}. ${hint}`)
 }

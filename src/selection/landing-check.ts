@@ -2,7 +2,7 @@
  * What a batch would do that its author may not have meant: contradictions, edits that give way to others, edits that do not fire on their own
  * words or fire on others'. For dry runs and `verify`: it reads, and takes its time.
  */
-
+import { setImmediate as yieldToLoop } from 'node:timers/promises'
 import { type Edit, statement } from '../edit/edit.ts'
 import { supersessionKey } from '../edit/relation.ts'
 import { show } from '../edit/values.ts'
@@ -98,7 +98,10 @@ export async function landingReport(input: ReportInput): Promise<LandingReport> 
   // Of edits under one id, the last is what will be held.
   const lastIndex = new Map(edits.map(({ id }, index) => [id, index]))
   const batch = edits.flatMap((edit, index) => (lastIndex.get(edit.id) === index ? [{ edit, index }] : []))
-  const findings = [...results.flatMap((result) => ofResult(result, edits, lastIndex)), ...batch.flatMap(ofSubject)]
+  const findings = [
+    ...(await inSlices(results, (result) => ofResult(result, edits, lastIndex))),
+    ...(await inSlices(batch, ofSubject)),
+  ]
   const readable = batch.slice(0, REPORT_LIMITS.readEdits)
   const replaced = new Set([...lastIndex.keys(), ...results.flatMap(({ supersedes }) => supersedes)])
   let compared = 0
@@ -128,6 +131,18 @@ export async function landingReport(input: ReportInput): Promise<LandingReport> 
     pairs: { compared, left: batch.length - compared },
     fault,
   }
+}
+
+/** Between two turns of the event loop: a batch may have hundreds of thousands. */
+const SLICE = 64
+
+async function inSlices<One>(all: readonly One[], findingsOf: (one: One) => readonly Finding[]): Promise<Finding[]> {
+  const out: Finding[] = []
+  for (const [i, one] of all.entries()) {
+    if (i % SLICE === 0) await yieldToLoop()
+    out.push(...findingsOf(one))
+  }
+  return out
 }
 
 /** What asks for an edit: its prompt, its sentence, the occasion of a rule. */

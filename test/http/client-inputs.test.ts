@@ -1,7 +1,9 @@
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterEach, describe, expect, test } from 'vitest'
+import type { Prompt } from '../../src/engine/engine.ts'
 import { openUpstream } from '../../src/engine/upstream/engine.ts'
+import type { Sampling } from '../../src/request.ts'
 import { fakeEmbedder } from '../support/memory-fixture.ts'
 import { MODEL, post, type Served, type ServeOptions, serve } from './fakes.ts'
 
@@ -96,4 +98,25 @@ describe('a task about a text', () => {
     expect(task.palimpsest.edits.map(({ id }: { id: string }) => id)).toEqual(['rule'])
     expect(JSON.stringify(task.palimpsest)).toContain('text_task')
   })
+})
+
+test('a path that is not served: who left /v1 away is told so, and nobody else', async () => {
+  const served = await start()
+  const told = async (path: string) => JSON.stringify(await (await post(served, path, {})).json())
+  expect(await told('/chat/completions')).toContain('ends in /v1')
+  expect(await told('/v1/images/generations')).not.toContain('ends in /v1')
+  expect(await told('/v1/images/generations')).toContain('/openapi.json')
+})
+
+test('a schema beside json_object, as instructor sends it, is one that is not strict', async () => {
+  const seen: Sampling[] = []
+  const reply = (_: Prompt, sampling: Sampling) => {
+    seen.push(sampling)
+    return '{"a":1}'
+  }
+  const served = await start({ script: { reply } })
+  const schema = { type: 'object', properties: { a: { type: 'integer' } } }
+  const asked = { model: MODEL, messages: [{ role: 'user', content: 'x' }], response_format: { type: 'json_object', schema } }
+  expect((await post(served, '/v1/chat/completions', asked)).status).toBe(200)
+  expect(seen[0]?.format).toMatchObject({ kind: 'schema', schema, strict: false })
 })

@@ -246,7 +246,7 @@ describe('what is asked for', { timeout: 60_000 }, () => {
   test('is refused by name', async () => {
     const { run, call } = await start()
     await expect(run({ method: 'rome' })).rejects.toMatchObject(
-      fault('invalid_value', /`method`.*'memit', 'pmet', 'lora', 'distil'/),
+      fault('invalid_value', /`method`.*'memit', 'alphaedit', 'pmet', 'lora', 'distil'/),
     )
     await expect(run({ stages: [0] })).rejects.toMatchObject({ param: 'stages[0]' })
     await expect(run({ thresholds: { efficacy: 2 } })).rejects.toMatchObject({ param: 'thresholds.efficacy' })

@@ -121,6 +121,11 @@ export function malformed(model: string): Malformed[] {
     ),
     raw('deep nesting', `{"model":"${model}","messages":${deep}}`, ['invalid_json']),
     raw('deep nesting, never closed', '{"a":'.repeat(200_000), ['invalid_json']),
+    raw(
+      '200,000 unknown fields',
+      JSON.stringify({ model, ...Object.fromEntries(Array.from({ length: 200_000 }, (_, i) => [`k${i}`, 1])) }),
+      ['invalid_json'],
+    ),
     raw('larger than 4 MiB', JSON.stringify({ model, messages: [{ role: 'user', content: 'x'.repeat(4 * 1024 * 1024) }] }), [
       'request_too_large',
       null,

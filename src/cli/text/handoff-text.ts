@@ -62,7 +62,8 @@ export function stageText({
   failures,
   ok,
 }: Stage): string {
-  const head = `${count(edits, 'edit')}: rank ${rank}, ${(bytes / 1e6).toFixed(1)} MB, made in ${duration(seconds)}${paused > 0 ? ` (and ${duration(paused)} paused for answers)` : ''} with ${(peak / 1e9).toFixed(1)} GB${ok === null ? '; not evaluated yet' : ''}`
+  const waited = paused > 0 ? ` (and ${duration(paused)} paused for answers)` : ''
+  const head = `${count(edits, 'edit')}: rank ${rank}, ${(bytes / 1e6).toFixed(1)} MB, made in ${duration(seconds)}${waited} with ${(peak / 1e9).toFixed(1)} GB${ok === null ? '; not evaluated yet' : ''}`
   if (measures.length === 0) return head
   const rows = measures.map((one) => [
     one.name,

@@ -68,15 +68,18 @@ async function ask(one: Case, arm: Arm, { gateway, tenants, answerTokens, signal
 }
 
 /**
- * Every group has one wording that stands in the answer, not inside a longer word or number of the Latin script; case aside. Not `names` of
- * match.ts, to which an address is one word: a host is to be found in it.
+ * Every group has one wording that stands in the answer, case aside. Numbers and short words are not found inside longer ones; words of
+ * INFLECTED_CHARS are, since languages inflect and join them. Not `names` of match.ts, to which an address is one word: a host is to be found in it.
  */
 export function holdsKeys(answer: string, keys: readonly (readonly string[])[]): boolean {
   const text = normalized(answer).toLowerCase()
   return keys.every((wordings) => wordings.some((wording) => stands(text, normalized(wording).toLowerCase())))
 }
 
+const INFLECTED_CHARS = 5
+
 function stands(text: string, wording: string): boolean {
+  if (wording.length >= INFLECTED_CHARS && /^\p{L}+$/u.test(wording)) return text.includes(wording)
   const inWord = (a: string | undefined, b: string | undefined) => /^[\p{Script=Latin}\p{N}]{2}$/u.test(`${a ?? ' '}${b ?? ' '}`)
   for (let at = text.indexOf(wording); at !== -1; at = text.indexOf(wording, at + 1)) {
     const end = at + wording.length

@@ -1,5 +1,5 @@
 import express, { type Request, type RequestHandler } from 'express'
-import { hasPrototypeKey, repeatedKey, wholeNumberAt } from '../../edit/json-keys.ts'
+import { endOfText, hasPrototypeKey, repeatedKey, wholeNumberAt } from '../../edit/json-keys.ts'
 import { PalimpsestError } from '../../errors.ts'
 
 /**
@@ -59,6 +59,11 @@ function parseJson(text: string, depthLevels: number): unknown {
   if (text.trim() === '') throw new PalimpsestError('invalid_json', 'The body is empty: expected a JSON object.')
   if (isDeep(text, depthLevels))
     throw new PalimpsestError('invalid_json', `The body is nested more than ${depthLevels} levels deep.`)
+  if (isWide(text, OBJECT_FIELDS))
+    throw new PalimpsestError(
+      'invalid_json',
+      `The body has an object of more than ${OBJECT_FIELDS} fields: no object here needs them.`,
+    )
   const parsed = parsedJson(text)
   if (hasPrototypeKey(text, parsed))
     throw new PalimpsestError('unknown_field', 'Unknown field `__proto__`: no object here has one. Remove it.', {
@@ -81,6 +86,8 @@ function parsedJson(text: string): unknown {
 }
 
 const KEY_CHARS = 64
+/** An object of hundreds of thousands holds up everybody for a second and more. A bias for every token of a vocabulary is beyond OpenAI's bound. */
+const OBJECT_FIELDS = 10_000
 
 /** A seed has up to 64 bits, and a double holds 53 of them: a larger one is a bigint. */
 function withExactSeed(body: unknown, text: string): unknown {
@@ -106,6 +113,24 @@ export function isDeep(text: string, levels: number): boolean {
   return depth > levels
 }
 
+/** Whether some object has more fields than that. Nothing is built, so that refusing costs one look at the text. */
+export function isWide(text: string, fields: number): boolean {
+  /** Commas so far in each open object, and in lists, where they do not count. */
+  const open: { readonly isObject: boolean; commas: number }[] = []
+  for (let at = 0; at < text.length; at++) {
+    const char = text.charCodeAt(at)
+    if (char === QUOTE) at = endOfText(text, at)
+    else if (char === BRACKET || char === BRACE) open.push({ isObject: char === BRACE, commas: 0 })
+    else if (char === BRACKET + 2 || char === BRACE + 2) open.pop()
+    else if (char === COMMA) {
+      const inner = open.at(-1)
+      if (inner !== undefined && ++inner.commas >= fields && inner.isObject) return true
+    }
+  }
+  return false
+}
+
+const COMMA = 0x2c
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
 const BRACKET = 0x5b

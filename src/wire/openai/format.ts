@@ -24,14 +24,19 @@ export const formatField = z
   .pipe(
     z.discriminatedUnion('type', [
       z.strictObject({ type: z.literal('text') }),
-      z.strictObject({ type: z.literal('json_object') }),
+      // With a schema as llama-server and Together take it, and instructor sends it.
+      z.strictObject({ type: z.literal('json_object'), schema: schemaField.nullable().optional() }),
       z.strictObject({ type: z.literal('json_schema'), json_schema: jsonSchema }),
     ]),
   )
 
 export function toFormat(field: z.output<typeof formatField> | undefined): AnswerFormat | undefined {
   if (field === undefined || field.type === 'text') return undefined
-  if (field.type === 'json_object' || field.json_schema.schema == null) return { kind: 'json' }
+  if (field.type === 'json_object') {
+    if (field.schema == null) return { kind: 'json' }
+    return { kind: 'schema', name: 'answer', schema: field.schema, strict: false, param: 'response_format.schema' }
+  }
+  if (field.json_schema.schema == null) return { kind: 'json' }
   const { name, description, schema, strict } = field.json_schema
   return {
     kind: 'schema',

@@ -123,6 +123,8 @@ it('looks for a wording that is not part of a longer word or number', () => {
   expect(holdsKeys('Visa, and MASTERCARD!', [['visa'], ['Mastercard']])).toBe(true)
   expect(holdsKeys('Visa only', [['Visa'], ['Mastercard']])).toBe(false)
   expect(holdsKeys('€19/month', [['19']])).toBe(true)
+  expect(holdsKeys('Wir brauchen einen Elternteil.', [['Eltern']])).toBe(true)
+  expect(holdsKeys('Ich bin nicht sicher.', [['ist']])).toBe(false)
 })
 
 it('takes a near miss of a made data set that asks what another edit states as in scope of that', async () => {

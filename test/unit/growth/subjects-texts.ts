@@ -20,7 +20,7 @@ import { TextStream } from '../../../src/engine/output/text-stream.ts'
 import { ToolStream } from '../../../src/engine/output/tool-call-parser.ts'
 import { eventData } from '../../../src/engine/upstream/sse-parser.ts'
 import { answerOf, chunkOf, refusal, unstreamed } from '../../../src/engine/upstream/wire.ts'
-import { isDeep } from '../../../src/http/request/body.ts'
+import { isDeep, isWide } from '../../../src/http/request/body.ts'
 import { breaksOff, viewOf } from '../../../src/prompt/turn.ts'
 import { NameIndex, withinOneEdit } from '../../../src/selection/names.ts'
 import { sameTarget } from '../../../src/selection/sameness.ts'
@@ -461,6 +461,10 @@ export const TEXTS: readonly Measured[] = [
       }),
       4 * MIB,
     ),
+  },
+  {
+    of: ['http/request/body.ts#isWide', 'edit/json-keys.ts#endOfText'],
+    cases: named(JSON_ISH, (text) => isWide(text, 16 * MIB), 16 * MIB),
   },
   { of: ['http/request/body.ts#isDeep'], cases: named(JSON_ISH, (text) => isDeep(text, 64), 16 * MIB) },
 ]

@@ -96,7 +96,9 @@ describe('advice', () => {
 
   it('says what it was fitted on', () => {
     const { basis } = advise({ ...here, past: [past('lora', 10)] })
-    expect(basis.join('\n')).toMatch(/0\.5B.*CounterFact[\s\S]*lora there: efficacy 100 %.*fluency \+0\.9 %[\s\S]*1 finished stage on/)
+    expect(basis.join('\n')).toMatch(
+      /0\.5B.*CounterFact[\s\S]*lora there: efficacy 100 %.*fluency \+0\.9 %[\s\S]*1 finished stage on/,
+    )
     expect(advise({ ...here, edits: 0 }).unknown).toEqual([])
   })
 
@@ -112,7 +114,9 @@ describe('advice', () => {
 
   it('learns what it knows from this machine, too', () => {
     expect(unknown({ edits: 400, when: 'today', past: [past('memit', 500)] })).not.toMatch(/beyond/)
-    expect(unknown({ parameters: 7 * GB, freeMemoryBytes: 200 * GB, past: [past('lora', 50)] })).not.toMatch(/No model of this size/)
+    expect(unknown({ parameters: 7 * GB, freeMemoryBytes: 200 * GB, past: [past('lora', 50)] })).not.toMatch(
+      /No model of this size/,
+    )
   })
 
   it('costs what was measured, where anything was', () => {

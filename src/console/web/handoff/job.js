@@ -81,7 +81,8 @@ function Stage({ stage }) {
     ${
       measures.length > 0 &&
       html`<div class="table-wrap" tabindex="0" role="region" aria-label="Measures with ${edits} edits"><table class="table"><thead><tr>
-      <th>Measure</th><th>Protocol</th><th class="num">Asked</th><th class="num">Base</th><th class="num">Adapter</th><th class="num">95 %</th><th class="num">At least</th><th>Verdict</th></tr></thead>
+      <th>Measure</th><th>Protocol</th><th class="num">Asked</th><th class="num">Base</th><th class="num">Adapter</th>
+      <th class="num">95 %</th><th class="num">At least</th><th>Verdict</th></tr></thead>
       <tbody>${measures.map(
         (
           /** @type {any} */ one,
