@@ -63,7 +63,8 @@ export function stageText({
   ok,
 }: Stage): string {
   const waited = paused > 0 ? ` (and ${duration(paused)} paused for answers)` : ''
-  const head = `${count(edits, 'edit')}: rank ${rank}, ${(bytes / 1e6).toFixed(1)} MB, made in ${duration(seconds)}${waited} with ${(peak / 1e9).toFixed(1)} GB${ok === null ? '; not evaluated yet' : ''}`
+  const unasked = ok === null ? '; not evaluated yet' : ''
+  const head = `${count(edits, 'edit')}: rank ${rank}, ${(bytes / 1e6).toFixed(1)} MB, made in ${duration(seconds)}${waited} with ${(peak / 1e9).toFixed(1)} GB${unasked}`
   if (measures.length === 0) return head
   const rows = measures.map((one) => [
     one.name,
