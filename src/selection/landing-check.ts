@@ -104,6 +104,12 @@ export async function landingReport(input: ReportInput): Promise<LandingReport> 
   ]
   const readable = batch.slice(0, REPORT_LIMITS.readEdits)
   const replaced = new Set([...lastIndex.keys(), ...results.flatMap(({ supersedes }) => supersedes)])
+  const keys = new Map<Edit, string>()
+  const keyOf = (edit: Edit) => {
+    const key = keys.get(edit) ?? supersessionKey(edit)
+    keys.set(edit, key)
+    return key
+  }
   let compared = 0
   let fault: string | null = null
   try {
@@ -114,7 +120,7 @@ export async function landingReport(input: ReportInput): Promise<LandingReport> 
       if (compared % REPORT_LIMITS.editsAtOnce === 0) progress?.(compared, readable.length)
       const vector = prompts[compared] ?? new Float32Array()
       const own = await ofOwnWords(one, input)
-      const near = nearest(one, vector, readable, prompts, replaced, input)
+      const near = nearest(one, vector, readable, prompts, replaced, keyOf, input)
       findings.push(...own, ...(await ofOthers(one, near, input)), ...(await ofEveryday(one, vector, everyday, input)))
     }
   } catch (error) {
@@ -228,6 +234,7 @@ function nearest(
   batch: readonly CheckedEdit[],
   vectors: readonly Float32Array[],
   replaced: ReadonlySet<string>,
+  keyOf: (edit: Edit) => string,
   { search, held }: ReportInput,
 ): Near[] {
   const inMemory = search(vector, REPORT_LIMITS.near + 1).flatMap(({ editId, similarity }) => {
@@ -238,7 +245,7 @@ function nearest(
     index < one.index ? [{ index, id: edit.id, edit, similarity: product(vector, vectors[i]) }] : [],
   )
   return [...inMemory, ...inBatch]
-    .filter(({ edit, similarity }) => similarity >= NEAR && edit.id !== one.edit.id && meet(edit, one.edit))
+    .filter(({ edit, similarity }) => similarity >= NEAR && edit.id !== one.edit.id && meet(edit, one.edit, keyOf))
     .sort((a, b) => b.similarity - a.similarity)
     .slice(0, REPORT_LIMITS.near)
 }
@@ -247,8 +254,8 @@ function nearest(
  * Whether both can be true at one time for one model. What is said for certain models only is meant to differ from what is said for all; equal keys
  * are the landing's own business.
  */
-function meet(a: Edit, b: Edit): boolean {
-  return overlap(a, b) && a.models?.join() === b.models?.join() && supersessionKey(a) !== supersessionKey(b)
+function meet(a: Edit, b: Edit, keyOf: (edit: Edit) => string): boolean {
+  return overlap(a, b) && a.models?.join() === b.models?.join() && keyOf(a) !== keyOf(b)
 }
 
 async function ofOthers(one: CheckedEdit, near: readonly Near[], { read, calibration }: ReportInput): Promise<Finding[]> {
