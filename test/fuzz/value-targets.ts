@@ -36,6 +36,8 @@ const leaf = fc.constantFrom<unknown>(
   {},
   'f',
 )
+/** As JSON.parse makes it, with Object's prototype: fast-check's own dictionaries may have none, which no body has. */
+const parsed = (made: unknown): unknown => JSON.parse(JSON.stringify(made))
 const value = fc.oneof(leaf, fc.jsonValue({ maxDepth: 2 }), fc.array(leaf, { maxLength: 3 }))
 const NAMES =
   'model messages role content type text name tool_calls tool_call_id function arguments parameters tools tool_choice response_format json_schema schema stop n stream stream_options logprobs top_logprobs logit_bias seed temperature palimpsest edits tags tenant as_of input instructions id call_id output prompt echo best_of question subject target_new aliases when instruction always kind requested_rewrite str ground_truth __proto__ constructor toString'
@@ -45,7 +47,7 @@ const object: fc.Arbitrary<unknown> = fc.letrec((tie) => ({
 })).object
 const asked = fc
   .tuple(object, fc.constantFrom({}, { model: 'm', messages: [{ role: 'user', content: 'x' }] }, { model: 'm', input: 'x' }))
-  .map(([more, base]) => ({ ...base, ...(more as object) }))
+  .map(([more, base]) => parsed({ ...base, ...(more as object) }))
 const keyword = fc.constantFrom(
   ...'type properties required items enum const anyOf oneOf allOf $ref $defs minimum maximum minLength maxLength minItems maxItems format additionalProperties pattern'.split(
     ' ',
@@ -100,11 +102,11 @@ export const VALUE_TARGETS: readonly ValueTarget[] = [
       })
     },
   },
-  { name: 'records', share: 3, values: object, run: (record) => readRecord(record, 'auto', CONTEXT) },
+  { name: 'records', share: 3, values: object.map(parsed), run: (record) => readRecord(record, 'auto', CONTEXT) },
   {
     name: 'schemas',
     share: 3,
-    values: schema,
+    values: schema.map(parsed),
     run: (one) =>
       refusalOnly(() =>
         answerGrammar({ kind: 'schema', name: 's', schema: one as object, strict: true, param: 'schema' }, undefined),
