@@ -27,6 +27,9 @@ const FOREIGN = new Set([
   '--runs',
   '--cases',
   '--minutes',
+  '--easyedit',
+  '--folder',
+  '--write',
 ])
 
 function flags(command: Command): string[] {
