@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,7 +110,9 @@ def test_alphaedit_from_end_to_end_in_batches_that_keep_the_ones_before(folders,
     assert result["scores"]["after"]["efficacy"]["success"] >= result["scores"]["before"]["efficacy"]["success"]
     assert list((tmp_path / "work" / "statistics").glob("*/null-space-0.05-*.safetensors"))
     # A later job that keeps these edits makes another update than one that keeps none.
-    more = dict(method="alphaedit", hparams=hparams, edits=EDITS[:1], adapters=[{"path": result["adapter"]["gguf"]}])
+    # Elsewhere: the jobs below write to the folder that it lies in.
+    earlier = shutil.copy(result["adapter"]["gguf"], tmp_path / "earlier.gguf")
+    more = dict(method="alphaedit", hparams=hparams, edits=EDITS[:1], adapters=[{"path": str(earlier)}])
     sums = []
     for kept in ([], EDITS[1:], EDITS[:1]):
         _, events = run(job(tmp_path, folders["qwen2"], kept=kept, **more))
