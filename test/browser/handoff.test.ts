@@ -39,7 +39,7 @@ describe('the page Hand-off', () => {
     await page.getByLabel('Edits', { exact: true }).fill('tag=staff')
     await page.getByRole('button', { name: 'What is advised?' }).click()
     await page.getByText('Advised for 5 edits: lora').waitFor()
-    expect(await page.getByRole('region', { name: 'What each way costs' }).getByRole('row').count()).toBe(6)
+    expect(await page.getByRole('region', { name: 'What each way costs' }).getByRole('row').count()).toBe(7)
     await page.getByLabel('Method').selectOption('memit')
     await page.getByLabel('Least efficacy').fill('7')
     await page.keyboard.press('Enter')
