@@ -5,7 +5,7 @@ import type { Backend } from '../engine.ts'
 import { BREAKER_LIMITS, Breaker, type BreakerLimits } from './circuit-breaker.ts'
 import type { Manner } from './request.ts'
 import type { UpstreamServer } from './server.ts'
-import { type Chunk, UpstreamFault } from './wire.ts'
+import { type Chunk, UpstreamFault, UpstreamSilence } from './wire.ts'
 
 export interface FleetOptions {
   readonly now: () => number
@@ -145,7 +145,7 @@ export class Fleet {
       case 'upstream_failed':
         // Everybody may see it: nothing that the server said.
         member.lastFault = error instanceof UpstreamFault ? error.state : error.code
-        member.breaker.failed()
+        member.breaker.failed(error instanceof UpstreamSilence ? 'silent' : 'answered')
         if (error.retryAfterSeconds !== undefined) member.breaker.paused(error.retryAfterSeconds * 1000)
         return true
       default:
@@ -162,7 +162,8 @@ export class Fleet {
     const busy = ranked
       .filter((member) => !calm.includes(member))
       .sort((a, b) => a.busy / a.server.weight - b.busy / b.server.weight)
-    const found = [...calm, ...busy].find((member) => member.breaker.admit())
+    const order = [...calm, ...busy]
+    const found = order.find(({ breaker }) => breaker.admit()) ?? order.find(({ breaker }) => breaker.admitLast())
     if (found !== undefined) return found
     const seconds = Math.max(1, Math.ceil(Math.min(...this.#members.map(({ breaker }) => breaker.waitMs)) / 1000))
     throw new PalimpsestError(

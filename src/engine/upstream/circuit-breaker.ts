@@ -11,12 +11,15 @@ export const BREAKER_LIMITS: BreakerLimits = { faults: 3, firstOpenMs: 1_000, ma
 
 /**
  * A circuit breaker (Nygard, Release It!, 2007): closed while all is well; open after several faults in a row; then half-open, when one
- * request is let through and decides. Each opening in a row lasts twice as long. Times in milliseconds.
+ * request is let through and decides. Each opening in a row lasts twice as long. A server that answers, if badly, may be asked all the same
+ * where no other is left (`admitLast`; Envoy's panic threshold does so): one client's prompts can be what it fails at. Times in milliseconds.
  */
 export class Breaker {
   readonly #limits: BreakerLimits
   readonly #now: () => number
   #faults = 0
+  /** Faults in a row in which no answer came. */
+  #silences = 0
   #openings = 0
   #openUntil = Number.NEGATIVE_INFINITY
   #pausedUntil = Number.NEGATIVE_INFINITY
@@ -48,14 +51,21 @@ export class Breaker {
     return true
   }
 
+  /** Lets one through that no other server is left for, unless it has been silent too often or asked for peace. It ends as above. */
+  admitLast(): boolean {
+    return this.#silences < this.#limits.faults && this.#pausedUntil <= this.#now()
+  }
+
   succeeded(): void {
     this.#faults = 0
+    this.#silences = 0
     this.#openings = 0
     this.#probing = false
   }
 
-  failed(): void {
+  failed(how: 'silent' | 'answered'): void {
     this.#faults++
+    this.#silences = how === 'silent' ? this.#silences + 1 : 0
     const wasProbe = this.#probing
     this.#probing = false
     if (!wasProbe && this.#faults < this.#limits.faults) return

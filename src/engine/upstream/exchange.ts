@@ -1,5 +1,5 @@
 import type { Dispatcher } from 'undici'
-import { UpstreamFault, unreachable } from './wire.ts'
+import { UpstreamFault, UpstreamSilence, unreachable } from './wire.ts'
 
 /** How long a server may keep us waiting, in milliseconds. */
 export interface Patience {
@@ -226,9 +226,9 @@ export class Exchange implements Dispatcher.DispatchHandlers {
     else this.end(this.#late(this.#bound))
   }
 
-  #late(bound: keyof Patience): UpstreamFault {
+  #late(bound: keyof Patience): UpstreamSilence {
     const state = `${WAITED_FOR[bound]} ${this.#patience[bound] / 1000} s; try again, or allow it more time`
-    return new UpstreamFault(this.#base, state)
+    return new UpstreamSilence(this.#base, state)
   }
 
   #rest(): void {

@@ -25,6 +25,9 @@ export class UpstreamFault extends PalimpsestError {
   }
 }
 
+/** No answer came, or none in time; of all other faults an answer is the cause, which one conversation alone may have brought about. */
+export class UpstreamSilence extends UpstreamFault {}
+
 /** One chunk of a streamed answer; null for a chunk that says nothing of interest. */
 export interface Chunk {
   readonly text: string
@@ -179,7 +182,7 @@ export function unreachable(base: string, cause: unknown): PalimpsestError {
   const isKnown = typeof code === 'string' && !code.startsWith('UND_ERR')
   const why = isKnown ? code : inner instanceof Error ? inner.message : String(inner)
   const state = `could not be asked, since the connection failed (${why}); check that the server runs and the URL is right`
-  return new UpstreamFault(base, state, '', { cause })
+  return new UpstreamSilence(base, state, '', { cause })
 }
 
 /** RFC 9110, section 10.2.3: a number of seconds, or a date; null for nothing of the kind. No server is left alone for longer than ours. */

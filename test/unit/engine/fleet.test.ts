@@ -197,19 +197,34 @@ describe('a fleet of servers', { timeout: 60_000 }, () => {
   })
 
   it('tells nobody else what a server said to one', async () => {
-    const server = createServer((_, response) =>
-      response.writeHead(500).end(JSON.stringify({ error: { message: 'can’t parse "my secret prompt"' } })),
-    )
+    let isSilent = false
+    const server = createServer((_, response) => {
+      if (isSilent) response.destroy()
+      else response.writeHead(500).end(JSON.stringify({ error: { message: 'can’t parse "my secret prompt"' } }))
+    })
     open.push(server)
     await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening))
     const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
     const engine = await openUpstream({ servers: [{ url, model: 'm' }], breaker: LIMITS, healthMs: 0 })
     engines.push(engine)
     for (let i = 0; i < LIMITS.faults; i++) await expect(ask(engine)).rejects.toThrow(/my secret prompt/)
+    expect(engine.backends?.()).toMatchObject([{ lastFault: 'answered with status 500', state: 'open' }])
+    isSilent = true
+    for (let i = 0; i < LIMITS.faults; i++) await expect(ask(engine)).rejects.toMatchObject({ code: 'upstream_failed' })
     const other = (await ask(engine).catch((thrown: unknown) => thrown)) as Error
     expect(other).toMatchObject({ code: 'engine_unavailable', message: expect.stringMatching(/127\.0\.0\.1:\d+: open\)/) })
     expect(other.message).not.toContain('secret')
-    expect(engine.backends?.()).toMatchObject([{ lastFault: 'answered with status 500' }])
+  })
+
+  it('asks the last that answers, however badly it answered others', async () => {
+    const [first, second] = await ranked(await standIn(), await standIn())
+    for (const one of [first, second]) one.mood = '500'
+    const engine = await engineOf([first, second])
+    for (let i = 0; i < LIMITS.faults; i++) await expect(ask(engine)).rejects.toMatchObject({ code: 'upstream_failed' })
+    expect(engine.backends?.().map(({ state }) => state)).toEqual(['open', 'open'])
+    for (const one of [first, second]) one.mood = 'well'
+    expect((await ask(engine)).text).toBe('all is well')
+    expect(engine.backends?.().map(({ state }) => state)).toContain('closed')
   })
 
   it('waits as long as a busy server asked for, and tells the client when all are', async () => {
@@ -319,13 +334,13 @@ describe('a breaker', () => {
     const breaker = new Breaker(() => now, LIMITS)
     for (let i = 0; i < LIMITS.faults; i++) {
       expect(breaker.admit()).toBe(true)
-      breaker.failed()
+      breaker.failed('silent')
     }
     for (const openMs of [100, 200, 400, 400]) {
       expect(breaker).toMatchObject({ state: 'open', waitMs: openMs })
       now += openMs
-      expect([breaker.admit(), breaker.admit()]).toEqual([true, false])
-      breaker.failed()
+      expect([breaker.admit(), breaker.admit(), breaker.admitLast()]).toEqual([true, false, false])
+      breaker.failed('silent')
     }
     now += 400
     expect(breaker.admit()).toBe(true)
@@ -333,5 +348,16 @@ describe('a breaker', () => {
     expect(breaker.admit()).toBe(true)
     breaker.succeeded()
     expect([breaker.state, breaker.admit(), breaker.admit()]).toEqual(['closed', true, true])
+  })
+
+  it('lets the last one be asked that answers, but not while it wants peace', () => {
+    let now = 0
+    const breaker = new Breaker(() => now, LIMITS)
+    for (let i = 0; i < LIMITS.faults; i++) breaker.failed(i === 0 ? 'silent' : 'answered')
+    expect([breaker.state, breaker.admit(), breaker.admitLast()]).toEqual(['open', false, true])
+    breaker.paused(50)
+    expect(breaker.admitLast()).toBe(false)
+    now += 50
+    expect(breaker.admitLast()).toBe(true)
   })
 })
