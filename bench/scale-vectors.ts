@@ -37,6 +37,8 @@ const SYLLABLES =
 /** As `name` writes them; no other word of a template has this shape twice in a row. */
 const NAME = /\b([A-Z][aeiou](?:[a-z][aeiou]){2}) ([A-Z][aeiou](?:[a-z][aeiou]){2})\b/g
 
+export const namesIn = (text: string): readonly string[] => text.match(NAME) ?? []
+
 /** How much of a name's deviation is its own. */
 const OWN = 0.7
 
