@@ -14,6 +14,12 @@ export interface Change {
   readonly version: number
 }
 
+/** An edit that the log holds, and that a change to come will add. */
+export interface Coming {
+  readonly tenant: string
+  readonly edit: Edit
+}
+
 /** What reading an edit file again did: ids by outcome. */
 export interface SyncResult {
   readonly added: readonly string[]
@@ -57,6 +63,8 @@ export interface MemoryStore extends Memory {
   feed(): FeedStatus
   /** Waits up to `ms` until the log is applied here up to `version`; false where it is not by then. */
   reached(version: number, ms: number): Promise<boolean>
+  /** Called with each edit before the change that adds it is applied here, between turns of the event loop: what can be done of it by then is. */
+  onComing(listener: (coming: Coming) => void): void
   /** Called after each change applied here, before `land` resolves. Returns the way to unsubscribe. */
   onChange(listener: (change: Change) => void): () => void
   /** Every edit ever landed in its newest content, whatever its state. */

@@ -27,6 +27,14 @@ export interface LogRecord {
   readonly edit?: Edit
 }
 
+export interface LandOptions {
+  /** Absent: the batch goes by its content. */
+  readonly batchId?: string
+  readonly source: string
+  readonly tenant: string
+  readonly dryRun: boolean
+}
+
 /** What landing one edit of a batch did, or would do under `dryRun`. */
 export interface LandingResult {
   readonly index: number
@@ -101,7 +109,7 @@ export interface IndexStatus {
 export interface Memory {
   /** Position in the log of the tenant's last change that is applied here; 0 for none. */
   version(tenant: string): number
-  land(edits: readonly Edit[], options: { batchId?: string; source: string; tenant: string; dryRun: boolean }): Promise<Landing>
+  land(edits: readonly Edit[], options: LandOptions): Promise<Landing>
   /** Problems instead of a throw: ids that do not exist. All or nothing. */
   withdraw(tenant: string, ids: readonly string[], source: string): Promise<readonly HeldEdit[]>
   restore(tenant: string, ids: readonly string[], source: string): Promise<readonly HeldEdit[]>

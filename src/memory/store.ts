@@ -1,24 +1,37 @@
 import { join } from 'node:path'
 import type { Edit } from '../edit/edit.ts'
 import { PalimpsestError } from '../errors.ts'
-import type { Logger } from '../logger.ts'
+import { inSlices } from '../slices.ts'
 import { planSync } from './files/file-diff.ts'
 import { type Holding, hold } from './holding.ts'
-import { type Batch, EditLog, type Entry, type LogPage } from './log/edit-log.ts'
-import { Feed, type FeedStatus, type Planned } from './log/feed.ts'
-import { assertLandable, digestOf, idByContent, landingResults, newContents } from './log/landing.ts'
+import { Listeners } from './listeners.ts'
+import { EditLog, type Entry, type LogPage } from './log/edit-log.ts'
+import { Feed, type FeedStatus, type Plan, type Planned } from './log/feed.ts'
+import { assertLandable, idByContent, landingResults, newContents, type Stated, stated } from './log/landing.ts'
 import { type Draft, Records } from './log/projection.ts'
 import { latestFirst, listEdits } from './log/query.ts'
 import type { LiveView } from './log/timeline.ts'
-import type { BatchSummary, HeldEdit, IndexStatus, Landing, ListFilter, LogRecord, Page, VectorHit } from './memory.ts'
+import type {
+  BatchSummary,
+  HeldEdit,
+  IndexStatus,
+  Landing,
+  LandOptions,
+  ListFilter,
+  LogRecord,
+  Page,
+  VectorHit,
+} from './memory.ts'
 import {
   type Change,
+  type Coming,
   MEMORY_LIMITS,
   type MemoryLimits,
   type MemoryOptions,
   type MemoryStore,
   type SyncResult,
 } from './memory-store.ts'
+import { noSuchEdits, otherBatch } from './refusals.ts'
 import { KeptVectors } from './vectors/embedding-store.ts'
 import { Indexes } from './vectors/vector-indexes.ts'
 
@@ -49,10 +62,10 @@ class Store implements MemoryStore {
   readonly #records: Records
   readonly #feed: Feed
   readonly #limits: MemoryLimits
-  readonly #say: Logger
   readonly #indexes: Indexes
   readonly #holding: Holding
-  readonly #listeners = new Set<(change: Change) => void>()
+  readonly #listeners: Listeners<Change>
+  readonly #heralds: Listeners<Coming>
   /** What each edit file said when it was last read, as tenant and id. */
   readonly #said = new Map<string, Set<string>>()
   #isLoaded = false
@@ -60,7 +73,8 @@ class Store implements MemoryStore {
 
   constructor(options: MemoryOptions, log: EditLog, kept: KeptVectors, holding: Holding) {
     this.#holding = holding
-    this.#say = options.log
+    this.#listeners = new Listeners(options.log)
+    this.#heralds = new Listeners(options.log)
     this.#limits = { ...MEMORY_LIMITS, ...options.limits }
     const records = new Records(options.now)
     this.#records = records
@@ -68,6 +82,7 @@ class Store implements MemoryStore {
       log,
       applied: () => records.position,
       apply: (page, isOwn) => this.#apply(page, isOwn),
+      announce: (page) => this.#announce(page),
       now: options.now,
       say: options.log,
     })
@@ -111,6 +126,15 @@ class Store implements MemoryStore {
     return this.#records.now()
   }
 
+  /** What a listener can do beforehand, it does in slices; the change itself is visible at once. */
+  async #announce({ entries }: LogPage): Promise<void> {
+    if (!this.#isLoaded) return
+    for (const { batch, records } of entries)
+      await inSlices(records, ({ edit }) => {
+        if (edit !== undefined) this.#heralds.tell({ tenant: batch.tenant, edit })
+      })
+  }
+
   /** In the log already; now visible, then told. */
   #apply(page: LogPage, isOwn: (entry: Entry) => boolean): void {
     const fresh = this.#records.apply(page)
@@ -123,18 +147,11 @@ class Store implements MemoryStore {
     const lane = !isOwn ? 'others' : added.length <= this.#limits.promptEdits ? 'fresh' : 'bulk'
     const ids = records.map((r) => r.editId)
     this.#indexes.changed(tenant, view, added, ids, lane)
-    const change = {
+    this.#listeners.tell({
       tenant,
       version: this.version(tenant),
       added: this.#records.held(tenant, new Set(added.map((r) => r.edit.id))),
-    }
-    for (const listener of this.#listeners) {
-      try {
-        listener(change)
-      } catch (error) {
-        this.#say.error({ err: error, tenant }, 'a listener of the memory failed; the change itself has landed')
-      }
-    }
+    })
   }
 
   #assertOpen(): void {
@@ -143,39 +160,47 @@ class Store implements MemoryStore {
   }
 
   /** In this node's turn, once all that was written before is applied. Throws storage errors. */
-  async #write<Answer>(plan: () => Planned<Answer>): Promise<Answer> {
+  async #write<Answer>(plan: Plan<Answer>): Promise<Answer> {
     this.#assertOpen()
     return this.#feed.append(plan)
   }
 
-  async land(
-    edits: readonly Edit[],
-    options: { batchId?: string; source: string; tenant: string; dryRun: boolean },
-  ): Promise<Landing> {
-    const { source, tenant, dryRun } = options
+  async land(edits: readonly Edit[], options: LandOptions): Promise<Landing> {
+    const { tenant, dryRun } = options
     this.#assertOpen()
     assertLandable(edits, tenant)
-    const digest = digestOf(edits)
-    const plan = () => {
-      const at = this.moment()
-      const id = options.batchId ?? idByContent(this.#records.view(tenant), this.#records.batches(tenant), edits, digest)
-      const answer = (view: LiveView, replayed: boolean): Landing => {
-        const results = landingResults(view, edits, id, at)
-        return { batchId: id, dryRun, replayed, version: this.version(tenant), results }
-      }
-      const view = this.#records.view(tenant)
-      const known = this.#records.batches(tenant).get(id)
-      if (known !== undefined && known.digest !== digest) throw otherBatch(id, known)
-      if (known !== undefined) return { entries: [], answer: () => answer(view, true), rehearse: () => answer(view, true) }
-      const drafts = newContents(view, edits).map((edit): Draft => ({ kind: 'add', editId: edit.id, edit }))
-      const entry = this.#records.entry({ id, tenant, at, source, kind: 'add', edits: edits.length, digest }, drafts)
-      return {
-        entries: [entry],
-        answer: () => answer(this.#records.view(tenant), false),
-        rehearse: () => this.#records.rehearse(entry, (rehearsed) => answer(rehearsed, false)),
-      }
+    const { batch, digest } = await stated(edits)
+    if (dryRun) {
+      const last = this.#records.seq
+      const view = await this.#records.view(tenant).excerpt(batch, last)
+      const { entries, answer } = await this.#plan(batch, digest, options, view)
+      for (const { records, keys } of entries) await inSlices(records, (record, i) => view.apply(record, keys[i]))
+      return answer(view)
     }
-    return dryRun ? plan().rehearse() : this.#write(plan)
+    return this.#write(async () => {
+      const { entries, answer } = await this.#plan(batch, digest, options, this.#records.view(tenant))
+      return { entries, answer: () => answer(this.#records.view(tenant)) }
+    })
+  }
+
+  /** What landing the batch writes over `view`, and what it did, asked of a view in which that is applied. */
+  async #plan(batch: readonly Stated[], digest: string, { batchId, source, tenant, dryRun }: LandOptions, view: LiveView) {
+    const at = this.moment()
+    const batches = this.#records.batches(tenant)
+    const id = batchId ?? (await idByContent(view, batches, batch, digest))
+    const known = batches.get(id)
+    if (known !== undefined && known.digest !== digest) throw otherBatch(id, known)
+    const answer = async (landed: LiveView): Promise<Landing> => {
+      const version = this.version(tenant)
+      const results = await landingResults(landed, batch, id, at)
+      return { batchId: id, dryRun, replayed: known !== undefined, version, results }
+    }
+    if (known !== undefined) return { entries: [], answer }
+    const fresh = await newContents(view, batch)
+    const drafts = fresh.map(({ edit }): Draft => ({ kind: 'add', editId: edit.id, edit }))
+    const about = { id, tenant, at, source, kind: 'add', edits: batch.length, digest } as const
+    const entry = { ...this.#records.entry(about, drafts), keys: fresh.map(({ key }) => key) }
+    return { entries: [entry], answer }
   }
 
   withdraw(tenant: string, ids: readonly string[], source: string): Promise<readonly HeldEdit[]> {
@@ -317,9 +342,12 @@ class Store implements MemoryStore {
     return landed.map(({ id, at, source, edits }) => ({ id, tenant, at, source, edits, live: live.get(id) ?? 0 }))
   }
 
+  onComing(listener: (coming: Coming) => void): void {
+    this.#heralds.add(listener)
+  }
+
   onChange(listener: (change: Change) => void): () => void {
-    this.#listeners.add(listener)
-    return () => this.#listeners.delete(listener)
+    return this.#listeners.add(listener)
   }
 
   all(tenant: string): readonly HeldEdit[] {
@@ -368,28 +396,4 @@ class Store implements MemoryStore {
 
 function saidKey(tenant: string, id: string): string {
   return `${tenant}\u0000${id}`
-}
-
-function otherBatch(id: string, known: Batch): PalimpsestError {
-  const when = new Date(known.at).toISOString()
-  return new PalimpsestError(
-    'invalid_value',
-    `The batch id "${id}" was used at ${when} for other content. Give this batch another id, or send the same edits.`,
-    {
-      param: 'batch',
-    },
-  )
-}
-
-/** Ids named in one message. */
-const IDS_SHOWN = 10
-
-function noSuchEdits(ids: readonly string[]): PalimpsestError {
-  const named = ids.slice(0, IDS_SHOWN).map((id) => `"${id}"`)
-  const more = ids.length > IDS_SHOWN ? ` and ${ids.length - IDS_SHOWN} more` : ''
-  return new PalimpsestError(
-    'edit_not_found',
-    `No such edit: ${named.join(', ')}${more}. Nothing was changed. List the edits to see their ids.`,
-    { param: 'id' },
-  )
 }

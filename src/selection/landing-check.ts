@@ -2,7 +2,6 @@
  * What a batch would do that its author may not have meant: contradictions, edits that give way to others, edits that do not fire on their own
  * words or fire on others'. For dry runs and `verify`: it reads, and takes its time.
  */
-import { setImmediate as yieldToLoop } from 'node:timers/promises'
 import { type Edit, statement } from '../edit/edit.ts'
 import { supersessionKey } from '../edit/relation.ts'
 import { show } from '../edit/values.ts'
@@ -11,6 +10,7 @@ import type { TextPair } from '../engine/engine.ts'
 import { overlap } from '../memory/log/landing.ts'
 import type { HeldEdit, LandingResult, VectorHit } from '../memory/memory.ts'
 import { product } from '../memory/vectors/hnsw-graph.ts'
+import { inSlices } from '../slices.ts'
 import { unread } from './candidate.ts'
 import { EVERYDAY } from './everyday.ts'
 import { type Calibration, score } from './gate.ts'
@@ -99,8 +99,8 @@ export async function landingReport(input: ReportInput): Promise<LandingReport> 
   const lastIndex = new Map(edits.map(({ id }, index) => [id, index]))
   const batch = edits.flatMap((edit, index) => (lastIndex.get(edit.id) === index ? [{ edit, index }] : []))
   const findings = [
-    ...(await inSlices(results, (result) => ofResult(result, edits, lastIndex))),
-    ...(await inSlices(batch, ofSubject)),
+    ...(await inSlices(results, (result) => ofResult(result, edits, lastIndex))).flat(),
+    ...(await inSlices(batch, ofSubject)).flat(),
   ]
   const readable = batch.slice(0, REPORT_LIMITS.readEdits)
   const replaced = new Set([...lastIndex.keys(), ...results.flatMap(({ supersedes }) => supersedes)])
@@ -137,18 +137,6 @@ export async function landingReport(input: ReportInput): Promise<LandingReport> 
     pairs: { compared, left: batch.length - compared },
     fault,
   }
-}
-
-/** Between two turns of the event loop: a batch may have hundreds of thousands. */
-const SLICE = 64
-
-async function inSlices<One>(all: readonly One[], findingsOf: (one: One) => readonly Finding[]): Promise<Finding[]> {
-  const out: Finding[] = []
-  for (const [i, one] of all.entries()) {
-    if (i % SLICE === 0) await yieldToLoop()
-    out.push(...findingsOf(one))
-  }
-  return out
 }
 
 /** What asks for an edit: its prompt, its sentence, the occasion of a rule. */

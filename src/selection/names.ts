@@ -86,6 +86,10 @@ export class NameIndex {
     return this.#namesOf.size
   }
 
+  has(editId: string): boolean {
+    return this.#namesOf.has(editId)
+  }
+
   add(edit: Edit): void {
     for (const name of this.#namesOf.get(edit.id) ?? []) name.edits.delete(edit.id)
     const own = [edit.subject, ...edit.aliases].flatMap((text, i) => this.#name(text, i === 0 ? 'exact' : 'alias') ?? [])

@@ -21,6 +21,8 @@ export interface Source {
   search(tenant: string, vector: Float32Array, k: number, at?: number): readonly VectorHit[]
   /** Those of the edit's `embedKeys`, in their order; absent: it keeps none. */
   vectorsOf?(tenant: string, seq: number): readonly Float32Array[]
+  /** Told of edits that will be added; absent: they are not known before. */
+  onComing?(listener: (coming: { tenant: string; edit: Edit }) => void): void
   onChange(listener: (change: { tenant: string; added: readonly HeldEdit[] }) => void): void
 }
 
@@ -56,6 +58,8 @@ export class Retriever {
   readonly #now: () => number
   readonly #nearness: Nearness
   readonly #names = new Map<string, NameIndex>()
+  /** Whose names are known already. */
+  readonly #foreseen = new WeakSet<Edit>()
   /** Ids of rules that hold for every message. */
   readonly #always = new Map<string, Set<string>>()
   /** Times at which edits that were not yet valid when they came become so. */
@@ -72,21 +76,35 @@ export class Retriever {
     this.#nearness = nearnessFor(embedder)
     this.#turns = new LRUCache({ maxSize: options.cacheBytes, sizeCalculation: (c) => 256 + c.length * 2_048 })
     for (const tenant of source.tenants()) this.#add(tenant, source.all(tenant))
+    source.onComing?.(({ tenant, edit }) => this.#foresee(tenant, edit))
     source.onChange(({ tenant, added }) => {
       this.#changes.set(tenant, (this.#changes.get(tenant) ?? 0) + 1)
       this.#add(tenant, added)
     })
   }
 
-  #add(tenant: string, held: Iterable<HeldEdit>): void {
+  /** Nobody finds a new edit by its names before it is held. Those of a revised one stay until it is. */
+  #foresee(tenant: string, edit: Edit): void {
+    const index = this.#namesOf(tenant)
+    if (index.has(edit.id)) return
+    index.add(edit)
+    this.#foreseen.add(edit)
+  }
+
+  #namesOf(tenant: string): NameIndex {
     const index = this.#names.get(tenant) ?? new NameIndex()
+    this.#names.set(tenant, index)
+    return index
+  }
+
+  #add(tenant: string, held: Iterable<HeldEdit>): void {
+    const index = this.#namesOf(tenant)
     const always = this.#always.get(tenant) ?? new Set()
     const begins = this.#begins.get(tenant) ?? []
     this.#begins.set(tenant, begins)
-    this.#names.set(tenant, index)
     this.#always.set(tenant, always)
     for (const { edit } of held) {
-      index.add(edit)
+      if (!this.#foreseen.delete(edit)) index.add(edit)
       if (edit.validFrom !== undefined && edit.validFrom > this.#now()) begins.push(edit.validFrom)
       if (edit.always) always.add(edit.id)
       else always.delete(edit.id)

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs'
 import type { Edit } from '../../edit/edit.ts'
 import { PalimpsestError } from '../../errors.ts'
+import { inSlices } from '../../slices.ts'
 import { lockStatement } from '../../storage/advisory-locks.ts'
 import { Database } from '../../storage/database.ts'
 import { assertStillReadable, migrate, type Schema } from '../../storage/migrate.ts'
@@ -34,6 +35,8 @@ export interface TenantRecord extends LogRecord {
 export interface Entry {
   readonly batch: Batch
   readonly records: readonly TenantRecord[]
+  /** Supersession keys of their edits, where they are known already. */
+  readonly keys?: readonly string[]
 }
 
 /** How far a reader has come: the last record, and the number of the last batch, which may have made none. Both are dense. */
@@ -55,7 +58,7 @@ export interface Turn {
   /** Applies what others have written since. */
   readonly missed: (page: LogPage) => void
   /** What to write, given all that was written before; nothing where there is none. */
-  readonly plan: () => readonly Entry[]
+  readonly plan: () => Promise<readonly Entry[]>
 }
 
 /** "PLMP", so that another program's database is not mistaken for a log. https://www.sqlite.org/pragma.html#pragma_application_id */
@@ -304,8 +307,8 @@ export class EditLog {
       return this.#database.atOnce('recording changes', (sql) => this.#taking(sql, turn))
     }
     // This process holds the folder, so nothing can have been missed. In one go: another connection of it may write to the same file.
-    const written = this.#planned(turn)
-    if (written.entries.length > 0) await this.#database.runAll('recording changes', insertions(written.entries))
+    const written = await this.#planned(turn)
+    if (written.entries.length > 0) await this.#database.runAll('recording changes', await insertions(written.entries))
     return written
   }
 
@@ -315,7 +318,7 @@ export class EditLog {
     const head = await this.#head(sql)
     this.assertReaches(head, turn.applied())
     while (isBehind(turn.applied(), head)) turn.missed(await this.#page(sql, turn.applied(), PAGE_RECORDS))
-    const written = this.#planned(turn)
+    const written = await this.#planned(turn)
     for (const [i, { batch: b }] of written.entries.entries())
       await sql.run(
         'recording changes',
@@ -323,15 +326,17 @@ export class EditLog {
         ...[b.tenant, b.id, b.at, b.source, b.kind, b.edits, b.digest, head.batches + i + 1],
       )
     const records = written.entries.flatMap((entry) => entry.records)
-    for (let from = 0; from < records.length; from += PAGE_RECORDS)
-      await sql.run('recording changes', INSERT.records, JSON.stringify(records.slice(from, from + PAGE_RECORDS).map(rowOf)))
+    for (let from = 0; from < records.length; from += PAGE_RECORDS) {
+      const rows = await inSlices(records.slice(from, from + PAGE_RECORDS), rowOf)
+      await sql.run('recording changes', INSERT.records, JSON.stringify(rows))
+    }
     if (written.entries.length > 0)
       await sql.all('telling other nodes', 'SELECT pg_notify(?, ?)', CHANNEL, String(written.position.seq))
     return written
   }
 
-  #planned({ applied, plan }: Turn): LogPage {
-    const entries = plan()
+  async #planned({ applied, plan }: Turn): Promise<LogPage> {
+    const entries = await plan()
     const { seq, batches } = applied()
     const records = entries.reduce((sum, entry) => sum + entry.records.length, 0)
     return { entries, position: { seq: seq + records, batches: batches + entries.length } }
@@ -346,15 +351,14 @@ function rowOf({ seq, at, tenant, kind, editId, batchId, edit }: TenantRecord): 
   return { seq, at, tenant, kind, edit_id: editId, batch_id: batchId, body: edit === undefined ? null : JSON.stringify(edit) }
 }
 
-function insertions(entries: readonly Entry[]): Statement[] {
+async function insertions(entries: readonly Entry[]): Promise<Statement[]> {
   const batches = entries.map(
     ({ batch: b }): Statement => [INSERT.batch.sqlite, b.tenant, b.id, b.at, b.source, b.kind, b.edits, b.digest],
   )
-  const records = entries.flatMap((entry) =>
-    entry.records.map((record): Statement => {
-      const { seq, at, tenant, kind, edit_id, batch_id, body } = rowOf(record)
-      return [INSERT.record, seq, at, tenant, kind, edit_id, batch_id, body]
-    }),
-  )
+  const all = entries.flatMap((entry) => entry.records)
+  const records = await inSlices(all, (record): Statement => {
+    const { seq, at, tenant, kind, edit_id, batch_id, body } = rowOf(record)
+    return [INSERT.record, seq, at, tenant, kind, edit_id, batch_id, body]
+  })
   return [...batches, ...records]
 }

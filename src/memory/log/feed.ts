@@ -24,16 +24,20 @@ export interface FeedOptions {
   readonly applied: () => Position
   /** Takes batches just read or written; those known already are passed over. `isOwn`: this node wrote the entry. */
   readonly apply: (page: LogPage, isOwn: (entry: Entry) => boolean) => void
+  /** Told first what is about to be applied, all of which the log holds. */
+  readonly announce: (page: LogPage) => Promise<void>
   /** Milliseconds since the epoch. */
   readonly now: () => number
   readonly say: Logger
 }
 
-/** What a writer does in its turn. `answer` is asked once all of it is applied. */
+/** What a writer does in its turn. `answer` is asked once all of it is applied, and before the next turn of this node. */
 export interface Planned<Answer> {
   readonly entries: readonly Entry[]
-  readonly answer: () => Answer
+  readonly answer: () => Answer | Promise<Answer>
 }
+
+export type Plan<Answer> = () => Planned<Answer> | Promise<Planned<Answer>>
 
 /** Between two looks at the log. While hints arrive, polling only covers what they miss. */
 const POLL_MS = { listening: 1_000, otherwise: 250 }
@@ -89,13 +93,17 @@ export class Feed {
 
   /** Applies all that was written up to now. Throws storage errors. */
   async catchUp(): Promise<void> {
-    const { log, applied } = this.#options
+    const { log, applied, announce } = this.#options
     try {
       const head = await log.head()
       this.#seen = Math.max(this.#seen, head.seq)
       // What this node has written meanwhile is beyond `head`, and no fault.
       const before = applied()
-      while (isBehind(applied(), head)) this.#take(await log.after(applied()))
+      while (isBehind(applied(), head)) {
+        const page = await log.after(applied())
+        await announce(page)
+        this.#take(page)
+      }
       if (before.seq > head.seq) log.assertReaches(await log.head(), before)
       this.#reached()
     } catch (error) {
@@ -162,7 +170,7 @@ export class Feed {
   }
 
   /** Runs `plan` in this node's turn among all writers, and what it plans is kept and applied when this resolves. Throws storage errors. */
-  append<Answer>(plan: () => Planned<Answer>): Promise<Answer> {
+  append<Answer>(plan: Plan<Answer>): Promise<Answer> {
     const asked = performance.now()
     const turn = this.#turns.then(() => {
       if (this.#fault !== null && performance.now() - asked > LINE_MS) throw notReached(this.#fault)
@@ -172,20 +180,21 @@ export class Feed {
     return turn
   }
 
-  async #append<Answer>(plan: () => Planned<Answer>): Promise<Answer> {
-    const { log, applied } = this.#options
+  async #append<Answer>(plan: Plan<Answer>): Promise<Answer> {
+    const { log, applied, announce } = this.#options
     let planned: Planned<Answer> | undefined
     try {
       const page = await log.append({
         applied,
         missed: (missed) => this.#take(missed),
-        plan: () => {
-          planned = plan()
+        plan: async () => {
+          planned = await plan()
           this.#writing = planned.entries
           return planned.entries
         },
       })
       this.#reached()
+      await announce(page)
       this.#take(page)
     } catch (error) {
       if (error instanceof PalimpsestError && error.code === 'storage_unavailable') this.#failed(error)

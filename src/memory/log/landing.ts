@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { type Edit, LIMITS } from '../../edit/edit.ts'
 import { supersessionKey } from '../../edit/relation.ts'
 import { PalimpsestError, type Problem } from '../../errors.ts'
+import { inSlices } from '../../slices.ts'
 import type { LandingResult } from '../memory.ts'
 import { contentOf, type LiveView, type Revision } from './timeline.ts'
 
@@ -33,42 +34,54 @@ export function assertLandable(edits: readonly Edit[], tenant: string): void {
   }
 }
 
-/** Hash of ids and contents in order: equal for batches that say the same. */
-export function digestOf(edits: readonly Edit[]): string {
+/** An edit of a batch with what it is compared by, which is computed once. */
+export interface Stated {
+  readonly edit: Edit
+  readonly content: string
+  /** Its supersession key. */
+  readonly key: string
+}
+
+/** The batch, and a hash of ids and contents in order: equal for batches that say the same. */
+export async function stated(edits: readonly Edit[]): Promise<{ readonly batch: readonly Stated[]; readonly digest: string }> {
   const hash = createHash('sha256')
-  for (const edit of edits) hash.update(`${JSON.stringify(edit.id)}${contentOf(edit)}\n`)
-  return hash.digest('hex')
+  const batch = await inSlices(edits, (edit): Stated => {
+    const content = contentOf(edit)
+    hash.update(`${JSON.stringify(edit.id)}${content}\n`)
+    return { edit, content, key: supersessionKey(edit) }
+  })
+  return { batch, digest: hash.digest('hex') }
 }
 
 /** Edits of the batch that the memory does not hold, in order: their content is new, or they were withdrawn and are said again. */
-export function newContents(view: LiveView, edits: readonly Edit[]): Edit[] {
+export async function newContents(view: LiveView, batch: readonly Stated[]): Promise<Stated[]> {
   const said = new Map<string, string>()
-  return edits.filter((edit) => {
-    const content = contentOf(edit)
-    const before = said.get(edit.id) ?? heldContent(view, edit.id)
-    said.set(edit.id, content)
+  const isNew = await inSlices(batch, ({ edit: { id }, content }) => {
+    const before = said.get(id) ?? heldContent(view, id)
+    said.set(id, content)
     return content !== before
   })
+  return batch.filter((_, i) => isNew[i])
 }
 
 /** An unnamed batch goes by its content. Where that landed before and is not all held any more, the batch is another one. */
-export function idByContent(
+export async function idByContent(
   view: LiveView,
   batches: ReadonlyMap<string, unknown>,
-  edits: readonly Edit[],
+  batch: readonly Stated[],
   digest: string,
-): string {
+): Promise<string> {
   const first = `b_${digest.slice(0, 16)}`
   let id = first
   for (let landing = 2; batches.has(`${first}-${landing}`); landing++) id = `${first}-${landing}`
-  if (!batches.has(id) || isHeld(view, edits)) return id
+  if (!batches.has(id) || (await isHeld(view, batch))) return id
   return `${first}-${id === first ? 2 : Number(id.slice(first.length + 1)) + 1}`
 }
 
 /** Whether landing the batch would leave every edit as it is. */
-function isHeld(view: LiveView, edits: readonly Edit[]): boolean {
-  const last = new Map(edits.map((edit) => [edit.id, edit]))
-  return [...last.values()].every((edit) => contentOf(edit) === heldContent(view, edit.id))
+async function isHeld(view: LiveView, batch: readonly Stated[]): Promise<boolean> {
+  const last = new Map(batch.map(({ edit, content }) => [edit.id, content]))
+  return (await inSlices(last, ([id, content]) => content === heldContent(view, id))).every(Boolean)
 }
 
 /** What the memory holds under the id, also where another edit supersedes it; undefined where it is withdrawn or unknown. */
@@ -94,19 +107,18 @@ interface Rival {
 }
 
 /** For each edit, ids of the last others in the batch that say something else of the same (subject, relation) and time. */
-function conflicts(edits: readonly Edit[]): string[][] {
-  const keys = edits.map(supersessionKey)
+async function conflicts(batch: readonly Stated[]): Promise<string[][]> {
   const last = new Map<string, Rival>()
-  for (const [i, edit] of edits.entries()) {
-    const before = last.get(keys[i] ?? '')
+  await inSlices(batch, ({ edit, key }) => {
+    const before = last.get(key)
     const target = edit.targetNew.trim()
-    last.set(keys[i] ?? '', { edit, target, before, other: before?.target === target ? before.other : before })
-  }
-  return edits.map((edit, i) => {
+    last.set(key, { edit, target, before, other: before?.target === target ? before.other : before })
+  })
+  return inSlices(batch, ({ edit, key }) => {
     const out = new Set<string>()
     const target = edit.targetNew.trim()
     let looked = 0
-    for (let rival = last.get(keys[i] ?? ''); rival !== undefined && out.size < CONFLICTS_SHOWN; ) {
+    for (let rival = last.get(key); rival !== undefined && out.size < CONFLICTS_SHOWN; ) {
       if (rival.target === target) {
         rival = rival.other
         continue
@@ -141,13 +153,17 @@ class Claims {
  * What a landed batch did, from the records alone: so a repeat of the batch gets the same answer as the first time. `state` is the one
  * exception: it is that of moment `at`.
  */
-export function landingResults(view: LiveView, edits: readonly Edit[], batchId: string, at: number): LandingResult[] {
+export async function landingResults(
+  view: LiveView,
+  batch: readonly Stated[],
+  batchId: string,
+  at: number,
+): Promise<LandingResult[]> {
   const landed = new Map<string, Claims>()
   const firstWith = new Map<string, number>()
-  const conflicting = conflicts(edits)
-  return edits.map((edit, index) => {
+  const conflicting = await conflicts(batch)
+  return inSlices(batch, ({ edit, content }, index): LandingResult => {
     const { id } = edit
-    const content = contentOf(edit)
     const mine = landed.get(id) ?? new Claims(view.revisions(id).filter((r) => r.batchId === batchId))
     landed.set(id, mine)
     const revision = mine.next(edit, content)

@@ -89,23 +89,12 @@ export class Records {
   apply({ entries, position }: LogPage): readonly Entry[] {
     const last = this.#position.batches
     const fresh = entries.slice(Math.max(0, last - (position.batches - entries.length)))
-    for (const { batch, records } of fresh) {
+    for (const { batch, records, keys } of fresh) {
       this.#noteBatch(batch)
-      for (const record of records) this.#apply(record)
+      for (const [i, record] of records.entries()) this.#apply(record, keys?.[i])
     }
     if (position.batches > last) this.#position = position
     return fresh
-  }
-
-  /** What `answer` says of a view in which the records had landed; nobody else sees them there. */
-  rehearse<T>({ batch, records }: Entry, answer: (view: LiveView) => T): T {
-    const view = this.view(batch.tenant)
-    for (const record of records) view.apply(record)
-    try {
-      return answer(view)
-    } finally {
-      for (const record of records.toReversed()) view.undo(record)
-    }
   }
 
   #noteBatch(batch: Batch): void {
@@ -113,9 +102,9 @@ export class Records {
     this.#batches.set(batch.tenant, batches.set(batch.id, batch))
   }
 
-  #apply(record: TenantRecord): void {
+  #apply(record: TenantRecord, key?: string): void {
     const view = this.view(record.tenant)
-    view.apply(record)
+    view.apply(record, key)
     this.#views.set(record.tenant, view)
     this.#versions.set(record.tenant, record.seq)
     this.#lastAt = Math.max(this.#lastAt, record.at)

@@ -1,5 +1,6 @@
 import type { Edit } from '../../edit/edit.ts'
 import { supersessionKey } from '../../edit/relation.ts'
+import { inSlices } from '../../slices.ts'
 import type { EditState, HeldEdit, LogRecord } from '../memory.ts'
 
 /** One content of an edit: an `add` record, seen from the live view. */
@@ -61,18 +62,18 @@ export class LiveView {
     return this.#entries.size
   }
 
-  /** Records must come in the order of the log. */
-  apply(record: LogRecord): void {
+  /** Records must come in the order of the log. `key`: the edit's supersession key, where it is known already. */
+  apply(record: LogRecord, key?: string): void {
     const entry = this.#entries.get(record.editId) ?? { records: [], revisions: [] }
     this.#entries.set(record.editId, entry)
     entry.records.push(record)
-    if (record.edit !== undefined) this.#revise(entry, record, record.edit)
+    if (record.edit !== undefined) this.#revise(entry, record, record.edit, key)
     this.#lastAt = Math.max(this.#lastAt, record.at)
     this.#touch(entry)
   }
 
-  #revise(entry: Entry, { seq, at, batchId }: LogRecord, edit: Edit): void {
-    const revision = { seq, at, batchId, edit, key: supersessionKey(edit) }
+  #revise(entry: Entry, { seq, at, batchId }: LogRecord, edit: Edit, key = supersessionKey(edit)): void {
+    const revision = { seq, at, batchId, edit, key }
     entry.revisions.push(revision)
     this.#bySeq.set(seq, revision)
     const group = this.#byKey.get(revision.key)
@@ -80,19 +81,27 @@ export class LiveView {
     else group.push(revision)
   }
 
-  /** Takes back the last record applied; for dry runs. */
-  undo(record: LogRecord): void {
-    const entry = this.#entries.get(record.editId)
-    if (entry?.records.at(-1) !== record) throw new Error(`record ${record.seq} is not the last of edit ${record.editId}`)
-    this.#touch(entry)
-    entry.records.pop()
-    if (entry.records.length === 0) this.#entries.delete(record.editId)
-    if (record.edit === undefined) return
-    const key = entry.revisions.pop()?.key ?? ''
-    this.#bySeq.delete(record.seq)
-    const group = this.#byKey.get(key)
-    group?.pop()
-    if (group?.length === 0) this.#byKey.delete(key)
+  /**
+   * A view of its own of these edits and of all that share a key with one of them, by the records up to `last`: they never change, so what is
+   * applied meanwhile, to this view or to that, is not seen in the other.
+   */
+  async excerpt(stated: readonly { readonly edit: Edit; readonly key: string }[], last: number): Promise<LiveView> {
+    const ids = new Set<string>()
+    const keys = new Set<string>()
+    await inSlices(stated, ({ edit: { id }, key: own }) => {
+      ids.add(id)
+      for (const key of [own, ...this.revisions(id).map(({ key }) => key)]) {
+        if (!keys.has(key)) for (const other of this.sharing(key)) ids.add(other)
+        keys.add(key)
+      }
+    })
+    const records = (await inSlices(ids, (id) => this.history(id).filter(({ seq }) => seq <= last))).flat()
+    const view = new LiveView()
+    await inSlices(
+      records.sort((a, b) => a.seq - b.seq),
+      (record) => view.apply(record, this.#bySeq.get(record.seq)?.key),
+    )
+    return view
   }
 
   /** The set into which go, from now on, the keys of all edits whose state a record may have changed; the watcher empties it. */

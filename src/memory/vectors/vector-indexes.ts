@@ -97,9 +97,7 @@ export class Indexes {
     revisions: readonly Revision[],
   ): AsyncGenerator<readonly [readonly Job[], ReadonlyMap<string, Float32Array>]> {
     const read = async (from: number) => {
-      const page = revisions
-        .slice(from, from + LOAD_EDITS)
-        .map(({ seq, edit }) => ({ tenant: name, seq, texts: embedKeys(edit) }))
+      const page = revisions.slice(from, from + LOAD_EDITS).map((revision) => jobOf(name, revision))
       return [page, await this.#kept.find(new Set(page.flatMap(({ texts }) => texts)))] as const
     }
     let next = read(0)
@@ -177,7 +175,7 @@ export class Indexes {
       for (const revision of view.akin(changed)) if (!view.isDormant(revision, now)) tenant.index.revive(revision.seq)
     this.#indexer.enqueue(
       lane,
-      added.map(({ seq, edit }) => ({ tenant: name, seq, texts: embedKeys(edit) })),
+      added.map((revision) => jobOf(name, revision)),
     )
     if (added.length === 0) this.#maintain()
   }
@@ -275,5 +273,18 @@ export class Indexes {
     await this.#maintenance
     for (const tenant of this.#tenants.values()) if (tenant.index.unsaved > 0) await this.#save(tenant)
     await this.#kept.close()
+  }
+}
+
+/** Its texts are made when they are first asked for: all those of a batch at once would hold up everybody. */
+function jobOf(tenant: string, { seq, edit }: Revision): Job {
+  let texts: readonly string[] | undefined
+  return {
+    tenant,
+    seq,
+    get texts() {
+      texts ??= embedKeys(edit)
+      return texts
+    },
   }
 }

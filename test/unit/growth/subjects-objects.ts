@@ -10,7 +10,7 @@ import { CallPlaces, chunkOf } from '../../../src/engine/upstream/wire.ts'
 import { DEFAULT_LIMITS } from '../../../src/gateway.ts'
 import { planSync } from '../../../src/memory/files/file-diff.ts'
 import type { Batch } from '../../../src/memory/log/edit-log.ts'
-import { assertLandable, digestOf, landingResults, newContents, overlap } from '../../../src/memory/log/landing.ts'
+import { assertLandable, landingResults, newContents, overlap, stated } from '../../../src/memory/log/landing.ts'
 import { Records } from '../../../src/memory/log/projection.ts'
 import { latestFirst, listEdits } from '../../../src/memory/log/query.ts'
 import { contentOf, type LiveView } from '../../../src/memory/log/timeline.ts'
@@ -89,25 +89,26 @@ const LOG: readonly Measured[] = [
       'memory/log/landing.ts#newContents',
       'memory/log/landing.ts#landingResults',
       'memory/log/landing.ts#overlap',
+      'memory/log/landing.ts#stated',
       'memory/log/projection.ts#Records',
       'memory/log/timeline.ts#LiveView',
     ],
-    cases: onBatches((edits) => () => {
+    cases: onBatches((edits) => async () => {
       const { view } = landed(edits)
-      newContents(view, edits)
-      return landingResults(view, edits, 'b', 10)
+      const { batch } = await stated(edits)
+      await newContents(view, batch)
+      return landingResults(view, batch, 'b', 10)
     }),
   },
   {
-    of: ['memory/log/projection.ts#Records'],
+    of: ['memory/log/timeline.ts#LiveView'],
     cases: onBatches((edits) => {
-      const { records } = landed(edits.slice(0, edits.length / 2))
+      const { view } = landed(edits.slice(0, edits.length / 2))
       const some = edits.slice(edits.length / 2)
-      const entry = records.entry(
-        batchOf(some, 'c'),
-        some.map((one) => ({ kind: 'add', editId: one.id, edit: one })),
-      )
-      return () => records.rehearse(entry, (view) => landingResults(view, some, 'c', 10))
+      return async () => {
+        const { batch } = await stated(some)
+        return landingResults(await view.excerpt(batch, edits.length), batch, 'c', 10)
+      }
     }),
   },
   {
@@ -154,15 +155,9 @@ const LOG: readonly Measured[] = [
     }),
   },
   {
-    of: [
-      'memory/log/landing.ts#assertLandable',
-      'memory/log/landing.ts#digestOf',
-      'edit/batch.ts#batchHash',
-      'edit/own.ts#toWire',
-    ],
+    of: ['memory/log/landing.ts#assertLandable', 'edit/batch.ts#batchHash', 'edit/own.ts#toWire'],
     cases: onBatches((edits) =>
       attempt(() => [
-        digestOf(edits),
         batchHash(edits),
         edits.map(toWire),
         overlap(edits[0] as Edit, edits[0] as Edit),
