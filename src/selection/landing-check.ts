@@ -2,6 +2,7 @@
  * What a batch would do that its author may not have meant: contradictions, edits that give way to others, edits that do not fire on their own
  * words or fire on others'. For dry runs and `verify`: it reads, and takes its time.
  */
+import { setImmediate as yieldToLoop } from 'node:timers/promises'
 import { type Edit, statement } from '../edit/edit.ts'
 import { supersessionKey } from '../edit/relation.ts'
 import { show } from '../edit/values.ts'
@@ -117,7 +118,11 @@ export async function landingReport(input: ReportInput): Promise<LandingReport> 
     const prompts = await input.embed(readable.map(({ edit }) => normalized(askedBy(edit))))
     for (; compared < readable.length; compared++) {
       const one = readable[compared] as CheckedEdit
-      if (compared % REPORT_LIMITS.editsAtOnce === 0) progress?.(compared, readable.length)
+      if (compared % REPORT_LIMITS.editsAtOnce === 0) {
+        progress?.(compared, readable.length)
+        // An embedder and a reader that know all answers already wait for nothing.
+        await yieldToLoop()
+      }
       const vector = prompts[compared] ?? new Float32Array()
       const own = await ofOwnWords(one, input)
       const near = nearest(one, vector, readable, prompts, replaced, keyOf, input)
