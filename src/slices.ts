@@ -7,7 +7,7 @@ const SLICE = 64
 export async function inSlices<One, Made>(all: Iterable<One>, make: (one: One, index: number) => Made): Promise<Made[]> {
   const out: Made[] = []
   for (const one of all) {
-    if (out.length % SLICE === 0) await yieldToLoop()
+    if (out.length > 0 && out.length % SLICE === 0) await yieldToLoop()
     out.push(make(one, out.length))
   }
   return out
