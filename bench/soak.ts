@@ -1,17 +1,16 @@
 /**
  * A gateway in a process of its own under good and hostile load at once: `npm run bench:soak -- --minutes 30`. It prints the good requests'
- * times in quiet and under attack, and the slope of the memory, and ends with 1 where a 99th percentile is beyond three times the quiet one, an
+ * times in quiet and under attack (`--only 'NAME;NAME'`: these attacks alone), and the slope of the memory, and ends with 1 where a 99th percentile is beyond three times the quiet one, an
  * answer is a 500, or the process ends.
  */
-import { once } from 'node:events'
+import { execFile } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { parseArgs } from 'node:util'
-import { Worker } from 'node:worker_threads'
+import { parseArgs, promisify } from 'node:util'
 import { openKeys } from '../src/server/access.ts'
 import { table } from '../src/terminal/table.ts'
 import { type Child, startChild } from './served.ts'
@@ -24,6 +23,7 @@ const { values } = parseArgs({
     quiet: { type: 'string', default: '2' },
     good: { type: 'string', default: '2' },
     hostile: { type: 'string', default: '2' },
+    only: { type: 'string' },
     out: { type: 'string' },
   },
 })
@@ -151,11 +151,11 @@ async function goodFor(minutes: number, send: Send, isOver: () => boolean): Prom
   return asked
 }
 
+/** Attackers have machines of their own, so theirs gives way to everybody here. */
 async function attacked(attacking: Attacking): Promise<Attack[]> {
-  const worker = new Worker(new URL('./soak-attacks.js', import.meta.url), { workerData: attacking })
-  const [attacks] = (await once(worker, 'message')) as [Attack[]]
-  await worker.terminate()
-  return attacks
+  const script = join(import.meta.dirname, 'soak-attacks.js')
+  const { stdout } = await promisify(execFile)('chrt', ['--idle', '0', process.execPath, script, JSON.stringify(attacking)])
+  return JSON.parse(stdout) as Attack[]
 }
 
 async function soak(child: Child, good: Send, token: string) {
@@ -172,7 +172,15 @@ async function soak(child: Child, good: Send, token: string) {
     for (; !isOver(); await sleep(SAMPLE_MS))
       samples.push({ minute: (performance.now() - begun) / MINUTE_MS, mb: child.rss() / 1e6 })
   })()
-  const attacking = attacked({ url: child.url, token, model: MODEL, clients: HOSTILE_CLIENTS, minutes: MINUTES })
+  const only = values.only?.split(';')
+  const attacking = attacked({
+    url: child.url,
+    token,
+    model: MODEL,
+    clients: HOSTILE_CLIENTS,
+    minutes: MINUTES,
+    ...(only && { only }),
+  })
   const under = await goodFor(MINUTES, good, isOver)
   const [attacks] = await Promise.all([attacking, watching])
   return { quiet, under, attacks, samples, ended }
@@ -237,14 +245,16 @@ try {
     name,
     String(count),
     ms(slowestMs),
-    [...statuses].map(([status, n]) => `${status || 'left'}: ${n}`).join(', '),
+    Object.entries(statuses)
+      .map(([status, n]) => `${status === '0' ? 'left' : status}: ${n}`)
+      .join(', '),
   ])
   console.info(table(['hostile', 'n>', 'slowest>', 'answers'], told))
   const first = samples[Math.floor(samples.length / 3)]?.mb ?? 0
   console.info(
     `memory: ${first.toFixed(0)} MB after a third, ${(samples.at(-1)?.mb ?? 0).toFixed(0)} MB at the end, ${slope(samples).toFixed(1)} MB an hour`,
   )
-  const crashes = attacks.filter(({ statuses }) => statuses.has(500)).map(({ name }) => name)
+  const crashes = attacks.filter(({ statuses }) => 500 in statuses).map(({ name }) => name)
   const slow = rows.filter(({ ratio }) => ratio > MOST_SLOWER).map(({ kind }) => kind)
   const verdict = [
     ...(ended ? ['the process ended'] : []),
