@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { stated } from '../../../src/memory/log/landing.ts'
 import { LiveView } from '../../../src/memory/log/timeline.ts'
 import type { LandOptions } from '../../../src/memory/memory.ts'
-import { inSlices } from '../../../src/slices.ts'
+import { inSlices } from '../../../src/memory/slices.ts'
 import { edit, memory, POST } from '../../support/memory-fixture.ts'
 
 const EDITS = 1_024
