@@ -1,7 +1,6 @@
 import { join } from 'node:path'
 import type { Edit } from '../edit/edit.ts'
 import { PalimpsestError } from '../errors.ts'
-import { inSlices } from '../slices.ts'
 import { planSync } from './files/file-diff.ts'
 import { type Holding, hold } from './holding.ts'
 import { Listeners } from './listeners.ts'
@@ -32,6 +31,7 @@ import {
   type SyncResult,
 } from './memory-store.ts'
 import { noSuchEdits, otherBatch } from './refusals.ts'
+import { inSlices } from './slices.ts'
 import { KeptVectors } from './vectors/embedding-store.ts'
 import { Indexes } from './vectors/vector-indexes.ts'
 

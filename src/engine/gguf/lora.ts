@@ -1,7 +1,3 @@
-import { createHash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
-import { pipeline } from 'node:stream/promises'
-import type { GgufFileInfo } from 'node-llama-cpp'
 import { PalimpsestError } from '../../errors.ts'
 import { findNotFinite, type GgufHeader, type GgufTensorPlace, readGgufHeader } from './header.ts'
 
@@ -20,31 +16,20 @@ type Sizes = readonly number[]
 
 const PAIR = /^(.*)\.lora_([ab])$/
 
-/** What adapters are compared with. The model file's hash, where nobody has it yet, is computed once. */
-export function loraFiles(info: GgufFileInfo, modelPath: string, sha256: string | null) {
-  let hashed: Promise<string> | undefined
-  return {
-    basePath: modelPath,
-    checkLora: (path: string) => readLora(path, info),
-    baseSha256: async () => {
-      if (sha256 !== null) return sha256
-      hashed ??= fileSha256(modelPath)
-      return hashed
-    },
+/** What of the model's own header an adapter is compared with. */
+export interface LoraBase {
+  readonly metadata: {
+    readonly general: { readonly architecture: string }
+    readonly tokenizer: { readonly ggml: { readonly tokens: readonly string[] } }
   }
-}
-
-async function fileSha256(path: string): Promise<string> {
-  const hash = createHash('sha256')
-  await pipeline(createReadStream(path), hash)
-  return hash.digest('hex')
+  readonly fullTensorInfo?: readonly { readonly name: string; readonly dimensions: readonly (number | bigint)[] }[]
 }
 
 /**
  * The header, once it is sure that the adapter is for this model: architecture, names and shapes of its weights, rank, vocabulary; and that
  * its weights are numbers. Throws `adapter_mismatch` that says what was expected and what came.
  */
-export async function readLora(path: string, base: GgufFileInfo): Promise<LoraHeader> {
+export async function readLora(path: string, base: LoraBase): Promise<LoraHeader> {
   const { values, tensors, bytes } = await headerOf(path)
   const [type, kind] = [values.get('general.type'), values.get('adapter.type')]
   if (type !== 'adapter' || kind !== 'lora')
@@ -122,7 +107,7 @@ function isEmbedding(name: string): boolean {
 }
 
 /** Adapters seldom bring one; where one does, it has to be the model's. */
-function checkVocabulary(own: ReturnType<GgufHeader['values']['get']>, base: GgufFileInfo): void {
+function checkVocabulary(own: ReturnType<GgufHeader['values']['get']>, base: LoraBase): void {
   const { tokens } = base.metadata.tokenizer.ggml
   if (own === undefined) return
   if (typeof own !== 'object') throw mismatch('a vocabulary of texts', shown(own))
@@ -138,7 +123,7 @@ function shown(value: unknown): string {
   return value === undefined ? 'nothing' : `\`${String(value).slice(0, 64)}\``
 }
 
-function mismatch(expected: string, came: string, cause?: unknown): PalimpsestError {
+export function mismatch(expected: string, came: string, cause?: unknown): PalimpsestError {
   return new PalimpsestError(
     'adapter_mismatch',
     `The adapter does not fit the model served here: expected ${expected}, got ${came}. Make it from the very model file that is served.`,

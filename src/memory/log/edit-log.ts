@@ -1,7 +1,6 @@
 import { existsSync } from 'node:fs'
 import type { Edit } from '../../edit/edit.ts'
 import { PalimpsestError } from '../../errors.ts'
-import { inSlices } from '../../slices.ts'
 import { lockStatement } from '../../storage/advisory-locks.ts'
 import { Database } from '../../storage/database.ts'
 import { assertStillReadable, migrate, type Schema } from '../../storage/migrate.ts'
@@ -9,6 +8,7 @@ import type { Listening, Sql, SqlDatabase, Statement } from '../../storage/sql.t
 import { guarded } from '../../storage/sqlite.ts'
 import { SqliteSql } from '../../storage/sqlite-sql.ts'
 import type { LogKind, LogRecord } from '../memory.ts'
+import { inSlices } from '../slices.ts'
 
 /** How a batch came: posted edits, a withdrawal, a restoration, or an edit file that was read. */
 export type BatchKind = 'add' | 'withdraw' | 'restore' | 'sync'

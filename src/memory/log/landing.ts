@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto'
 import { type Edit, LIMITS } from '../../edit/edit.ts'
 import { supersessionKey } from '../../edit/relation.ts'
 import { PalimpsestError, type Problem } from '../../errors.ts'
-import { inSlices } from '../../slices.ts'
 import type { LandingResult } from '../memory.ts'
+import { inSlices } from '../slices.ts'
 import { contentOf, type LiveView, type Revision } from './timeline.ts'
 
 /** Conflicts named per edit; a batch of thousands on one fact would otherwise list each thousands of times. */

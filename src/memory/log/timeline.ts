@@ -1,7 +1,7 @@
 import type { Edit } from '../../edit/edit.ts'
 import { supersessionKey } from '../../edit/relation.ts'
-import { inSlices } from '../../slices.ts'
 import type { EditState, HeldEdit, LogRecord } from '../memory.ts'
+import { inSlices } from '../slices.ts'
 
 /** One content of an edit: an `add` record, seen from the live view. */
 export interface Revision {

@@ -3,12 +3,13 @@ import { describe, expect, it } from 'vitest'
 import { stated } from '../../../src/memory/log/landing.ts'
 import { LiveView } from '../../../src/memory/log/timeline.ts'
 import type { LandOptions } from '../../../src/memory/memory.ts'
+import { inSlices } from '../../../src/memory/slices.ts'
 import { edit, memory, POST } from '../../support/memory-fixture.ts'
 
 const EDITS = 1_024
-const SLICE = 64
-/** Passes over a batch that are made in slices, at the least. */
-const LEAST_TURNS = (3 * EDITS) / SLICE
+/** Passes over a batch before each of which others have a turn, at the least. */
+const LEAST_TURNS = 5
+const SOME = 128
 
 const batch = (name: string, targetNew = name) =>
   Array.from({ length: EDITS }, (_, i) =>
@@ -51,19 +52,20 @@ describe('a batch of a thousand edits', () => {
 
   it('lands whole beside another, each in its place of the log', async () => {
     const store = await memory()
-    const [first, rehearsed, second, small] = await Promise.all([
+    const [a, rehearsed, b] = await Promise.all([
       store.land(batch('a'), POST),
       store.land(batch('c'), { ...POST, dryRun: true }),
       store.land(batch('b'), POST),
-      store.land([edit('one', { subject: 'Town 0', prompt: 'The mayor of Town 0 is', targetNew: 'one' })], POST),
     ])
-    const records = ['a', 'b'].map((name) => batch(name).flatMap(({ id }) => store.history('default', id).map(({ seq }) => seq)))
+    const [first, second] = [a, b].sort((one, other) => one.version - other.version)
+    expect([first?.version, second?.version]).toEqual([EDITS, 2 * EDITS])
+    const seqs = [first, second].map((landing) =>
+      landing?.results.flatMap(({ id }) => store.history('default', id).map(({ seq }) => seq)),
+    )
     const rise = (from: number) => Array.from({ length: EDITS }, (_, i) => from + i)
-    // The small one was ready first.
-    expect([records[0], records[1]]).toEqual([rise(2), rise(2 + EDITS)])
-    expect([small.version, first.version, second.version]).toEqual([1, 1 + EDITS, 1 + 2 * EDITS])
-    expect(first.results.flatMap(({ supersedes }) => supersedes)).toEqual(['one'])
-    expect(second.results.map(({ supersedes }) => supersedes[0])).toEqual(batch('a').map(({ id }) => id))
+    expect(seqs).toEqual([rise(1), rise(1 + EDITS)])
+    expect(first?.results.flatMap(({ supersedes }) => supersedes)).toEqual([])
+    expect(second?.results.flatMap(({ supersedes }) => supersedes)).toEqual(first?.results.map(({ id }) => id))
     expect(rehearsed.results.every(({ outcome }) => outcome === 'added')).toBe(true)
     expect(store.get('default', 'c0')).toBeUndefined()
   })
@@ -73,11 +75,22 @@ it('an excerpt says what the records said up to a moment, whatever is applied wh
   const view = new LiveView()
   const edits = batch('a')
   for (const [i, one] of edits.entries()) view.apply({ seq: i + 1, at: 1, kind: 'add', editId: one.id, batchId: 'a', edit: one })
-  const { batch: rivals } = await stated(batch('b').slice(0, 2 * SLICE))
+  const { batch: rivals } = await stated(batch('b').slice(0, SOME))
   const making = view.excerpt(rivals, EDITS)
   let seq = EDITS
   for (const { id } of edits) view.apply({ seq: ++seq, at: 2, kind: 'withdraw', editId: id, batchId: 'w' })
   const excerpt = await making
-  expect([...excerpt.ids()]).toEqual(edits.slice(0, 2 * SLICE).map(({ id }) => id))
+  expect([...excerpt.ids()]).toEqual(edits.slice(0, SOME).map(({ id }) => id))
   expect([excerpt, view].map((one) => one.held('a0', 3)?.state)).toEqual(['live', 'withdrawn'])
+})
+
+it('work of a millisecond each leaves a turn to others every few', async () => {
+  const busy = (one: number) => {
+    const until = performance.now() + 1
+    while (performance.now() < until);
+    return 2 * one
+  }
+  const { seen, result } = await watching(() => null, inSlices([...Array(60).keys()], busy))
+  expect(result).toEqual(Array.from({ length: 60 }, (_, i) => 2 * i))
+  expect(seen.length).toBeGreaterThan(10)
 })
