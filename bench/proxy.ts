@@ -99,7 +99,7 @@ function palimpsest(upstream: string, port: number): Promise<Contender> {
   )
   mkdirSync(join(scratch, 'edits'), { recursive: true })
   writeFileSync(join(scratch, 'edits', 'towns.yaml'), edits.join(''))
-  const where = ['--data-dir', join(scratch, 'data'), '--edits-dir', join(scratch, 'edits')]
+  const where = ['--no-build', '--data-dir', join(scratch, 'data'), '--edits-dir', join(scratch, 'edits')]
   const main = resolve('dist/main.js')
   return serve('palimpsest', port, process.execPath, [main, 'serve', '--model', upstream, '--port', String(port), ...where])
 }
