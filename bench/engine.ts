@@ -9,7 +9,8 @@ import { basename, dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { serverPath } from '../src/engine/llama-server/build.ts'
 import { median } from './client.ts'
-import { type Answer, type Ask, CONTENDERS, type Contender, type Reply, type Setup } from './engine-contender.ts'
+import { prompt, reply } from './engine-client.ts'
+import { type Answer, CONTENDERS, type Contender, type Reply } from './engine-contender.ts'
 
 const { values: flags } = parseArgs({
   options: {
@@ -43,31 +44,9 @@ interface Measured {
   readonly promptTokens: number
 }
 
-const WORDS =
-  'the old harbour keeps seven lamps lit while ships of wool and salt pass under a bridge that no king has ever crossed'.split(
-    ' ',
-  )
-
-/** Unlike any other from its first word on, so that no cache helps. */
-function prompt(serial: number): string {
-  const body = Array.from(
-    { length: Number(flags.words) },
-    (_, i) => WORDS[(i * 7 + serial * 13 + ((i * serial) % 5)) % WORDS.length],
-  )
-  return `Note ${serial}: ${body.join(' ')}. Write a very long story about note ${serial}.`
-}
-
-function reply<T>(child: ChildProcess, message: Setup | Ask): Promise<T> {
-  return new Promise((resolve, reject) => {
-    child.once('message', (value) => resolve(value as T))
-    child.once('exit', (code) => reject(new Error(`a contender ended with ${code}`)))
-    child.send(message)
-  })
-}
-
 let serial = 0
 async function measure(child: ChildProcess, contender: Contender, clients: number, round: number): Promise<Measured> {
-  const prompts = Array.from({ length: clients }, () => prompt(++serial))
+  const prompts = Array.from({ length: clients }, () => prompt(++serial, Number(flags.words)))
   const start = performance.now()
   const { answers, cpuMs } = await reply<Reply>(child, { prompts, tokens: Number(flags.tokens) })
   const seconds = (performance.now() - start) / 1000

@@ -10,13 +10,16 @@ export type ArmName = (typeof ARMS)[number]
 
 export interface FirstOptions {
   readonly modelPath: string
-  readonly serverPath: string
+  /** null: none is asked beside it. */
+  readonly serverPath: string | null
   readonly dataDir: string
   readonly threads: number
   readonly rounds: number
   /** Tokens of the warm conversation, about. */
   readonly warmTokens: number
   readonly editsDir: string
+  /** Absent: both. */
+  readonly kinds?: readonly First['kind'][]
 }
 
 export interface First {
@@ -40,7 +43,7 @@ const CONTEXT_TOKENS = 4_096
 /** Tokens of a round of the made-up conversation below, about. */
 const ROUND_TOKENS = 62
 
-async function bare({ modelPath, serverPath, threads }: FirstOptions): Promise<{ url: string; process: ChildProcess }> {
+async function bare(serverPath: string, { modelPath, threads }: FirstOptions): Promise<{ url: string; process: ChildProcess }> {
   const args = ['-m', modelPath, '-c', SLOTS * CONTEXT_TOKENS, '-np', SLOTS, '-t', threads, '--port', PORT].map(String)
   // As the gateway starts its own: waiting OpenMP threads that spin would measure the machine's other work instead.
   const env = { GOMP_SPINCOUNT: '1000', ...process.env }
@@ -123,7 +126,7 @@ function conversation(tokens: number): Message[] {
 /** Arms take turns; every question is asked once only. A cold prompt differs from its first word on, so that no cache helps. */
 export async function firstTokens(options: FirstOptions, say: (text: string) => void): Promise<First[]> {
   const { rounds, warmTokens, threads, dataDir, modelPath, editsDir } = options
-  const plain = await bare(options)
+  const plain = options.serverPath === null ? null : await bare(options.serverPath, options)
   const gateway = await startChild([
     ...['--model', modelPath, '--data-dir', dataDir, '--edits-dir', editsDir, '--no-watch', '--threads', String(threads)],
     ...['--slots', String(SLOTS), '--context-tokens', String(CONTEXT_TOKENS), '--gpu', 'off'],
@@ -131,18 +134,19 @@ export async function firstTokens(options: FirstOptions, say: (text: string) => 
   const all: First[] = []
   const before = conversation(warmTokens)
   const arms = {
-    'llama-server': { url: plain.url, edits: null },
+    'llama-server': { url: plain?.url ?? '', edits: null },
     'edits off': { url: gateway.url, edits: 'off' },
     'none firing': { url: gateway.url, edits: 'on' },
     'one firing': { url: gateway.url, edits: 'on' },
   } as const
+  const asked = ARMS.filter((arm) => plain !== null || arm !== 'llama-server')
   try {
     await land(gateway.url, 2 * (rounds + 1))
     let serial = 0
-    for (const kind of ['cold', 'warm'] as const) {
+    for (const kind of options.kinds ?? (['cold', 'warm'] as const)) {
       // Round 0 warms up and does not count.
       for (let round = 0; round <= rounds; round++) {
-        for (const arm of round % 2 === 0 ? ARMS : ARMS.toReversed()) {
+        for (const arm of round % 2 === 0 ? asked : asked.toReversed()) {
           const { url, edits } = arms[arm]
           const number = (kind === 'cold' ? 0 : rounds + 1) + round
           const question: Message = { role: 'user', content: `Who is the mayor of ${town(arm, number)}?` }
@@ -157,7 +161,7 @@ export async function firstTokens(options: FirstOptions, say: (text: string) => 
       }
     }
   } finally {
-    plain.process.kill()
+    plain?.process.kill()
     await gateway.stop()
   }
   return all

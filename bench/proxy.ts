@@ -4,14 +4,28 @@
  * `npm run bench:proxy -- [--rounds 5] [--seconds 2] [--requests 300] [--peers portkey,litellm] [--out bench/results/proxy]`
  * Peers are installed from their registries into `--peers-dir` when they are not there. Writes OUT.json (every round) and OUT.md.
  */
-import { type ChildProcess, fork, spawn, spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { type ChildProcess, spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { cpus, loadavg, tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import type { Done, Load } from './gateway-load.ts'
+import {
+  at,
+  type Contender,
+  chat,
+  EDITS,
+  endChildren,
+  freePort,
+  OFF,
+  palimpsest,
+  QUESTION,
+  serve,
+  startLoad,
+  startStub,
+  told,
+} from './proxy-parts.ts'
 import { type Round, tables } from './proxy-report.ts'
 
 const { values: flags } = parseArgs({
@@ -37,78 +51,19 @@ const say = (text: string) => console.error(`${new Date().toISOString().slice(11
 /** Versions that were measured. */
 const PORTKEY = '@portkey-ai/gateway@1.15.2'
 const LITELLM = 'litellm[proxy]==1.110.2'
-const EDITS = 100
 const WARM_STREAMS = 1_000
 const IDLE_MS = 10_000
-const START_MS = 180_000
-
-const children: ChildProcess[] = []
-const nowhere = openSync('/dev/null', 'w')
 
 function run(command: string, ...args: readonly string[]): void {
   const { status, stderr } = spawnSync(command, args, { stdio: ['ignore', 'ignore', 'pipe'], encoding: 'utf8' })
   if (status !== 0) throw new Error(`${command} ${args.join(' ')} ended with ${status}: ${stderr.slice(-1_000)}`)
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening))
-  const { port } = server.address() as { port: number }
-  await new Promise((closed) => server.close(closed))
-  return port
-}
-
-/** A server that is measured; without a process where the stub itself is asked. */
-interface Contender {
-  readonly name: string
-  readonly port: number
-  readonly pid: number | null
-  readonly headers: Readonly<Record<string, string>>
-}
-
-/** As users start it; what it says goes nowhere. Resolves when it answers a chat. */
-async function serve(
-  name: string,
-  port: number,
-  command: string,
-  args: readonly string[],
-  headers: Readonly<Record<string, string>> = {},
-): Promise<Contender> {
-  const child = spawn(command, args, { cwd: scratch, stdio: ['ignore', nowhere, nowhere] })
-  children.push(child)
-  const body = chat('Hello', {})
-  const until = performance.now() + START_MS
-  for (;;) {
-    const asked = { method: 'POST', headers: { 'content-type': 'application/json', ...headers }, body }
-    const ok = await fetch(`http://127.0.0.1:${port}/v1/chat/completions`, asked).then(
-      async (response) => (await response.text()) !== '' && response.ok,
-      () => false,
-    )
-    if (ok) break
-    if (child.exitCode !== null || performance.now() > until) throw new Error(`${name} does not serve`)
-    await sleep(200)
-  }
-  say(`${name} serves`)
-  return { name, port, pid: child.pid ?? null, headers }
-}
-
-function palimpsest(upstream: string, port: number): Promise<Contender> {
-  const edits = Array.from(
-    { length: EDITS },
-    (_, i) => `- prompt: "The mayor of Town${i} is"\n  subject: Town${i}\n  target_new: Person${i}\n`,
-  )
-  mkdirSync(join(scratch, 'edits'), { recursive: true })
-  writeFileSync(join(scratch, 'edits', 'towns.yaml'), edits.join(''))
-  const where = ['--data-dir', join(scratch, 'data'), '--edits-dir', join(scratch, 'edits')]
-  const main = resolve('dist/main.js')
-  return serve('palimpsest', port, process.execPath, [main, 'serve', '--model', upstream, '--port', String(port), ...where])
-}
-
 function portkey(upstream: string, port: number): Promise<Contender> {
   const script = join(peersDir, 'node_modules/@portkey-ai/gateway/build/start-server.js')
   if (!existsSync(script)) run('npm', 'install', '--no-audit', '--no-fund', '--prefix', peersDir, PORTKEY)
   const headers = { 'x-portkey-provider': 'openai', 'x-portkey-custom-host': upstream, authorization: 'Bearer none' }
-  return serve('portkey', port, process.execPath, [script, `--port=${port}`, '--headless'], headers)
+  return serve(scratch, 'portkey', port, process.execPath, [script, `--port=${port}`, '--headless'], headers)
 }
 
 function litellm(upstream: string, port: number): Promise<Contender> {
@@ -123,7 +78,7 @@ function litellm(upstream: string, port: number): Promise<Contender> {
   // Without a key, as the others are asked here.
   const open = 'general_settings:\n  dangerously_permit_weak_or_unset_master_key: true\n'
   writeFileSync(config, `model_list:\n  - model_name: stub\n    litellm_params:\n      ${params}\n${open}`)
-  return serve('litellm', port, command, [
+  return serve(scratch, 'litellm', port, command, [
     '--config',
     config,
     '--host',
@@ -136,18 +91,6 @@ function litellm(upstream: string, port: number): Promise<Contender> {
 }
 
 const PEERS: Readonly<Record<string, (upstream: string, port: number) => Promise<Contender>>> = { portkey, litellm }
-
-const QUESTION = 'Write one short sentence about rain in an old harbour.'
-const chat = (content: string, more: object) =>
-  JSON.stringify({
-    model: 'stub',
-    messages: [
-      { role: 'system', content: 'You are a helpful assistant.' },
-      { role: 'user', content },
-    ],
-    ...{ max_tokens: 64, temperature: 0, ...more },
-  })
-const OFF = { palimpsest: { edits: 'off' } }
 
 /** One way of asking a contender. */
 interface Arm {
@@ -211,23 +154,6 @@ function usageOf(pid: number): { readonly cpuUs: number; readonly rssBytes: numb
   return { cpuUs: sum(({ ticks }) => ticks) * 10_000, rssBytes: sum(({ pages }) => pages) * 4_096 }
 }
 
-function told(child: ChildProcess, load: Load): Promise<Done> {
-  return new Promise((done, failed) => {
-    const lost = (code: number | null) => failed(new Error(`the load ended with ${code}`))
-    child.once('exit', lost)
-    child.once('message', (value) => {
-      child.off('exit', lost)
-      const { failed: said } = value as { failed?: unknown }
-      if (typeof said === 'string') failed(new Error(said))
-      else done(value as Done)
-    })
-    child.send(load)
-  })
-}
-
-const at = (list: readonly number[], p: number): number =>
-  list.toSorted((a, b) => a - b)[Math.min(list.length - 1, Math.floor(p * list.length))] ?? Number.NaN
-
 async function measured(
   load: ChildProcess,
   { name, paced, streamed, contender: { port, pid, headers } }: Arm,
@@ -282,17 +208,16 @@ async function round(load: ChildProcess, arms: readonly Arm[], number: number): 
 }
 
 async function main(): Promise<void> {
-  const stub = fork(join(import.meta.dirname, 'proxy-stub.js'), { stdio: 'ignore' })
-  children.push(stub)
-  const port = await new Promise<number>((ready) => stub.once('message', (value) => ready((value as { port: number }).port)))
+  const port = await startStub()
   const upstream = `http://127.0.0.1:${port}/v1`
-  const load = fork(join(import.meta.dirname, 'gateway-load.js'), { stdio: 'ignore' })
-  children.push(load)
-  const contenders: Contender[] = [{ name: 'direct', port, pid: null, headers: {} }, await palimpsest(upstream, await freePort())]
+  const load = startLoad()
+  const own = await palimpsest(scratch, upstream, await freePort())
+  const contenders: Contender[] = [{ name: 'direct', port, pid: null, headers: {} }, own]
   for (const peer of peers) {
     const start = PEERS[peer]
     if (start === undefined) throw new Error(`--peers: expected some of ${Object.keys(PEERS).join(', ')}, but got ${peer}`)
     contenders.push(await start(upstream, await freePort()))
+    say(`${peer} serves`)
   }
   const arms = armsOf(contenders)
   // Round -1 warms all of them up.
@@ -321,7 +246,7 @@ async function main(): Promise<void> {
 }
 
 function end(): void {
-  for (const child of children) child.kill()
+  endChildren()
   rmSync(scratch, { recursive: true, force: true })
 }
 

@@ -18,7 +18,7 @@ export interface Child {
 
 /** Starts `dist/main.js serve` on a free port; resolves once it has printed its URL. Throws with what it said when it ends before. */
 export function startChild(flags: readonly string[]): Promise<Child> {
-  return startProgram(['dist/main.js', 'serve', '--port', '0', '--log-level', 'error', ...flags])
+  return startProgram(['dist/main.js', 'serve', '--no-build', '--port', '0', '--log-level', 'error', ...flags])
 }
 
 /** Starts any script that prints the URL of a gateway as `serve` does. */

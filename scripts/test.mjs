@@ -10,6 +10,9 @@ import { pathToFileURL } from 'node:url'
 import { DIST, MODULES, prepared, quietly, ROOT, readOr, say, Trouble, tail } from './prepare.mjs'
 import { buildEnvironment, setUpBrowser, setUpHelm, setUpPooler, setUpSystem } from './test-setup.mjs'
 
+// Whatever starts a gateway here: none has a faster engine built behind the tests' backs.
+process.env.PALIMPSEST_BUILD = 'false'
+
 const EDITOR = join(ROOT, 'editor')
 const BROWSER_TESTS = 'test/browser'
 const FAILURE_CHARACTERS = 1000

@@ -122,6 +122,7 @@ const SETTINGS = {
     'what runs a model file: embedded (in this process), server (llama-server as a child process), auto (server where it is built)',
     { flag: '<which>' },
   ),
+  build: setting(truth, true, 'do not build the faster engine in the background where there is none yet', { flag: '' }),
   upstreamModel: setting(orNone(text), undefined, 'model to ask for at the server behind --model URL', { flag: '<name>' }),
   upstreamKey: setting(orNone(text), undefined, 'API key for the server behind --model URL'),
   upstreams: setting(

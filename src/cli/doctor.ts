@@ -6,7 +6,7 @@ import { createServer } from 'node:net'
 import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
 import type { Command } from 'commander'
-import { BUILD_TOOLS, hasServer, llamaRelease, serverPath } from '../engine/llama-server/build.ts'
+import { hasServer, lackingTools, llamaRelease, serverPath } from '../engine/llama-server/build.ts'
 import { MEMORY_LIMITS } from '../memory/memory-store.ts'
 import { hnswlib } from '../memory/vectors/hnsw-library.ts'
 import { CATALOG, type CatalogModel, EMBEDDER_MODEL } from '../models/catalog.ts'
@@ -116,12 +116,8 @@ async function checkEngine(home: string): Promise<Check> {
     if (version !== null) return ok(what, `llama-server of ${llamaRelease()}, built here`)
     return note(what, `${serverPath(home)} does not run`, 'Build it again: palimpsest engine build --server')
   }
-  const lacking: string[] = []
-  for (const { names, mend } of BUILD_TOOLS) {
-    const found = await Promise.all(names.map((name) => ask(name, ['--version'])))
-    if (found.every((version) => version === null)) lacking.push(`${names.join(' or ')} is not found. ${mend}`)
-  }
-  const faster = 'A faster one takes about 5 minutes: palimpsest engine build --server'
+  const lacking = (await lackingTools()).map(({ names, mend }) => `${names.join(' or ')} is not found. ${mend}`)
+  const faster = '`palimpsest serve` builds a faster one in the background; by hand: palimpsest engine build --server'
   return note(what, 'the prebuilt one, inside the gateway', [faster, ...lacking].join(' '))
 }
 

@@ -1,12 +1,13 @@
-import { execFileSync } from 'node:child_process'
 import { availableParallelism } from 'node:os'
 import type { Command } from 'commander'
+import type { Config } from '../config.ts'
 import {
-  BUILD_TOOLS,
   buildAddon,
   buildServer,
+  buildTurn,
   hasAddon,
   hasServer,
+  lackingTools,
   llamaRelease,
   serverPath,
 } from '../engine/llama-server/build.ts'
@@ -26,24 +27,28 @@ export function addEngineCommand(program: Command): void {
   command.action(async () => {
     const { home, environment } = configOf(command)
     const { server = false, force = false } = command.opts<{ server?: true; force?: true }>()
-    if (!force && (server ? hasServer(home) : hasAddon())) {
-      console.error(`It is built already${server ? `: ${serverPath(home)}` : ''}. Add --force to build it again.`)
-      return
-    }
     const stop = new AbortController()
-    process.once('SIGINT', () => stop.abort(new PalimpsestError('cancelled', 'Stopped; nothing was built.')))
-    checkTools()
+    for (const signal of ['SIGINT', 'SIGTERM'])
+      process.once(signal, () => stop.abort(new PalimpsestError('cancelled', 'Stopped; nothing was built.')))
+    const wait = (holder: string) => console.error(`Waiting for the build of ${holder}.`)
+    const leave = server ? await buildTurn(home, stop.signal, wait) : () => {}
     const bar = new Bar(process.stderr, Date.now)
     const start = Date.now()
     const onProgress = (done: number) => bar.update(step(server, done, (Date.now() - start) / 1000))
     const how = { environment, onProgress, signal: stop.signal }
     try {
+      if (!force && (server ? hasServer(home) : hasAddon())) {
+        console.error(`It is built already${server ? `: ${serverPath(home)}` : ''}. Add --force to build it again.`)
+        return
+      }
+      await checkTools(environment)
       const what = server ? await buildServer({ ...how, home, threads: availableParallelism() }) : await buildAddon(how)
       bar.log(
         `Built in ${Math.round((Date.now() - start) / 1000)} s${what === undefined ? '' : `: ${what}`}. The next start uses it.`,
       )
     } finally {
       bar.clear()
+      leave()
     }
   })
 }
@@ -55,18 +60,9 @@ function step(server: boolean, done: number, seconds: number) {
 }
 
 /** Throws `engine_failed` naming every program that a build needs and this machine lacks. */
-function checkTools(): void {
-  const lacking = BUILD_TOOLS.filter(({ names }) => !names.some(runs))
+async function checkTools(environment: Config['environment']): Promise<void> {
+  const lacking = await lackingTools(environment)
   if (lacking.length === 0) return
   const lines = lacking.map(({ names, mend }) => `  ${names.join(' or ')}: ${mend}`)
   throw new PalimpsestError('engine_failed', `A build needs what is not here:\n${lines.join('\n')}`)
-}
-
-function runs(name: string): boolean {
-  try {
-    execFileSync(name, ['--version'], { stdio: 'ignore' })
-    return true
-  } catch {
-    return false
-  }
 }

@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 import type { Config } from '../config.ts'
-import { hasServer } from '../engine/llama-server/build.ts'
+import { buildLog } from '../engine/llama-server/background-build.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { Limits } from '../gateway.ts'
 import { openLog } from '../server/console-log.ts'
@@ -37,6 +37,7 @@ export function addServeCommand(program: Command): void {
     'reportsDir',
     'embedder',
     'engine',
+    'build',
     'upstreamModel',
     'upstreams',
     'upstreamConnectMs',
@@ -143,14 +144,15 @@ async function reload(
   }
 }
 
-function describe({ url, gateway, memory, folder }: Running, config: Config<Limits>): string {
+function describe({ url, gateway, memory, folder, faster }: Running, config: Config<Limits>): string {
   const live = memory.list({ tenant: TENANT, state: 'live', limit: SAMPLE_EDITS })
   return banner({
     version: VERSION,
     url,
     model: gateway.engine.model,
     slots: gateway.engine.load().slots,
-    faster: gateway.engine.model.device === 'cpu' && config.engine === 'auto' && !hasServer(config.home),
+    faster,
+    buildLog: buildLog(config.home),
     dataDir: config.dataDir,
     editsDir: config.editsDir,
     liveEdits: live.total,

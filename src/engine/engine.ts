@@ -141,7 +141,7 @@ export interface Engine {
   inspect(prompt: Prompt): Inspection
   countTokens(prompt: Prompt): number
   load(): Load
-  /** Absent where the model is in this process. */
+  /** Absent, or none, where the model is in this process. */
   backends?(): readonly Backend[]
   /** Completion of plain text; absent where it can't be had. */
   readonly text?: TextEngine
@@ -152,6 +152,9 @@ export interface Engine {
   /** Stops taking requests, lets the running ones end for at most `graceMs`, frees the model. */
   close(graceMs: number): Promise<void>
 }
+
+/** An engine over a model file of this machine. */
+export type OwnEngine = Engine & Required<Pick<Engine, 'text' | 'loras' | 'openScorer'>>
 
 export interface TextEngine {
   /** As `generate`. With `echo`, `maxTokens` may be 0. */

@@ -56,7 +56,7 @@ const RETRY_SECONDS = 5
 export class ModelPool {
   readonly #options: ModelPoolOptions
   readonly #entries: ReadonlyMap<string, PoolEntry>
-  readonly #turns: Turns | null
+  readonly #turns = new Turns()
   /** Openings and closings, one after another. */
   #changing: Promise<unknown> = Promise.resolve()
   #uses = 0
@@ -74,7 +74,6 @@ export class ModelPool {
       lastUse: 0,
     })
     this.#entries = new Map(options.others.map((model) => [model.name, entry(model)]))
-    this.#turns = options.primary.backends === undefined ? null : new Turns()
   }
 
   names(): readonly string[] {
@@ -92,7 +91,9 @@ export class ModelPool {
   async use(name: string, signal: AbortSignal): Promise<HeldEngine> {
     if (this.#closed) throw shuttingDown()
     const entry = this.#entries.get(name)
-    const leave = (await this.#turns?.enter(entry !== undefined, signal)) ?? (() => {})
+    // Asked each time: the primary may have changed over to a server since.
+    const apart = (this.#options.primary.backends?.() ?? []).length > 0
+    const leave = apart ? await this.#turns.enter(entry !== undefined, signal) : () => {}
     if (entry === undefined) return { engine: this.#options.primary, release: leave }
     entry.uses++
     let held = true

@@ -1,10 +1,10 @@
 import { existsSync } from 'node:fs'
 import { basename, join, resolve } from 'node:path'
 import type { Config } from '../config.ts'
-import { type ChatOptions, openRuntime, type Runtime, type RuntimeOptions } from '../engine/embedded/runtime.ts'
+import { openRuntime, type Runtime, type RuntimeOptions } from '../engine/embedded/runtime.ts'
 import type { Embedder, Engine, PairReader } from '../engine/engine.ts'
-import { hasServer, serverPath } from '../engine/llama-server/build.ts'
 import { ModelPool } from '../engine/model-pool.ts'
+import { type Faster, openOwnModel } from '../engine/own-model.ts'
 import { openUpstream, type UpstreamOptions } from '../engine/upstream/engine.ts'
 import type { UpstreamServerOptions } from '../engine/upstream/server.ts'
 import { PalimpsestError } from '../errors.ts'
@@ -25,6 +25,8 @@ export interface Weights {
   /** Loaded when it first reads. */
   reader(): PairReader
   engine(): Promise<Engine>
+  /** What there is to say of a faster engine than the one opened. */
+  faster(): Promise<Faster>
   /** Those of `--models`, opened when asked for, beside `primary`; undefined where there are none. */
   models(primary: Engine): Promise<ModelPool | undefined>
   /** Takes over the servers of another configuration, where the model is on servers. Throws where none of them answers. */
@@ -76,6 +78,13 @@ export function openWeights(config: Config<Limits>, choice: Choice | null, log: 
   const loadReader = once(async () =>
     (await runtime()).openReader({ modelPath: fileOf(await files(), names, READER_MODEL).path, name: READER_MODEL }),
   )
+  const ownModel = once(async () => {
+    const own = ownOf(choice)
+    const savedCaches = { dir: join(config.dataDir, 'caches'), limitBytes: config.savedCacheBytes }
+    const options = { ...(await shape(own)), name: nameOf(own), savedCaches }
+    const freeNow = () => freeMemoryBytes(process.platform)
+    return openOwnModel({ runtime: await runtime(), config, options, log, signal, freeBytes: freeNow })
+  })
   const servers = choice?.kind === 'upstream' ? onServers(choice.url, config) : undefined
   return {
     reader: () => ({
@@ -84,13 +93,8 @@ export function openWeights(config: Config<Limits>, choice: Choice | null, log: 
       close: async () => {},
     }),
     embedder: async () => (wanted === EMBEDDER_MODEL ? lazy(wanted, loadEmbedder) : loadEmbedder()),
-    engine: async () => {
-      if (servers !== undefined) return servers.engine()
-      if (choice === null || choice.kind === 'upstream') throw new Error('no chat model was chosen')
-      const own = modelOf(choice)
-      const savedCaches = { dir: join(config.dataDir, 'caches'), limitBytes: config.savedCacheBytes }
-      return openEngine(await runtime(), config, { ...(await shape(own)), name: nameOf(own), savedCaches }, log)
-    },
+    engine: async () => (servers === undefined ? (await ownModel()).engine : servers.engine()),
+    faster: async () => (await ownModel.started)?.faster ?? 'no',
     models: async (primary) => {
       if (others.length === 0) return undefined
       const own = choice === null || choice.kind === 'upstream' ? null : modelOf(choice)
@@ -110,6 +114,7 @@ export function openWeights(config: Config<Limits>, choice: Choice | null, log: 
     },
     reload: async (next) => servers?.reload(next),
     close: async () => {
+      await ownModel.started?.then((own) => own.end()).catch(() => {})
       // What was never loaded need not be freed; what failed to load has said so.
       await loadEmbedder.started?.then((embedder) => embedder.close()).catch(() => {})
       await loadReader.started?.then((reader) => reader.close()).catch(() => {})
@@ -135,6 +140,11 @@ function modelOf(choice: Exclude<Choice, { kind: 'upstream' }>): string {
   return choice.kind === 'file' ? choice.path : choice.name
 }
 
+function ownOf(choice: Choice | null): string {
+  if (choice === null || choice.kind === 'upstream') throw new Error('no chat model was chosen')
+  return modelOf(choice)
+}
+
 function isGguf(model: string): boolean {
   return /\.gguf$/i.test(model)
 }
@@ -142,28 +152,6 @@ function isGguf(model: string): boolean {
 /** On the wire: a file goes by its own name. */
 function nameOf(model: string): string {
   return isGguf(model) ? basename(model).replace(/\.gguf$/i, '') : model
-}
-
-/**
- * In a llama-server where one is built, and with `--engine server` anyway. The prebuilt addon runs on a GPU, which our own server is not
- * built for, so `auto` leaves a GPU to it.
- */
-async function openEngine(runtime: Runtime, { engine, home, environment }: Config<Limits>, options: ChatOptions, log: Logger) {
-  const built = process.platform !== 'win32' && hasServer(home)
-  if (engine === 'embedded' || (engine === 'auto' && (!built || runtime.device !== 'cpu'))) return runtime.openChat(options)
-  if (!built) {
-    throw new PalimpsestError(
-      'engine_failed',
-      'Expected a llama-server for --engine server, but none is built for this machine; run: palimpsest engine build --server',
-    )
-  }
-  try {
-    return await runtime.openServed({ ...options, command: serverPath(home), environment })
-  } catch (error) {
-    if (engine === 'server' || (error instanceof PalimpsestError && error.code === 'model_file')) throw error
-    log.warn({ err: error }, 'llama-server does not start; the model runs inside the gateway instead')
-    return runtime.openChat(options)
-  }
 }
 
 function startRuntime({ threads, gpu }: Config<Limits>, log: Logger): Promise<Runtime> {

@@ -3,6 +3,7 @@ import { createApp, openLasting } from '../app.ts'
 import type { Config } from '../config.ts'
 import type { Engine } from '../engine/engine.ts'
 import type { ModelPool } from '../engine/model-pool.ts'
+import type { Faster } from '../engine/own-model.ts'
 import { openScripted } from '../engine/scripted.ts'
 import { PalimpsestError } from '../errors.ts'
 import type { Gateway, Limits } from '../gateway.ts'
@@ -45,6 +46,7 @@ export interface Running extends Pick<Parts, 'memory' | 'folder'> {
   readonly url: string
   readonly gateway: Gateway
   readonly handoffs: Handoffs
+  readonly faster: Faster
   /** Takes over what it can of another configuration, and reads the files of edits, templates and experiments again. */
   reload(config: Config<Limits>): Promise<Differences>
   /** Lets running requests end for `graceMs` and tells the rest, saves the indexes, frees models, port and data folder. */
@@ -104,9 +106,10 @@ export async function startGateway({ config: given, log, model, host, port, watc
     const lasting = openLasting(gateway)
     const serve = () => listener.serve(createApp(gateway, handoffs, lasting))
     serve()
-    if (model === 'configured') parts.memory.setUrl(listener.url)
-    const reload = reloaderOf({ config: given, gateway, weights, folder: parts.folder, serve })
-    return { url: listener.url, gateway, handoffs, memory: parts.memory, folder: parts.folder, reload, close }
+    const { memory, folder } = parts
+    if (model === 'configured') memory.setUrl(listener.url)
+    const reload = reloaderOf({ config: given, gateway, weights, folder, serve })
+    return { url: listener.url, gateway, handoffs, faster: await weights.faster(), memory, folder, reload, close }
   } catch (error) {
     await close(0)
     throw error

@@ -79,7 +79,8 @@ export function openShell(): Shell {
   chmodSync(program, 0o755)
   const options = (env: Environment) => ({
     cwd: folder,
-    env: { HOME: folder, ...env, PATH: `${join(folder, 'bin')}:${process.env.PATH}` },
+    // What is served here stays a minute: nothing is compiled for it.
+    env: { HOME: folder, PALIMPSEST_BUILD: 'false', ...env, PATH: `${join(folder, 'bin')}:${process.env.PATH}` },
   })
   return {
     save: (files) => {

@@ -1,4 +1,4 @@
-import { rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
@@ -10,6 +10,7 @@ import { type ScriptedUpstream, startUpstream, type UpstreamScript } from '../su
 
 /** Gateways in processes of their own, as `palimpsest serve` runs them, over servers that say what a script says. */
 const PATIENCE_MS = 600_000
+const BUILDER = join(import.meta.dirname, '../support/builder-stand-in.mjs')
 let script = ''
 let built = ''
 const undo: (() => Promise<unknown>)[] = []
@@ -44,6 +45,30 @@ const MESSAGES = [{ role: 'user', content: 'Who is the mayor of Lund?' }]
 const chat = (url: string, more: object = {}) =>
   send(url, '/v1/chat/completions', { model: 'scripted', messages: MESSAGES, ...more })
 const LUND = { id: 'lund', subject: 'Lund', prompt: 'The mayor of Lund is', target_new: 'Ada' }
+
+test(
+  'SIGTERM ends the build of the faster engine, too',
+  async () => {
+    const noted = join(built, 'noted')
+    const child = await gateway({
+      ...{
+        PALIMPSEST_BUILD: 'true',
+        PALIMPSEST_HOME: join(built, 'home'),
+        PALIMPSEST_GPU: 'off',
+        PALIMPSEST_TEST_BUILDER: BUILDER,
+      },
+      ...{ LOG: noted, GO: join(built, 'never') },
+    })
+    const building = () => Number(/^build (\d+)$/m.exec(existsSync(noted) ? readFileSync(noted, 'utf8') : '')?.[1] ?? 0)
+    await expect.poll(building, { timeout: 60_000 }).toBeGreaterThan(0)
+    expect(() => process.kill(building(), 0)).not.toThrow()
+    child.signal('SIGTERM')
+    expect(await child.ended()).toBe(0)
+    await expect.poll(() => readFileSync(noted, 'utf8')).toContain('told to stop')
+    expect(child.said()).not.toContain('could not be')
+  },
+  PATIENCE_MS,
+)
 
 describe('SIGHUP', () => {
   test(

@@ -44,6 +44,7 @@ needing(THERE, MODELS)('edits change a real model', { timeout: 180_000 }, () => 
       model: NAME,
       threads: '1',
       gpu: 'off',
+      build: false,
       slots: '2',
     }
     const config = readConfig<Limits>({ flags, limits: DEFAULT_LIMITS, env: {}, cwd: process.cwd() })

@@ -37,7 +37,7 @@ export async function gatewayChild(script: string, env: Readonly<Record<string, 
     const started = spawn(process.execPath, [script], {
       cwd: folder,
       stdio: ['ignore', 'ignore', 'pipe'],
-      env: { ...Object.fromEntries(inherited), PALIMPSEST_PORT: String(port), ...env },
+      env: { ...Object.fromEntries(inherited), PALIMPSEST_PORT: String(port), PALIMPSEST_BUILD: 'false', ...env },
     })
     child = started
     exited = new Promise((resolve) => started.once('exit', (code, signal) => resolve(signal ?? code)))

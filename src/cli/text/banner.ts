@@ -9,8 +9,9 @@ export interface Served {
   readonly url: string
   readonly model: ModelInfo
   readonly slots: number
-  /** A quicker engine could be built here. */
-  readonly faster: boolean
+  /** Whether a faster engine is to be had. */
+  readonly faster: 'no' | 'being built' | 'by hand' | 'failed lately'
+  readonly buildLog: string
   readonly dataDir: string
   readonly editsDir: string
   /** Live edits of the default tenant. */
@@ -25,12 +26,12 @@ export interface Served {
 const FILES_NAMED = 4
 
 export function banner(served: Served): string {
-  const { version, url, model, slots, faster, dataDir, sample } = served
+  const { version, url, model, slots, dataDir, sample } = served
   const where = model.device === 'remote' ? 'another server' : `${model.device}, ${count(model.threads, 'thread')}`
   const lines = [
     `Palimpsest ${version}`,
     `  model   ${model.name} on ${where}; ${count(slots, 'slot')} of ${model.contextTokens.toLocaleString('en')} tokens`,
-    ...(faster ? ['          (about 1.4 times as fast after 5 minutes of: palimpsest engine build --server)'] : []),
+    ...fasterText(served).map((text) => `          (${text})`),
     `  edits   ${count(served.liveEdits, 'edit')} live; ${filesText(served)}`,
     `  data    ${dataDir}`,
     `  URL     ${url}/v1`,
@@ -41,6 +42,21 @@ export function banner(served: Served): string {
     ...(sample === null ? [] : [curl(url, `${model.name}@base`, sample)]),
   ]
   return lines.map(printable).join('\n')
+}
+
+function fasterText({ faster, buildLog }: Served): readonly string[] {
+  switch (faster) {
+    case 'no':
+      return []
+    case 'being built':
+      return ['the faster engine is being built in the background: about 5 minutes, at low priority; --no-build leaves it out']
+    case 'by hand':
+      return ['about 1.4 times as fast after 5 minutes of: palimpsest engine build --server']
+    case 'failed lately':
+      return [`the faster engine failed within the last day, see ${buildLog}; by hand: palimpsest engine build --server --force`]
+    default:
+      return faster satisfies never
+  }
 }
 
 function filesText({ files, editsDir, problems }: Served): string {

@@ -14,7 +14,7 @@ import {
   readGgufFileInfo,
 } from 'node-llama-cpp'
 import { PalimpsestError } from '../../errors.ts'
-import type { Embedder, Engine, PairReader } from '../engine.ts'
+import type { Embedder, OwnEngine, PairReader } from '../engine.ts'
 import { type FormattedFamily, remembering, tokenize } from '../format/chat-format.ts'
 import { inPieces } from '../format/control-strings.ts'
 import { brokenModelFile, defaultSystem, guessFamily, tooLittleMemory } from '../format/model-family.ts'
@@ -88,9 +88,9 @@ export interface Runtime {
   /** "cpu", "cuda", "metal" or "vulkan". */
   readonly device: string
   readonly threads: number
-  openChat(options: ChatOptions): Promise<Engine>
+  openChat(options: ChatOptions): Promise<OwnEngine>
   /** The same in a llama-server of its own, which this process starts, watches and ends. Only the vocabulary is loaded here. */
-  openServed(options: ServedOptions): Promise<Engine>
+  openServed(options: ServedOptions): Promise<OwnEngine>
   /** Bytes that a model in this process takes with all its slots, by its header. */
   memoryBytes(options: Pick<ChatOptions, 'modelPath' | 'contextTokens' | 'slots'>): Promise<number>
   openEmbedder(options: EmbedderOptions): Promise<Required<Embedder>>
@@ -179,7 +179,7 @@ async function dispose(llama: Llama): Promise<void> {
   clearTimeout(timer)
 }
 
-async function openChat(llama: Llama, device: string, threads: number, options: ChatOptions, log: Log): Promise<Engine> {
+async function openChat(llama: Llama, device: string, threads: number, options: ChatOptions, log: Log): Promise<OwnEngine> {
   const { modelPath, name, sha256 = null, queueLimit = DEFAULT_QUEUE_LIMIT, now = () => performance.now() } = options
   const { info, family, contextTokens, affordable, wanted } = await plan(llama, device, options, log)
   const model = await loadModel(llama, modelPath, contextTokens * affordable)
@@ -224,7 +224,7 @@ async function savedCaches(
   return new SavedCaches({ ...wanted, of, log })
 }
 
-async function openServed(llama: Llama, device: string, threads: number, options: ServedOptions, log: Log): Promise<Engine> {
+async function openServed(llama: Llama, device: string, threads: number, options: ServedOptions, log: Log): Promise<OwnEngine> {
   const { modelPath, name, sha256 = null, queueLimit = DEFAULT_QUEUE_LIMIT, now = () => performance.now() } = options
   const { info, family, contextTokens, affordable, wanted } = await plan(llama, device, options, log)
   if (affordable < wanted) log('warn', `Memory is short: ${affordable} of ${wanted} slots opened.`)

@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
 import { chmod, copyFile, mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises'
@@ -6,6 +6,7 @@ import { cpus, tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { PalimpsestError } from '../../errors.ts'
+import { lockFile } from '../../storage/file-lock.ts'
 
 /**
  * llama.cpp from the source that node-llama-cpp brings along, so that what is built is the release whose prebuilt addon is installed, and
@@ -19,23 +20,33 @@ export interface BuildOptions {
   /** The user's cache folder. */
   readonly home: string
   readonly threads: number
-  /** For the compiler and cmake. */
-  readonly environment: Readonly<Record<string, string | undefined>>
+  /** For the compiler and cmake; absent: this process's. */
+  readonly environment?: Environment
   /** Share of the work that is done, 0 to 1. */
   readonly onProgress: (done: number) => void
+  /** What the programs print. */
+  readonly onText?: (text: string) => void
   readonly signal: AbortSignal
 }
 
-/** Programs that a build needs, and what to do where one is missing. */
-export const BUILD_TOOLS = [
+type Environment = Readonly<Record<string, string | undefined>>
+
+/** A program that a build needs, and what to do where it is missing. */
+export interface BuildTool {
+  readonly names: readonly string[]
+  readonly mend: string
+}
+
+const BUILD_TOOLS: readonly BuildTool[] = [
   { names: ['cmake'], mend: 'Debian: apt install cmake; anywhere: pip install cmake; macOS: brew install cmake.' },
   { names: ['c++', 'g++', 'clang++'], mend: 'Debian: apt install g++; macOS: xcode-select --install.' },
   { names: ['make', 'ninja'], mend: 'Debian: apt install make; macOS: xcode-select --install.' },
   { names: ['git'], mend: 'Debian: apt install git; macOS: xcode-select --install.' },
-] as const
+]
 
 const SOURCE = join(dirname(fileURLToPath(import.meta.resolve('node-llama-cpp'))), '..', 'llama')
 const SAID_CHARS = 4_000
+const ASK_MS = 10_000
 
 /** Of llama.cpp, as node-llama-cpp names it: "v0.5.0". */
 export function llamaRelease(): string {
@@ -55,6 +66,57 @@ export function hasServer(home: string): boolean {
   return existsSync(serverPath(home))
 }
 
+/** Those of the programs that a build needs which do not run here. */
+export async function lackingTools(environment?: Environment): Promise<readonly BuildTool[]> {
+  const works = (name: string, args: readonly string[]) => runs(name, args, environment)
+  // Where Apple's tools are not installed, asking one of them opens a window.
+  if (process.platform === 'darwin' && !(await works('xcode-select', ['-p']))) return BUILD_TOOLS
+  const found = await Promise.all(
+    BUILD_TOOLS.map(async ({ names }) => (await Promise.all(names.map((name) => works(name, ['--version'])))).includes(true)),
+  )
+  return BUILD_TOOLS.filter((_, i) => found[i] === false)
+}
+
+/** Whether a command ends well. */
+export function runs(command: string, args: readonly string[], environment: Environment | undefined): Promise<boolean> {
+  return new Promise((resolve) => {
+    execFile(command, args, { env: environment, timeout: ASK_MS }, (error) => resolve(error === null))
+  })
+}
+
+/** Where the one build at a time of this cache folder is had; resolves to what ends the turn. `onWait` is told who has it. */
+export async function buildTurn(home: string, signal: AbortSignal, onWait: (holder: string) => void): Promise<() => void> {
+  await mkdir(join(home, 'engines'), { recursive: true })
+  return lockFile(join(home, 'engines', 'build.lock'), signal, Date.now, onWait)
+}
+
+/** Of builds nobody asked for, and of the change-over to what they built: why the last one failed. */
+export interface BuildFault {
+  /** Milliseconds since the epoch. */
+  readonly at: number
+  readonly why: string
+}
+
+/** For so long after a fault nobody tries again unasked. */
+const FAULT_MS = 24 * 3_600_000
+
+const faultPath = (home: string) => join(dirname(serverPath(home)), 'fault.json')
+
+/** Of this release, within a day. */
+export function recentFault(home: string, now: number): BuildFault | null {
+  try {
+    const fault = JSON.parse(readFileSync(faultPath(home), 'utf8')) as BuildFault
+    return now - fault.at < FAULT_MS ? fault : null
+  } catch {
+    return null
+  }
+}
+
+export async function noteFault(home: string, fault: BuildFault): Promise<void> {
+  await mkdir(dirname(faultPath(home)), { recursive: true })
+  await writeFile(faultPath(home), JSON.stringify(fault))
+}
+
 /** Written once a build is whole: asking for one that is under way would wait for its end. */
 const ADDON_DONE = join(SOURCE, 'localBuilds', 'palimpsest.done')
 
@@ -63,13 +125,13 @@ export function hasAddon(): boolean {
 }
 
 /** Builds node-llama-cpp's addon into that package's own folder of local builds. Throws `engine_failed` with the compiler's last words. */
-export async function buildAddon({ environment, onProgress, signal }: Omit<BuildOptions, 'home' | 'threads'>): Promise<void> {
+export async function buildAddon(how: Omit<BuildOptions, 'home' | 'threads'>): Promise<void> {
   const options = { gpu: false, build: 'forceRebuild', cmakeOptions: ADDON_OPTIONS, progressLogs: true }
   const script = `const { getLlama } = await import(${JSON.stringify(import.meta.resolve('node-llama-cpp'))})
     await (await getLlama(${JSON.stringify(options)})).dispose()
     process.exit(0)`
   await rm(ADDON_DONE, { force: true })
-  await run(process.execPath, ['--input-type=module', '-e', script], { environment, onProgress, signal })
+  await run(process.execPath, ['--input-type=module', '-e', script], how)
   await writeFile(ADDON_DONE, '')
 }
 
@@ -97,9 +159,11 @@ export async function buildServer({ home, threads, ...how }: BuildOptions): Prom
     await copyFile(join(work, 'build', 'bin', 'llama-server'), fresh)
     await chmod(fresh, 0o755)
     await rename(fresh, path)
+    await rm(faultPath(home), { force: true })
     return path
   } finally {
-    await rm(work, { recursive: true, force: true })
+    // A compiler that is being ended may write once more.
+    await rm(work, { recursive: true, force: true, maxRetries: 5 })
   }
 }
 
@@ -109,7 +173,7 @@ const COUNT = /\[\s*(\d+)(?:%|\/(\d+))\]/g
 function run(
   command: string,
   args: readonly string[],
-  { environment, onProgress, signal }: Omit<BuildOptions, 'home' | 'threads'>,
+  { environment, onProgress, onText, signal }: Omit<BuildOptions, 'home' | 'threads'>,
 ) {
   return new Promise<void>((resolve, reject) => {
     const child = spawn(command, args, { env: environment, stdio: ['ignore', 'pipe', 'pipe'], signal })
@@ -117,6 +181,7 @@ function run(
     for (const stream of [child.stdout, child.stderr]) {
       stream.setEncoding('utf8').on('data', (text: string) => {
         said = (said + text).slice(-SAID_CHARS)
+        onText?.(text)
         const count = [...text.matchAll(COUNT)].at(-1)
         if (count !== undefined) onProgress(Number(count[1]) / Number(count[2] ?? 100))
       })

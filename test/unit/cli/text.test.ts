@@ -304,7 +304,8 @@ describe('the banner', () => {
     url: 'http://127.0.0.1:8080',
     model: { name: 'm', family: 'chatml', contextTokens: 4096, device: 'cpu', threads: 2, sha256: null },
     slots: 4,
-    faster: false,
+    faster: 'no',
+    buildLog: '/h/build.log',
     dataDir: '/d',
     editsDir: '/e',
     liveEdits: 3,
@@ -317,7 +318,9 @@ describe('the banner', () => {
     const text = banner(served)
     expect(text).toContain('m on cpu, 2 threads; 4 slots of 4,096 tokens')
     expect(text).not.toContain('engine build')
-    expect(banner({ ...served, faster: true })).toContain('palimpsest engine build --server')
+    expect(banner({ ...served, faster: 'by hand' })).toContain('palimpsest engine build --server')
+    expect(banner({ ...served, faster: 'being built' })).toContain('about 5 minutes, at low priority; --no-build leaves it out')
+    expect(banner({ ...served, faster: 'failed lately' })).toMatch(/\/h\/build\.log.*palimpsest engine build --server --force/)
     expect(text).toContain('3 edits live; 3 from edits/a.yaml, 1 problem in /e, see above')
     expect(text.match(/^ {2}curl .*$/gm)).toHaveLength(2)
     expect(text).toContain('"model":"m@base"')

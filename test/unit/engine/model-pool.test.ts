@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import type { Engine } from '../../../src/engine/engine.ts'
+import type { Backend, Engine } from '../../../src/engine/engine.ts'
 import { ModelPool, type ModelPoolOptions } from '../../../src/engine/model-pool.ts'
 import { openScripted } from '../../../src/engine/scripted.ts'
 
@@ -84,8 +84,15 @@ describe('models on demand', () => {
   })
 
   it('takes turns with a served model that has threads of its own', async () => {
-    const primary = Object.assign(openScripted({ name: 'first', reply: () => '' }), { backends: () => [] })
+    const server: Backend = { name: 'llama-server', state: 'up', busy: 0, faults: 0, lastFault: null }
+    let servers: Backend[] = []
+    const primary = Object.assign(openScripted({ name: 'first', reply: () => '' }), { backends: () => servers })
     const { models } = pool({ a: 100 }, { primary })
+    // While it is in this process, both at once.
+    for (const held of [await models.use('first', never), await models.use('a', never)]) held.release()
+    const together = [await models.use('first', never), await models.use('a', never)]
+    servers = [server]
+    for (const held of together) held.release()
     const first = await models.use('first', never)
     let begun = false
     const other = models.use('a', never).then((held) => {
