@@ -23,8 +23,8 @@ class Hparams:
     of which the bare prompt weighs `key_bare_share` (0: as much as any other; MEMIT's code: a half). `hold_chat`: a chat's own
     tokens are held (contexts.chat_keys). `gain`: δ times that, once it is found. `spread` divides the residual left at the i-th of
     L layers by L−i ("linear", MEMIT) or its square root ("sqrt", PMET). `norm_bound`: ‖ΔW‖ of a layer is at most that share of
-    ‖W‖ (0: no bound). `nullspace_threshold` and `l2` are AlphaEdit's. `essence_at`, `stop_by` and `ease` are targets.py's, for what
-    the authors' code does otherwise than their papers say."""
+    ‖W‖ (0: no bound). `nullspace_threshold` and `l2` are AlphaEdit's. `essence_at`, `kl_of`, `stop_by` and `ease` are targets.py's:
+    ways of the authors' code."""
 
     layers: tuple[int, ...]
     module: str = "mlp.down_proj"
@@ -38,6 +38,7 @@ class Hparams:
     stop: float = 0.05
     stop_by: str = "nll"
     essence_at: str = "end"
+    kl_of: str = "base"
     ease: bool = False
     contexts: int = 5
     chat: bool = False
@@ -154,6 +155,7 @@ _AS_EASYEDIT = {
     "stop": 0.05,
     "stop_by": "loss",
     "essence_at": "subject",
+    "kl_of": "edited",
 }
 """What EasyEdit does and has no name for: none of our departures."""
 

@@ -8,10 +8,12 @@ by Adam, ‖δ‖ clamped to clamp · ‖h‖ after each step, h the state at th
 δ, at the outputs of attention and feed-forward. Each edit has rows of its own in δ and in Adam's state, so optimising a chunk
 together gives what one at a time gives; an edit below `stop` leaves the chunk, which is then as much smaller.
 
-Where the authors' code does otherwise than their papers say, a hyper-parameter says which is done; the papers' is the default, and
-an EasyEdit file asks for the code's (hparams.of_easyedit), with which its figures were made:
-- `essence_at`: the KL is measured behind "{subject} is a" ("end"), or, in the code, at the subject's own last token ("subject").
-- `stop_by`: an edit is done when its NLL alone is below `stop` ("nll"; ours, no paper says), or all of its loss ("loss", the code).
+Where the authors' code does otherwise, a hyper-parameter says which is done, and an EasyEdit file asks for the code's way
+(hparams.of_easyedit), with which the published figures were made:
+- `kl_of`: ours by default, KL(p₀ ‖ p_δ) ("base"), or the papers' and the code's KL(p_δ ‖ p₀) ("edited").
+- `essence_at`: the KL is measured behind "{subject} is a", as the papers say ("end"), or at the subject's own last token, as the
+  code has it ("subject").
+- `stop_by`: an edit is done when its NLL alone is below `stop` ("nll"), or the whole of its loss ("loss", the code).
 - `ease`, PMET's code alone: once the target's tokens are the likeliest in every context, the next step's NLL weighs a tenth, and
   the edit is done if kl · KL is at most 0.01.
 """
@@ -148,13 +150,16 @@ def _nll(loaded: LoadedModel, seq: Sequences, changes: dict[str, Tensor], factor
     return nothing.index_add(0, seq.edit, values) / factor, misses == 0
 
 
-def _kl(loaded: LoadedModel, seq: Sequences, changes: dict[str, Tensor], base: Tensor, factor: float) -> Tensor:
-    """factor · KL(base ‖ now) of each edit's essence prompt (R), after adding its gradient to `changes`; `base`: R × vocabulary,
-    log-probabilities."""
+def _kl(loaded: LoadedModel, seq: Sequences, changes: dict[str, Tensor], base: Tensor, factor: float, of: str) -> Tensor:
+    """factor · KL(base ‖ now) of each edit's essence prompt (R), or with `of` "edited" KL(now ‖ base), after adding its gradient
+    to `changes`; `base`: R × vocabulary, log-probabilities."""
     states = _states(loaded, seq, changes)
 
     def loss(logits: Tensor, where: slice) -> Tensor:
-        return factor * (base[where].exp() * (base[where] - logits.log_softmax(-1))).sum(-1)
+        now = logits.log_softmax(-1)
+        if of == "edited":
+            return factor * (now.exp() * (now - base[where])).sum(-1)
+        return factor * (base[where].exp() * (base[where] - now)).sum(-1)
 
     values, gradient = head_loss(loaded, states, loss)
     states.backward(gradient.to(states.dtype))
@@ -197,7 +202,7 @@ def optimise(
         nll[held], likeliest = _nll(loaded, seq, changes, used)
         _check_loss(nll, edits, step)
         at_first = float(nll.mean()) if at_first is None else at_first
-        kl = _kl(loaded, ess, here, before[held], hp.kl_factor) if hp.kl_factor else torch.zeros_like(used)
+        kl = _kl(loaded, ess, here, before[held], hp.kl_factor, hp.kl_of) if hp.kl_factor else torch.zeros_like(used)
         loss = nll[held]
         if hp.stop_by == "loss":
             loss = used * loss + kl + sum(
