@@ -140,6 +140,7 @@ def theirs(
         for layer, moment in moments.items():
             main.COV_CACHE[str(model_path).replace("/", "_"), given["rewrite_module_tmp"].format(layer)] = moment
     apply = getattr(main, f"apply_{named if method == 'alphaedit' else method}_to_model")
+    torch.manual_seed(0)  # PEFT draws LoRA's A.
     edited, _ = apply(model, tok, requests, hp)
     if method == "lora":
         edited = edited.merge_and_unload()

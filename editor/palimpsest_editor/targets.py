@@ -205,8 +205,10 @@ def optimise(
         kl = _kl(loaded, ess, here, before[held], hp.kl_factor, hp.kl_of) if hp.kl_factor else torch.zeros_like(used)
         loss = nll[held]
         if hp.stop_by == "loss":
-            loss = used * loss + kl + sum(
-                decay * here[m].detach().norm(dim=1) / norms[bound][held] ** 2 for m, (bound, decay) in places.items()
+            loss = (
+                used * loss
+                + kl
+                + sum(decay * here[m].detach().norm(dim=1) / norms[bound][held] ** 2 for m, (bound, decay) in places.items())
             )
         done[held] |= loss < hp.stop
         if hp.ease:
