@@ -9,7 +9,7 @@ by Adam, ‖δ‖ clamped to clamp · ‖h‖ after each step, h the state at th
 together gives what one at a time gives; an edit below `stop` leaves the chunk, which is then as much smaller.
 
 Where the authors' code does otherwise, a hyper-parameter says which is done, and an EasyEdit file asks for the code's way
-(hparams.of_easyedit), with which the published figures were made:
+(hparams.of_easyedit):
 - `kl_of`: ours by default, KL(p₀ ‖ p_δ) ("base"), or the papers' and the code's KL(p_δ ‖ p₀) ("edited").
 - `essence_at`: the KL is measured behind "{subject} is a", as the papers say ("end"), or at the subject's own last token, as the
   code has it ("subject").
