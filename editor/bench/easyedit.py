@@ -4,9 +4,14 @@
 
 CHECKOUT is a clone of https://github.com/zjunlp/EasyEdit; nothing is written to it. Without --model, a narrow random LLaMA is made
 (`--kind qwen2`: a Qwen2). Per method: teacher-forced figures of both, each layer's ΔW (cosine, ‖ours − theirs‖/‖theirs‖), and theirs
-taken back in by our import. What has to be put in the way of EasyEdit's code is listed at the end, by the script itself.
+taken back in by our import; of LoRA, whose start is random, the norms of ΔW by module. What has to be put in the way of EasyEdit's
+code is listed at the end, by the script itself. With --causes, ours is made again with each of our own ways in turn (`CAUSES`), and
+EasyEdit's as it stands where the script mends what it is given: what is left of the agreement says what each of them does.
 
 Both get the same second moments and the same contexts, which either would draw at random: EasyEdit reads them from its own caches.
+Two of its ways are not ours, since they put another text before the model than an edit says (docs/results/hand-off.md): PMET's
+target without a space (pmet_main.py, which adds one to GPT models alone), and MEMIT's and AlphaEdit's with a token of a space
+alone before it, where a tokenizer writes a space before each text by itself, as LLaMA-2's.
 """
 
 from __future__ import annotations
@@ -41,6 +46,21 @@ from palimpsest_editor.statistics import second_moments
 from palimpsest_editor.tasks import perform
 
 PATCHES: list[str] = []
+GIVEN = (
+    "CONTEXT_TEMPLATES_CACHE and COV_CACHE are filled with our contexts and second moments",
+    "the tokenizer's model_input_names are cut to input_ids and attention_mask, and padding_side set as BaseEditor does",
+    "AlphaEdit's P_loc names no file, so that P is made of that C",
+    "PMET's targets begin with a space: pmet_main.py adds one to models named gpt alone",
+)
+CAUSES: dict[str, dict[str, Any]] = {
+    "KL of the base from the edited model": {"kl_of": "base"},
+    "KL behind the essence prompt": {"essence_at": "end"},
+    "stop by the NLL alone": {"stop_by": "nll"},
+    "keys weighed alike": {"key_bare_share": 0.0},
+    "no easing": {"ease": False},
+}
+"""Ours in place of EasyEdit's ways (targets.py, memit.py): with each alone, ΔW is as far from EasyEdit's as that way accounts for."""
+
 METHODS = {"memit": "MEMIT", "alphaedit": "AlphaEdit", "pmet": "PMET", "lora": "LoRA"}
 PACKAGES = ("easyeditor", "easyeditor.util", "easyeditor.models", *(f"easyeditor.models.{m}" for m in ("rome", *METHODS)))
 
@@ -98,8 +118,9 @@ def theirs(
     edits: list[dict[str, Any]],
     texts: list[str],
     moments: dict[int, Tensor],
+    mend: bool = True,
 ) -> dict[str, Tensor]:
-    """ΔW by weight name, by EasyEdit's own apply function."""
+    """ΔW by weight name, by EasyEdit's own apply function. `mend`: PMET's target gets the space that it lacks."""
     tok = AutoTokenizer.from_pretrained(model_path)
     # The narrow model's tokenizer is of no family, and would give token types, which no decoder takes.
     tok.model_input_names = ["input_ids", "attention_mask"]
@@ -111,17 +132,38 @@ def theirs(
     hparams = importlib.import_module(f"easyeditor.models.{method}.{named if method == 'alphaedit' else method}_hparams")
     main = importlib.import_module(f"easyeditor.models.{method}.{named if method == 'alphaedit' else method}_main")
     hp = getattr(hparams, f"{named}HyperParams")(**given)
-    requests = [{**e, "case_id": i, "ground_truth": ""} for i, e in enumerate(edits)]
+    space = " " if method == "pmet" and mend else ""
+    requests = [{**e, "target_new": space + e["target_new"], "case_id": i, "ground_truth": ""} for i, e in enumerate(edits)]
     before = {n: w.detach().clone() for n, w in model.named_parameters()}
     if method != "lora":
         main.CONTEXT_TEMPLATES_CACHE = [["{}"], [t for t in texts if t != "{}"]]
         for layer, moment in moments.items():
             main.COV_CACHE[str(model_path).replace("/", "_"), given["rewrite_module_tmp"].format(layer)] = moment
     apply = getattr(main, f"apply_{named if method == 'alphaedit' else method}_to_model")
+    torch.manual_seed(0)  # PEFT draws LoRA's A.
     edited, _ = apply(model, tok, requests, hp)
     if method == "lora":
         edited = edited.merge_and_unload()
     return {n: w.detach() - before[n] for n, w in edited.named_parameters() if n in before and not torch.equal(w, before[n])}
+
+
+def norms(ours: dict[str, Tensor], others: dict[str, Tensor]) -> dict[str, dict[str, float]]:
+    """‖ΔW‖ of all layers together, by module: what can be compared of two trainings from different random starts."""
+    made: dict[str, dict[str, float]] = {}
+    for side, delta in (("norm", ours), ("norm_theirs", others)):
+        for name, one in delta.items():
+            module = made.setdefault(".".join(name.split(".")[3:-1]), {})
+            module[side] = module.get(side, 0.0) + float(one.double().square().sum())
+    return {module: {side: round(square**0.5, 4) for side, square in sides.items()} for module, sides in made.items()}
+
+
+def between(moments: dict[int, Tensor]) -> float:
+    """A threshold that takes about half of the directions of a random model's C, which has no small eigenvalues: halfway between
+    two of them, since one that lies on it falls to either side by rounding."""
+    values = [torch.linalg.eigvalsh(m) for m in moments.values()]
+    above = min(float(v[len(v) // 2]) for v in values)
+    every = torch.cat(values)
+    return (above + float(every[every < above].max())) / 2
 
 
 def compare(ours: dict[str, Tensor], others: dict[str, Tensor]) -> dict[str, dict[str, float]]:
@@ -137,6 +179,14 @@ def compare(ours: dict[str, Tensor], others: dict[str, Tensor]) -> dict[str, dic
     return made
 
 
+def worst(found: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Of all layers: the least cosine, the largest relative difference."""
+    return {
+        "cosine": min(one["cosine"] for one in found.values()),
+        "relative": max(one["relative"] for one in found.values()),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--easyedit", required=True)
@@ -145,7 +195,8 @@ def main() -> None:
     parser.add_argument("--kind", default="llama", choices=["llama", "qwen2"])
     parser.add_argument("--edits", help="a JSON list of {subject, prompt, target_new}")
     parser.add_argument("--text", help="for the second moments")
-    parser.add_argument("--methods", default="memit,alphaedit,lora")
+    parser.add_argument("--methods", default="memit,alphaedit,pmet,lora")
+    parser.add_argument("--causes", action="store_true", help="ours again, with each of our own ways in turn")
     parser.add_argument("--hparams", help="JSON over EasyEdit's own files; default for a random model: what moves it")
     parser.add_argument("--layers", default="2,3,4")
     parser.add_argument("--threads", type=int, default=2)
@@ -175,7 +226,6 @@ def main() -> None:
     texts = contexts(loaded, 5, 10, 0)
     found = second_moments(parse_job({**common, "method": "memit"}), loaded, quiet, layers)
     moments = {n: found.moment(n) for n in layers}
-    smallest = min(float(torch.linalg.eigvalsh(m)[m.shape[0] // 2]) for m in moments.values())
     probes = [
         {"kind": "efficacy", "prompt": e["prompt"], "target_new": e["target_new"], "target_true": e.get("target_true", "Lund")}
         for e in edits
@@ -188,8 +238,7 @@ def main() -> None:
     for method in flags.methods.split(","):
         more = {k: v for k, v in over.items() if k not in ("L2",) or method == "alphaedit"}
         if method == "alphaedit" and random and not flags.hparams:
-            # A random model's C has no small eigenvalues: half of the directions are taken.
-            more["nullspace_threshold"] = smallest
+            more["nullspace_threshold"] = between(moments)
         given = easyedit_hparams(checkout, method, model, len(edits), layers, {**more, "last": len(loaded.layers) - 1})
         Path("null_space_project.pt").unlink(missing_ok=True)
         try:
@@ -204,11 +253,14 @@ def main() -> None:
             if method == "lora"
             else of_easyedit(given, method)
         )  # fmt: skip
-        own = perform(
-            parse_job({**common, "method": method, "edits": edits, "hparams": hparams, "export": {"name": method}}), quiet
-        )
-        updates = read_adapter(Path(own["adapter"]["gguf"]), loaded.model.config)[0]
-        ours = {f"model.layers.{u.layer}.{u.module}.weight": u.dense() for u in updates}
+
+        def own(over: dict[str, Any], method: str = method, hparams: dict[str, Any] = hparams) -> dict[str, Tensor]:
+            job = {**common, "method": method, "edits": edits, "hparams": {**hparams, **over}, "export": {"name": method}}
+            made = perform(parse_job(job), quiet)
+            updates = read_adapter(Path(made["adapter"]["gguf"]), loaded.model.config)[0]
+            return {f"model.layers.{u.layer}.{u.module}.weight": u.dense() for u in updates}
+
+        ours = own({})
         save_file({n: d.contiguous() for n, d in delta.items()}, f"{method}.safetensors")
         most = {"name": f"{method}-theirs", "max_rank": 512}
         taken = perform(parse_job({**common, "task": "import", "source": f"{method}.safetensors", "export": most}), quiet)
@@ -220,9 +272,17 @@ def main() -> None:
                 loaded, probes, {f"model.layers.{u.layer}.{u.module}.weight": u.dense() for u in back}
             ),
             "rank of theirs": taken["adapter"]["rank"],
-            **({} if method == "lora" else {"ΔW": compare(ours, delta)}),
+            "ΔW": norms(ours, delta) if method == "lora" else compare(ours, delta),
         }
-    report["patched"] = PATCHES
+        if flags.causes and method != "lora":
+            report[method]["causes"] = {
+                name: worst(compare(own(ways), delta)) for name, ways in CAUSES.items() if "ease" not in ways or method == "pmet"
+            }
+        if flags.causes and method == "pmet":
+            with contextlib.redirect_stdout(io.StringIO()):
+                without = theirs(method, given, model, edits, texts, moments, mend=False)
+            report[method]["causes"]["no space before the target (EasyEdit's)"] = worst(compare(ours, without))
+    report["patched"] = [*PATCHES, *GIVEN]
     print(json.dumps(report, indent=1, ensure_ascii=False))
 
 

@@ -23,7 +23,8 @@ class Hparams:
     of which the bare prompt weighs `key_bare_share` (0: as much as any other; MEMIT's code: a half). `hold_chat`: a chat's own
     tokens are held (contexts.chat_keys). `gain`: δ times that, once it is found. `spread` divides the residual left at the i-th of
     L layers by L−i ("linear", MEMIT) or its square root ("sqrt", PMET). `norm_bound`: ‖ΔW‖ of a layer is at most that share of
-    ‖W‖ (0: no bound). `nullspace_threshold` and `l2` are AlphaEdit's."""
+    ‖W‖ (0: no bound). `nullspace_threshold` and `l2` are AlphaEdit's. `essence_at`, `kl_of`, `stop_by` and `ease` are targets.py's:
+    ways of the authors' code."""
 
     layers: tuple[int, ...]
     module: str = "mlp.down_proj"
@@ -35,6 +36,10 @@ class Hparams:
     nll_factor: float = 1.0
     mom2_weight: float = 15000.0
     stop: float = 0.05
+    stop_by: str = "nll"
+    essence_at: str = "end"
+    kl_of: str = "base"
+    ease: bool = False
     contexts: int = 5
     chat: bool = False
     context_tokens: int = 10
@@ -146,6 +151,11 @@ _AS_EASYEDIT = {
     "hold_chat": False,
     "gain": 1.0,
     "chat": False,
+    "norm_bound": 0.0,
+    "stop": 0.05,
+    "stop_by": "loss",
+    "essence_at": "subject",
+    "kl_of": "edited",
 }
 """What EasyEdit does and has no name for: none of our departures."""
 
@@ -167,4 +177,6 @@ def of_easyedit(given: dict[str, Any], method: str | None) -> dict[str, Any]:
     taken = {ours: given[theirs] for theirs, ours in _EASYEDIT.items() if theirs in given}
     # YAML reads 1e-3 as a text.
     numbers = {name: float(value) if isinstance(value, str) else value for name, value in taken.items()}
-    return {**_AS_EASYEDIT, "module": module, **numbers, **{name: given[name] for name in own if name in given}}
+    # A switch of PMET's own code alone (targets.py).
+    ease = {"ease": True} if method == "pmet" else {}
+    return {**_AS_EASYEDIT, **ease, "module": module, **numbers, **{name: given[name] for name in own if name in given}}

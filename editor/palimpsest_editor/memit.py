@@ -18,6 +18,9 @@ Departures from the paper and its code:
 8. A chat's own tokens are held: their keys H join the sum, λC + HHᵀ + KKᵀ (contexts.chat_keys; `hold_chat` false leaves them
    out).
 9. ‖ΔW‖ of a layer may be bounded by a share of ‖W‖ (`norm_bound`); what that leaves of the way falls to the layers after it.
+10. The KL of "{subject} is a" is KL(p₀ ‖ p_δ), the papers' and the code's is KL(p_δ ‖ p₀); the code measures it at the subject's
+   last token, not behind the prompt, and stops by the whole loss. An EasyEdit file asks for the code's way in all three
+   (targets.py). Beside EasyEdit's own code ΔW then has a cosine of 1.0 (docs/results/hand-off.md).
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ Optimises δ at the outputs of attention and feed-forward of the last edited lay
 not knowledge of the subject; only the feed-forward's is written, and what is left of it is spread by √(L − i).
 
 Departures: those of memit.py; besides, `attention_decay` times the decay holds attention's δ, which is thrown away; and
-`residual` says where what is left is measured.
+`residual` says where what is left is measured. Its code's easing (`ease`, targets.py) is done for an EasyEdit file alone. The target
+goes on after a space; EasyEdit's PMET adds one to GPT models alone, so that a byte-level tokenizer reads "inOslo".
 """
 
 from __future__ import annotations

@@ -7,6 +7,15 @@ Meng et al., 2023 (MEMIT), §4.1, after Meng et al., 2022 (ROME), §3.1: minimis
 by Adam, ‖δ‖ clamped to clamp · ‖h‖ after each step, h the state at the subject's last token. PMET (Li et al., 2024, §4) has two
 δ, at the outputs of attention and feed-forward. Each edit has rows of its own in δ and in Adam's state, so optimising a chunk
 together gives what one at a time gives; an edit below `stop` leaves the chunk, which is then as much smaller.
+
+Where the authors' code does otherwise, a hyper-parameter says which is done, and an EasyEdit file asks for the code's way
+(hparams.of_easyedit):
+- `kl_of`: ours by default, KL(p₀ ‖ p_δ) ("base"), or the papers' and the code's KL(p_δ ‖ p₀) ("edited").
+- `essence_at`: the KL is measured behind "{subject} is a", as the papers say ("end"), or at the subject's own last token, as the
+  code has it ("subject").
+- `stop_by`: an edit is done when its NLL alone is below `stop` ("nll"), or the whole of its loss ("loss", the code).
+- `ease`, PMET's code alone: once the target's tokens are the likeliest in every context, the next step's NLL weighs a tenth, and
+  the edit is done if kl · KL is at most 0.01.
 """
 
 from __future__ import annotations
@@ -71,11 +80,14 @@ def prompt_sequences(loaded: LoadedModel, edits: Sequence[EditRequest], contexts
     return Sequences(record(loaded, coded, layer), *tensor)
 
 
-def essence_sequences(loaded: LoadedModel, edits: Sequence[EditRequest], layer: int) -> Sequences:
-    """ "{subject} is a" for each edit; the place is the last token."""
+EASED, AT_EASE_KL = 0.1, 0.01
+
+
+def essence_sequences(loaded: LoadedModel, edits: Sequence[EditRequest], layer: int, at: str) -> Sequences:
+    """ "{subject} is a" for each edit; the place is the last token (`at` "end") or the subject's ("subject")."""
     coded = [encode(loaded.tokenizer, "{}", f"{e.subject} is a", e.subject) for e in edits]
     index = torch.arange(len(edits), device=loaded.device)
-    places = torch.tensor([len(c.ids) - 1 - c.subject_last for c in coded], device=loaded.device)
+    places = torch.tensor([len(c.ids) - 1 - c.subject_last if at == "end" else 0 for c in coded], device=loaded.device)
     return Sequences(
         record(loaded, coded, layer), index, places, torch.zeros_like(index), index, torch.ones(len(edits), device=loaded.device)
     )
@@ -120,27 +132,38 @@ class _Adam:
         self.value[rows] = moved * (most / moved.norm(dim=1).clamp(min=1e-12)).clamp(max=1)[:, None]
 
 
-def _nll(loaded: LoadedModel, seq: Sequences, changes: dict[str, Tensor], factor: float) -> Tensor:
-    """Mean NLL an edit (R), after adding the gradient of factor · its sum to `changes`."""
+def _nll(loaded: LoadedModel, seq: Sequences, changes: dict[str, Tensor], factor: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean NLL an edit (R) and whether the target's tokens are all the likeliest (R), after adding the gradient of the sum of
+    `factor` (R) times it to `changes`."""
     states = _states(loaded, seq, changes)
+    each = factor[seq.edit]
+    missed: list[Tensor] = []
 
     def loss(logits: Tensor, where: slice) -> Tensor:
-        return factor * seq.weight[where] * torch.nn.functional.cross_entropy(logits, seq.wanted[where], reduction="none")
+        missed.append(logits.detach().argmax(-1) != seq.wanted[where])
+        return each[where] * seq.weight[where] * torch.nn.functional.cross_entropy(logits, seq.wanted[where], reduction="none")
 
     values, gradient = head_loss(loaded, states, loss)
     states.backward(gradient.to(states.dtype))
-    return torch.zeros(int(seq.edit.max()) + 1, device=loaded.device).index_add_(0, seq.edit, values) / factor
+    nothing = torch.zeros(len(factor), device=loaded.device)
+    misses = nothing.index_add(0, seq.edit, torch.cat(missed).to(nothing.dtype))
+    return nothing.index_add(0, seq.edit, values) / factor, misses == 0
 
 
-def _kl(loaded: LoadedModel, seq: Sequences, changes: dict[str, Tensor], base: Tensor, factor: float) -> None:
-    """Adds the gradient of factor · KL(base ‖ now) of each edit's essence prompt; `base`: R × vocabulary, log-probabilities."""
+def _kl(loaded: LoadedModel, seq: Sequences, changes: dict[str, Tensor], base: Tensor, factor: float, of: str) -> Tensor:
+    """factor · KL(base ‖ now) of each edit's essence prompt (R), or with `of` "edited" KL(now ‖ base), after adding its gradient
+    to `changes`; `base`: R × vocabulary, log-probabilities."""
     states = _states(loaded, seq, changes)
 
     def loss(logits: Tensor, where: slice) -> Tensor:
-        return factor * (base[where].exp() * (base[where] - logits.log_softmax(-1))).sum(-1)
+        now = logits.log_softmax(-1)
+        if of == "edited":
+            return factor * (now.exp() * (now - base[where])).sum(-1)
+        return factor * (base[where].exp() * (base[where] - now)).sum(-1)
 
-    _, gradient = head_loss(loaded, states, loss)
+    values, gradient = head_loss(loaded, states, loss)
     states.backward(gradient.to(states.dtype))
+    return values
 
 
 def optimise(
@@ -160,24 +183,38 @@ def optimise(
     """
     n, count, layer = len(edits), len(contexts), hp.layers[-1]
     prompts = prompt_sequences(loaded, edits, contexts, layer)
-    essence = essence_sequences(loaded, edits, layer)
+    essence = essence_sequences(loaded, edits, layer, hp.essence_at)
     bare = torch.arange(n, device=loaded.device) * count
     norms = {k: v.norm(dim=1) for k, v in base_states(loaded, prompts.recording, bare).items()}
     with torch.no_grad():
         before = loaded.model.lm_head(_states(loaded, essence, {})).float().log_softmax(-1)
     adams = {m: _Adam(n, loaded.hidden, hp.lr, loaded.device) for m in places}
     nll = torch.full((n,), float("inf"), device=loaded.device)
+    factor = torch.full((n,), float(hp.nll_factor), device=loaded.device)
     at_first: float | None = None
     held = torch.arange(n, device=loaded.device)
+    done = torch.zeros(n, dtype=torch.bool, device=loaded.device)
     seq, ess = prompts, essence
     for step in range(1, hp.steps + 1):
         here = {m: adam.value[held].clone().requires_grad_(True) for m, adam in adams.items()}
-        nll[held] = _nll(loaded, seq, {m: d.repeat_interleave(count, 0) for m, d in here.items()}, hp.nll_factor)
+        used = factor[held]
+        changes = {m: d.repeat_interleave(count, 0) for m, d in here.items()}
+        nll[held], likeliest = _nll(loaded, seq, changes, used)
         _check_loss(nll, edits, step)
         at_first = float(nll.mean()) if at_first is None else at_first
-        if hp.kl_factor:
-            _kl(loaded, ess, here, before[held], hp.kl_factor)
-        still = nll[held] >= hp.stop
+        kl = _kl(loaded, ess, here, before[held], hp.kl_factor, hp.kl_of) if hp.kl_factor else torch.zeros_like(used)
+        loss = nll[held]
+        if hp.stop_by == "loss":
+            loss = (
+                used * loss
+                + kl
+                + sum(decay * here[m].detach().norm(dim=1) / norms[bound][held] ** 2 for m, (bound, decay) in places.items())
+            )
+        done[held] |= loss < hp.stop
+        if hp.ease:
+            factor[held] = torch.where(likeliest, EASED * hp.nll_factor, hp.nll_factor)
+            done[held] |= likeliest & (kl <= AT_EASE_KL)
+        still = ~done[held]
         left = int(still.sum())
         reporter.progress("targets", stage[0] + n - left, stage[1], step=step, nll=round(float(nll.mean()), 4))
         if left == 0 or step == hp.steps:

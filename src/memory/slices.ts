@@ -3,10 +3,10 @@ import { setImmediate as yieldToLoop } from 'node:timers/promises'
 /** Worked on between two turns of the event loop. By time, not by number: a turn may be long where others work in slices, too, and an edit too. */
 const SLICE_MS = 4
 
-/** What is made of each, in order; everybody else is answered before, and between slices. */
+/** What is made of each, in order; everybody else is answered between slices. A short list is done in one turn. */
 export async function inSlices<One, Made>(all: Iterable<One>, make: (one: One, index: number) => Made): Promise<Made[]> {
   const out: Made[] = []
-  let until = Number.NEGATIVE_INFINITY
+  let until = performance.now() + SLICE_MS
   for (const one of all) {
     if (performance.now() >= until) {
       await yieldToLoop()
