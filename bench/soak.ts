@@ -1,7 +1,7 @@
 /**
  * A gateway in a process of its own under good and hostile load at once: `npm run bench:soak -- --minutes 30`. It prints the good requests'
- * times in quiet and under attack (`--only 'NAME;NAME'`: these attacks alone), and the slope of the memory, and ends with 1 where a 99th percentile is beyond three times the quiet one, an
- * answer is a 500, or the process ends.
+ * times in quiet and under attack (`--only 'NAME;NAME'`: these attacks alone), and the slope of the memory. It ends with 1 where their 99th
+ * percentile is beyond three times the quiet one, an answer is a 500, or the process ends.
  */
 import { execFile } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -34,9 +34,10 @@ const MINUTE_MS = 60_000
 const SAMPLE_MS = 5_000
 /** Between two requests of a good client: people think. */
 const PAUSE_MS = 200
-/** The bound of issue 19. */
+/** The bound of issue 19, for all good requests together; each kind has its own line. */
 const MOST_SLOWER = 3
 const MODEL = 'soak'
+const ALL = 'all'
 
 // ---- the server behind the gateway --------------------------------------------------------------------------------------------------
 
@@ -208,13 +209,11 @@ const child = await startChild([
 ])
 try {
   const { quiet, under, attacks, samples, ended } = await soak(child, sender(child.url, good), hostile)
-  const rows = GOOD.map(([kind]) => {
-    const [before, now] = [quiet, under].map((all) => all.filter((one) => one.kind === kind).map(({ ms }) => ms)) as [
-      number[],
-      number[],
-    ]
+  const rows = [...GOOD.map(([kind]) => kind), ALL].map((kind) => {
+    const isOf = (one: Asked) => kind === ALL || one.kind === kind
+    const [before, now] = [quiet, under].map((asked) => asked.filter(isOf).map(({ ms }) => ms)) as [number[], number[]]
     const [calm, pressed] = [quantile(before, 0.99), quantile(now, 0.99)]
-    const failed = under.filter((one) => one.kind === kind && (one.status < 200 || one.status > 299)).length
+    const failed = under.filter((one) => isOf(one) && (one.status < 200 || one.status > 299)).length
     return {
       kind,
       n: now.length,
@@ -255,12 +254,14 @@ try {
     `memory: ${first.toFixed(0)} MB after a third, ${(samples.at(-1)?.mb ?? 0).toFixed(0)} MB at the end, ${slope(samples).toFixed(1)} MB an hour`,
   )
   const crashes = attacks.filter(({ statuses }) => 500 in statuses).map(({ name }) => name)
-  const slow = rows.filter(({ ratio }) => ratio > MOST_SLOWER).map(({ kind }) => kind)
+  const slow = rows.filter(({ ratio }) => ratio > MOST_SLOWER)
   const verdict = [
     ...(ended ? ['the process ended'] : []),
     ...(crashes.length > 0 ? [`answers of 500: ${crashes.join(', ')}`] : []),
-    ...(slow.length > 0 ? [`p99 beyond ${MOST_SLOWER} × quiet: ${slow.join(', ')}`] : []),
+    ...(slow.some(({ kind }) => kind === ALL) ? [`p99 of all good requests beyond ${MOST_SLOWER} × quiet`] : []),
   ]
+  const kinds = slow.flatMap(({ kind }) => (kind === ALL ? [] : kind))
+  if (kinds.length > 0) console.info(`kinds whose own p99 is beyond ${MOST_SLOWER} × quiet: ${kinds.join(', ')}`)
   console.info(verdict.length === 0 ? 'held' : `not held: ${verdict.join('; ')}`)
   if (values.out !== undefined)
     writeFileSync(values.out, `${JSON.stringify({ minutes: MINUTES, rows, samples, attacks: told, verdict }, null, 1)}\n`)
