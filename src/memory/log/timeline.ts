@@ -88,12 +88,17 @@ export class LiveView {
   async excerpt(stated: readonly { readonly edit: Edit; readonly key: string }[], last: number): Promise<LiveView> {
     const ids = new Set<string>()
     const keys = new Set<string>()
-    await inSlices(stated, ({ edit: { id }, key: own }) => {
+    const note = (key: string) => {
+      if (!keys.has(key)) for (const other of this.sharing(key)) ids.add(other)
+      keys.add(key)
+    }
+    const own = new Set<string>()
+    await inSlices(stated, ({ edit: { id }, key }) => {
+      note(key)
+      if (own.has(id)) return
+      own.add(id)
       ids.add(id)
-      for (const key of [own, ...this.revisions(id).map(({ key }) => key)]) {
-        if (!keys.has(key)) for (const other of this.sharing(key)) ids.add(other)
-        keys.add(key)
-      }
+      for (const revision of this.revisions(id)) note(revision.key)
     })
     const records = (await inSlices(ids, (id) => this.history(id).filter(({ seq }) => seq <= last))).flat()
     const view = new LiveView()

@@ -25,6 +25,8 @@ interface Lane {
   next: number
   readonly pending: Set<number>
   running: Promise<void> | null
+  /** Its last slice failed, and is to be tried again. */
+  isFailing: boolean
 }
 
 interface Waiter {
@@ -55,9 +57,9 @@ export interface IndexerOptions {
 export class Indexer {
   readonly #options: IndexerOptions
   readonly #lanes: Record<LaneName, Lane> = {
-    fresh: { priority: 'query', sliceEdits: 8, jobs: [], next: 0, pending: new Set(), running: null },
-    bulk: { priority: 'import', sliceEdits: 16, jobs: [], next: 0, pending: new Set(), running: null },
-    others: { priority: 'import', sliceEdits: 128, jobs: [], next: 0, pending: new Set(), running: null },
+    fresh: { priority: 'query', sliceEdits: 8, jobs: [], next: 0, pending: new Set(), running: null, isFailing: false },
+    bulk: { priority: 'import', sliceEdits: 16, jobs: [], next: 0, pending: new Set(), running: null, isFailing: false },
+    others: { priority: 'import', sliceEdits: 128, jobs: [], next: 0, pending: new Set(), running: null, isFailing: false },
   }
   readonly #pendingOf = new Map<string, number>()
   readonly #failures = new Map<number, { count: number; successesBefore: number }>()
@@ -93,6 +95,8 @@ export class Indexer {
    * when the embedder fails (the log says so, `pending` still counts them): what has landed stays landed.
    */
   done(version?: number): Promise<void> {
+    // It may have failed before the landing was answered.
+    if (version !== undefined && this.#lanes.fresh.isFailing) return Promise.resolve()
     return new Promise((resolve) => {
       this.#waiters.push({ version, resolve })
       this.#release(false)
@@ -118,8 +122,10 @@ export class Indexer {
       try {
         await this.#index(slice, lane)
         waitMs = RETRY_MS.first
+        lane.isFailing = false
       } catch (error) {
         if (this.#stop.signal.aborted) break
+        lane.isFailing = true
         this.#putBack(slice, lane, error)
         this.#release(true)
         await sleep(waitMs, undefined, { signal: this.#stop.signal, ref: false }).catch(() => undefined)
