@@ -23,7 +23,7 @@ describe('a copy of a memory', () => {
   test('is made of a folder that nobody holds', async () => {
     const [dataDir, copyDir] = [scratch(), scratch()]
     const closed = await memory({ dataDir })
-    closed.land([fact(1)], POST)
+    await closed.land([fact(1)], POST)
     await closed.close()
     await copyMemory(dataDir, copyDir)
     expect((await memory({ dataDir: copyDir })).all('default')).toHaveLength(1)
