@@ -30,6 +30,10 @@ const FOREIGN = new Set([
   '--easyedit',
   '--folder',
   '--write',
+  '--kind',
+  '--causes',
+  '--only',
+  '--rounds',
 ])
 
 function flags(command: Command): string[] {

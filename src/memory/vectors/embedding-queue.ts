@@ -211,7 +211,7 @@ export class Indexer {
 
   async #index(slice: readonly Job[], lane: Lane): Promise<void> {
     const texts = new Set(slice.flatMap((job) => job.texts))
-    const vectors = await this.#options.kept.embed(texts, lane.priority, this.#stop.signal)
+    const vectors = await this.#unlessStopped(this.#options.kept.embed(texts, lane.priority, this.#stop.signal))
     for (const job of slice) {
       const own = job.texts.map((text) => vectors.get(text))
       const fault = own.map((vector) => vectorFault(vector, this.#options.dimensions)).find((f) => f !== null)
@@ -225,7 +225,18 @@ export class Indexer {
     }
   }
 
-  /** Stops after the slice in hand; whatever is left is found missing, and made, at the next start. */
+  /** Closing does not wait for an embedder that has no end. */
+  async #unlessStopped<T>(work: Promise<T>): Promise<T> {
+    const { signal } = this.#stop
+    let leave = () => {}
+    const stopped = new Promise<never>((_, reject) => {
+      leave = () => reject(signal.reason)
+      signal.addEventListener('abort', leave, { once: true })
+    })
+    return Promise.race([work, stopped]).finally(() => signal.removeEventListener('abort', leave))
+  }
+
+  /** Leaves the slice in hand; it and whatever is left is found missing, and made, at the next start. */
   async close(): Promise<void> {
     this.#stop.abort()
     await Promise.all(Object.values(this.#lanes).map((lane) => lane.running))

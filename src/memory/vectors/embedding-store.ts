@@ -55,6 +55,8 @@ export class KeptVectors {
     const missing = [...texts].filter((text) => !out.has(text))
     if (missing.length === 0) return out
     const made = await this.#embedder.embed(missing, priority, signal)
+    // Whoever stopped has left, and may have closed the table.
+    signal?.throwIfAborted()
     const fresh = new Map<string, Float32Array>()
     for (const [i, text] of missing.entries()) {
       const vector = made[i]
