@@ -69,6 +69,7 @@ const sidebar: Item[] = [
       page('Scale', '/results/scale'),
       page('Speed over an upstream', '/results/proxy'),
       page('Many gateways', '/results/many-gateways'),
+      page('Hostile load', '/results/hostile-load'),
       page('Statistics', '/results/statistics'),
       page('Suites of others', '/results/suites'),
       page('Limits', '/results/limits'),
