@@ -92,6 +92,7 @@ async function changeOver(engine: ReplaceableEngine, own: OwnModelOptions): Prom
   const why = await buildInBackground({
     ...{ home, environment, signal, ...(own.builder && { builder: own.builder }) },
     jobs: Math.max(1, Math.min(availableParallelism(), Math.floor(freeBytes() / COMPILER_BYTES))),
+    isBusy: () => engine.load().busy > 0,
     onWait: (holder) => log.info({}, `the faster engine is being built by ${holder}: waiting for it`),
   })
   if (why !== null) {

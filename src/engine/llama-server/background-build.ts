@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { GiveWay } from '../scheduling/give-way.ts'
 import { buildTurn, hasServer, noteFault, recentFault, runs } from './build.ts'
 
 export interface BackgroundBuildOptions {
@@ -14,6 +15,8 @@ export interface BackgroundBuildOptions {
   readonly signal: AbortSignal
   /** Is told who builds, where another process does. */
   readonly onWait: (holder: string) => void
+  /** Whether an answer is being written: the build pauses meanwhile. */
+  readonly isBusy: () => boolean
   /** What builds, given the cache folder and `jobs`; absent: build-child.js. */
   readonly builder?: readonly string[]
   readonly limitMs?: number
@@ -24,6 +27,8 @@ const LIMIT_MS = 2 * 3_600_000
 /** From the request to stop to SIGKILL. */
 const STOP_MS = 10_000
 const WHY_CHARS = 300
+/** An engine's threads wait for each other many times a token: beside a compiler, of whatever priority, an answer took five times as long. */
+const PAUSES = { quietMs: 3_000, pauseMs: 60_000, runMs: 5_000 }
 
 const BUILDER = [process.execPath, fileURLToPath(new URL('./build-child.js', import.meta.url))]
 const NICE = ['nice', '-n', '19']
@@ -50,7 +55,7 @@ export async function buildInBackground(options: BackgroundBuildOptions): Promis
   }
 }
 
-async function build({ home, jobs, environment, signal, builder = BUILDER, limitMs = LIMIT_MS }: BackgroundBuildOptions) {
+async function build({ home, jobs, environment, signal, isBusy, builder = BUILDER, limitMs = LIMIT_MS }: BackgroundBuildOptions) {
   const [command = '', ...args] = [...(await lowestPriority(environment)), ...builder, home, String(jobs)]
   signal.throwIfAborted()
   const log = openSync(buildLog(home), 'w')
@@ -59,7 +64,8 @@ async function build({ home, jobs, environment, signal, builder = BUILDER, limit
   closeSync(log)
   child.stdin?.on('error', () => {})
   const late = AbortSignal.timeout(limitMs)
-  const how = await ended(child, AbortSignal.any([signal, late]))
+  const way = new GiveWay({ kill: (what) => pauseGroup(child, what) }, isBusy, PAUSES, () => {})
+  const how = await ended(child, AbortSignal.any([signal, late])).finally(() => way.end())
   if (how === 'code 0' && hasServer(home)) return null
   if (late.aborted) return `it took longer than ${limitMs / 60_000} minutes`
   return complaint(readFileSync(buildLog(home), 'utf8')) ?? `it ended with ${how}`
@@ -78,6 +84,8 @@ function ended(child: ChildProcess, signal: AbortSignal): Promise<string> {
     let timer: NodeJS.Timeout | undefined
     const end = () => {
       signalGroup(child, 'SIGTERM')
+      // One that is paused ends when it goes on.
+      signalGroup(child, 'SIGCONT')
       timer = setTimeout(() => signalGroup(child, 'SIGKILL'), STOP_MS)
     }
     const done = (how: string) => {
@@ -99,6 +107,12 @@ function signalGroup({ pid }: ChildProcess, signal: NodeJS.Signals): void {
   } catch {
     // It has ended already.
   }
+}
+
+/** All of the group but its first: that one notices when this process ends, and then ends the others. */
+function pauseGroup(child: ChildProcess, signal: 'SIGSTOP' | 'SIGCONT'): boolean {
+  signalGroup(child, signal)
+  return child.kill('SIGCONT')
 }
 
 /** make ends with lines that name no cause. */

@@ -7,8 +7,13 @@ import { buildServer } from './build.ts'
 const [home = '', jobs = '1'] = process.argv.slice(2)
 const stop = new AbortController()
 process.on('SIGTERM', () => stop.abort(new Error('it was told to stop')))
-// The gateway holds the other end. Compilers are told by their group.
-process.stdin.on('close', () => process.kill(-process.pid, 'SIGTERM')).resume()
+// The gateway holds the other end. Compilers are told by their group, and may be paused.
+process.stdin
+  .on('close', () => {
+    process.kill(-process.pid, 'SIGTERM')
+    process.kill(-process.pid, 'SIGCONT')
+  })
+  .resume()
 const onText = (text: string) => void process.stdout.write(text)
 try {
   await buildServer({ home, threads: Number(jobs), onProgress: () => {}, onText, signal: stop.signal })

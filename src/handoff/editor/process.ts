@@ -3,8 +3,8 @@ import { createWriteStream, mkdirSync, readFileSync } from 'node:fs'
 import { constants, setPriority } from 'node:os'
 import { join } from 'node:path'
 import { writeDurably } from '../../adapters/record.ts'
+import { GiveWay } from '../../engine/scheduling/give-way.ts'
 import { HandoffFault } from '../fault.ts'
-import { GiveWay, type GiveWayLimits } from './give-way.ts'
 import { PROTOCOL, readEvent, type WorkerEvent, type WorkerJob, type WorkerResult } from './protocol.ts'
 
 /** How the editor is started. */
@@ -15,7 +15,11 @@ export interface Editor {
   readonly environment: Readonly<Record<string, string | undefined>>
 }
 
-export interface WorkerLimits extends GiveWayLimits {
+export interface WorkerLimits {
+  /** As of `GiveWayLimits`. */
+  readonly handoffQuietMs: number
+  readonly handoffPauseMs: number
+  readonly handoffRunMs: number
   /** Time that a worker has to end by itself once it is told to. */
   readonly handoffCancelMs: number
   /** Of one event. */
@@ -75,7 +79,8 @@ export async function runWorker({ editor, job, folder, limits, signal, onEvent, 
     log.write(text)
   })
   child.stdout.on('data', (chunk: Buffer) => conversation.read(chunk))
-  const way = new GiveWay(child, isBusy, limits, (isPaused) => conversation.paused(isPaused))
+  const pauses = { quietMs: limits.handoffQuietMs, pauseMs: limits.handoffPauseMs, runMs: limits.handoffRunMs }
+  const way = new GiveWay(child, isBusy, pauses, (isPaused) => conversation.paused(isPaused))
   const stop = () => {
     way.end()
     conversation.stop()

@@ -230,7 +230,7 @@ describe.skipIf(process.platform === 'win32')('the faster engine, built in the b
 describe.skipIf(process.platform === 'win32')('a build in the background', PATIENCE, () => {
   const build = (env: Readonly<Record<string, string>>, more: object = {}) =>
     buildInBackground({
-      ...{ home, jobs: 1, environment: environment(env), signal: never, onWait: () => {}, builder: BUILDER },
+      ...{ home, jobs: 1, environment: environment(env), signal: never, onWait: () => {}, isBusy: () => false, builder: BUILDER },
       ...more,
     })
 
@@ -247,6 +247,24 @@ describe.skipIf(process.platform === 'win32')('a build in the background', PATIE
     expect(await built).toBeNull()
     expect(nice).toBe('19')
     if (idleWorks()) expect(policy).toBe('5')
+  })
+
+  it.runIf(process.platform === 'linux')('pauses while an answer is being written, all but who notices the end', async () => {
+    let isBusy = true
+    const stop = new AbortController()
+    const builder = ['sh', '-c', `sleep 60 & echo $! > ${at('compiler')}; echo $$ > ${at('first')}; wait`]
+    const built = build({}, { builder, isBusy: () => isBusy, signal: stop.signal })
+    const state = (who: string) =>
+      existsSync(at(who)) && /\) (\w)/.exec(readFileSync(`/proc/${readFileSync(at(who), 'utf8').trim()}/stat`, 'utf8'))?.[1]
+    await expect.poll(() => state('compiler'), PATIENCE).toBe('T')
+    await expect.poll(() => state('first'), PATIENCE).toBe('S')
+    isBusy = false
+    await expect.poll(() => state('compiler'), PATIENCE).toBe('S')
+    isBusy = true
+    await expect.poll(() => state('compiler'), PATIENCE).toBe('T')
+    stop.abort(new Error('the gateway stops'))
+    await expect(built).rejects.toThrow('the gateway stops')
+    await expect.poll(() => existsSync(`/proc/${readFileSync(at('compiler'), 'utf8').trim()}`), PATIENCE).toBe(false)
   })
 
   it('is ended when it takes too long, and that is its fault', async () => {

@@ -1,15 +1,18 @@
-import type { ChildProcess } from 'node:child_process'
-
 /** Between two looks at what is answered. */
 const LOOK_MS = 25
 
 export interface GiveWayLimits {
   /** Time without an answer being written, after which a paused worker goes on. */
-  readonly handoffQuietMs: number
-  /** Of one pause: where answers never end, a hand-off goes on all the same. */
-  readonly handoffPauseMs: number
+  readonly quietMs: number
+  /** Of one pause: where answers never end, a worker goes on all the same. */
+  readonly pauseMs: number
   /** Time that a worker then has before it is paused again. */
-  readonly handoffRunMs: number
+  readonly runMs: number
+}
+
+/** A process or several; false where none is left. */
+export interface Pausable {
+  kill(signal: 'SIGSTOP' | 'SIGCONT'): boolean
 }
 
 /**
@@ -17,7 +20,7 @@ export interface GiveWayLimits {
  * a step of the worker's takes seconds. Windows has no such signal, so there a worker has its low priority only.
  */
 export class GiveWay {
-  readonly #child: ChildProcess
+  readonly #child: Pausable
   readonly #isBusy: () => boolean
   readonly #limits: GiveWayLimits
   readonly #changed: (isPaused: boolean) => void
@@ -27,7 +30,7 @@ export class GiveWay {
   #runsUntil = Number.NEGATIVE_INFINITY
   #pausedMs = 0
 
-  constructor(child: ChildProcess, isBusy: () => boolean, limits: GiveWayLimits, changed: (isPaused: boolean) => void) {
+  constructor(child: Pausable, isBusy: () => boolean, limits: GiveWayLimits, changed: (isPaused: boolean) => void) {
     this.#child = child
     this.#isBusy = isBusy
     this.#limits = limits
@@ -61,10 +64,10 @@ export class GiveWay {
       }
       return
     }
-    const { handoffQuietMs, handoffPauseMs, handoffRunMs } = this.#limits
-    const isLong = now - this.#pausedAt >= handoffPauseMs
-    if (isLong) this.#runsUntil = now + handoffRunMs
-    if (isLong || now - this.#busyAt >= handoffQuietMs) this.#goOn(now)
+    const { quietMs, pauseMs, runMs } = this.#limits
+    const isLong = now - this.#pausedAt >= pauseMs
+    if (isLong) this.#runsUntil = now + runMs
+    if (isLong || now - this.#busyAt >= quietMs) this.#goOn(now)
   }
 
   #goOn(now: number): void {
