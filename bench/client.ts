@@ -17,3 +17,7 @@ export const clientOf =
 
 /** The upper one of two in the middle; NaN of nothing. */
 export const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN
+
+/** The value at share `p` of the sorted list; NaN of nothing. */
+export const at = (list: readonly number[], p: number): number =>
+  list.toSorted((a, b) => a - b)[Math.min(list.length - 1, Math.floor(p * list.length))] ?? Number.NaN

@@ -1,6 +1,7 @@
 /** What bench/gateway.ts measured, as Markdown tables and as plots (Observable Plot, drawn without a browser). */
+
 import { writeFileSync } from 'node:fs'
-import { median } from './client.ts'
+import { at, median } from './client.ts'
 import { ARMS, type ArmName, type First } from './gateway-first.ts'
 
 /** A round of single requests, milliseconds. */
@@ -36,9 +37,6 @@ export interface Results {
   readonly first?: readonly First[]
   readonly soak?: readonly Sample[]
 }
-
-const at = (list: readonly number[], p: number): number =>
-  list.toSorted((a, b) => a - b)[Math.min(list.length - 1, Math.floor(p * list.length))] ?? Number.NaN
 
 /** Median over rounds of what `own` has more than `peer` in the same round. */
 function more<T extends { readonly round: number }>(own: readonly T[], peer: readonly T[], of: (one: T) => number): number {

@@ -10,6 +10,7 @@ import { basename, dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { serverPath } from '../src/engine/llama-server/build.ts'
 import { EMBEDDER_MODEL, READER_MODEL } from '../src/models/catalog.ts'
+import { at } from './client.ts'
 import { type Order, type Ready, SERVERS, type ServerName, type Setup, type Usage } from './gateway-contender.ts'
 import { type First, firstTokens } from './gateway-first.ts'
 import type { Done, Load } from './gateway-load.ts'
@@ -102,8 +103,6 @@ async function measured(load: ChildProcess, { child, port }: Server, what: Omit<
   return { ...done, usage }
 }
 
-const at = (list: readonly number[], p: number): number =>
-  list.toSorted((a, b) => a - b)[Math.min(list.length - 1, Math.floor(p * list.length))] ?? Number.NaN
 const turns = <T>(list: readonly T[], round: number): readonly T[] => (round % 2 === 0 ? list : list.toReversed())
 
 /** One request at a time. */

@@ -117,6 +117,3 @@ export function told(child: ChildProcess, load: Load): Promise<Done> {
     child.send(load)
   })
 }
-
-export const at = (list: readonly number[], p: number): number =>
-  list.toSorted((a, b) => a - b)[Math.min(list.length - 1, Math.floor(p * list.length))] ?? Number.NaN

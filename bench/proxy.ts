@@ -10,9 +10,9 @@ import { cpus, loadavg, tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
+import { at } from './client.ts'
 import type { Done, Load } from './gateway-load.ts'
 import {
-  at,
   type Contender,
   chat,
   EDITS,

@@ -1,5 +1,6 @@
 import { PalimpsestError } from '../errors.ts'
 import type { Engine } from './engine.ts'
+import { orAborted } from './scheduling/or-aborted.ts'
 import { Turns } from './scheduling/shared-lock.ts'
 import { shuttingDown } from './scheduling/slot-queue.ts'
 
@@ -140,16 +141,10 @@ export class ModelPool {
         { retryAfterSeconds: RETRY_SECONDS },
       )
     entry.waiting++
-    let leave = () => {}
     try {
       entry.opening ??= this.#open(entry)
-      const aborted = new Promise<never>((_, reject) => {
-        leave = () => reject(signal.reason)
-        signal.addEventListener('abort', leave, { once: true })
-      })
-      return await Promise.race([entry.opening, aborted])
+      return await orAborted(entry.opening, signal)
     } finally {
-      signal.removeEventListener('abort', leave)
       entry.waiting--
     }
   }

@@ -6,6 +6,7 @@ import type { Engine, OwnEngine } from './engine.ts'
 import { buildInBackground, buildLog } from './llama-server/background-build.ts'
 import { hasServer, lackingTools, noteFault, recentFault, serverPath } from './llama-server/build.ts'
 import { ReplaceableEngine } from './replaceable.ts'
+import { orAborted } from './scheduling/or-aborted.ts'
 
 /** Whether a faster engine than the one that serves is to be had here. */
 export type Faster = 'no' | 'being built' | 'by hand' | 'failed lately'
@@ -106,7 +107,7 @@ async function changeOver(engine: ReplaceableEngine, own: OwnModelOptions): Prom
     return log.warn({}, `the faster engine is built, and serves from the next start on: ${short}`)
   }
   try {
-    await Promise.race([exchange(engine, own), aborted(signal)])
+    await orAborted(exchange(engine, own), signal)
     log.info({}, 'the model runs in llama-server from now on')
   } catch (error) {
     signal.throwIfAborted()
@@ -126,13 +127,6 @@ async function exchange(engine: ReplaceableEngine, own: OwnModelOptions): Promis
     await next.close(0)
     throw error
   }
-}
-
-function aborted(signal: AbortSignal): Promise<never> {
-  return new Promise((_, reject) => {
-    if (signal.aborted) reject(signal.reason)
-    signal.addEventListener('abort', () => reject(signal.reason), { once: true })
-  })
 }
 
 function gigabytes(bytes: number): string {

@@ -1,5 +1,6 @@
 /** What `serve` prints once it serves; pure. */
 import type { ModelInfo } from '../../engine/engine.ts'
+import type { Faster } from '../../engine/own-model.ts'
 import type { FolderCount } from '../../memory/files/watcher.ts'
 import type { HeldEdit } from '../../memory/memory.ts'
 import { count, printable } from '../../terminal/table.ts'
@@ -10,7 +11,7 @@ export interface Served {
   readonly model: ModelInfo
   readonly slots: number
   /** Whether a faster engine is to be had. */
-  readonly faster: 'no' | 'being built' | 'by hand' | 'failed lately'
+  readonly faster: Faster
   readonly buildLog: string
   readonly dataDir: string
   readonly editsDir: string

@@ -1,6 +1,7 @@
 import { loraKey } from '../embedded/loras.ts'
 import type { Lora } from '../engine.ts'
 import { brokenAdapter } from '../gguf/lora.ts'
+import { orAborted } from '../scheduling/or-aborted.ts'
 import type { Turns } from '../scheduling/shared-lock.ts'
 import type { ServerProcess } from './process.ts'
 import type { LoraScale } from './wire.ts'
@@ -102,19 +103,5 @@ export class ServerLoras {
     })
     this.#changing = changed.catch(() => {})
     return changed
-  }
-}
-
-async function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  signal.throwIfAborted()
-  let leave = () => {}
-  const aborted = new Promise<never>((_, reject) => {
-    leave = () => reject(signal.reason)
-    signal.addEventListener('abort', leave, { once: true })
-  })
-  try {
-    return await Promise.race([work, aborted])
-  } finally {
-    signal.removeEventListener('abort', leave)
   }
 }

@@ -1,4 +1,5 @@
 import { setTimeout as sleep, setImmediate as yieldToLoop } from 'node:timers/promises'
+import { orAborted } from '../../engine/scheduling/or-aborted.ts'
 import type { Logger } from '../../logger.ts'
 import type { KeptVectors } from './embedding-store.ts'
 import { vectorFault } from './hnsw-graph.ts'
@@ -211,7 +212,9 @@ export class Indexer {
 
   async #index(slice: readonly Job[], lane: Lane): Promise<void> {
     const texts = new Set(slice.flatMap((job) => job.texts))
-    const vectors = await this.#unlessStopped(this.#options.kept.embed(texts, lane.priority, this.#stop.signal))
+    const { signal } = this.#stop
+    // Closing does not wait for an embedder that has no end.
+    const vectors = await orAborted(this.#options.kept.embed(texts, lane.priority, signal), signal)
     for (const job of slice) {
       const own = job.texts.map((text) => vectors.get(text))
       const fault = own.map((vector) => vectorFault(vector, this.#options.dimensions)).find((f) => f !== null)
@@ -223,17 +226,6 @@ export class Indexer {
       this.#successes++
       this.#finish(job, lane)
     }
-  }
-
-  /** Closing does not wait for an embedder that has no end. */
-  async #unlessStopped<T>(work: Promise<T>): Promise<T> {
-    const { signal } = this.#stop
-    let leave = () => {}
-    const stopped = new Promise<never>((_, reject) => {
-      leave = () => reject(signal.reason)
-      signal.addEventListener('abort', leave, { once: true })
-    })
-    return Promise.race([work, stopped]).finally(() => signal.removeEventListener('abort', leave))
   }
 
   /** Leaves the slice in hand; it and whatever is left is found missing, and made, at the next start. */
