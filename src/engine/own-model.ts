@@ -81,8 +81,10 @@ export async function openOwnModel(own: OwnModelOptions): Promise<OwnModel> {
   return { engine, faster: 'being built', end }
 }
 
-function openServed({ runtime, config: { home, environment }, options }: OwnModelOptions): Promise<OwnEngine> {
-  return runtime.openServed({ ...options, command: serverPath(home), environment })
+/** Asked for by name, it serves as well as it can; else the model inside the gateway serves where that is faster. */
+function openServed({ runtime, config: { engine, home, environment }, options }: OwnModelOptions): Promise<OwnEngine> {
+  const repacking = engine === 'server' ? 'preferred' : 'required'
+  return runtime.openServed({ ...options, command: serverPath(home), environment, repacking })
 }
 
 /** Has llama-server built, opens it beside the engine that serves, and exchanges the two. Throws the signal's reason. */

@@ -29,6 +29,8 @@ const server = createServer(async (req, res) => {
   note(`ask ${body}`)
   if (once('dies at once')) process.exit(3)
   const asked = JSON.parse(body)
+  const repacked = !process.argv.includes('--no-repack')
+  if (asked.stream !== true) return res.end(JSON.stringify({ content: FAULT === 'rubbish' && repacked ? 'GmbH)s\n' : TEXT }))
   if (asked.prompt.length > 5_000) {
     res.statusCode = 400
     return res.end(JSON.stringify({ error: { message: 'too long for me' } }))

@@ -21,7 +21,7 @@ import { brokenModelFile, defaultSystem, guessFamily, tooLittleMemory } from '..
 import { loraFiles } from '../gguf/lora-apart.ts'
 import { ADDON_OPTIONS, hasAddon } from '../llama-server/build.ts'
 import { ServedEngine } from '../llama-server/engine.ts'
-import { ServerProcess } from '../llama-server/process.ts'
+import { COUNTING, ServerProcess } from '../llama-server/process.ts'
 import { serverArgs } from '../llama-server/wire.ts'
 import { tokenBytes } from '../output/token-bytes.ts'
 import { alonePerBatch } from './batching.ts'
@@ -72,6 +72,8 @@ export interface ServedOptions extends ChatOptions {
   readonly command: string
   /** For llama-server. Its own variables (LLAMA_…) are kept from it: what it does is decided here. */
   readonly environment: Readonly<Record<string, string | undefined>>
+  /** See `ServerProcessOptions`; absent: preferred. */
+  readonly repacking?: 'preferred' | 'required'
 }
 
 export interface EmbedderOptions {
@@ -232,7 +234,8 @@ async function openServed(llama: Llama, device: string, threads: number, options
   const environment = { ...SHORT_SPIN, ...Object.fromEntries(kept) }
   const shape = { modelPath, slots: affordable, contextTokens, threads, gpu: device !== 'cpu' }
   const args = (loras: readonly string[]) => serverArgs({ ...shape, loras })
-  const server = new ServerProcess({ command: options.command, args: args([]), environment, log, now })
+  const { command, repacking = 'preferred' } = options
+  const server = new ServerProcess({ command, args: args([]), environment, log, now, trial: COUNTING, repacking })
   const vocabulary = await llama.loadModel({ modelPath, vocabOnly: true })
   const tokenize = (text: string, special: boolean) => vocabulary.tokenize(text, special)
   await server.start()

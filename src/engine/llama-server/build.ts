@@ -53,12 +53,17 @@ export function llamaRelease(): string {
   return (JSON.parse(readFileSync(join(SOURCE, 'binariesGithubRelease.json'), 'utf8')) as { release: string }).release
 }
 
+/** Its model and, where the system tells, what it can: virtual machines of one model can differ in that. */
+function processorName(): string {
+  const model = cpus()[0]?.model ?? ''
+  if (process.platform !== 'linux') return model
+  const [features = ''] = /^(?:flags|Features)\s*:.*$/m.exec(readFileSync('/proc/cpuinfo', 'utf8')) ?? []
+  return `${model}\n${features}`
+}
+
 /** Where `llama-server` is kept. It is built for the processor it is built on, so that is part of the name. */
 export function serverPath(home: string): string {
-  const processor = createHash('sha256')
-    .update(cpus()[0]?.model ?? '')
-    .digest('hex')
-    .slice(0, 8)
+  const processor = createHash('sha256').update(processorName()).digest('hex').slice(0, 8)
   return join(home, 'engines', `llama-server-${llamaRelease()}-${process.platform}-${process.arch}-${processor}`, 'llama-server')
 }
 

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { type IncomingMessage, request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { json } from 'node:stream/consumers'
 import { PalimpsestError } from '../../errors.ts'
 
 export interface ServerProcessOptions {
@@ -13,8 +14,18 @@ export interface ServerProcessOptions {
   readonly log: (level: 'debug' | 'info' | 'warn', message: string) => void
   /** Milliseconds. */
   readonly now: () => number
+  /** What it is asked at its first start; where its answer lacks `holds`, its weights may have been repacked wrongly. */
+  readonly trial?: { readonly body: object; readonly holds: string }
+  /** Whether it is started without repacked weights where they fail. It is slower then than the prebuilt addon (docs/LOG.md, 2026-11-29). */
+  readonly repacking?: 'preferred' | 'required'
   readonly limits?: Partial<typeof LIMITS>
 }
+
+/** Any language model goes on counting. */
+export const COUNTING = {
+  body: { prompt: '1, 2, 3, 4, 5, 6, 7, 8,', n_predict: 8, temperature: 0, cache_prompt: false },
+  holds: '10',
+} as const
 
 const LIMITS = {
   /** From its start until it answers: a model of many gigabytes has to be read from a disk. */
@@ -32,9 +43,14 @@ const LIMITS = {
 }
 
 const POLL_MS = 25
-/** Repacked weights crash some builds in their first evaluation (llama.cpp v0.5.0 by GCC 12 on AMX, docs/LOG.md): without them it serves, slower. */
+/**
+ * Repacked weights crash some builds in their first evaluation (llama.cpp v0.5.0 by GCC 12 on AMX, docs/LOG.md), and make others answer
+ * rubbish (the same on AVX-512 without AMX): without them it serves, slower.
+ */
 const CRASHES: readonly string[] = ['SIGSEGV', 'SIGILL', 'SIGBUS']
+const UNPACKED = ['--no-repack'] as const
 const SAID_CHARS = 4_000
+const TRIAL_CHARS = 40
 
 /** Makes llama-server watch its standard input and end when that is closed, which the kernel does for a parent that is killed. */
 const WATCH_PARENT = { LLAMA_SERVER_ROUTER_PORT: '0' }
@@ -78,12 +94,17 @@ export class ServerProcess {
   async start(): Promise<void> {
     let ended = this.#spawn()
     let up = await this.#healthy()
-    if (!up && CRASHES.includes(this.#child?.signalCode ?? '')) {
+    const fault = up ? await this.#trialFault() : CRASHES.includes(this.#child?.signalCode ?? '') ? 'crashed at its start' : null
+    if (fault !== null) {
+      await this.#end()
       await ended
-      this.#options.log('warn', 'llama-server crashed at its start; it is started without weights repacked for this processor')
-      this.#more = ['--no-repack']
+      if (this.#options.repacking === 'required') return this.#fail(`llama-server ${fault}: this build of it does not fit here.`)
+      this.#options.log('warn', `llama-server ${fault}; it is started without weights repacked for this processor`)
+      this.#more = UNPACKED
       ended = this.#spawn()
       up = await this.#healthy()
+      if (up && (await this.#trialFault()) !== null)
+        this.#options.log('warn', 'llama-server fails its trial without repacked weights, too; the model itself may be at fault')
     }
     if (up) {
       this.#supervise(ended)
@@ -91,9 +112,13 @@ export class ServerProcess {
     }
     this.#child?.kill('SIGKILL')
     await ended
+    this.#fail(`llama-server did not start; it said last:\n${this.#said.trim()}`)
+  }
+
+  #fail(message: string): never {
     this.#state = 'closed'
     rmSync(this.#folder, { recursive: true, force: true })
-    throw new PalimpsestError('engine_failed', `llama-server did not start; it said last:\n${this.#said.trim()}`)
+    throw new PalimpsestError('engine_failed', message)
   }
 
   /**
@@ -175,6 +200,18 @@ export class ServerProcess {
       `The model's server has ended and is being started again; try again in about ${seconds} s.`,
       { retryAfterSeconds: seconds },
     )
+  }
+
+  /** What its answer to the trial shows, or null. A server that refuses the question tells nothing. */
+  async #trialFault(): Promise<string | null> {
+    const { trial } = this.#options
+    if (trial === undefined) return null
+    const answer = await this.ask('/completion', trial.body, AbortSignal.timeout(this.#limits.silenceMs))
+      .then(json)
+      .catch(() => null)
+    if (answer === null) return CRASHES.includes(this.#child?.signalCode ?? '') ? 'crashed at its first question' : null
+    const said = String((answer as { content?: unknown }).content ?? '')
+    return said.includes(trial.holds) ? null : `answered its trial with ${JSON.stringify(said.slice(0, TRIAL_CHARS))}`
   }
 
   /** Resolves to when it has ended. */

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { Engine, Finish } from '../../../src/engine/engine.ts'
 import { ServedEngine } from '../../../src/engine/llama-server/engine.ts'
-import { ServerProcess } from '../../../src/engine/llama-server/process.ts'
+import { COUNTING, ServerProcess } from '../../../src/engine/llama-server/process.ts'
 import { completionBody, completionEvent, serverArgs } from '../../../src/engine/llama-server/wire.ts'
 import { Turns } from '../../../src/engine/scheduling/shared-lock.ts'
 import { openScripted } from '../../../src/engine/scripted.ts'
@@ -197,6 +197,44 @@ describe('llama-server as a child process', () => {
   it('fails at once, with its last words, where it does not start', async () => {
     await expect(serve({ FAULT: 'no start' })).rejects.toThrow('the model is not to its taste')
     open = null
+  })
+
+  it.each([
+    ['rubbish', ['', '--no-repack']],
+    ['none', ['']],
+  ])('starts it without repacked weights where it answers its trial with %s', async (fault, args) => {
+    const warnings: string[] = []
+    const server = new ServerProcess({
+      ...{
+        command: process.execPath,
+        args: [STAND_IN],
+        environment: { LOG: join(folder, 'log'), FAULT: fault, TEXT: ' 9, 10, 11' },
+      },
+      ...{ log: (_, text) => warnings.push(text), now: () => performance.now(), trial: COUNTING },
+    })
+    await server.start()
+    expect(
+      noted()
+        .filter((line) => line.startsWith('start '))
+        .map((line) => /--no-repack/.exec(line)?.[0] ?? ''),
+    ).toEqual(args)
+    expect(server.state).toBe('up')
+    expect(warnings.join()).toBe(fault === 'none' ? '' : warnings[0])
+    if (fault !== 'none') expect(warnings[0]).toContain('"GmbH)s\\n"')
+    await server.close()
+  })
+
+  it('does not start without repacked weights where they are required', async () => {
+    const server = new ServerProcess({
+      ...{
+        command: process.execPath,
+        args: [STAND_IN],
+        environment: { LOG: join(folder, 'log'), FAULT: 'rubbish', TEXT: ' 9, 10' },
+      },
+      ...{ log: () => {}, now: () => performance.now(), trial: COUNTING, repacking: 'required' },
+    })
+    await expect(server.start()).rejects.toMatchObject({ code: 'engine_failed', message: expect.stringContaining('"GmbH)s') })
+    expect([server.state, starts()]).toEqual(['closed', 1])
   })
 
   it('ends with the gateway, also when that is killed', async () => {
