@@ -108,7 +108,6 @@ export interface Explanation {
   readonly base: Inspection
   readonly tokensAdded: number
   readonly memoryVersion: number
-  readonly decomposition: Trace['decomposition']
 }
 
 export async function explain(asked: ChatRequest, gateway: Gateway, trace: Trace, signal: AbortSignal): Promise<Explanation> {
@@ -128,7 +127,6 @@ export async function explain(asked: ChatRequest, gateway: Gateway, trace: Trace
       base: engine.inspect(promptOf(asked, asked.messages)),
       tokensAdded: written.tokensAdded,
       memoryVersion: selection.memoryVersion,
-      decomposition: trace.decomposition,
     }
   } finally {
     release()
