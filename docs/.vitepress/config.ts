@@ -87,6 +87,9 @@ const sidebar: Item[] = [
   },
 ]
 
+/** Characters from which a cell of a table may be broken into lines; by the class `long` the style knows it. */
+const LONG_CHARS = 18
+
 export default defineConfig({
   title: 'Palimpsest',
   description: 'An OpenAI-compatible gateway that changes what a language model knows, now, without training.',
@@ -95,6 +98,14 @@ export default defineConfig({
   head: [['link', { rel: 'icon', href: `${base}icon.svg` }]],
   // A page tells nothing about when and by whom it was built.
   lastUpdated: false,
+  markdown: {
+    config: ({ renderer }) => {
+      renderer.rules.td_open = (tokens, i, options, _, self) => {
+        if ((tokens[i + 1]?.content.length ?? 0) >= LONG_CHARS) tokens[i]?.attrJoin('class', 'long')
+        return self.renderToken(tokens, i, options)
+      }
+    },
+  },
   themeConfig: {
     sidebar,
     outline: [2, 3],

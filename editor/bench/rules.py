@@ -25,9 +25,9 @@ from palimpsest_editor.checkpoint import Pieces
 from palimpsest_editor.loading import load
 from palimpsest_editor.lora import greedy
 from palimpsest_editor.lowrank import applied
-from palimpsest_editor.methods import Run
 from palimpsest_editor.phrasing import ChatFormat
 from palimpsest_editor.protocol import Reporter, parse_job
+from palimpsest_editor.run import Run
 
 ANSWER_TOKENS = 40
 

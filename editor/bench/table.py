@@ -29,9 +29,9 @@ from palimpsest_editor.checkpoint import Pieces
 from palimpsest_editor.loading import LoadedModel, load
 from palimpsest_editor.lora import greedy
 from palimpsest_editor.lowrank import applied
-from palimpsest_editor.methods import Run
 from palimpsest_editor.phrasing import ChatFormat
 from palimpsest_editor.protocol import Job, Reporter, parse_job
+from palimpsest_editor.run import Run
 from palimpsest_editor.score import KINDS, score_probes
 
 METHODS = ("memit", "alphaedit", "pmet", "lora", "distil")

@@ -33,8 +33,8 @@ from palimpsest_editor.forward import keys_at_subjects
 from palimpsest_editor.hparams import Hparams, hparams
 from palimpsest_editor.lowrank import LowRankUpdate
 from palimpsest_editor.memit import chunked_targets, key_contexts, mean_keys, spread
-from palimpsest_editor.methods import Run
 from palimpsest_editor.requests import EditRequest, encode
+from palimpsest_editor.run import Run
 from palimpsest_editor.statistics import Moments, null_space_name, second_moments
 
 

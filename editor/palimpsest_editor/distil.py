@@ -38,10 +38,10 @@ from palimpsest_editor.lora import (
     resolve_conflicts,
 )
 from palimpsest_editor.lowrank import LowRankUpdate
-from palimpsest_editor.methods import Run
 from palimpsest_editor.packing import Row
 from palimpsest_editor.phrasing import ChatFormat
 from palimpsest_editor.requests import EditRequest, inert
+from palimpsest_editor.run import Run
 from palimpsest_editor.training import Trainer, soft_targets
 from palimpsest_editor.training_hparams import TrainingHparams, training_hparams
 

@@ -21,9 +21,9 @@ from palimpsest_editor.checkpoint import fingerprint
 from palimpsest_editor.contexts import chat_keys, contexts
 from palimpsest_editor.forward import keys_at_subjects
 from palimpsest_editor.least_squares import factor
-from palimpsest_editor.methods import Run
 from palimpsest_editor.phrasing import ChatFormat
 from palimpsest_editor.requests import EditRequest, encode
+from palimpsest_editor.run import Run
 from palimpsest_editor.statistics import second_moments
 from palimpsest_editor.training_hparams import TrainingHparams
 

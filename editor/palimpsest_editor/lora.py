@@ -30,10 +30,10 @@ from palimpsest_editor.contexts import Look
 from palimpsest_editor.faults import Fault
 from palimpsest_editor.keyed import key_factors
 from palimpsest_editor.lowrank import LowRankUpdate
-from palimpsest_editor.methods import Run
 from palimpsest_editor.packing import Row
 from palimpsest_editor.phrasing import NEUTRAL, ChatFormat, completions, neighbours, questions
 from palimpsest_editor.requests import EditRequest, inert, tokens
+from palimpsest_editor.run import Run
 from palimpsest_editor.training import Soft, Trainer, soft_targets
 from palimpsest_editor.training_hparams import TrainingHparams, training_hparams
 

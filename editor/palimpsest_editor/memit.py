@@ -35,8 +35,8 @@ from palimpsest_editor.forward import keys_at_subjects
 from palimpsest_editor.hparams import Hparams, hparams
 from palimpsest_editor.least_squares import factor
 from palimpsest_editor.lowrank import LowRankUpdate, applied
-from palimpsest_editor.methods import Run
 from palimpsest_editor.requests import EditRequest, encode
+from palimpsest_editor.run import Run
 from palimpsest_editor.statistics import second_moments
 from palimpsest_editor.targets import optimise
 

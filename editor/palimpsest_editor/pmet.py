@@ -16,8 +16,8 @@ from palimpsest_editor.contexts import contexts
 from palimpsest_editor.hparams import hparams
 from palimpsest_editor.lowrank import LowRankUpdate
 from palimpsest_editor.memit import chunked_targets, key_contexts, least_squares, spread
-from palimpsest_editor.methods import Run
 from palimpsest_editor.requests import EditRequest
+from palimpsest_editor.run import Run
 
 
 def pmet(run: Run, edits: Sequence[EditRequest], number: int) -> list[LowRankUpdate]:

@@ -16,9 +16,10 @@ from palimpsest_editor.faults import Fault
 from palimpsest_editor.hparams import of_easyedit
 from palimpsest_editor.loading import LoadedModel, load
 from palimpsest_editor.lowrank import LowRankUpdate, applied, check_finite, merge, truncate
-from palimpsest_editor.methods import TRAINED, Run, method
+from palimpsest_editor.methods import TRAINED, method
 from palimpsest_editor.protocol import Job, Reporter
 from palimpsest_editor.requests import EditRequest, batches, parse_edits, refuse_without_place
+from palimpsest_editor.run import Run
 
 
 def perform(job: Job, reporter: Reporter) -> dict[str, Any]:

@@ -27,8 +27,8 @@ from palimpsest_editor.checkpoint import Pieces, fingerprint
 from palimpsest_editor.faults import Fault
 from palimpsest_editor.forward import head_loss
 from palimpsest_editor.lowrank import LowRankUpdate, applied, merge
-from palimpsest_editor.methods import Run
 from palimpsest_editor.packing import Lower, Pack, Row, pack, packs, run_packed, shared_opening
+from palimpsest_editor.run import Run
 from palimpsest_editor.training_hparams import TrainingHparams
 
 

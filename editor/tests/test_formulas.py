@@ -240,8 +240,8 @@ def test_the_residual_is_spread_as_published(open_model, reporter, tmp_path, met
     passes."""
     from palimpsest_editor.checkpoint import Pieces
     from palimpsest_editor.memit import least_squares, spread
-    from palimpsest_editor.methods import Run
     from palimpsest_editor.protocol import parse_job
+    from palimpsest_editor.run import Run
     from palimpsest_editor.statistics import second_moments
 
     loaded = open_model("llama", torch.float64)

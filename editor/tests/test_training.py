@@ -20,11 +20,11 @@ from palimpsest_editor.keyed import key_factors
 from palimpsest_editor.loading import LoadedModel
 from palimpsest_editor.lora import greedy, lora, resolve_conflicts
 from palimpsest_editor.lowrank import applied
-from palimpsest_editor.methods import Run
 from palimpsest_editor.packing import Lower, Row, pack, run_packed, shared_opening
 from palimpsest_editor.phrasing import ChatFormat
 from palimpsest_editor.protocol import Reporter, parse_job
 from palimpsest_editor.requests import encode, parse_edits
+from palimpsest_editor.run import Run
 from palimpsest_editor.statistics import second_moments
 from palimpsest_editor.tasks import perform
 from palimpsest_editor.training import Soft, Trainer

@@ -16,7 +16,7 @@ export class FolderJobs implements JobStore {
   readonly #jobs = new Map<string, Job>()
   readonly #writing = new Map<string, Promise<void>>()
 
-  /** What was running when the process ended is `interrupted`. What can't be read is left alone, and said. */
+  /** What was running when the process ended is `interrupted`. What can't be read is left alone and logged. */
   constructor(dir: string, warn: (message: string) => void) {
     this.dir = dir
     if (!existsSync(dir)) return

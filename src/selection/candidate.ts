@@ -21,7 +21,7 @@ export interface Candidate {
   /** The message is nearer to a counterexample of the edit than to any of its keys. */
   readonly counter: boolean
   /** The message names another subject in full, in the words that this one's name shares with it. */
-  readonly outdone: boolean
+  readonly otherNamed: boolean
   /** It would apply to any message, though it is not declared `always`. Absent: not asked. */
   readonly boundless?: boolean
   /** Edits of the memory that it was found among. */
@@ -31,7 +31,7 @@ export interface Candidate {
 /** An edit of which nothing is known but what the reader would read; `among`: edits of the memory. */
 export function unread(edit: Edit, read: string, among = 1): Candidate {
   const evidence = { similarity: null, nearness: null, name: null, earlier: false, logit: null, key: null }
-  return { edit, ...evidence, counter: false, outdone: false, among, read }
+  return { edit, ...evidence, counter: false, otherNamed: false, among, read }
 }
 
 /** What speaks for an edit, by one part of a message; `read`: what the reader would read. */

@@ -7,7 +7,7 @@ import { PACKAGE_ROOT } from '../package-root.ts'
 import type { Considered, Reason } from '../trace.ts'
 import type { Candidate } from './candidate.ts'
 
-/** What speaks for a candidate: the reader's log-odds, by what it was offered, and among how many, where no name says which. */
+/** What speaks for a candidate: the reader's log-odds, how the message names it, and the size of the memory where no name decides. */
 export const EVIDENCE = ['reader', 'named', 'loosely', 'earlier', 'crowd', 'crowdLoosely'] as const
 export type Evidence = Readonly<Record<(typeof EVIDENCE)[number], number>>
 
@@ -42,8 +42,8 @@ export function readCalibration(file: string = CALIBRATION_FILE, threshold?: num
 export const TURN_EDITS = 4
 /** Rules for every message that one turn's prompt takes. */
 const ALWAYS_RULES = 8
-/** Log-odds by which an edit may stay behind the best one of the turn and still stand beside it. */
-const BESIDE_BEST = 1.2
+/** An edit whose log-odds are more than this below those of the turn's best is `outranked`. */
+const OUTRANKED_LOG_ODDS = 1.2
 /** The nearest of ten thousand edits is nearer by chance than the nearest of a team's hundred: log(1 + (n - 100) / 1000), 0 up to 100. */
 const CROWDED_EDITS = 1_000
 const TEAM_EDITS = 100
@@ -67,12 +67,12 @@ export function evidenceOf({ logit, name, earlier, among }: Candidate): Evidence
 /** Probability that the turn needs the edit: logistic regression over the evidence; 0 where the reader was not asked. */
 export function score(candidate: Candidate, { bias, weights }: Calibration): number {
   if (candidate.edit.always) return candidate.counter ? 0 : 1
-  if (candidate.logit === null || candidate.outdone || candidate.boundless) return 0
+  if (candidate.logit === null || candidate.otherNamed || candidate.boundless) return 0
   const evidence = evidenceOf(candidate)
   return 1 / (1 + Math.exp(-EVIDENCE.reduce((sum, name) => sum + weights[name] * evidence[name], bias)))
 }
 
-/** Which of a turn's candidates apply, best first, and why each of the others does not. Pure; does not know the arm. */
+/** Which of a turn's candidates apply, best first, and why each of the others does not: the first check of `verdict` that it fails. Pure; does not know the arm. */
 export function gate(candidates: readonly Candidate[], calibration: Calibration): Considered[] {
   const scored = candidates
     .map((candidate) => ({ candidate, score: score(candidate, calibration) }))
@@ -85,22 +85,24 @@ export function gate(candidates: readonly Candidate[], calibration: Calibration)
   })
 }
 
-interface Bar {
+/** What a candidate is compared with. */
+interface Bounds {
   readonly threshold: number
   /** Score of the best candidate. */
   readonly best: number
+  /** Places left in the turn's prompt; a selected edit takes one. */
   readonly room: { always: number; asked: number }
 }
 
 const logOdds = (p: number): number => Math.log(p / (1 - p))
 
-function verdict(candidate: Candidate, score: number, { threshold, best, room }: Bar): Reason {
+function verdict(candidate: Candidate, score: number, { threshold, best, room }: Bounds): Reason {
   if (candidate.counter) return 'counterexample'
   if (candidate.logit === null && !candidate.edit.always) return 'not_read'
-  if (candidate.outdone) return 'other_name'
+  if (candidate.otherNamed) return 'other_name'
   if (candidate.boundless) return 'boundless'
   if (score < threshold) return 'below_threshold'
-  if (!candidate.edit.always && logOdds(best) - logOdds(score) > BESIDE_BEST) return 'outranked'
+  if (!candidate.edit.always && logOdds(best) - logOdds(score) > OUTRANKED_LOG_ODDS) return 'outranked'
   const kind = candidate.edit.always ? 'always' : 'asked'
   if (room[kind] === 0) return 'over_limit'
   room[kind]--

@@ -153,7 +153,7 @@ export class Retriever {
     const vectors = await this.#embedder.embed(texts, 'query', signal)
     this.#offerNear(offers, query, searched, vectors)
     for (const id of this.#always.get(query.tenant) ?? []) offers.add(id, { read: whole })
-    const found = offers.all().map((c) => (c.name === null && outdone.has(c.edit.id) ? { ...c, outdone: true } : c))
+    const found = offers.all().map((c) => (c.name === null && outdone.has(c.edit.id) ? { ...c, otherNamed: true } : c))
     return this.#read(query, found, vectors, signal)
   }
 

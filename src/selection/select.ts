@@ -24,7 +24,7 @@ export interface SelectedTurn {
   /** Facts near the turn that do not apply to it: raw material of demonstrations. */
   readonly nearby: readonly PoolEdit[]
   readonly considered: readonly Considered[]
-  /** The candidates were still known. */
+  /** The candidates came from the cache. */
   readonly cached: boolean
 }
 
@@ -83,6 +83,7 @@ export async function select(request: ChatRequest, gateway: Selecting, meter: Me
 /** Facts shown in the trace of a turn that takes none. */
 const ASIDE_SHOWN = 12
 
+/** The order of a turn: candidates, those that apply to anything, those that a later edit makes outdated, the gate, further hops. */
 async function selectTurn(
   request: ChatRequest,
   turn: number,
@@ -93,9 +94,9 @@ async function selectTurn(
 ): Promise<SelectedTurn> {
   const { retriever, memory } = gateway
   const calibration = { ...gateway.calibration, threshold: request.threshold ?? gateway.calibration.threshold }
-  const without = withholding(request, memory)
+  const withoutHeldBack = withholding(request, memory)
   const { candidates: found, cached } = await meter.time('retrieve', () => retriever.candidates(request, turn, signal, digests))
-  const eligible = without(found)
+  const eligible = withoutHeldBack(found)
   const task = isTextTask(request.messages, turn)
   const offered = task ? eligible.filter(({ edit }) => edit.kind === 'rule') : eligible
   const aside = task ? eligible.filter(({ edit }) => edit.kind !== 'rule').slice(0, ASIDE_SHOWN) : []
@@ -110,11 +111,11 @@ async function selectTurn(
   const scores = new Map(considered.flatMap((c) => (c.reason === 'selected' ? [[c.id, c.score]] : [])))
   const applying = current.flatMap(({ edit }) => (scores.has(edit.id) ? [{ edit, score: scores.get(edit.id) ?? 0 }] : []))
   const source: Hops['source'] = {
-    about: (query, text) => without(retriever.about(query, text).map((edit) => ({ edit }))).map(({ edit }) => edit),
+    about: (query, text) => withoutHeldBack(retriever.about(query, text).map((edit) => ({ edit }))).map(({ edit }) => edit),
     read: (pairs, stop) => retriever.read(pairs, stop),
     landed: (query, id) => retriever.landed(query, id),
   }
-  const hops = await beyond(request, turn, current, considered, applying, source, gateway, calibration, meter, signal)
+  const hops = await furtherHops(request, turn, current, considered, applying, source, gateway, calibration, meter, signal)
   return {
     turn,
     edits: [...applying, ...hops.links],
@@ -130,8 +131,8 @@ function demonstrable({ edit, similarity }: Candidate): PoolEdit[] {
   return [{ prompt: edit.prompt, target: edit.targetNew, paraphrases: edit.paraphrases, similarity }]
 }
 
-/** Edits that a question needs beyond those that apply to it as it is; nothing for a plain question. */
-async function beyond(
+/** Edits of further hops: those about what an applying edit names, or, in the mode `model`, about what the model names. None for a plain question. */
+async function furtherHops(
   request: ChatRequest,
   turn: number,
   candidates: readonly Candidate[],

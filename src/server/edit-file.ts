@@ -5,7 +5,7 @@ import { PalimpsestError } from '../errors.ts'
 /** Tenant of edits in a file that names none. */
 const TENANT = 'default'
 
-/** A file of the folder `edits/`. One that holds no record is no fault here: it takes back what it said before. */
+/** A file of the folder `edits/`. A file without records is no fault: the edits that it held before are withdrawn. */
 export function parseEditFile(content: Uint8Array, file: string): readonly Edit[] {
   try {
     return parseBatch(content, { tenant: TENANT, tenants: 'any', file }).edits

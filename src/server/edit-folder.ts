@@ -2,7 +2,7 @@ import { type EditFolder, type FolderOptions, openFolder } from '../memory/files
 import { Leader } from '../storage/leader.ts'
 import type { SqlDatabase } from '../storage/sql.ts'
 
-/** The folder of edits; where gateways share a database, one of them follows it, lest their copies of it undo each other. */
+/** The folder of edits; where gateways share a database, one of them follows it, so that their copies of it do not undo each other. */
 export function openEditFolder(options: FolderOptions, database: SqlDatabase | undefined): Promise<EditFolder> {
   return database === undefined ? openFolder(options) : followedByOne(options, database)
 }

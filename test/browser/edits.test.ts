@@ -215,7 +215,7 @@ describe('an import', () => {
     await conflicts.waitFor()
     const told = await conflicts.getByRole('row').nth(1).textContent()
     expect(told).toMatch(/^2.*Pius.*b.*a.*line 1$/)
-    await page.getByText('Edits in memory that give way').click()
+    await page.getByText('Edits in memory that would be superseded').click()
     expect(await page.getByRole('link', { name: 'e_pope' }).getAttribute('href')).toBe('#/edits/e_pope')
     expect(await held('q=pius')).toEqual([])
   })

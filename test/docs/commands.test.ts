@@ -9,12 +9,14 @@ import type { Handoffs } from '../../src/handoff/queue.ts'
 import { type Served, type ServeOptions, serve } from '../http/fakes.ts'
 import { modelOf, standInHandoffs } from '../http/handoff-fakes.ts'
 import { loraBytes } from '../support/lora-file.ts'
+import { startPostgres } from '../support/postgres.ts'
 import {
   type Block,
   blocksOf,
   build,
   type File,
   filesOf,
+  type Mark,
   openShell,
   type Page,
   pages,
@@ -25,6 +27,8 @@ import {
 
 /** Every block of the documents that is marked `run` is run as it stands, against a gateway on a scripted model. */
 const PUBLISHED_URL = 'http://127.0.0.1:8080'
+const JSON_TYPE = { 'content-type': 'application/json' }
+const PUBLISHED_DATABASE = 'postgres://palimpsest:SECRET@db:5432/palimpsest'
 const NAME = 'qwen2.5-coder-1.5b-instruct'
 const SCRIPT: Partial<ScriptedOptions> = { name: NAME, contextTokens: 4_096 }
 /** The file of the catalogue's model of that name. */
@@ -136,7 +140,7 @@ const execute = ({ language, content }: Pick<Block, 'language' | 'content'>) =>
     { PALIMPSEST_URL: served.base, PALIMPSEST_DATA_DIR: served.dataDir },
   )
 const bash = (content: string) => execute({ language: 'sh', content })
-const marked = ({ blocks }: Page, mark: string) => blocks.filter(({ words }) => words === mark)
+const marked = ({ blocks }: Page, mark: Mark) => blocks.filter(({ words }) => words === mark)
 
 describe('the commands of', () => {
   test.each(pagesWith('run'))('$name do as they say', { timeout: 300_000 }, async (page) => {
@@ -160,12 +164,9 @@ describe('the commands of', () => {
     await open()
     const other = await serve({ script: SCRIPT })
     try {
-      const [block, ...more] = pagesWith('start').flatMap((page) => marked(page, 'start'))
-      expect(more).toEqual([])
-      const content = block?.content.replace('http://a:8000', served.base).replace('http://b:8000', other.base) ?? ''
-      const { url, end } = await shell.start(content, { PALIMPSEST_PORT: '0', PALIMPSEST_GPU: 'off' })
-      const ask = { language: 'sh', content: `curl -s ${url}/health && palimpsest compare hello` }
-      const said = await shell.run(ask, { PALIMPSEST_URL: url }).finally(end)
+      const content = onlyOne('docs/guide/engines.md', 'start')
+      const upstreams = content.replace('http://a:8000', served.base).replace('http://b:8000', other.base)
+      const said = await whileStarted(upstreams, 'curl -s $PALIMPSEST_URL/health && palimpsest compare hello')
       expect(said).toContain('You said: hello')
       const backends = [...said.matchAll(/"name":"([\d.:]+)","state":"closed","weight":(\d)/g)].map(([, host, weight]) => [
         host,
@@ -179,11 +180,53 @@ describe('the commands of', () => {
       await other.close()
     }
   })
+
+  test('many gateways do over a PostgreSQL, also one into which a folder was moved', { timeout: 300_000 }, async () => {
+    const alone = await serve({ script: SCRIPT, keepFolder: true })
+    await fetch(`${alone.base}/v1/edits`, { method: 'POST', headers: JSON_TYPE, body: '{"id": "refunds", "text": "We refund."}' })
+    await alone.close()
+    await open()
+    const server = await startPostgres()
+    try {
+      const database = await server.database()
+      const over = (content: string) =>
+        content
+          .replace(PUBLISHED_DATABASE, database)
+          .replace('http://inference:8000', served.base)
+          .replace('.data', alone.dataDir)
+      expect(await bash(over(onlyOne('docs/guide/operations.md', 'postgres')))).toContain('log: 1 row')
+      const [key] = /pk_\w+/.exec(await bash(over(onlyOne('docs/guide/many-gateways.md', 'postgres')))) ?? []
+      const started = over(onlyOne('docs/guide/many-gateways.md', 'start'))
+      const chat = `curl -s $PALIMPSEST_URL/v1/chat/completions -H 'Authorization: Bearer ${key}' -H 'Content-Type: application/json'`
+      const said = await whileStarted(
+        started,
+        `${chat} -d '{"model": "${NAME}", "messages": [{"role": "user", "content": "hello"}]}'`,
+      )
+      expect(said).toContain('You said: hello')
+      expect(said).toContain('"memory_version":1')
+    } finally {
+      await server.remove()
+      rmSync(alone.dataDir, { recursive: true, force: true })
+    }
+  })
 })
+
+/** The one block of a page with that mark. */
+function onlyOne(name: string, mark: Mark): string {
+  const blocks = pages.filter((page) => page.name === name).flatMap((page) => marked(page, mark))
+  expect(blocks).toHaveLength(1)
+  return blocks[0]?.content ?? ''
+}
+
+/** What `asked` prints while the command of `content` goes on. */
+async function whileStarted(content: string, asked: string): Promise<string> {
+  const { url, end } = await shell.start(content, { PALIMPSEST_PORT: '0', PALIMPSEST_GPU: 'off' })
+  return shell.run({ language: 'sh', content: asked }, { PALIMPSEST_URL: url }).finally(end)
+}
 
 describe('a block with commands', () => {
   const LANGUAGES = /^(?:sh|bash|shell|zsh|console|powershell|python|py|javascript|js|typescript|ts)$/
-  const MARKS = /^(?:(?:run|start|model)|not-run: \S.*)$/
+  const MARKS = /^(?:(?:run|start|postgres|model)|not-run: \S.*)$/
   /** A transcript is one too. */
   const COMMAND = /^ *(?:\$ |(?:curl|palimpsest|npm|npx|docker|helm|pip) )/m
   const unsaid = (blocks: readonly Block[]) =>

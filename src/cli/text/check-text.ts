@@ -54,7 +54,7 @@ function evidence(landed: number, failures: readonly Failure[]): string[] {
     const more = all.length > FAILURES ? [`    … and ${all.length - FAILURES} more`] : []
     return [`  ${NAMES[measure]}: ${count(all.length, 'question')}`, ...all.slice(0, FAILURES).flatMap(failed), ...more]
   })
-  return ['', `With ${count(landed, 'edit')} landed, not as it should be:`, ...lines]
+  return ['', `Missed with ${count(landed, 'edit')} landed:`, ...lines]
 }
 
 function failed({ question, expected, answered, base, editId }: Failure): string[] {

@@ -34,7 +34,7 @@ interface Saved {
 
 /**
  * Caches of conversations that have lost their slot to others, on the disk, the longest unused removed first; also those of the last run. One
- * that is damaged is removed and told, and the prompt is evaluated instead.
+ * that is damaged is removed and logged, and the prompt is evaluated instead.
  */
 export class SavedCaches {
   readonly #options: SavedCachesOptions

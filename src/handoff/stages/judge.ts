@@ -32,7 +32,7 @@ interface JudgedPrompt {
   readonly least: (base: number | null) => number | null
 }
 
-/** Of an edit without a target: nearer in its words to what the model answers that is told the edit. null: those two answer alike. */
+/** For an edit without a target: whether an answer is like that of the model which is told the edit, more than the base's is. null: these two answer alike. */
 function taughtBy(told: ReadonlyMap<string, string>): Test {
   return ({ probe, generated }, method) => {
     const [teacher, base, own] = [told.get(probe.id), generated.base?.text, generated[method]?.text]

@@ -37,7 +37,8 @@ export function explainRoutes(gateway: Gateway): Routes {
           const trace = beginTrace(res, gateway)
           const most = askedOfModel(request, gateway)
           if (most > 0) await setAside(res, gateway, most, most, () => usedBy([trace], 1))
-          res.json(wireExplanation(request.model, await explain(request, gateway, trace, goneSignal(res))))
+          const explanation = await explain(request, gateway, trace, goneSignal(res))
+          res.json(wireExplanation(request.model, explanation, trace.decomposition))
         },
       ),
     },

@@ -19,7 +19,7 @@ const NEEDS: readonly (readonly [RegExp, Need])[] = [
   [/^\/v1\/(edits|batches|compare|experiments|rollouts|adapters)(\/|$)/, 'edits'],
 ]
 
-/** What a route needs. One that nobody has thought of here is the admin's. */
+/** The scope that a route needs. A route that is not listed here needs `admin`. */
 export function needOf(pattern: string): Need {
   return NEEDS.find(([patterns]) => patterns.test(pattern))?.[1] ?? 'admin'
 }

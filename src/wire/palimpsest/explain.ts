@@ -3,6 +3,7 @@ import { PalimpsestError } from '../../errors.ts'
 import type { Limits } from '../../gateway.ts'
 import type { Explanation } from '../../pipeline.ts'
 import type { ChatRequest } from '../../request.ts'
+import type { Trace } from '../../trace.ts'
 import { modelField, type Served } from '../openai/chat.ts'
 import { wireDecomposition, wireTurns } from '../openai/completion.ts'
 import { strip } from '../openai/fields.ts'
@@ -68,7 +69,8 @@ function tidy(body: unknown): unknown {
 /** What would be put in front of the model, why, and exactly how; and what the base arm would see. */
 export function wireExplanation(
   model: string,
-  { turns, adapter, template, prompt, base, tokensAdded, memoryVersion, decomposition }: Explanation,
+  { turns, adapter, template, prompt, base, tokensAdded, memoryVersion }: Explanation,
+  decomposition: Trace['decomposition'],
 ) {
   return {
     object: 'edit.explanation',

@@ -219,7 +219,7 @@ describe('edits', () => {
     expect(text).toContain('    13  reliability             10  90.0 %  59.6–98.2 %      90.0 %  ok')
     expect(text).not.toContain('generalization')
     expect(text.split('\n').slice(-10)).toEqual([
-      'With 13 edits landed, not as it should be:',
+      'Missed with 13 edits landed:',
       '  reliability: 1 question',
       '    Who leads A? (x1)',
       '      target  Bo',

@@ -8,7 +8,7 @@ import { edit, READ_CALIBRATION } from '../../support/memory-fixture.ts'
 
 const candidate = (id: string, logit: number | null, over: Partial<Edit> = {}): Candidate => ({
   ...{ edit: edit(id, { prompt: `Prompt of ${id}`, ...over }), similarity: 0.9, nearness: 0, name: null, earlier: false },
-  ...{ logit, read: 'message', key: null, counter: false, outdone: false, among: 3 },
+  ...{ logit, read: 'message', key: null, counter: false, otherNamed: false, among: 3 },
 })
 
 /** A reader that says of `anything` that every message needs it, and of `bread` that one about bread does. */

@@ -70,7 +70,7 @@ describe('of edits that say the same in other words', () => {
       read: 'q',
       key: null,
       counter: false,
-      outdone: false,
+      otherNamed: false,
       among: 1,
     },
     ...over,

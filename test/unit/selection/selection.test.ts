@@ -266,7 +266,7 @@ describe('the gate', () => {
       read: 'q',
       key: null,
       counter: false,
-      outdone: false,
+      otherNamed: false,
       among: 1,
     },
     ...over,
@@ -333,7 +333,7 @@ describe('the gate', () => {
   })
 
   it('takes no edit whose name is only part of the words of another that is named in full', () => {
-    expect(reasons([candidate('named', { logit: 1 }), candidate('other', { logit: 3, outdone: true })])).toEqual({
+    expect(reasons([candidate('named', { logit: 1 }), candidate('other', { logit: 3, otherNamed: true })])).toEqual({
       ...{ named: 'selected', other: 'other_name' },
     })
   })

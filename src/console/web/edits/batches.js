@@ -75,8 +75,7 @@ export async function changeBatch(id, how) {
   if (how === 'withdraw')
     toast(`${edits(after.withdrawn)} of the batch ${after.withdrawn === 1 ? 'is' : 'are'} withdrawn.`, 'good')
   else if (after.restored > 0) toast(`${edits(after.restored)} restored.`, 'good')
-  else
-    toast('Nothing of this batch is withdrawn: what is not live gave way to later edits, or was held before under another batch.')
+  else toast('No edit of this batch is withdrawn: each is live, superseded by a later one, or came earlier in another batch.')
   return after
 }
 

@@ -22,7 +22,7 @@ const KINDS = [
   ],
   ['misses_paraphrase', 'Missed by another wording', 'warn', 'One of the other wordings or examples does not bring the edit up.'],
   ['duplicate', 'Said twice', 'warn', 'Two records say the same. It lands once.'],
-  ['supersedes', 'Edits in memory that give way', 'warn', 'They are superseded, and live again when this is rolled back.'],
+  ['supersedes', 'Edits in memory that would be superseded', 'warn', 'They are live again when this batch is rolled back.'],
   [
     'outdates',
     'Edits in memory that are outdated',

@@ -55,7 +55,7 @@ export function ImportReport({ landing, name, tags, format, sentences, checkable
         )}</tbody></table></div>
       ${counts.edits > first.length && html`<p class="small muted">The first ${first.length} of ${number(counts.edits)}.</p>`}</section>
     <section class="stack" aria-label="What speaks against it"><h2>What speaks against it</h2>
-      ${found.length === 0 && html`<div class="notice good" role="status"><strong>Nothing</strong><p>No contradiction, no edit that gives way, none that is missed or misplaced.</p></div>`}
+      ${found.length === 0 && html`<div class="notice good" role="status"><strong>Nothing</strong><p>No contradiction, no edit superseded, none that fires where it should not.</p></div>`}
       ${found.map((kind, i) => html`<${Findings} key=${kind[0]} kind=${kind} report=${report} open=${i === 0} />`)}
       ${report.fault && html`<div class="notice warn"><p>Wordings could not be compared: ${report.fault}</p></div>`}
       ${report.pairs_left > 0 && html`<p class="small muted">${many(report.pairs_left, 'pair')} of edits about one subject, beyond the limit, were not compared.</p>`}</section>

@@ -230,12 +230,12 @@ function Landed({ landing, name }) {
       setState(before)
     }
   }
-  const gaveWay = counts.superseded > 0 ? `, ${counts.superseded.toLocaleString('en')} older ones gave way` : ''
+  const supersededText = counts.superseded > 0 ? `, ${counts.superseded.toLocaleString('en')} older ones superseded` : ''
   const told = replayed
     ? 'This very file had landed before; nothing changed.'
     : changed === 0
       ? 'The memory held all of it already; nothing changed.'
-      : `${changed.toLocaleString('en')} of ${counts.edits.toLocaleString('en')} edits are new, revised or restored${gaveWay}. Version ${version} of the memory.`
+      : `${changed.toLocaleString('en')} of ${counts.edits.toLocaleString('en')} edits are new, revised or restored${supersededText}. Version ${version} of the memory.`
   return html`<div class="notice ${state === 'withdrawn' ? 'warn' : 'good'}" role="status"><strong>${
     state === 'withdrawn' ? `${name} is rolled back` : replayed || changed === 0 ? `${name}: nothing new` : `${name} has landed`
   }</strong><p>${state === 'withdrawn' ? 'None of its edits is told to the model any more.' : told}</p></div>

@@ -6,6 +6,11 @@ import { toldOf } from '../shell/statement.js'
 import { Badge, duration, EditLink, ErrorNote, Icon, StackedBar } from '../shell/ui.js'
 import { html, useState } from '../vendor/preact.js'
 
+/**
+ * @typedef {'waiting' | 'streaming' | 'done' | 'stopped' | 'failed'} State
+ * @typedef {{model: string, text: string, state: State, firstMs?: number, ms?: number, finish?: string, palimpsest?: any, error?: unknown}} AnswerOf
+ */
+
 /** What the reasons mean. @type {Record<string, string>} */
 const REASONS = {
   selected: 'the message needs it',
@@ -45,7 +50,7 @@ export function stageParts(stages) {
 const percent = (score) => `${(score * 100).toFixed(1)} %`
 
 /**
- * @param {{answer: import('./playground.js').AnswerOf, messages: {role: string, content: string}[], template: string, onCorrect: () => void}} props
+ * @param {{answer: AnswerOf, messages: {role: string, content: string}[], template: string, onCorrect: () => void}} props
  */
 export function Answer({ answer, messages, template, onCorrect }) {
   const { model, text, state, palimpsest, error, ms, firstMs, finish } = answer

@@ -8,8 +8,7 @@ import { Answer } from './answer.js'
 import { NewEdit } from './new-edit.js'
 
 /**
- * @typedef {'waiting' | 'streaming' | 'done' | 'stopped' | 'failed'} State
- * @typedef {{model: string, text: string, state: State, firstMs?: number, ms?: number, finish?: string, palimpsest?: any, error?: unknown}} AnswerOf
+ * @typedef {import('./answer.js').AnswerOf} AnswerOf
  * @typedef {{id: number, question: string, answers: AnswerOf[]}} Turn
  * @typedef {{models: string[], template: string, maxTokens: number}} Settings
  */

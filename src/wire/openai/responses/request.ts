@@ -151,7 +151,7 @@ interface Offered {
   readonly leftOut: readonly string[]
 }
 
-/** Tools that OpenAI's own servers run, or that have a format of their own, are offered unasked by some clients: they are left out, and said. */
+/** Some clients offer tools that OpenAI's own servers run, or that have a format of their own. They are left out, and `Palimpsest-Warning` says so. */
 function offered(body: unknown): Offered {
   if (!isObject(body) || !('tools' in body) || !Array.isArray(body.tools)) return { functions: body, places: [], leftOut: [] }
   const typeOf = (tool: unknown) => (isObject(tool) && 'type' in tool && typeof tool.type === 'string' ? tool.type : 'function')
