@@ -26,7 +26,7 @@ const LAYERS = [
   ['edit'],
   ['storage', 'terminal'],
   ['trace.ts'],
-  ['request.ts', 'errors.ts', 'logger.ts', 'package-root.ts'],
+  ['request.ts', 'errors.ts', 'logger.ts', 'package-root.ts', 'background-thread.ts'],
 ]
 
 /** Within a room: what stands left knows nothing of what stands right. */

@@ -4,7 +4,7 @@ import type { Logger } from '../logger.ts'
 import type { SqlDatabase } from '../storage/sql.ts'
 import type { FeedStatus } from './log/feed.ts'
 import type { HeldEdit, Memory, VectorHit } from './memory.ts'
-import { GRAPH_OPTIONS, type GraphOptions } from './vectors/hnsw-graph.ts'
+import { GRAPH_OPTIONS, type GraphOptions } from './vectors/graph-library.ts'
 
 /** One landed change; `added` holds the edits whose content is new (none for a withdrawal or restoration). */
 export interface Change {

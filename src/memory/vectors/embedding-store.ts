@@ -6,7 +6,7 @@ import type { SqlDatabase } from '../../storage/sql.ts'
 import { guarded } from '../../storage/sqlite.ts'
 import { SqliteSql } from '../../storage/sqlite-sql.ts'
 import { dropVectorFile, VectorTable } from './embedding-table.ts'
-import { vectorFault } from './hnsw-graph.ts'
+import { vectorFault } from './vector.ts'
 
 interface KeptOptions {
   /** Where the table is, unless it is shared. */

@@ -1,0 +1,56 @@
+import { createRequire } from 'node:module'
+
+/** HNSW's knobs (Malkov & Yashunin 2016): neighbours per node, breadth of search while building, and while searching. */
+export interface GraphOptions {
+  readonly neighbours: number
+  readonly buildBreadth: number
+  readonly searchBreadth: number
+}
+
+export const GRAPH_OPTIONS: GraphOptions = { neighbours: 24, buildBreadth: 100, searchBreadth: 128 }
+
+/** What we use of an index of usearch. Its calls return when all is done; they throw what goes wrong, short of damaged bytes. */
+export interface NativeIndex {
+  size(): number
+  add(labels: BigUint64Array, vectors: Float32Array, threads: number): void
+  search(query: Float32Array, count: number, threads: number): { readonly keys: BigUint64Array }
+  save(file: string): void
+  load(file: string): void
+  /** Maps the file into memory. What was held before is let go of first, also where this then fails. */
+  view(file: string): void
+}
+
+interface Library {
+  readonly Index: new (options: {
+    readonly dimensions: number
+    readonly metric: 'cos'
+    readonly quantization: 'i8'
+    readonly connectivity: number
+    readonly expansion_add: number
+    readonly expansion_search: number
+  }) => NativeIndex
+}
+
+/** usearch brings binaries for Linux (x64, arm64) and macOS. Null where there is none: every vector is then scanned. */
+export const usearch: Library | null = load()
+
+function load(): Library | null {
+  try {
+    return createRequire(import.meta.url)('usearch') as Library
+  } catch {
+    return null
+  }
+}
+
+/** A new, empty index of bytes. Callers look at `usearch` before they want one. */
+export function newIndex(dimensions: number, options: GraphOptions): NativeIndex {
+  if (usearch === null) throw new Error('expected usearch, which does not load here')
+  return new usearch.Index({
+    dimensions,
+    metric: 'cos',
+    quantization: 'i8',
+    connectivity: options.neighbours,
+    expansion_add: options.buildBreadth,
+    expansion_search: options.searchBreadth,
+  })
+}
