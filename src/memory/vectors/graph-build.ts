@@ -2,7 +2,7 @@ import { createHash, type Hash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { type FileHandle, open, stat } from 'node:fs/promises'
 import { BLOCK_POINTS } from './arena.ts'
-import { type GraphOptions, newIndex } from './graph-library.ts'
+import { type GraphOptions, type NativeIndex, newIndex, release } from './graph-library.ts'
 import { RowBuffer, rowBytes } from './row-file.ts'
 
 /** Points to be added to a graph. It is sent to a thread: plain data. */
@@ -44,6 +44,20 @@ export async function build(round: Round, pace: BuildPace): Promise<Built> {
   // The shorter part first: a full disk is noticed before the long one.
   const rowsSha256 = await appendRows(round, pace)
   const index = newIndex(round.dimensions, round.options)
+  try {
+    await addAll(index, round, pace)
+    index.save(round.to)
+    // It does not notice when closing a file fails, but it does when it opens one that has been cut.
+    index.view(round.to)
+  } finally {
+    release(index)
+  }
+  await synced(round.to)
+  const { size } = await stat(round.to)
+  return { bytes: size, sha256: await sha256Of(round.to), rowsSha256 }
+}
+
+async function addAll(index: NativeIndex, round: Round, pace: BuildPace): Promise<void> {
   if (round.from !== null) index.load(round.from)
   if (index.size() !== round.before) throw new Error(`the graph so far has ${index.size()} points, expected ${round.before}`)
   for (let from = 0; from < round.seqs.length; from += pace.atOnce) {
@@ -57,12 +71,6 @@ export async function build(round: Round, pace: BuildPace): Promise<Built> {
     )
     await pace.pause()
   }
-  index.save(round.to)
-  // It does not notice when closing a file fails, but it does when it opens one that has been cut.
-  newIndex(round.dimensions, round.options).view(round.to)
-  await synced(round.to)
-  const { size } = await stat(round.to)
-  return { bytes: size, sha256: await sha256Of(round.to), rowsSha256 }
 }
 
 function vectorAt({ dimensions, blocks }: Round, at: number): Float32Array {

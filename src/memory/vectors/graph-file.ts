@@ -100,7 +100,8 @@ export class GraphFiles {
     if ((await sha256Of(graph)) !== note.graph.sha256) return { reason: 'corrupt', detail: 'its checksum is wrong' }
     const seqs = await verifiedSeqs(this.#rows, note)
     if (!(seqs instanceof Float64Array)) return seqs
-    if (!(await hasEditsOf(note, seqs, expected))) return { reason: 'stale', detail: 'the log has other edits than it was built from' }
+    if (!(await hasEditsOf(note, seqs, expected)))
+      return { reason: 'stale', detail: 'the log has other edits than it was built from' }
     try {
       const found = new Graph({ graph, rows: this.#rows, seqs }, note.dimensions, this.#options)
       this.#current = note

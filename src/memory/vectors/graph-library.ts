@@ -54,3 +54,10 @@ export function newIndex(dimensions: number, options: GraphOptions): NativeIndex
     expansion_search: options.searchBreadth,
   })
 }
+
+/** Ends a mapping, or frees what was built: the library has no other way than to begin a mapping, which here cannot be. */
+export function release(index: NativeIndex): void {
+  try {
+    index.view('')
+  } catch {}
+}

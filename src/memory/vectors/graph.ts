@@ -1,5 +1,5 @@
 import type { Neighbour, Point } from './arena.ts'
-import { type GraphOptions, type NativeIndex, newIndex } from './graph-library.ts'
+import { type GraphOptions, type NativeIndex, newIndex, release } from './graph-library.ts'
 import { RowFile } from './row-file.ts'
 
 /** Calls of the library that are worth no thread of their own. */
@@ -98,10 +98,7 @@ export class Graph {
   /** Lets go of the files; nothing may be asked any more. */
   close(): void {
     this.#rows.close()
-    try {
-      // The library has no other way to end a mapping than to begin another.
-      this.#index.view('')
-    } catch {}
+    release(this.#index)
   }
 }
 
