@@ -5,8 +5,8 @@ import { giveWay } from '../../background-thread.ts'
 import { build, type Round } from './graph-build.ts'
 import type { Answer } from './graph-thread.ts'
 
-/** Points given to the library at once, for each of its threads: some tenths of a second. */
-const POINTS_A_THREAD = 1_024
+/** Points given to the library at once, for each of its threads: some hundredths of a second, after which it can be ended. */
+const POINTS_A_THREAD = 256
 
 parentPort?.once('message', async (round: Round) => {
   // The library's threads are children of this one, and as low.
