@@ -2,7 +2,7 @@ import { createHash, type Hash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { type FileHandle, open, stat } from 'node:fs/promises'
 import { BLOCK_POINTS } from './arena.ts'
-import { type GraphOptions, type NativeIndex, newIndex, release } from './graph-library.ts'
+import { type GraphOptions, type NativeIndex, newIndex, release, view } from './graph-library.ts'
 import { RowBuffer, rowBytes } from './row-file.ts'
 
 /** Points to be added to a graph. It is sent to a thread: plain data. */
@@ -48,7 +48,7 @@ export async function build(round: Round, pace: BuildPace): Promise<Built> {
     await addAll(index, round, pace)
     index.save(round.to)
     // It does not notice when closing a file fails, but it does when it opens one that has been cut.
-    index.view(round.to)
+    view(index, round.to)
   } finally {
     release(index)
   }

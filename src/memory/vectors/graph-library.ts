@@ -1,4 +1,6 @@
+import { closeSync, constants, fstatSync, openSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import { devNull } from 'node:os'
 
 /** HNSW's knobs (Malkov & Yashunin 2016): neighbours per node, breadth of search while building, and while searching. */
 export interface GraphOptions {
@@ -16,7 +18,7 @@ export interface NativeIndex {
   search(query: Float32Array, count: number, threads: number): { readonly keys: BigUint64Array }
   save(file: string): void
   load(file: string): void
-  /** Maps the file into memory. What was held before is let go of first, also where this then fails. */
+  /** See `view` below. What was held before is let go of first, and so it is by `load`. */
   view(file: string): void
 }
 
@@ -55,9 +57,23 @@ export function newIndex(dimensions: number, options: GraphOptions): NativeIndex
   })
 }
 
-/** Ends a mapping, or frees what was built: the library has no other way than to begin a mapping, which here cannot be. */
+/**
+ * Maps the file into memory. Where the library cannot open a file, or it is empty, it closes descriptor 0, whosever that is
+ * (`memory_mapped_file_t::close`): so that is tried first, in the way the library does it.
+ */
+export function view(index: NativeIndex, file: string): void {
+  const descriptor = openSync(file, constants.O_RDONLY | (constants.O_NOATIME ?? 0))
+  try {
+    if (fstatSync(descriptor).size === 0) throw new Error(`${file} is empty`)
+  } finally {
+    closeSync(descriptor)
+  }
+  index.view(file)
+}
+
+/** Ends a mapping, or frees what was built: the library has no other way than to load something else, and here there is nothing. */
 export function release(index: NativeIndex): void {
   try {
-    index.view('')
+    index.load(devNull)
   } catch {}
 }

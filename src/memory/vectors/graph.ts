@@ -1,5 +1,5 @@
 import type { Neighbour, Point } from './arena.ts'
-import { type GraphOptions, type NativeIndex, newIndex, release } from './graph-library.ts'
+import { type GraphOptions, type NativeIndex, newIndex, release, view } from './graph-library.ts'
 import { RowFile } from './row-file.ts'
 
 /** Calls of the library that are worth no thread of their own. */
@@ -33,7 +33,7 @@ export class Graph {
     this.dimensions = dimensions
     this.seqs = seqs
     this.#index = newIndex(dimensions, options)
-    this.#index.view(graph)
+    view(this.#index, graph)
     if (this.#index.size() !== seqs.length) throw new Error(`holds ${this.#index.size()} vectors, expected ${seqs.length}`)
     this.#rows = new RowFile(rows, dimensions)
     this.#order = orderOf(seqs)

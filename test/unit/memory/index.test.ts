@@ -1,7 +1,18 @@
-import { mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  fstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { describe, expect, test, vi } from 'vitest'
 import { Arena } from '../../../src/memory/vectors/arena.ts'
+import { Graph } from '../../../src/memory/vectors/graph.ts'
 import { GraphFiles, indexFile } from '../../../src/memory/vectors/graph-file.ts'
 import { GRAPH_OPTIONS } from '../../../src/memory/vectors/graph-library.ts'
 import { embedKeys } from '../../../src/memory/vectors/index-texts.ts'
@@ -217,6 +228,20 @@ describe('a graph', () => {
     expect(mapped()).toBe(process.platform === 'linux')
     graph.close()
     expect(mapped()).toBe(false)
+  })
+
+  test('that is not there is refused, and no descriptor of others is closed', async () => {
+    const [folder, arena, vector] = [scratch(), new Arena(dimensions), clustered(dimensions)]
+    const files = new GraphFiles(folder, T, GRAPH_OPTIONS)
+    arena.add({ seq: 1, vector: vector(1) })
+    const graph = await files.grow(null, arena, of, signal)
+    const [empty, rows] = [join(folder, 'empty'), files.note.replace('.json', '.rows')]
+    writeFileSync(empty, '')
+    const standing = fstatSync(0).ino
+    graph.close()
+    for (const file of [empty, join(folder, 'none')])
+      expect(() => new Graph({ graph: file, rows, seqs: Float64Array.of(1) }, dimensions, GRAPH_OPTIONS)).toThrow(file)
+    expect(fstatSync(0).ino).toBe(standing)
   })
 })
 
