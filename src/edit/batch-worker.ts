@@ -1,6 +1,6 @@
 /** The thread of `batch-thread.ts`: reads one text, answers, and ends. */
 import { parentPort } from 'node:worker_threads'
-import { giveWay } from '../background-thread.ts'
+import { giveWay } from '../storage/background-thread.ts'
 import type { Parsed, ParseJob } from './batch-thread.ts'
 
 giveWay()

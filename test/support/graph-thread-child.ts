@@ -4,12 +4,12 @@ import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { Arena } from '../../src/memory/graph/arena.ts'
+import { GraphFiles } from '../../src/memory/graph/graph-file.ts'
+import { GRAPH_OPTIONS } from '../../src/memory/graph/graph-library.ts'
 import { openMemory } from '../../src/memory/store.ts'
-import { Arena } from '../../src/memory/vectors/arena.ts'
-import { GraphFiles } from '../../src/memory/vectors/graph-file.ts'
-import { GRAPH_OPTIONS } from '../../src/memory/vectors/graph-library.ts'
 // Built with this, since a thread is named by its file.
-import '../../src/memory/vectors/graph-worker.ts'
+import '../../src/memory/graph/graph-worker.ts'
 import { fact, fakeEmbedder, vectorOf } from './memory-data.ts'
 
 const DIMENSIONS = 64

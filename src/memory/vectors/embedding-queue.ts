@@ -1,8 +1,8 @@
 import { setTimeout as sleep, setImmediate as yieldToLoop } from 'node:timers/promises'
 import { orAborted } from '../../engine/scheduling/or-aborted.ts'
 import type { Logger } from '../../logger.ts'
+import { vectorFault } from '../graph/vector.ts'
 import type { KeptVectors } from './embedding-store.ts'
-import { vectorFault } from './vector.ts'
 
 /** An edit whose texts need vectors. */
 export interface Job {

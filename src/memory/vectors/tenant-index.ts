@@ -1,10 +1,10 @@
 import { setImmediate as yieldToLoop } from 'node:timers/promises'
+import { Arena, mergeNearest, Nearest, type Neighbour, type Point } from '../graph/arena.ts'
+import type { Graph } from '../graph/graph.ts'
+import { type GraphOptions, usearch } from '../graph/graph-library.ts'
+import { cosine } from '../graph/vector.ts'
 import type { VectorHit } from '../memory.ts'
 import { inSlices } from '../slices.ts'
-import { Arena, mergeNearest, Nearest, type Neighbour, type Point } from './arena.ts'
-import type { Graph } from './graph.ts'
-import { type GraphOptions, usearch } from './graph-library.ts'
-import { cosine } from './vector.ts'
 
 export interface IndexOptions {
   /** Up to this many points a scan answers; beyond, a graph is built, where its library loads. */

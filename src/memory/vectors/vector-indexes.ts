@@ -1,16 +1,16 @@
 import { setImmediate as yieldToLoop } from 'node:timers/promises'
 import type { Embedder } from '../../engine/engine.ts'
 import type { Logger } from '../../logger.ts'
+import { Graph } from '../graph/graph.ts'
+import { type Expected, GraphFiles } from '../graph/graph-file.ts'
+import { usearch } from '../graph/graph-library.ts'
+import { assertUnit } from '../graph/vector.ts'
 import { contentOf, type LiveView, type Revision } from '../log/timeline.ts'
 import type { IndexStatus, VectorHit } from '../memory.ts'
 import { Indexer, type Job, type LaneName } from './embedding-queue.ts'
 import type { KeptVectors } from './embedding-store.ts'
-import { Graph } from './graph.ts'
-import { type Expected, GraphFiles } from './graph-file.ts'
-import { usearch } from './graph-library.ts'
 import { embedKeys, RECIPE } from './index-texts.ts'
 import { type IndexOptions, TenantIndex } from './tenant-index.ts'
-import { assertUnit } from './vector.ts'
 
 export interface IndexesOptions extends IndexOptions {
   readonly folder: string

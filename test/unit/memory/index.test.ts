@@ -11,10 +11,10 @@ import {
 } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { describe, expect, test, vi } from 'vitest'
-import { Arena } from '../../../src/memory/vectors/arena.ts'
-import { Graph } from '../../../src/memory/vectors/graph.ts'
-import { GraphFiles, indexFile } from '../../../src/memory/vectors/graph-file.ts'
-import { GRAPH_OPTIONS } from '../../../src/memory/vectors/graph-library.ts'
+import { Arena } from '../../../src/memory/graph/arena.ts'
+import { Graph } from '../../../src/memory/graph/graph.ts'
+import { GraphFiles, indexFile } from '../../../src/memory/graph/graph-file.ts'
+import { GRAPH_OPTIONS } from '../../../src/memory/graph/graph-library.ts'
 import { embedKeys } from '../../../src/memory/vectors/index-texts.ts'
 import {
   clock,

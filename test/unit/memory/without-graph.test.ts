@@ -1,7 +1,7 @@
 import { expect, test, vi } from 'vitest'
 import { fact, fakeEmbedder, memory, POST, recordingLog, scratch, vectorOf } from '../../support/memory-fixture.ts'
 
-vi.mock(import('../../../src/memory/vectors/graph-library.ts'), async (original) => ({ ...(await original()), usearch: null }))
+vi.mock(import('../../../src/memory/graph/graph-library.ts'), async (original) => ({ ...(await original()), usearch: null }))
 
 const DIMENSIONS = 16
 

@@ -1,7 +1,7 @@
 /** The thread of `graph-thread.ts`: builds one graph, answers, and ends. */
 import { availableParallelism } from 'node:os'
 import { parentPort } from 'node:worker_threads'
-import { giveWay } from '../../background-thread.ts'
+import { giveWay } from '../../storage/background-thread.ts'
 import { build, type Round } from './graph-build.ts'
 import type { Answer } from './graph-thread.ts'
 

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, rename, rm, stat, truncate } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { z } from 'zod'
 import { inSlices } from '../slices.ts'
@@ -142,6 +142,8 @@ export class GraphFiles {
     } catch (error) {
       graph?.close()
       await rm(to, { force: true })
+      // The disk may be full.
+      await truncate(this.#rows, (had?.size ?? 0) * rowBytes(dimensions)).catch(() => undefined)
       throw error
     }
     if (former !== null) await rm(join(this.#folder, former.graph.name), { force: true })
