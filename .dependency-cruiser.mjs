@@ -32,7 +32,8 @@ const LAYERS = [
 /** Within a room: what stands left knows nothing of what stands right. */
 const WITHIN = [
   ['engine/(format|output|grammar|gguf|scheduling)', 'engine/(embedded|llama-server|upstream)'],
-  ['memory/log', 'memory/(files|vectors)'],
+  ['memory/log', 'memory/(files|graph|vectors)'],
+  ['memory/graph', 'memory/(files|log|vectors)'],
   ['memory/vectors', 'memory/files'],
   ['cli/text', 'cli/(chat|check|client|eval|handoff)'],
   ['http/(request|reply|observe)', 'http/(inference|edits|experiments)'],

@@ -7,8 +7,8 @@ import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
 import type { Command } from 'commander'
 import { hasServer, lackingTools, llamaRelease, serverPath } from '../engine/llama-server/build.ts'
+import { usearch } from '../memory/graph/graph-library.ts'
 import { MEMORY_LIMITS } from '../memory/memory-store.ts'
-import { hnswlib } from '../memory/vectors/hnsw-library.ts'
 import { CATALOG, type CatalogModel, EMBEDDER_MODEL } from '../models/catalog.ts'
 import { examine, fileState, isRemembered, writeSidecar } from '../models/checksum.ts'
 import { type Choice, chooseModel, type Situation } from '../models/default-model.ts'
@@ -95,7 +95,7 @@ async function checkPython(python: string, needed: boolean): Promise<Check> {
     : note('Python and pip', `${python} -m pip does not run`, mend)
 }
 
-/** Only a llama-server and hnswlib-node are compiled. */
+/** Only a llama-server is compiled. */
 async function checkCompiler(): Promise<Check> {
   for (const name of ['c++', 'g++', 'clang++']) {
     const version = await ask(name, ['--version'])
@@ -104,7 +104,7 @@ async function checkCompiler(): Promise<Check> {
   return note(
     'C++ compiler',
     'not found',
-    'Only hnswlib-node and a llama-server need one. Debian: apt install g++ make; macOS: xcode-select --install.',
+    'Only a llama-server needs one. Debian: apt install g++ make; macOS: xcode-select --install.',
   )
 }
 
@@ -132,13 +132,13 @@ async function checkSqlite(): Promise<string> {
   }
 }
 
-function checkHnswlib(): Check {
-  const what = 'hnswlib-node'
-  if (hnswlib !== null) return ok(what, 'loads')
+function checkUsearch(): Check {
+  const what = 'usearch'
+  if (usearch !== null) return ok(what, 'loads')
   return note(
     what,
     'does not load: every vector is scanned',
-    `From ${MEMORY_LIMITS.exactPoints} vectors on it is faster. With a C++ compiler: npm rebuild ${what}`,
+    `From ${MEMORY_LIMITS.exactPoints} vectors on it is faster. It has binaries for Linux (x64, arm64) and macOS.`,
   )
 }
 
@@ -315,7 +315,7 @@ export async function doctor(options: DoctorOptions): Promise<number> {
     ...[checkNode(process.versions.node), await checkNpm(), await checkPython(options.python, fromPackages)],
     await checkCompiler(),
     ...native,
-    checkHnswlib(),
+    checkUsearch(),
     await checkEngine(options.home),
     await checkHandoff(options.home, options.handoffPython),
     ...[

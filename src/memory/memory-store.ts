@@ -2,9 +2,9 @@ import type { Edit } from '../edit/edit.ts'
 import type { Embedder } from '../engine/engine.ts'
 import type { Logger } from '../logger.ts'
 import type { SqlDatabase } from '../storage/sql.ts'
+import { GRAPH_OPTIONS, type GraphOptions } from './graph/graph-library.ts'
 import type { FeedStatus } from './log/feed.ts'
 import type { HeldEdit, Memory, VectorHit } from './memory.ts'
-import { GRAPH_OPTIONS, type GraphOptions } from './vectors/hnsw-graph.ts'
 
 /** One landed change; `added` holds the edits whose content is new (none for a withdrawal or restoration). */
 export interface Change {

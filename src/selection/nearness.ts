@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { PalimpsestError } from '../errors.ts'
-import { product } from '../memory/vectors/hnsw-graph.ts'
+import { product } from '../memory/graph/vector.ts'
 import { PACKAGE_ROOT } from '../package-root.ts'
 
 /**

@@ -1,6 +1,8 @@
 import { writeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { openMemory } from '../../src/memory/store.ts'
+// Built with this, since a thread is named by its file.
+import '../../src/memory/graph/graph-worker.ts'
 import { Postgres } from '../../src/storage/postgres/postgres.ts'
 import { fact, fakeEmbedder } from './memory-data.ts'
 

@@ -12,7 +12,7 @@
 import { type Edit, MASK, maskSubject } from '../../edit/edit.ts'
 import { words } from '../../edit/words.ts'
 import type { Embedder } from '../../engine/engine.ts'
-import { product } from '../../memory/vectors/hnsw-graph.ts'
+import { product } from '../../memory/graph/vector.ts'
 import type { DataRecord } from './dataset.ts'
 import type { Probe } from './probe.ts'
 

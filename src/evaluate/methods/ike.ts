@@ -9,7 +9,7 @@
 
 import { type Edit, statement } from '../../edit/edit.ts'
 import type { Embedder } from '../../engine/engine.ts'
-import { product } from '../../memory/vectors/hnsw-graph.ts'
+import { product } from '../../memory/graph/vector.ts'
 import type { Message } from '../../request.ts'
 import type { DataRecord } from '../data/dataset.ts'
 import { randomFrom, shuffled } from '../metrics/random.ts'

@@ -1,8 +1,8 @@
 import { setTimeout as sleep, setImmediate as yieldToLoop } from 'node:timers/promises'
 import { orAborted } from '../../engine/scheduling/or-aborted.ts'
 import type { Logger } from '../../logger.ts'
+import { vectorFault } from '../graph/vector.ts'
 import type { KeptVectors } from './embedding-store.ts'
-import { vectorFault } from './hnsw-graph.ts'
 
 /** An edit whose texts need vectors. */
 export interface Job {
@@ -49,6 +49,8 @@ export interface IndexerOptions {
   readonly dimensions: number
   /** Takes an edit's checked vectors. */
   readonly place: (job: Job, vectors: readonly Float32Array[]) => void
+  /** Waited for before each slice of an import: resolves when the index takes more. */
+  readonly room: (tenant: string) => Promise<void>
   /** Called whenever a lane has run empty. */
   readonly idle: () => void
   readonly log: Logger
@@ -120,6 +122,7 @@ export class Indexer {
       const alone = this.#failures.has(lane.jobs[lane.next]?.seq ?? -1)
       const slice = lane.jobs.slice(lane.next, lane.next + (alone ? 1 : lane.sliceEdits))
       lane.next += slice.length
+      if (lane.priority === 'import') await this.#options.room(slice[0]?.tenant ?? '')
       try {
         await this.#index(slice, lane)
         waitMs = RETRY_MS.first

@@ -5,8 +5,8 @@ import type { Logger } from '../../logger.ts'
 import type { SqlDatabase } from '../../storage/sql.ts'
 import { guarded } from '../../storage/sqlite.ts'
 import { SqliteSql } from '../../storage/sqlite-sql.ts'
+import { vectorFault } from '../graph/vector.ts'
 import { dropVectorFile, VectorTable } from './embedding-table.ts'
-import { vectorFault } from './hnsw-graph.ts'
 
 interface KeptOptions {
   /** Where the table is, unless it is shared. */

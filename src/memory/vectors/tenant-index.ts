@@ -1,6 +1,10 @@
+import { setImmediate as yieldToLoop } from 'node:timers/promises'
+import { Arena, mergeNearest, Nearest, type Neighbour, type Point } from '../graph/arena.ts'
+import type { Graph } from '../graph/graph.ts'
+import { type GraphOptions, usearch } from '../graph/graph-library.ts'
+import { cosine } from '../graph/vector.ts'
 import type { VectorHit } from '../memory.ts'
-import { Arena, Graph, type GraphOptions, mergeNearest, type Neighbour, type Point } from './hnsw-graph.ts'
-import { hnswlib } from './hnsw-library.ts'
+import { inSlices } from '../slices.ts'
 
 export interface IndexOptions {
   /** Up to this many points a scan answers; beyond, a graph is built, where its library loads. */
@@ -14,42 +18,57 @@ const OVERFETCH = 4
 const FETCH_LIMIT_POINTS = 4_096
 /** Rebuilt when more than this share of the graph belongs to edits that only a further record could make live. */
 const DEAD_SHARE = 0.5
+/** Points that one round takes, at most, or those of an edit more: 200 MB of them. */
+const ROUND_POINTS = 131_072
+/**
+ * Points that may wait for a round: this share of the graph, since a round writes all of it again; within these bounds, the upper being what a
+ * scan takes 1.5 ms for.
+ */
+const WAITING = { share: 1 / 32, least: 256, most: 4_096 } as const
 
 /** Which edit a point counts for, if it counts. */
 export type Owner = (seq: number) => string | undefined
 
 /**
- * One tenant's vectors. `active` ones are those of edits that may be live: new points wait in an arena and are moved into the graph in the
- * background once there are too many to scan. `past` ones are of edits withdrawn or replaced before the last (re)build, looked at only
- * when a past moment is asked for.
+ * One tenant's vectors. Those of edits that may be live are in the graph, in an arena while a new graph is built with them, or in those that wait
+ * for that. `past` ones are of edits withdrawn or replaced before the last (re)build, looked at only when a past moment is asked for.
  */
 export class TenantIndex {
   readonly #options: IndexOptions
   readonly #dimensions: number
-  readonly #waiting: Arena
-  readonly #past: Arena
+  /** Each for one round. */
+  #waiting: Arena[] = []
+  #building: Arena | null = null
+  readonly #past: Arena[] = []
   readonly #pastSeqs = new Set<number>()
-  readonly #seqs = new Set<number>()
+  /** Edits that nothing is indexed of. */
+  readonly #bare = new Set<number>()
   #graph: Graph | null
-  /** Points put into the graph since it was last saved or read. */
-  unsaved = 0
 
   constructor(dimensions: number, options: IndexOptions, graph: Graph | null = null) {
     this.#dimensions = dimensions
     this.#options = options
-    this.#waiting = new Arena(dimensions)
-    this.#past = new Arena(dimensions)
     this.#graph = graph
-    for (const seq of graph?.seqs ?? []) this.#seqs.add(seq)
   }
 
   get graph(): Graph | null {
     return this.#graph
   }
 
+  /** Arenas that are searched for the present. */
+  get #arenas(): Arena[] {
+    return this.#building === null ? this.#waiting : [this.#building, ...this.#waiting]
+  }
+
+  /** Points that are in no graph yet. */
+  get outside(): number {
+    return this.#arenas.reduce((sum, { size }) => sum + size, 0)
+  }
+
   /** Edits (revisions) that have their vectors here. */
   get edits(): number {
-    return this.#seqs.size
+    const elsewhere = (this.#graph?.edits ?? 0) + this.#pastSeqs.size + this.#bare.size
+    return this.#arenas.reduce((sum, { edits }) => sum + edits, elsewhere)
   }
 
   /** Edits put aside. */
@@ -58,64 +77,86 @@ export class TenantIndex {
   }
 
   has(seq: number): boolean {
-    return this.#seqs.has(seq)
+    if (this.#pastSeqs.has(seq) || this.#bare.has(seq)) return true
+    return this.#graph?.has(seq) === true || this.#arenas.some((arena) => arena.has(seq))
   }
 
   /** The vectors of one edit, in the order in which they were added; none where it has none here. */
   of(seq: number): readonly Float32Array[] {
-    const places = [this.#waiting, this.#graph, this.#past]
-    const found = places.map((place) => place?.of(seq) ?? []).find((points) => points.length > 0)
-    return found?.map(({ vector }) => vector) ?? []
+    for (const place of [...this.#arenas, this.#graph, ...this.#past]) {
+      const points = place?.of(seq) ?? []
+      if (points.length > 0) return points.map(({ vector }) => vector)
+    }
+    return []
   }
 
   /** All vectors of one edit, valid ones. */
   add(seq: number, vectors: readonly Float32Array[], dormant: boolean): void {
-    for (const vector of vectors) (dormant ? this.#past : this.#waiting).add({ seq, vector })
-    this.#seqs.add(seq)
-    if (dormant) this.#pastSeqs.add(seq)
+    for (const vector of vectors) put(dormant ? this.#past : this.#waiting, { seq, vector }, this.#dimensions)
+    if (vectors.length === 0) this.#bare.add(seq)
+    else if (dormant) this.#pastSeqs.add(seq)
   }
 
+  /** Whether a round is due. */
   get unsettled(): boolean {
-    if (hnswlib === null) return false
-    const total = this.#waiting.size + (this.#graph?.size ?? 0)
-    return this.#waiting.size > 0 && total > this.#options.exactPoints && this.#graph?.writing !== true
+    if (usearch === null || this.#building !== null) return false
+    const { exactPoints } = this.#options
+    const inGraph = this.#graph?.size ?? 0
+    const waiting = this.outside
+    const least = Math.min(exactPoints, WAITING.least)
+    const spared = inGraph === 0 ? 0 : Math.max(least, Math.min(WAITING.most, WAITING.share * inGraph))
+    return waiting > spared && inGraph + waiting > exactPoints
   }
 
-  /** Moves about `n` waiting points into the graph. */
-  settle(n: number): void {
-    this.#graph ??= Graph.empty(this.#dimensions, this.#options.graph)
-    for (const point of this.#waiting.take(n)) {
-      this.#graph.add(point)
-      this.unsaved++
-    }
+  /** Begins a round: these points are to be put into a new graph, and are searched where they are until then. */
+  begin(): Arena {
+    this.#building = this.#waiting.shift() ?? new Arena(this.#dimensions)
+    return this.#building
+  }
+
+  settled(graph: Graph): void {
+    this.#graph?.close()
+    this.#graph = graph
+    this.#building = null
+  }
+
+  failed(): void {
+    if (this.#building !== null) this.#waiting.unshift(this.#building)
+    this.#building = null
   }
 
   /** An edit that was put aside may be live again: let searches of the present find it. */
   revive(seq: number): void {
     if (!this.#pastSeqs.delete(seq)) return
-    for (const point of this.#past.of(seq)) this.#waiting.add(point)
+    for (const arena of this.#past) for (const point of arena.of(seq)) put(this.#waiting, point, this.#dimensions)
   }
 
-  /** Starts the graph anew without the points of dormant edits when they have become most of it; true when it did. */
-  rebuildIfMostlyDead(isDormant: (seq: number) => boolean): boolean {
+  /** Gives the graph up, without the points of dormant edits, when they have become most of it; true when it did. No round may be under way. */
+  async rebuildIfMostlyDead(isDormant: (seq: number) => boolean, signal: AbortSignal): Promise<boolean> {
     const graph = this.#graph
-    if (graph === null || graph.writing) return false
-    const dead = new Set([...new Set(graph.seqs)].filter(isDormant))
+    if (graph === null) return false
+    const dead = new Set<number>()
     let deadPoints = 0
-    for (const seq of graph.seqs) if (dead.has(seq)) deadPoints++
+    await inSlices(graph.seqs, (seq) => {
+      if (!dead.has(seq) && !isDormant(seq)) return
+      dead.add(seq)
+      deadPoints++
+    })
     if (deadPoints <= DEAD_SHARE * graph.size) return false
-    for (const point of graph.points()) this.#sortOut(point, dead)
-    this.#graph = null
-    this.unsaved = 1
-    return true
-  }
-
-  #sortOut(point: Point, dead: ReadonlySet<number>): void {
-    if (!dead.has(point.seq)) this.#waiting.add(point)
-    else {
-      this.#past.add(point)
-      this.#pastSeqs.add(point.seq)
+    const [living, past]: [Arena[], Arena[]] = [[], []]
+    for (const page of graph.pages()) {
+      for (const point of page) put(dead.has(point.seq) ? past : living, point, this.#dimensions)
+      await yieldToLoop()
+      if (signal.aborted) return false
     }
+    this.#graph = null
+    graph.close()
+    this.#waiting = [...living, ...this.#waiting]
+    this.#past.push(...past)
+    for (const seq of dead) this.#pastSeqs.add(seq)
+    // Meanwhile restored.
+    for (const seq of dead) if (!isDormant(seq)) this.revive(seq)
+    return true
   }
 
   /** The `k` most similar edits that count, by the best of their points. `past`: look among those put aside, too. */
@@ -125,17 +166,42 @@ export class TenantIndex {
 
   /** As `search`, but by looking at every point: slow, and the truth that `search` is measured against. */
   exactSearch(query: Float32Array, k: number, owner: Owner): VectorHit[] {
-    const all = new Arena(this.#dimensions)
-    for (const points of [this.#graph?.points() ?? [], this.#waiting.points(), this.#past.points()]) {
-      for (const point of points) if (owner(point.seq) !== undefined) all.add(point)
+    return bestPerEdit((n) => this.#exactNearest(query, n, owner), k, owner)
+  }
+
+  #exactNearest(query: Float32Array, n: number, owner: Owner): Neighbour[] {
+    const best = new Nearest(n)
+    const look = ({ seq, vector }: Point) => {
+      const similarity = cosine(vector, 0, query)
+      if (similarity > best.bar && owner(seq) !== undefined) best.offer({ seq, similarity })
     }
-    return bestPerEdit((n) => all.nearest(query, n), k, owner)
+    for (const page of this.#graph?.pages() ?? []) page.forEach(look)
+    for (const arena of [...this.#arenas, ...this.#past]) for (const point of arena.points()) look(point)
+    return best.found
   }
 
   #nearest(query: Float32Array, n: number, past: boolean): Neighbour[] {
-    const present = mergeNearest(this.#graph?.nearest(query, n) ?? [], this.#waiting.nearest(query, n), n)
-    return past && this.#past.size > 0 ? mergeNearest(present, this.#past.nearest(query, n), n) : present
+    const places = [this.#graph, ...this.#arenas, ...(past ? this.#past : [])]
+    return mergeNearest(
+      places.map((place) => place?.nearest(query, n) ?? []),
+      n,
+    )
   }
+
+  close(): void {
+    this.#graph?.close()
+    this.#graph = null
+  }
+}
+
+/** Into the last arena, or a new one where that is full; an edit's points, added together, stay together. */
+function put(arenas: Arena[], point: Point, dimensions: number): void {
+  let last = arenas.at(-1)
+  if (last === undefined || (last.size >= ROUND_POINTS && !last.has(point.seq))) {
+    last = new Arena(dimensions)
+    arenas.push(last)
+  }
+  last.add(point)
 }
 
 /** Asks for ever more points until `k` edits that count are among them. */

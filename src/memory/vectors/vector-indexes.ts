@@ -1,14 +1,14 @@
-import { rm } from 'node:fs/promises'
 import { setImmediate as yieldToLoop } from 'node:timers/promises'
 import type { Embedder } from '../../engine/engine.ts'
 import type { Logger } from '../../logger.ts'
-import type { LiveView, Revision } from '../log/timeline.ts'
+import { Graph } from '../graph/graph.ts'
+import { type Expected, GraphFiles } from '../graph/graph-file.ts'
+import { usearch } from '../graph/graph-library.ts'
+import { assertUnit } from '../graph/vector.ts'
+import { contentOf, type LiveView, type Revision } from '../log/timeline.ts'
 import type { IndexStatus, VectorHit } from '../memory.ts'
 import { Indexer, type Job, type LaneName } from './embedding-queue.ts'
 import type { KeptVectors } from './embedding-store.ts'
-import { type Expected, indexFile, loadGraph, saveGraph } from './hnsw-file.ts'
-import { assertUnit, Graph } from './hnsw-graph.ts'
-import { hnswlib } from './hnsw-library.ts'
 import { embedKeys, RECIPE } from './index-texts.ts'
 import { type IndexOptions, TenantIndex } from './tenant-index.ts'
 
@@ -24,13 +24,12 @@ export interface IndexesOptions extends IndexOptions {
   readonly logSeq: () => number
 }
 
-/** Points moved into a graph between two turns of the event loop: some milliseconds, the time of a token or less. */
-const SETTLE_POINTS = 4
 /** Edits whose kept vectors are read between two turns of the event loop. */
 const LOAD_EDITS = 1_024
-/** Points gained since the last save that make another one worth while, and the share of the graph they must be: it is written whole. */
-const SAVE_POINTS = 2_000
-const SAVE_SHARE = 1 / 8
+/** An import waits while so many points of its tenant wait for a round, each looked at by every search: 12 ms, and 50 MB. */
+const OUTSIDE_POINTS = 32_768
+/** A failed round is tried again after this time, doubled at each further failure up to the second number. */
+const REST_MS = { first: 1_000, longest: 300_000 } as const
 /** Changes after which, at the least, the share of dead points is counted again. */
 const RECOUNT_CHANGES = 1_000
 
@@ -38,6 +37,7 @@ interface Tenant {
   readonly name: string
   readonly view: LiveView
   readonly index: TenantIndex
+  readonly files: GraphFiles
   changes: number
 }
 
@@ -48,9 +48,13 @@ export class Indexes {
   readonly #indexer: Indexer
   readonly #tenants = new Map<string, Tenant>()
   #maintenance: Promise<void> | null = null
+  #round: Promise<void> | null = null
+  readonly #stop = new AbortController()
+  /** After a failed round: no other is begun before this ends. */
+  #rest: NodeJS.Timeout | null = null
+  #restMs: number = REST_MS.first
   /** Not before all tenants are open: until then a graph would be built of what is still being read, and make it take longer. */
   #isOpen = false
-  #closed = false
 
   constructor(options: IndexesOptions) {
     const { embedder, kept, log } = options
@@ -61,6 +65,7 @@ export class Indexes {
       dimensions: embedder.dimensions,
       log,
       place: (job, vectors) => this.#place(job, vectors),
+      room: (tenant) => this.#room(tenant),
       idle: () => this.#maintain(),
     })
   }
@@ -68,9 +73,10 @@ export class Indexes {
   /** Loads a tenant's index, fills the gaps from kept embeddings, and queues what has none. */
   async open(name: string, view: LiveView): Promise<void> {
     const revisions = [...view.ids()].flatMap((id) => view.revisions(id)).sort((a, b) => a.seq - b.seq)
-    const graph = await this.#load(name, view, revisions)
+    const files = this.#files(name)
+    const graph = await this.#load(name, view, revisions, files)
     const { dimensions } = this.#options.embedder
-    const tenant = { name, view, index: new TenantIndex(dimensions, this.#options, graph), changes: RECOUNT_CHANGES }
+    const tenant = { name, view, index: new TenantIndex(dimensions, this.#options, graph), files, changes: RECOUNT_CHANGES }
     this.#tenants.set(name, tenant)
     const jobs: Job[] = []
     const missing = revisions.filter(({ seq }) => !tenant.index.has(seq))
@@ -115,25 +121,25 @@ export class Indexes {
     return this.#tenants.get(name)?.index.of(seq) ?? []
   }
 
-  async #load(name: string, view: LiveView, revisions: readonly Revision[]): Promise<Graph | null> {
-    const { folder, log, moment, exactPoints } = this.#options
-    const found = await loadGraph(folder, name, this.#expected(view), this.#options.graph)
+  #files(name: string): GraphFiles {
+    return new GraphFiles(this.#options.folder, name, this.#options.graph)
+  }
+
+  async #load(name: string, view: LiveView, revisions: readonly Revision[], files: GraphFiles): Promise<Graph | null> {
+    const { log, moment, exactPoints } = this.#options
+    const found = await files.load(this.#expected(view))
     if (found instanceof Graph) return found
     let points = 0
     const now = moment()
     for (const revision of revisions) if (!view.isDormant(revision, now)) points += embedKeys(revision.edit).length
-    if (hnswlib === null) {
-      if (points > exactPoints)
-        log.warn(
-          { tenant: name, points },
-          'hnswlib-node does not load here: every vector is scanned; npm rebuild with a C++ compiler mends it',
-        )
+    if (usearch === null) {
+      if (points > exactPoints) log.warn({ tenant: name, points }, 'usearch does not load here: every vector is scanned')
       return null
     }
     // A tenant small enough to be scanned has no saved index to miss.
     if (found.reason !== 'missing' || points > exactPoints) {
       log.warn(
-        { ...found, file: indexFile(folder, name), tenant: name },
+        { ...found, file: files.note, tenant: name },
         `the saved vector index is ${found.reason}; rebuilding it from kept embeddings`,
       )
     }
@@ -142,17 +148,18 @@ export class Indexes {
 
   #expected(view: LiveView): Expected {
     const { embedder, logSeq } = this.#options
-    const textsOf = (seq: number) => {
+    const content = (seq: number) => {
       const revision = view.revision(seq)
-      return revision === undefined ? [] : embedKeys(revision.edit)
+      return revision === undefined ? '' : contentOf(revision.edit)
     }
-    return { embedder: embedder.name, dimensions: embedder.dimensions, recipe: RECIPE, logSeq: logSeq(), textsOf }
+    return { embedder: embedder.name, dimensions: embedder.dimensions, recipe: RECIPE, logSeq: logSeq(), contentOf: content }
   }
 
   #tenant(name: string, view: LiveView): Tenant {
     const known = this.#tenants.get(name)
     if (known !== undefined) return known
-    const made = { name, view, index: new TenantIndex(this.#options.embedder.dimensions, this.#options), changes: 0 }
+    const index = new TenantIndex(this.#options.embedder.dimensions, this.#options)
+    const made = { name, view, index, files: this.#files(name), changes: 0 }
     this.#tenants.set(name, made)
     return made
   }
@@ -209,12 +216,18 @@ export class Indexes {
     while (this.#maintenance !== null) await this.#maintenance
   }
 
+  /** Resolves when a long import may go on: a round takes what waits, unless none succeeds. */
+  async #room(name: string): Promise<void> {
+    const index = this.#tenants.get(name)?.index
+    while (index !== undefined && index.outside > OUTSIDE_POINTS && this.#round !== null) await this.#round
+  }
+
   #maintain(): void {
-    if (!this.#isOpen || this.#closed || this.#maintenance !== null) return
+    if (!this.#isOpen || this.#stop.signal.aborted || this.#rest !== null || this.#maintenance !== null) return
     this.#maintenance = this.#tidyAll().finally(() => {
       this.#maintenance = null
-      // Points that came while an index was being written.
-      if (!this.#indexer.busy && [...this.#tenants.values()].some((t) => t.index.unsettled)) this.#maintain()
+      // Points that came meanwhile.
+      if ([...this.#tenants.values()].some((tenant) => tenant.index.unsettled)) this.#maintain()
     })
   }
 
@@ -222,56 +235,56 @@ export class Indexes {
     await yieldToLoop()
     for (const tenant of this.#tenants.values()) {
       await this.#recount(tenant)
-      while (tenant.index.unsettled && !this.#closed) {
-        tenant.index.settle(SETTLE_POINTS)
-        if (this.#worthSaving(tenant)) await this.#save(tenant)
-        await yieldToLoop()
+      while (tenant.index.unsettled && this.#rest === null && !this.#stop.signal.aborted) {
+        this.#round = this.#grow(tenant)
+        await this.#round
+        this.#round = null
       }
-      if (this.#worthSaving(tenant) && !this.#closed) await this.#save(tenant)
     }
   }
 
-  /** So that an import that is broken off has not all to build again, and a long one does not write without end. */
-  #worthSaving({ index }: Tenant): boolean {
-    return index.unsaved >= Math.max(SAVE_POINTS, SAVE_SHARE * (index.graph?.size ?? 0))
-  }
-
   async #recount(tenant: Tenant): Promise<void> {
-    const { folder, log, moment } = this.#options
+    const { log, moment } = this.#options
     if (tenant.changes < Math.max(RECOUNT_CHANGES, (tenant.index.graph?.size ?? 0) / 8)) return
     tenant.changes = 0
     const dormant = (seq: number) => {
       const revision = tenant.view.revision(seq)
       return revision === undefined || tenant.view.isDormant(revision, moment())
     }
-    if (!tenant.index.rebuildIfMostlyDead(dormant)) return
+    if (!(await tenant.index.rebuildIfMostlyDead(dormant, this.#stop.signal))) return
     log.info({ tenant: tenant.name }, 'most of the vector index was of edits no longer held; rebuilding it without them')
-    const file = indexFile(folder, tenant.name)
-    for (const old of [file, `${file}.json`]) await rm(old, { force: true })
+    await tenant.files.drop()
   }
 
-  async #save(tenant: Tenant): Promise<void> {
-    const { folder, log } = this.#options
-    const { index } = tenant
-    if (index.graph === null) return
-    const unsaved = index.unsaved
+  /** A round. Where it fails, what it took is searched as before, and tried again after a while. */
+  async #grow({ name, view, index, files }: Tenant): Promise<void> {
+    const { signal } = this.#stop
+    const points = index.begin()
     try {
-      await saveGraph(folder, tenant.name, index.graph, this.#expected(tenant.view))
-      index.unsaved -= unsaved
+      index.settled(await files.grow(index.graph, points, this.#expected(view), signal))
+      this.#restMs = REST_MS.first
     } catch (error) {
-      log.warn(
-        { err: error, tenant: tenant.name, file: indexFile(folder, tenant.name) },
-        'the vector index could not be saved; it will be rebuilt at the next start',
+      index.failed()
+      if (signal.aborted) return
+      this.#options.log.warn(
+        { err: error, tenant: name, file: files.note, points: points.size },
+        'the vector index could not be extended; these points are scanned, and it is tried again',
       )
+      this.#rest = setTimeout(() => {
+        this.#rest = null
+        this.#maintain()
+      }, this.#restMs).unref()
+      this.#restMs = Math.min(2 * this.#restMs, REST_MS.longest)
     }
   }
 
   async close(): Promise<void> {
-    if (this.#closed) return
-    this.#closed = true
+    if (this.#stop.signal.aborted) return
+    this.#stop.abort()
+    clearTimeout(this.#rest ?? undefined)
     await this.#indexer.close()
     await this.#maintenance
-    for (const tenant of this.#tenants.values()) if (tenant.index.unsaved > 0) await this.#save(tenant)
+    for (const { index } of this.#tenants.values()) index.close()
     await this.#kept.close()
   }
 }

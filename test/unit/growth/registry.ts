@@ -57,6 +57,7 @@ export const OUTSIDE: Readonly<Record<string, string>> = {
   'http/reply': 'answers as they come',
   'http/request': 'headers, which Node bounds at 16 kB',
   memory: 'edits within limits, as the rooms read them',
+  'memory/graph': 'vectors of the embedder',
   'memory/vectors': 'vectors of the embedder',
   models: 'files of a catalogue, by their hashes',
   server: 'settings of its user',

@@ -1,8 +1,20 @@
-import { readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import {
+  fstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
+import { basename, dirname, join } from 'node:path'
 import { describe, expect, test, vi } from 'vitest'
-import { indexFile } from '../../../src/memory/vectors/hnsw-file.ts'
-import { Arena, GRAPH_OPTIONS, Graph } from '../../../src/memory/vectors/hnsw-graph.ts'
+import { Arena } from '../../../src/memory/graph/arena.ts'
+import { Graph } from '../../../src/memory/graph/graph.ts'
+import { GraphFiles, indexFile } from '../../../src/memory/graph/graph-file.ts'
+import { GRAPH_OPTIONS } from '../../../src/memory/graph/graph-library.ts'
 import { embedKeys } from '../../../src/memory/vectors/index-texts.ts'
 import {
   clock,
@@ -137,10 +149,9 @@ describe('vectors that are no unit vectors', () => {
     expect(store.get(T, 'e3')?.state).toBe('live')
   })
 
-  test.each(Object.entries(bad))('%s is refused by both indexes and as a question', async (_, vector) => {
+  test.each(Object.entries(bad))('%s is refused by an arena and as a question', async (_, vector) => {
     const store = await memory()
     expect(() => new Arena(DIMENSIONS).add({ seq: 1, vector })).toThrow(/unusable vector/)
-    expect(() => Graph.empty(DIMENSIONS, GRAPH_OPTIONS).add({ seq: 1, vector })).toThrow(/unusable vector/)
     expect(() => store.search(T, vector, 1)).toThrow(/unusable vector/)
   })
 })
@@ -161,26 +172,95 @@ test('an embedder that fails for a while delays the index, not the landing', asy
   await expect.poll(() => store.status()[0]?.pending, { timeout: 5_000 }).toBe(0)
 })
 
-test('the graph finds what a full scan finds on clustered data', () => {
-  const dimensions = 32
+/** Clustered, as vectors of texts are. */
+function clustered(dimensions: number) {
   const next = random(1)
   const gauss = () => next() + next() + next() - 1.5
-  const near = (centre: Float32Array, spread: number) => unit(centre.map((x) => x + spread * gauss()))
   const centres = Array.from({ length: 60 }, () => unit(Float32Array.from({ length: dimensions }, gauss)))
-  const graph = Graph.empty(dimensions, GRAPH_OPTIONS)
-  const arena = new Arena(dimensions)
-  for (let seq = 0; seq < 3_000; seq++) {
-    const point = { seq, vector: near(centres[seq % 60] as Float32Array, 0.12) }
-    graph.add(point)
-    arena.add(point)
-  }
-  let found = 0
-  for (let q = 0; q < 100; q++) {
-    const wanted = near(centres[q % 60] as Float32Array, 0.12)
-    const truth = new Set(arena.nearest(wanted, 10).map((n) => n.seq))
-    for (const { seq } of graph.nearest(wanted, 10)) if (truth.has(seq)) found++
-  }
-  expect(found / 1_000).toBeGreaterThanOrEqual(0.95)
+  return (i: number) => unit((centres[i % 60] ?? new Float32Array()).map((x) => x + 0.12 * gauss()))
+}
+
+describe('a graph', () => {
+  const of = { embedder: 'fake', recipe: 1, logSeq: 5_000, contentOf: (seq: number) => `${seq}` }
+  const dimensions = 32
+  const { signal } = new AbortController()
+
+  test('of two rounds finds what a full scan finds, at the same cosines, also when it is opened again', async () => {
+    const [vector, files, all] = [clustered(dimensions), new GraphFiles(scratch(), T, GRAPH_OPTIONS), new Arena(dimensions)]
+    // Later records first: what is asked by record does not lie in its order.
+    const rounds = [1_000, 0].map((first) => {
+      const arena = new Arena(dimensions)
+      for (let i = 0; i < 1_500; i++) {
+        const point = { seq: first + Math.floor(i / 2), vector: vector(i) }
+        arena.add(point)
+        all.add(point)
+      }
+      return arena
+    })
+    const [one = all, two = all] = rounds
+    const first = await files.grow(null, one, of, signal)
+    const second = await files.grow(first, two, of, signal)
+    first.close()
+    const again = await new GraphFiles(dirname(files.note), T, GRAPH_OPTIONS).load({ ...of, dimensions })
+    if ('reason' in again) throw new Error(again.detail)
+    for (const graph of [second, again]) {
+      let found = 0
+      for (let q = 0; q < 100; q++) {
+        const wanted = vector(q)
+        const truth = all.nearest(wanted, 10).map(({ similarity }) => similarity)
+        // As the index asks: four times as many as are wanted.
+        const given = graph.nearest(wanted, 40).map(({ similarity }) => similarity)
+        found += truth.filter((similarity) => given.includes(similarity)).length
+      }
+      expect(found / 1_000).toBeGreaterThanOrEqual(0.99)
+      expect(graph.edits).toBe(1_500)
+      for (const seq of [0, 7, 749, 1_000, 1_749]) expect(graph.of(seq)).toEqual(all.of(seq))
+      expect([-1, 750, 999, 1_750].filter((seq) => graph.has(seq))).toEqual([])
+      graph.close()
+    }
+  })
+
+  test('lets go of its file when it is closed', async () => {
+    const [files, arena, vector] = [new GraphFiles(scratch(), T, GRAPH_OPTIONS), new Arena(dimensions), clustered(dimensions)]
+    for (let seq = 0; seq < 100; seq++) arena.add({ seq, vector: vector(seq) })
+    const graph = await files.grow(null, arena, of, signal)
+    const mapped = () => process.platform === 'linux' && readFileSync('/proc/self/maps', 'utf8').includes(dirname(files.note))
+    expect(mapped()).toBe(process.platform === 'linux')
+    graph.close()
+    expect(mapped()).toBe(false)
+  })
+
+  test('that is not there is refused, and no descriptor of others is closed', async () => {
+    const [folder, arena, vector] = [scratch(), new Arena(dimensions), clustered(dimensions)]
+    const files = new GraphFiles(folder, T, GRAPH_OPTIONS)
+    arena.add({ seq: 1, vector: vector(1) })
+    const graph = await files.grow(null, arena, of, signal)
+    const [empty, rows] = [join(folder, 'empty'), files.note.replace('.json', '.rows')]
+    writeFileSync(empty, '')
+    const standing = fstatSync(0).ino
+    graph.close()
+    for (const file of [empty, join(folder, 'none')])
+      expect(() => new Graph({ graph: file, rows, seqs: Float64Array.of(1) }, dimensions, GRAPH_OPTIONS)).toThrow(file)
+    expect(fstatSync(0).ino).toBe(standing)
+  })
+})
+
+test('where a graph cannot be written, what waits is scanned, and it is tried again', async () => {
+  const dataDir = scratch()
+  const log = recordingLog()
+  const store = await memory({ dataDir, limits: SMALL, log })
+  const rows = indexFile(join(dataDir, 'index'), T).replace('.json', '.rows')
+  mkdirSync(rows)
+  await store.land(facts(0, 60), POST)
+  await store.indexed()
+  expect(log.lines.map(({ message }) => message)).toEqual([expect.stringContaining('could not be extended')])
+  expect(store.search(T, query(7), 5)).toEqual(store.exactSearch(T, query(7), 5))
+  rmdirSync(rows)
+  const graphs = () => readdirSync(join(dataDir, 'index')).filter((name) => name.endsWith('.usearch'))
+  await expect.poll(graphs, { timeout: 10_000 }).toHaveLength(1)
+  await store.indexed()
+  expect(store.search(T, query(7), 1)[0]).toEqual({ editId: 'e7', similarity: expect.closeTo(1, 5) })
+  expect(store.status()).toEqual([{ tenant: T, indexed: 60, pending: 0 }])
 })
 
 describe('the saved index', () => {
@@ -191,7 +271,7 @@ describe('the saved index', () => {
     await store.land(facts(0, 200), POST)
     await store.indexed()
     await store.close()
-    return { dataDir, file: indexFile(join(dataDir, 'index'), T) }
+    return { dataDir, note: indexFile(join(dataDir, 'index'), T) }
   }
 
   async function reopen(dataDir: string, embedder = fakeEmbedder()) {
@@ -204,27 +284,38 @@ describe('the saved index', () => {
     return { reasons: log.lines.map((l) => [l.level, l.about.reason]), embedded: embedder.asked.length, warned: log.lines }
   }
 
-  test('is used at the next start, without a word and without embedding', async () => {
+  test('is used at the next start, without a word; only what waited is made again', async () => {
     const { dataDir } = await saved()
     rmSync(join(dataDir, 'index', 'vectors.db'))
-    expect(await reopen(dataDir)).toMatchObject({ reasons: [], embedded: 0 })
+    const again = await reopen(dataDir)
+    expect(again.reasons).toEqual([])
+    expect(again.embedded).toBeLessThan(16)
   })
 
   test.each([
-    ['deleted', 'missing', (file: string) => rmSync(file)],
-    ['without its note', 'missing', (file: string) => rmSync(`${file}.json`)],
-    ['truncated', 'corrupt', (file: string) => truncateSync(file, statSync(file).size - 1_000)],
-    ['emptied', 'corrupt', (file: string) => truncateSync(file, 0)],
-    ['with one bit flipped', 'corrupt', flip],
-    ['with a garbled note', 'corrupt', (file: string) => writeFileSync(`${file}.json`, '{"sha256":')],
-    ['with a note from a longer log', 'stale', (file: string) => editNote(file, { logSeq: 5_000 })],
-    ['built by another recipe', 'stale', (file: string) => editNote(file, { recipe: 0 })],
+    ['without its note', 'missing', (note: string) => rmSync(note)],
+    ['without its graph', 'missing', (note: string) => rmSync(graphOf(note))],
+    ['without its rows', 'missing', (note: string) => rmSync(rowsOf(note))],
+    ['with a truncated graph', 'corrupt', (note: string) => cut(graphOf(note), 1_000)],
+    ['with truncated rows', 'corrupt', (note: string) => cut(rowsOf(note), 1)],
+    ['with an empty graph', 'corrupt', (note: string) => truncateSync(graphOf(note), 0)],
+    ['with one bit of the graph flipped', 'corrupt', (note: string) => flip(graphOf(note))],
+    ['with one bit of the rows flipped', 'corrupt', (note: string) => flip(rowsOf(note))],
+    ['with a garbled note', 'corrupt', (note: string) => writeFileSync(note, '{"format":')],
+    ['with a note from a longer log', 'stale', (note: string) => editNote(note, { logSeq: 5_000 })],
+    ['built by another recipe', 'stale', (note: string) => editNote(note, { recipe: 0 })],
+    ['of the earlier format', 'stale', makeOld],
   ])('%s: rebuilt from kept embeddings, and the log says why', async (_, reason, spoil) => {
-    const { dataDir, file } = await saved()
-    spoil(file)
+    const { dataDir, note } = await saved()
+    spoil(note)
     const again = await reopen(dataDir)
     expect(again).toMatchObject({ reasons: [['warn', reason]], embedded: 0 })
-    expect(again.warned[0]?.about.file).toBe(file)
+    expect(again.warned[0]?.about.file).toBe(note)
+    expect(filesOf(note).map((file) => file.slice(file.indexOf('.')))).toEqual([
+      expect.stringMatching(/^\.\d+\.usearch$/),
+      '.json',
+      '.rows',
+    ])
     expect(await reopen(dataDir)).toMatchObject({ reasons: [], embedded: 0 })
   })
 
@@ -240,31 +331,34 @@ describe('the saved index', () => {
     await store.land(facts(0, 200).reverse(), POST)
     await store.indexed()
     await store.close()
-    for (const suffix of ['', '.json'])
-      writeFileSync(`${one.file}${suffix}`, readFileSync(`${indexFile(join(two, 'index'), T)}${suffix}`))
+    restore(one.note, snapshot(indexFile(join(two, 'index'), T)))
     expect(await reopen(one.dataDir)).toMatchObject({ reasons: [['warn', 'stale']] })
   })
 
-  test('older than the log: the rest is added', async () => {
-    const { dataDir, file } = await saved()
-    const kept = [readFileSync(file), readFileSync(`${file}.json`)] as const
+  test('older than the log, with what a later round left: the rest is added', async () => {
+    const { dataDir, note } = await saved()
+    const kept = snapshot(note)
     const store = await memory({ dataDir, limits: SMALL })
     await store.land(facts(200, 300), POST)
     await store.indexed()
     await store.close()
-    writeFileSync(file, kept[0])
-    writeFileSync(`${file}.json`, kept[1])
+    const rows = readFileSync(rowsOf(note))
+    const graph = readFileSync(graphOf(note))
+    restore(note, kept)
+    writeFileSync(rowsOf(note), rows)
+    writeFileSync(graphOf(note).replace(/\.\d+\.usearch$/, '.99.usearch'), graph)
     const log = recordingLog()
     const again = await memory({ dataDir, limits: SMALL, log })
     await again.indexed()
     expect(again.status()[0]).toMatchObject({ indexed: 300, pending: 0 })
     expect(again.search(T, query(250), 1)[0]?.editId).toBe('e250')
     expect(log.lines).toEqual([])
+    expect(filesOf(note)).toHaveLength(3)
   })
 
   test('a damaged table of embeddings is dropped and filled again', async () => {
-    const { dataDir, file } = await saved()
-    for (const suffix of ['', '.json']) rmSync(`${file}${suffix}`)
+    const { dataDir, note } = await saved()
+    for (const name of filesOf(note)) rmSync(join(dirname(note), name))
     writeFileSync(join(dataDir, 'index', 'vectors.db'), 'no database at all, but long enough to be looked at as one'.repeat(100))
     const again = await reopen(dataDir)
     expect(again.embedded).toBe(400)
@@ -275,12 +369,45 @@ describe('the saved index', () => {
   })
 })
 
+/** Names of the files of one index. */
+function filesOf(note: string): string[] {
+  const stem = basename(note, '.json')
+  return readdirSync(dirname(note)).filter((name) => name.startsWith(stem))
+}
+
+function graphOf(note: string): string {
+  return join(dirname(note), filesOf(note).find((name) => name.endsWith('.usearch')) ?? 'none')
+}
+
+function rowsOf(note: string): string {
+  return note.replace('.json', '.rows')
+}
+
+function snapshot(note: string): ReadonlyMap<string, Buffer> {
+  return new Map(filesOf(note).map((name) => [name, readFileSync(join(dirname(note), name))]))
+}
+
+function restore(note: string, files: ReadonlyMap<string, Buffer>): void {
+  for (const name of filesOf(note)) rmSync(join(dirname(note), name))
+  for (const [name, bytes] of files) writeFileSync(join(dirname(note), name), bytes)
+}
+
+/** What versions with hnswlib have left. */
+function makeOld(note: string): void {
+  restore(note, new Map())
+  for (const suffix of ['hnsw', 'hnsw.json']) writeFileSync(note.replace('json', suffix), '{}')
+}
+
+function cut(file: string, bytes: number): void {
+  truncateSync(file, statSync(file).size - bytes)
+}
+
 function flip(file: string): void {
   const bytes = readFileSync(file)
   bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] ?? 0) ^ 4
   writeFileSync(file, bytes)
 }
 
-function editNote(file: string, change: object): void {
-  writeFileSync(`${file}.json`, JSON.stringify({ ...JSON.parse(readFileSync(`${file}.json`, 'utf8')), ...change }))
+function editNote(note: string, change: object): void {
+  writeFileSync(note, JSON.stringify({ ...JSON.parse(readFileSync(note, 'utf8')), ...change }))
 }

@@ -8,7 +8,7 @@ import { cachedEmbedder } from '../../../src/memory/vectors/cached-embedder.ts'
 import { Database } from '../../../src/storage/database.ts'
 import { holder, lockFolder } from '../../../src/storage/folder-lock.ts'
 import { needing } from '../../needs.ts'
-import { clock, fact, fakeEmbedder, memory, POST, recordingLog, scratch } from '../../support/memory-fixture.ts'
+import { clock, fact, fakeEmbedder, memory, POST, recordingLog, scratch, vectorOf } from '../../support/memory-fixture.ts'
 
 // Generous: these wait for a disk that others may keep busy.
 vi.setConfig({ testTimeout: 60_000 })
@@ -216,15 +216,17 @@ needing(mounts, 'no tmpfs can be mounted; run the tests as root on Linux')('a fu
     expect([again.version(T), again.status()[0]?.indexed]).toEqual([200, 200])
   })
 
-  test('that has no room for the index: a warning, and the index is rebuilt at the next start', async () => {
+  test('that has no room for the index: a warning, and what is outside it is scanned', async () => {
     const dataDir = smallDisk(2)
     const log = recordingLog()
     const embedder = fakeEmbedder({ dimensions: 64 })
     const store = await memory({ dataDir, log, embedder, limits: { exactPoints: 10 } })
     await store.land(facts(0, 1_000), POST)
     await store.indexed()
+    const query = vectorOf('The mayor of Town 7 is', 64)
+    expect(store.search(T, query, 3)).toEqual(store.exactSearch(T, query, 3))
     await store.close()
-    expect(log.lines.map((l) => l.message)).toContain('the vector index could not be saved; it will be rebuilt at the next start')
+    expect(log.lines.map((l) => l.message)).toContainEqual(expect.stringContaining('the vector index could not be extended'))
     expect(existsSync(join(dataDir, 'index')) && readdir(dataDir)).not.toContain('.tmp')
     const again = await memory({ dataDir, embedder, limits: { exactPoints: 10 } })
     await again.indexed()

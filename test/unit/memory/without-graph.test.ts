@@ -1,11 +1,11 @@
 import { expect, test, vi } from 'vitest'
 import { fact, fakeEmbedder, memory, POST, recordingLog, scratch, vectorOf } from '../../support/memory-fixture.ts'
 
-vi.mock(import('../../../src/memory/vectors/hnsw-library.ts'), async (original) => ({ ...(await original()), hnswlib: null }))
+vi.mock(import('../../../src/memory/graph/graph-library.ts'), async (original) => ({ ...(await original()), usearch: null }))
 
 const DIMENSIONS = 16
 
-test('where hnswlib-node does not load, every vector is scanned, and the log says so at the next start', async () => {
+test('where usearch does not load, every vector is scanned, and the log says so at the next start', async () => {
   const log = recordingLog()
   const options = { dataDir: scratch(), embedder: fakeEmbedder(), log, limits: { exactPoints: 10 } }
   const facts = Array.from({ length: 60 }, (_, i) => fact(i))

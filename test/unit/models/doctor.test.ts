@@ -39,7 +39,7 @@ it('names each thing that is missing, and how to mend it', async () => {
   })
   expect(code).toBe(1)
   expect(said).toMatch(/^ok {7}@photostructure\/sqlite +SQLite 3/m)
-  expect(said).toMatch(/^ok {7}hnswlib-node /m)
+  expect(said).toMatch(/^ok {7}usearch /m)
   expect(said).toMatch(/^ok {7}node-llama-cpp /m)
   expect(said).toMatch(/^-- {7}Python and pip +\/nowhere\/python3 -m pip does not run/m)
   expect(said).toMatch(/^MISSING {2}Model to serve +There is no model "gpt-9"/m)
