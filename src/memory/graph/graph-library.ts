@@ -9,7 +9,7 @@ export interface GraphOptions {
   readonly searchBreadth: number
 }
 
-export const GRAPH_OPTIONS: GraphOptions = { neighbours: 24, buildBreadth: 128, searchBreadth: 512 }
+export const GRAPH_OPTIONS: GraphOptions = { neighbours: 24, buildBreadth: 128, searchBreadth: 256 }
 
 /** What we use of an index of usearch. Its calls return when all is done; they throw what goes wrong, short of damaged bytes. */
 export interface NativeIndex {
