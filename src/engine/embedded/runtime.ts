@@ -21,7 +21,7 @@ import { brokenModelFile, defaultSystem, guessFamily, tooLittleMemory } from '..
 import { loraFiles } from '../gguf/lora-apart.ts'
 import { ADDON_OPTIONS, hasAddon } from '../llama-server/build.ts'
 import { ServedEngine } from '../llama-server/engine.ts'
-import { COUNTING, ServerProcess } from '../llama-server/process.ts'
+import { COUNTING, ServerProcess, type ServerProcessOptions } from '../llama-server/process.ts'
 import { serverArgs } from '../llama-server/wire.ts'
 import { tokenBytes } from '../output/token-bytes.ts'
 import { alonePerBatch } from './batching.ts'
@@ -67,14 +67,8 @@ export interface ChatOptions {
   readonly randomSeed?: () => number
 }
 
-export interface ServedOptions extends ChatOptions {
-  /** llama-server's path. */
-  readonly command: string
-  /** For llama-server. Its own variables (LLAMA_…) are kept from it: what it does is decided here. */
-  readonly environment: Readonly<Record<string, string | undefined>>
-  /** See `ServerProcessOptions`; absent: preferred. */
-  readonly repacking?: 'preferred' | 'required'
-}
+/** `command`: llama-server's path. Its own variables (LLAMA_…) are kept from it: what it does is decided here. */
+export type ServedOptions = ChatOptions & Pick<ServerProcessOptions, 'command' | 'environment' | 'repacking'>
 
 export interface EmbedderOptions {
   readonly modelPath: string
