@@ -195,7 +195,7 @@ describe('the commands of', () => {
           .replace('http://inference:8000', served.base)
           .replace('.data', alone.dataDir)
       expect(await bash(over(onlyOne('docs/guide/operations.md', 'postgres')))).toContain('log: 1 row')
-      const [key] = /pk_\w+/.exec(await bash(over(onlyOne('docs/guide/many-gateways.md', 'postgres')))) ?? []
+      const [key] = /pk_[\w-]+/.exec(await bash(over(onlyOne('docs/guide/many-gateways.md', 'postgres')))) ?? []
       const started = over(onlyOne('docs/guide/many-gateways.md', 'start'))
       const chat = `curl -s $PALIMPSEST_URL/v1/chat/completions -H 'Authorization: Bearer ${key}' -H 'Content-Type: application/json'`
       const said = await whileStarted(
