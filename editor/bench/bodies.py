@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors.numpy import load_file
 from tokenizers import BertWordPieceTokenizer
 
@@ -28,10 +27,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from palimpsest_reader.body import Body, read_body, tokenizer
 from palimpsest_reader.data import Pool, corpus_pools, corpus_teams, held_out
 from palimpsest_reader.network import Reader
-from palimpsest_reader.train import batches, pairs_of, report, tensors, with_neighbours
+from palimpsest_reader.train import batches, learn, pairs_of, report, share_of_rate, with_neighbours
 
 ROOT = Path(__file__).resolve().parents[2]
 RATE = 1.5e-4
+SMOOTH = 0.02
 PARTS = {
     "q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value", "ao": "attention.output.dense",
     "aln": "attention.output.LayerNorm", "fi": "intermediate.dense", "fo": "output.dense", "oln": "output.LayerNorm",
@@ -76,17 +76,10 @@ def teach(reader: Reader, pairs: list, encode, body: Body, seed: int) -> float:
     """One pass over the pairs; its seconds."""
     steps = batches(pairs, encode, body, random.Random(seed))
     optimizer = torch.optim.AdamW([p for p in reader.parameters() if p.requires_grad], RATE, weight_decay=0.01, fused=True)
-    began, total, warm, mean = time.monotonic(), len(steps), max(1, len(steps) // 20), 0.0
+    began, total, mean = time.monotonic(), len(steps), 0.0
     for step, rows in enumerate(steps):
-        ids, lengths, labels = tensors(rows, body.pad)
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * min((step + 1) / warm, max(0.02, (total - step) / (total - warm + 1)))
-        loss = F.binary_cross_entropy_with_logits(reader(ids, lengths), labels * 0.96 + 0.02)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        mean = loss.item() if step == 0 else 0.97 * mean + 0.03 * loss.item()
+        loss = learn(reader, optimizer, rows, RATE * share_of_rate(step, total), SMOOTH, body.pad)
+        mean = loss if step == 0 else 0.97 * mean + 0.03 * loss
         if step % 25 == 0:
             print(f"  step {step}/{total} loss {mean:.4f} {time.monotonic() - began:.0f} s", flush=True)
     return time.monotonic() - began

@@ -140,6 +140,26 @@ def report(reader: Reader, pools: list[Pool], near: list[np.ndarray], encode, bo
     return {name: f"{100 * a / b:.1f} ({b})" for name, (a, b) in sorted(tally.items())}
 
 
+def learn(reader: Reader, optimizer: torch.optim.Optimizer, rows, rate: float, smooth: float, pad: int) -> float:
+    """One step over a batch, at this rate, towards labels smoothed by so much; the loss before it."""
+    trained = [p for p in reader.parameters() if p.requires_grad]
+    ids, lengths, labels = (t.to(trained[0].device) for t in tensors(rows, pad))
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    loss = F.binary_cross_entropy_with_logits(reader(ids, lengths), labels * (1 - 2 * smooth) + smooth)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(trained, 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.item()
+
+
+def share_of_rate(step: int, total: int) -> float:
+    """It rises over the first twentieth, and then falls to a fiftieth."""
+    warm = max(1, total // 20)
+    return min((step + 1) / warm, max(0.02, (total - step) / (total - warm + 1)))
+
+
 def seeded(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, random.Random]:
     """What was typed, --seed and --threads among it; torch has both."""
     parser.add_argument("--seed", type=int, default=1)
@@ -213,7 +233,6 @@ def main() -> None:
         optimizer.load_state_dict(saved["optimizer"])
         first = saved["step"]
         say(f"goes on at step {first}")
-    warm = max(1, total // 20)
     saved_at, mean = time.monotonic(), 0.0
 
     def save(step: int) -> None:
@@ -222,16 +241,9 @@ def main() -> None:
         part.replace(state)
 
     for step in range(first, total):
-        ids, lengths, labels = (t.to(device) for t in tensors(steps[step % len(steps)], body.pad))
-        for group in optimizer.param_groups:
-            group["lr"] = options.rate * min((step + 1) / warm, max(0.02, (total - step) / (total - warm + 1)))
-        target = labels * (1 - 2 * options.smooth) + options.smooth
-        loss = F.binary_cross_entropy_with_logits(reader(ids, lengths), target)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        mean = loss.item() if step == first else 0.97 * mean + 0.03 * loss.item()
+        rate = options.rate * share_of_rate(step, total)
+        loss = learn(reader, optimizer, steps[step % len(steps)], rate, options.smooth, body.pad)
+        mean = loss if step == first else 0.97 * mean + 0.03 * loss
         if step % 25 == 0:
             say(f"step {step}/{total} loss {mean:.4f}")
         if time.monotonic() - saved_at > SAVE_SECONDS:

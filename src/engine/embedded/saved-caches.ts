@@ -1,8 +1,8 @@
-import { createHash, randomUUID } from 'node:crypto'
-import { createReadStream, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { randomUUID } from 'node:crypto'
+import { mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { pipeline } from 'node:stream/promises'
+import { sha256Of } from '../../storage/file-hash.ts'
 import { commonPrefix, truncate } from '../scheduling/prefix-cache.ts'
 import { betweenBatches } from './batching.ts'
 import { clear, type Slot } from './slot.ts'
@@ -129,10 +129,4 @@ export class SavedCaches {
       log('warn', `a saved cache was removed: ${error instanceof Error ? error.message : error}`)
     }
   }
-}
-
-async function sha256Of(path: string): Promise<string> {
-  const hash = createHash('sha256')
-  await pipeline(createReadStream(path), hash)
-  return hash.digest('hex')
 }

@@ -94,7 +94,7 @@ export class ServerProcess {
   async start(): Promise<void> {
     let ended = this.#spawn()
     let up = await this.#healthy()
-    const fault = up ? await this.#trialFault() : CRASHES.includes(this.#child?.signalCode ?? '') ? 'crashed at its start' : null
+    const fault = up ? await this.#trialFault() : this.#crash('at its start')
     if (fault !== null) {
       await this.#end()
       await ended
@@ -202,6 +202,10 @@ export class ServerProcess {
     )
   }
 
+  #crash(when: string): string | null {
+    return CRASHES.includes(this.#child?.signalCode ?? '') ? `crashed ${when}` : null
+  }
+
   /** What its answer to the trial shows, or null. A server that refuses the question tells nothing. */
   async #trialFault(): Promise<string | null> {
     const { trial } = this.#options
@@ -209,7 +213,7 @@ export class ServerProcess {
     const answer = await this.ask('/completion', trial.body, AbortSignal.timeout(this.#limits.silenceMs))
       .then(json)
       .catch(() => null)
-    if (answer === null) return CRASHES.includes(this.#child?.signalCode ?? '') ? 'crashed at its first question' : null
+    if (answer === null) return this.#crash('at its first question')
     const said = String((answer as { content?: unknown }).content ?? '')
     return said.includes(trial.holds) ? null : `answered its trial with ${JSON.stringify(said.slice(0, TRIAL_CHARS))}`
   }

@@ -1,6 +1,6 @@
-import { createHash, type Hash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
+import { createHash } from 'node:crypto'
 import { type FileHandle, open, stat } from 'node:fs/promises'
+import { sha256Of } from '../../storage/file-hash.ts'
 import { BLOCK_POINTS } from './arena.ts'
 import { type GraphOptions, type NativeIndex, newIndex, release, view } from './graph-library.ts'
 import { RowBuffer, rowBytes } from './row-file.ts'
@@ -36,8 +36,6 @@ export interface BuildPace {
   /** Called in between. */
   readonly pause: () => Promise<void> | undefined
 }
-
-const HASH_BYTES = 1 << 20
 
 /** Appends the rows, and writes a new graph that has the points. Throws what goes wrong; the graph so far and its rows stand. */
 export async function build(round: Round, pace: BuildPace): Promise<Built> {
@@ -115,10 +113,4 @@ async function synced(file: string): Promise<void> {
   } finally {
     await handle.close()
   }
-}
-
-export async function sha256Of(file: string): Promise<string> {
-  const hash: Hash = createHash('sha256')
-  for await (const chunk of createReadStream(file, { highWaterMark: HASH_BYTES })) hash.update(chunk as Buffer)
-  return hash.digest('hex')
 }
