@@ -46,6 +46,8 @@ async function search(): Promise<void> {
     await sleep(2)
   }
   await done
+  // Added on several threads, a point may be left without a link.
+  for (let n = 0; n < EDITS; n++) if (store.search('default', query(n), 1)[0]?.editId !== `e${n}`) wrong++
   for (let n = 0; n < 100; n++) {
     const [found, exact] = [store.search('default', query(n), 5), store.exactSearch('default', query(n), 5)]
     if (JSON.stringify(found) !== JSON.stringify(exact)) wrong++

@@ -14,7 +14,7 @@ export interface Memories {
 
 /** Memories over one kind of database, for the tests of a suite: call it in `describe`. */
 export function memories(dialect: Dialect): Memories {
-  const { open, again } = databases(dialect)
+  const { open, again, close } = databases(dialect)
   const byFolder = new Map<string, SqlDatabase>()
   const known = (dataDir: string): SqlDatabase => {
     const database = byFolder.get(dataDir)
@@ -25,10 +25,14 @@ export function memories(dialect: Dialect): Memories {
     databaseOf: known,
     memory: async ({ dataDir = scratch(), ...options } = {}) => {
       if (dialect === 'sqlite') return inFolder({ dataDir, ...options })
-      const database = byFolder.get(dataDir) ?? (await open())
-      byFolder.set(dataDir, database)
-      onTestFinished(() => void byFolder.delete(dataDir))
-      return inFolder({ dataDir, database: again(database), ...options })
+      const first = byFolder.get(dataDir) ?? (await open())
+      byFolder.set(dataDir, first)
+      const database = again(first)
+      onTestFinished(async () => {
+        byFolder.delete(dataDir)
+        await Promise.all([close(first), close(database)])
+      })
+      return inFolder({ dataDir, database, ...options })
     },
   }
 }

@@ -37,13 +37,23 @@ export interface BuildPace {
   readonly pause: () => Promise<void> | undefined
 }
 
+/** Breadth of the search for new points, each by its own vector: a narrow one finds what is linked at all. */
+const CHECK_BREADTH = 24
+/** Nearest points that are looked at for it: texts that many edits share have one vector. */
+const TWINS = 8
+/** Cosine distance below which two vectors are one in bytes. */
+const TWIN_DISTANCE = 1e-4
+/** Linking a point may cost another its last link; the second pass has found none so far. */
+const LINK_PASSES = 4
+
 /** Appends the rows, and writes a new graph that has the points. Throws what goes wrong; the graph so far and its rows stand. */
 export async function build(round: Round, pace: BuildPace): Promise<Built> {
   // The shorter part first: a full disk is noticed before the long one.
   const rowsSha256 = await appendRows(round, pace)
-  const index = newIndex(round.dimensions, round.options)
+  const index = newIndex(round.dimensions, { ...round.options, searchBreadth: CHECK_BREADTH })
   try {
     await addAll(index, round, pace)
+    await linkStranded(index, round, pace)
     index.save(round.to)
     // It does not notice when closing a file fails, but it does when it opens one that has been cut.
     view(index, round.to)
@@ -58,16 +68,49 @@ export async function build(round: Round, pace: BuildPace): Promise<Built> {
 async function addAll(index: NativeIndex, round: Round, pace: BuildPace): Promise<void> {
   if (round.from !== null) index.load(round.from)
   if (index.size() !== round.before) throw new Error(`the graph so far has ${index.size()} points, expected ${round.before}`)
-  for (let from = 0; from < round.seqs.length; from += pace.atOnce) {
-    const count = Math.min(pace.atOnce, round.seqs.length - from)
+  for (const { labels, vectors } of pages(round, pace)) {
+    index.add(labels, vectors, pace.threads)
+    await pace.pause()
+  }
+}
+
+/**
+ * Added on several threads, a point may get no link from any other, and no search ever finds it (unum-cloud/USearch#735: up to one in a
+ * thousand). So each new point is searched for, and what is not found is added again, alone.
+ */
+async function linkStranded(index: NativeIndex, round: Round, pace: BuildPace): Promise<void> {
+  for (let pass = 0; pass < LINK_PASSES; pass++) {
+    let stranded = 0
+    for (const { labels, vectors } of pages(round, pace)) {
+      for (const i of strandedOf(index, labels, vectors, pace.threads)) {
+        stranded++
+        const label = labels.slice(i, i + 1)
+        index.remove(label)
+        index.add(label, vectors.slice(i * round.dimensions, (i + 1) * round.dimensions), 1)
+      }
+      await pace.pause()
+    }
+    if (stranded === 0) return
+  }
+}
+
+/** Places of the labels that a search for their own vectors does not find, short of those with many twins. */
+function strandedOf(index: NativeIndex, labels: BigUint64Array, vectors: Float32Array, threads: number): number[] {
+  const { keys, distances, counts } = index.search(vectors, TWINS, threads)
+  const isFound = (i: number) => {
+    const [from, to] = [i * TWINS, i * TWINS + Number(counts?.[i] ?? TWINS)]
+    return keys.subarray(from, to).includes(labels[i] ?? -1n) || (distances[to - 1] ?? 1) < TWIN_DISTANCE
+  }
+  return [...labels.keys()].filter((i) => !isFound(i))
+}
+
+function* pages(round: Round, { atOnce }: BuildPace): Generator<{ readonly labels: BigUint64Array; readonly vectors: Float32Array }> {
+  for (let from = 0; from < round.seqs.length; from += atOnce) {
+    const count = Math.min(atOnce, round.seqs.length - from)
+    const labels = BigUint64Array.from({ length: count }, (_, i) => BigInt(round.before + from + i))
     const vectors = new Float32Array(count * round.dimensions)
     for (let i = 0; i < count; i++) vectors.set(vectorAt(round, from + i), i * round.dimensions)
-    index.add(
-      BigUint64Array.from({ length: count }, (_, i) => BigInt(round.before + from + i)),
-      vectors,
-      pace.threads,
-    )
-    await pace.pause()
+    yield { labels, vectors }
   }
 }
 

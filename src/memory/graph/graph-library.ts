@@ -11,11 +11,20 @@ export interface GraphOptions {
 
 export const GRAPH_OPTIONS: GraphOptions = { neighbours: 24, buildBreadth: 128, searchBreadth: 256 }
 
+interface Matches {
+  readonly keys: BigUint64Array
+  readonly distances: Float32Array
+  /** Absent for a single query. */
+  readonly counts?: BigUint64Array
+}
+
 /** What we use of an index of usearch. Its calls return when all is done; they throw what goes wrong, short of damaged bytes. */
 export interface NativeIndex {
   size(): number
   add(labels: BigUint64Array, vectors: Float32Array, threads: number): void
-  search(query: Float32Array, count: number, threads: number): { readonly keys: BigUint64Array }
+  /** Of one query; of several, one after the other in `queries`, `count` places each, filled as far as `counts` says. */
+  search(queries: Float32Array, count: number, threads: number): Matches
+  remove(labels: BigUint64Array): void
   save(file: string): void
   load(file: string): void
   /** See `view` below. What was held before is let go of first, and so it is by `load`. */
