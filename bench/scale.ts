@@ -35,6 +35,8 @@ const { values: flags } = parseArgs({
 })
 /** Edits a batch. */
 const BATCH = 50_000
+/** Edits that are searched for by a text that is indexed. */
+const OWN_TEXTS = 20_000
 /** Queries whose twenty nearest are sought by looking at every vector, too. */
 const EXACT_QUERIES = 100
 const NEAREST = 20
@@ -156,6 +158,14 @@ async function ask(
   const least = truth.map((nearest) => nearest.at(-1)?.similarity ?? 0)
   const found = least.reduce((sum, bar, q) => sum + (hits[q] ?? []).filter((h) => h.similarity >= bar - 1e-5).length, 0)
   report('recall of the exact top 20', `${((100 * found) / (truth.length * NEAREST)).toFixed(1)} %`)
+  const sample = Array.from({ length: OWN_TEXTS }, () => Math.floor(draw() * count))
+  const own = await embedder.embed(
+    sample.map((i) => embedKeys(edit(i))[0] ?? ''),
+    'import',
+  )
+  const isFound = (i: number, q: number) =>
+    memory.search('default', own[q] as Float32Array, NEAREST).some(({ editId }) => editId === `s${i}`)
+  report('found by its own text', `${sample.filter(isFound).length} of ${OWN_TEXTS}`)
   const at = (i: number) =>
     percentile(
       truth.map((nearest) => nearest[i]?.similarity ?? 0),

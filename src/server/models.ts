@@ -24,6 +24,8 @@ export interface Weights {
   embedder(): Promise<Required<Embedder>>
   /** Loaded when it first reads. */
   reader(): PairReader
+  /** Loads these two ahead of the first question, which otherwise waits some 8 s. What fails is told to whoever asks them. */
+  warm(): void
   engine(): Promise<Engine>
   /** What there is to say of a faster engine than the one opened. */
   faster(): Promise<Faster>
@@ -67,17 +69,8 @@ export function openWeights(config: Config<Limits>, choice: Choice | null, log: 
     const file = names.includes(named) ? fileOf(await files(), names, named) : null
     return { modelPath: file?.path ?? resolve(named), contextTokens, slots, queueLimit, sha256: file?.sha256 ?? null }
   }
-  const loadEmbedder = once(async () => {
-    const modelPath = isFile ? resolve(wanted) : fileOf(await files(), names, wanted).path
-    return (await runtime()).openEmbedder({
-      modelPath,
-      name: isFile ? basename(wanted) : wanted,
-      prefix: EMBED_PREFIX[wanted] ?? '',
-    })
-  })
-  const loadReader = once(async () =>
-    (await runtime()).openReader({ modelPath: fileOf(await files(), names, READER_MODEL).path, name: READER_MODEL }),
-  )
+  const fileNamed = async (named: string) => fileOf(await files(), names, named).path
+  const { embedder, reader, warm, close } = forSelection({ wanted, isFile, asksQuestions: choice !== null, runtime, fileNamed })
   const ownModel = once(async () => {
     const own = ownOf(choice)
     const savedCaches = { dir: join(config.dataDir, 'caches'), limitBytes: config.savedCacheBytes }
@@ -87,12 +80,7 @@ export function openWeights(config: Config<Limits>, choice: Choice | null, log: 
   })
   const servers = choice?.kind === 'upstream' ? onServers(choice.url, config) : undefined
   return {
-    reader: () => ({
-      name: READER_MODEL,
-      read: async (pairs, priority, signal) => (await loadReader()).read(pairs, priority, signal),
-      close: async () => {},
-    }),
-    embedder: async () => (wanted === EMBEDDER_MODEL ? lazy(wanted, loadEmbedder) : loadEmbedder()),
+    ...{ embedder, reader, warm },
     engine: async () => (servers === undefined ? (await ownModel()).engine : servers.engine()),
     faster: async () => (await ownModel.started)?.faster ?? 'no',
     models: async (primary) => {
@@ -115,10 +103,55 @@ export function openWeights(config: Config<Limits>, choice: Choice | null, log: 
     reload: async (next) => servers?.reload(next),
     close: async () => {
       await ownModel.started?.then((own) => own.end()).catch(() => {})
-      // What was never loaded need not be freed; what failed to load has said so.
+      await close()
+      await runtime.started?.then((llama) => llama.dispose()).catch(() => {})
+    },
+  }
+}
+
+interface SelectionOptions {
+  /** A model of the catalogue, or a file of the user's. */
+  readonly wanted: string
+  readonly isFile: boolean
+  readonly asksQuestions: boolean
+  readonly runtime: Once<Runtime>
+  /** Path of a fetched model. */
+  readonly fileNamed: (name: string) => Promise<string>
+}
+
+/** Embedder and reader. */
+function forSelection({ wanted, isFile, asksQuestions, runtime, fileNamed }: SelectionOptions) {
+  const loadEmbedder = once(async () => {
+    const modelPath = isFile ? resolve(wanted) : await fileNamed(wanted)
+    return (await runtime()).openEmbedder({
+      modelPath,
+      name: isFile ? basename(wanted) : wanted,
+      prefix: EMBED_PREFIX[wanted] ?? '',
+    })
+  })
+  const loadReader = once(async () =>
+    (await runtime()).openReader({ modelPath: await fileNamed(READER_MODEL), name: READER_MODEL }),
+  )
+  const warm = () => {
+    for (const load of [loadEmbedder, loadReader]) load().catch(() => {})
+  }
+  // Whoever lands a first edit asks a question next; commands on edits ask none.
+  const loadForEdits = () => {
+    if (asksQuestions) warm()
+    return loadEmbedder()
+  }
+  return {
+    warm,
+    embedder: async () => (wanted === EMBEDDER_MODEL ? lazy(wanted, loadForEdits) : loadEmbedder()),
+    reader: (): PairReader => ({
+      name: READER_MODEL,
+      read: async (pairs, priority, signal) => (await loadReader()).read(pairs, priority, signal),
+      close: async () => {},
+    }),
+    /** What was never loaded need not be freed; what failed to load has said so. */
+    close: async () => {
       await loadEmbedder.started?.then((embedder) => embedder.close()).catch(() => {})
       await loadReader.started?.then((reader) => reader.close()).catch(() => {})
-      await runtime.started?.then((llama) => llama.dispose()).catch(() => {})
     },
   }
 }

@@ -30,6 +30,7 @@ const standIns: typeof openWeights = (config, choice, log, signal) => ({
   }),
   embedder: async () => ({ ...embedder, countTokens: async (text) => text.length }),
   reader: () => lexicalReader(),
+  warm: () => {},
 })
 
 process.exitCode = await serve(() => readConfig<Limits>({ flags: {}, limits: DEFAULT_LIMITS }), standIns)

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { type FileHandle, open, stat } from 'node:fs/promises'
 import { sha256Of } from '../../storage/file-hash.ts'
 import { BLOCK_POINTS } from './arena.ts'
-import { type GraphOptions, type NativeIndex, newIndex, release, view } from './graph-library.ts'
+import { type GraphOptions, type Matches, type NativeIndex, newIndex, release, view } from './graph-library.ts'
 import { RowBuffer, rowBytes } from './row-file.ts'
 
 /** Points to be added to a graph. It is sent to a thread: plain data. */
@@ -37,14 +37,10 @@ export interface BuildPace {
   readonly pause: () => Promise<void> | undefined
 }
 
-/** Breadth of the search for new points, each by its own vector: a narrow one finds what is linked at all. */
+/** Breadth of the search for new points, each by its own vector, and places it gives. */
 const CHECK_BREADTH = 24
-/** Nearest points that are looked at for it: texts that many edits share have one vector. */
-const TWINS = 8
 /** Cosine distance below which two vectors are one in bytes. */
 const TWIN_DISTANCE = 1e-4
-/** Linking a point may cost another its last link; the second pass has found none so far. */
-const LINK_PASSES = 4
 
 /** Appends the rows, and writes a new graph that has the points. Throws what goes wrong; the graph so far and its rows stand. */
 export async function build(round: Round, pace: BuildPace): Promise<Built> {
@@ -75,36 +71,34 @@ async function addAll(index: NativeIndex, round: Round, pace: BuildPace): Promis
 }
 
 /**
- * Added on several threads, a point may get no link from any other, and no search ever finds it (unum-cloud/USearch#735: up to one in a
+ * Added on several threads, a point may get no link from any other, and no search ever finds it (unum-cloud/USearch#735: here up to one in a
  * thousand). So each new point is searched for, and what is not found is added again, alone.
  */
 async function linkStranded(index: NativeIndex, round: Round, pace: BuildPace): Promise<void> {
-  for (let pass = 0; pass < LINK_PASSES; pass++) {
-    let stranded = 0
-    for (const { labels, vectors } of pages(round, pace)) {
-      for (const i of strandedOf(index, labels, vectors, pace.threads)) {
-        stranded++
-        const label = labels.slice(i, i + 1)
-        index.remove(label)
-        index.add(label, vectors.slice(i * round.dimensions, (i + 1) * round.dimensions), 1)
-      }
-      await pace.pause()
+  for (const { labels, vectors } of pages(round, pace)) {
+    for (const i of missed(index.search(vectors, CHECK_BREADTH, pace.threads), labels)) {
+      const label = labels.slice(i, i + 1)
+      index.remove(label)
+      index.add(label, vectors.slice(i * round.dimensions, (i + 1) * round.dimensions), 1)
     }
-    if (stranded === 0) return
+    await pace.pause()
   }
 }
 
-/** Places of the labels that a search for their own vectors does not find, short of those with many twins. */
-function strandedOf(index: NativeIndex, labels: BigUint64Array, vectors: Float32Array, threads: number): number[] {
-  const { keys, distances, counts } = index.search(vectors, TWINS, threads)
+/** Places of the labels that a search for their own vectors did not find. Texts that many edits share have one vector: where only such are found, it was not missed. */
+function missed({ keys, distances, counts }: Matches, labels: BigUint64Array): number[] {
+  const width = keys.length / labels.length
   const isFound = (i: number) => {
-    const [from, to] = [i * TWINS, i * TWINS + Number(counts?.[i] ?? TWINS)]
-    return keys.subarray(from, to).includes(labels[i] ?? -1n) || (distances[to - 1] ?? 1) < TWIN_DISTANCE
+    const end = i * width + Number(counts?.[i] ?? width)
+    return keys.subarray(i * width, end).includes(labels[i] ?? -1n) || (distances[end - 1] ?? 1) < TWIN_DISTANCE
   }
   return [...labels.keys()].filter((i) => !isFound(i))
 }
 
-function* pages(round: Round, { atOnce }: BuildPace): Generator<{ readonly labels: BigUint64Array; readonly vectors: Float32Array }> {
+function* pages(
+  round: Round,
+  { atOnce }: BuildPace,
+): Generator<{ readonly labels: BigUint64Array; readonly vectors: Float32Array }> {
   for (let from = 0; from < round.seqs.length; from += atOnce) {
     const count = Math.min(atOnce, round.seqs.length - from)
     const labels = BigUint64Array.from({ length: count }, (_, i) => BigInt(round.before + from + i))

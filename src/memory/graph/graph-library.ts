@@ -11,7 +11,7 @@ export interface GraphOptions {
 
 export const GRAPH_OPTIONS: GraphOptions = { neighbours: 24, buildBreadth: 128, searchBreadth: 256 }
 
-interface Matches {
+export interface Matches {
   readonly keys: BigUint64Array
   readonly distances: Float32Array
   /** Absent for a single query. */
