@@ -9,8 +9,8 @@ import { basename, dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { serverPath } from '../src/engine/llama-server/build.ts'
 import { median } from './client.ts'
-import { prompt, reply } from './engine-client.ts'
-import { type Answer, CONTENDERS, type Contender, type Reply } from './engine-contender.ts'
+import { prompt, reply } from './engine/client.ts'
+import { type Answer, CONTENDERS, type Contender, type Reply } from './engine/contender.ts'
 
 const { values: flags } = parseArgs({
   options: {
@@ -68,7 +68,7 @@ async function measure(child: ChildProcess, contender: Contender, clients: numbe
 const children = new Map<Contender, ChildProcess>()
 try {
   for (const [i, contender] of contenders.entries()) {
-    const child = fork(join(import.meta.dirname, 'engine-contender.js'))
+    const child = fork(join(import.meta.dirname, 'engine/contender.js'))
     children.set(contender, child)
     await reply(child, {
       ...{ contender, modelPath: flags.model, command: flags.server ?? serverPath(flags.home), threads: Number(flags.threads) },

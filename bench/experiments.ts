@@ -1,4 +1,4 @@
-/** `npm run bench:experiments [-- --runs 2000 --seed 1]`: the simulations of bench/simulated.ts, as tables. */
+/** `npm run bench:experiments [-- --runs 2000 --seed 1]`: the simulations of bench/experiments/simulated.ts, as tables. */
 import { parseArgs } from 'node:util'
 import { needed } from '../src/experiment/statistics/power.ts'
 import {
@@ -11,7 +11,7 @@ import {
   type Scenario,
   seconds,
   simulate,
-} from './simulated.ts'
+} from './experiments/simulated.ts'
 
 const { values: flags } = parseArgs({
   options: { runs: { type: 'string', default: '2000' }, seed: { type: 'string', default: '1' } },

@@ -11,11 +11,11 @@ import { parseArgs } from 'node:util'
 import { serverPath } from '../src/engine/llama-server/build.ts'
 import { EMBEDDER_MODEL, READER_MODEL } from '../src/models/catalog.ts'
 import { at } from './client.ts'
-import { type Order, type Ready, SERVERS, type ServerName, type Setup, type Usage } from './gateway-contender.ts'
-import { type First, firstTokens } from './gateway-first.ts'
-import type { Done, Load } from './gateway-load.ts'
-import { type Added, type Loaded, type Results, type Sample, tables, writePlots } from './gateway-report.ts'
-import { asked } from './scale-vectors.ts'
+import { type Order, type Ready, SERVERS, type ServerName, type Setup, type Usage } from './gateway/contender.ts'
+import { type First, firstTokens } from './gateway/first.ts'
+import type { Done, Load } from './gateway/load.ts'
+import { type Added, type Loaded, type Results, type Sample, tables, writePlots } from './gateway/report.ts'
+import { asked } from './scale/vectors.ts'
 
 const models = join(homedir(), '.cache/palimpsest/models')
 const { values: flags } = parseArgs({
@@ -75,7 +75,7 @@ interface Server {
 }
 
 async function startServer(server: ServerName): Promise<Server> {
-  const child = start('gateway-contender.js')
+  const child = start('gateway/contender.js')
   const setup: Setup = { server, embedderPath: flags.embedder, readerPath: flags.reader, dataDir, vectors: flags.vectors, edits }
   const { port } = await told<Ready>(child, setup)
   say(`${server} listens`)
@@ -203,7 +203,7 @@ async function scripted(): Promise<Partial<Results>> {
   const servers = new Map<ServerName, Server>()
   for (const server of SERVERS) servers.set(server, await startServer(server))
   const gateway = servers.get('gateway') as Server
-  const load = start('gateway-load.js')
+  const load = start('gateway/load.js')
   const found: Partial<Results> = {
     ...(wanted.includes('latency') && { latency: await latency(load, servers) }),
     ...(wanted.includes('load') && { load: await busy(load, servers) }),

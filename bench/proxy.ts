@@ -11,7 +11,7 @@ import { dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { at } from './client.ts'
-import type { Done, Load } from './gateway-load.ts'
+import type { Done, Load } from './gateway/load.ts'
 import {
   type Contender,
   chat,
@@ -25,8 +25,8 @@ import {
   startLoad,
   startStub,
   told,
-} from './proxy-parts.ts'
-import { type Round, tables } from './proxy-report.ts'
+} from './proxy/parts.ts'
+import { type Round, tables } from './proxy/report.ts'
 
 const { values: flags } = parseArgs({
   options: {

@@ -11,12 +11,12 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { hasServer, serverPath } from '../src/engine/llama-server/build.ts'
 import { at, median } from './client.ts'
-import { prompt, reply } from './engine-client.ts'
-import type { Reply } from './engine-contender.ts'
-import { firstTokens } from './gateway-first.ts'
-import { chat, endChildren, freePort, OFF, palimpsest, QUESTION, startLoad, startStub, told } from './proxy-parts.ts'
-import { compared, type Measure, tableOf } from './quick-compare.ts'
-import { memoryRounds } from './quick-memory.ts'
+import { prompt, reply } from './engine/client.ts'
+import type { Reply } from './engine/contender.ts'
+import { firstTokens } from './gateway/first.ts'
+import { chat, endChildren, freePort, OFF, palimpsest, QUESTION, startLoad, startStub, told } from './proxy/parts.ts'
+import { compared, type Measure, tableOf } from './quick/compare.ts'
+import { memoryRounds } from './quick/memory.ts'
 
 const { values: flags } = parseArgs({
   options: {
@@ -125,7 +125,7 @@ async function engines(): Promise<Measure[]> {
   const contenders: { child: ChildProcess; perSecond: number[] }[] = []
   try {
     for (const [i, contender] of (['embedded', 'server'] as const).entries()) {
-      const child = fork(join(import.meta.dirname, 'engine-contender.js'))
+      const child = fork(join(import.meta.dirname, 'engine/contender.js'))
       contenders.push({ child, perSecond: [] })
       const setup = { contender, modelPath: model, command: serverPath(flags.home), threads }
       await reply(child, { ...setup, slots: 1, contextTokens: 1024, port: PORT + i })

@@ -10,7 +10,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
-import { malformed, send } from '../test/http/malformed.ts'
+import { malformed, send } from '../test/http/hostile/malformed.ts'
 import { type Child, startChild } from './served.ts'
 
 const { values: flags } = parseArgs({

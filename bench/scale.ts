@@ -2,7 +2,7 @@
  * How the memory holds up with 10k, 100k and 1M edits:
  * `npm run bench:scale -- --embedder FILE [--reader FILE] [--edits 10000,100000] [--queries 500] [--graph 24/128/512] [--keep FOLDER]`.
  * Log, live view, indexes, retriever and gate are the real ones; subjects are made up, and their vectors mixed from some of the embedder's
- * (scale-vectors.ts). Times of selection are without embedding, and with the reader's; without --reader, a stand-in that takes no time looks
+ * (scale/vectors.ts). Times of selection are without embedding, and with the reader's; without --reader, a stand-in that takes no time looks
  * for the name, and they are those of selection without models. Of each time there are two: by the clock, and of the processor where the
  * machine has other work. With `--keep`, a folder filled by an earlier run is opened instead of made.
  */
@@ -20,7 +20,7 @@ import { READER_MODEL } from '../src/models/catalog.ts'
 import { gate, readCalibration } from '../src/selection/gate.ts'
 import { Retriever } from '../src/selection/retriever.ts'
 import { latest } from '../src/selection/sameness.ts'
-import { asked, edit, namesIn, random, recipeEmbedder } from './scale-vectors.ts'
+import { asked, edit, namesIn, random, recipeEmbedder } from './scale/vectors.ts'
 
 const { values: flags } = parseArgs({
   options: {

@@ -14,8 +14,8 @@ import { parseArgs, promisify } from 'node:util'
 import { openKeys } from '../src/server/access.ts'
 import { table } from '../src/terminal/table.ts'
 import { type Child, startChild } from './served.ts'
-import type { Attack, Attacking } from './soak-attacks.ts'
-import { type Send, sender } from './soak-send.ts'
+import type { Attack, Attacking } from './soak/attacks.ts'
+import { type Send, sender } from './soak/send.ts'
 
 const { values } = parseArgs({
   options: {
@@ -154,7 +154,7 @@ async function goodFor(minutes: number, send: Send, isOver: () => boolean): Prom
 
 /** Attackers have machines of their own, so theirs gives way to everybody here. */
 async function attacked(attacking: Attacking): Promise<Attack[]> {
-  const script = join(import.meta.dirname, 'soak-attacks.js')
+  const script = join(import.meta.dirname, 'soak/attacks.js')
   const { stdout } = await promisify(execFile)('chrt', ['--idle', '0', process.execPath, script, JSON.stringify(attacking)])
   return JSON.parse(stdout) as Attack[]
 }

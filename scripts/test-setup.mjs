@@ -57,7 +57,7 @@ export function setUpSystem() {
   apt(...SYSTEM.filter(({ there }) => !there()).flatMap(({ packages }) => packages))
 }
 
-/** A pooler for the history checker. Where there is none, what needs it is skipped and says so (test/http/history.test.ts). */
+/** A pooler for the history checker. Where there is none, what needs it is skipped and says so (test/http/running/history.test.ts). */
 export function setUpPooler() {
   if (!existsSync('/usr/sbin/pgbouncer') && !runs('pgbouncer', '--version')) apt('pgbouncer')
 }

@@ -4,7 +4,7 @@ import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { freePort, unprivileged } from '../../test/support/postgres.ts'
+import { freePort, unprivileged } from '../../test/support/databases/postgres.ts'
 
 /** What to do where it is missing. */
 export const PGBOUNCER = 'no pgbouncer is here; "npm test" installs it as root on Debian (apt install pgbouncer)'

@@ -8,8 +8,8 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
+import { startPostgres } from '../../test/support/databases/postgres.ts'
 import { type GatewayChild, gatewayChild } from '../../test/support/gateways.ts'
-import { startPostgres } from '../../test/support/postgres.ts'
 import { median } from '../client.ts'
 
 const { values: flags } = parseArgs({
@@ -20,7 +20,7 @@ const IDLE_MS = 10_000
 /** Clock ticks of /proc, in milliseconds (proc_pid_stat(5)). */
 const TICK_MS = 10
 
-const script = join(import.meta.dirname, '../../test/support/gateway-child.js')
+const script = join(import.meta.dirname, '../../test/support/children/gateway-child.js')
 const send = (url: string, path: string, body: object) =>
   fetch(url + path, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })
 

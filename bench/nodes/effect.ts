@@ -5,9 +5,9 @@
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
+import { startPostgres } from '../../test/support/databases/postgres.ts'
 import { gatewayChild } from '../../test/support/gateways.ts'
-import { startPostgres } from '../../test/support/postgres.ts'
-import { startUpstream } from '../../test/support/scripted-upstream.ts'
+import { startUpstream } from '../../test/support/stand-ins/scripted-upstream.ts'
 
 const { values: flags } = parseArgs({
   options: {
@@ -19,7 +19,7 @@ const { values: flags } = parseArgs({
 })
 const EFFECT_MS = 30_000
 const BATCHES = 3
-const script = join(import.meta.dirname, '../../test/support/gateway-child.js')
+const script = join(import.meta.dirname, '../../test/support/children/gateway-child.js')
 
 const fact = (id: string) => ({ id, subject: `Town ${id}`, prompt: `The mayor of Town ${id} is`, target_new: 'Ada' })
 const post = (url: string, path: string, body: object) =>

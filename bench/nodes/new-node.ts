@@ -12,9 +12,9 @@ import { openMemory } from '../../src/memory/store.ts'
 import { VectorTable } from '../../src/memory/vectors/embedding-table.ts'
 import { embedKeys } from '../../src/memory/vectors/index-texts.ts'
 import { Postgres } from '../../src/storage/postgres/postgres.ts'
-import { startPostgres } from '../../test/support/postgres.ts'
+import { startPostgres } from '../../test/support/databases/postgres.ts'
 import { median } from '../client.ts'
-import { edit } from '../scale-vectors.ts'
+import { edit } from '../scale/vectors.ts'
 import { standInEmbedder } from './stand-in-vectors.ts'
 
 const { values: flags } = parseArgs({

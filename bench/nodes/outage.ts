@@ -4,15 +4,15 @@
  */
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { startPostgres } from '../../test/support/databases/postgres.ts'
 import { gatewayChild } from '../../test/support/gateways.ts'
 import { outage } from '../../test/support/outage.ts'
-import { startPostgres } from '../../test/support/postgres.ts'
-import { startUpstream } from '../../test/support/scripted-upstream.ts'
+import { startUpstream } from '../../test/support/stand-ins/scripted-upstream.ts'
 
 const { values: flags } = parseArgs({
   options: { seconds: { type: 'string', default: '300' }, nodes: { type: 'string', default: '3' } },
 })
-const script = join(import.meta.dirname, '../../test/support/gateway-child.js')
+const script = join(import.meta.dirname, '../../test/support/children/gateway-child.js')
 
 const server = await startPostgres()
 const upstream = await startUpstream({ words: 10, delayMs: 50 })

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { Embedder } from '../../src/engine/engine.ts'
-import { random } from '../scale-vectors.ts'
+import { random } from '../scale/vectors.ts'
 
 const DIMENSIONS = 384
 

@@ -36,14 +36,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from palimpsest_editor.adapter import read_adapter
-from palimpsest_editor.contexts import contexts
-from palimpsest_editor.hparams import of_easyedit
-from palimpsest_editor.loading import LoadedModel, load
+from palimpsest_editor.closed_form.hparams import of_easyedit
+from palimpsest_editor.closed_form.statistics import second_moments
 from palimpsest_editor.protocol import Reporter, parse_job
 from palimpsest_editor.score import score_probes
-from palimpsest_editor.statistics import second_moments
 from palimpsest_editor.tasks import perform
+from palimpsest_editor.texts.contexts import contexts
+from palimpsest_editor.weights.adapter import read_adapter
+from palimpsest_editor.weights.loading import LoadedModel, load
 
 PATCHES: list[str] = []
 GIVEN = (

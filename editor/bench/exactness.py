@@ -26,10 +26,10 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
 from gguf.quants import dequantize
 from table import edit_of, records
 
-from palimpsest_editor.adapter import read_adapter, tensor_name
-from palimpsest_editor.loading import load
-from palimpsest_editor.lowrank import LowRankUpdate, applied
 from palimpsest_editor.protocol import Base, Reporter
+from palimpsest_editor.weights.adapter import read_adapter, tensor_name
+from palimpsest_editor.weights.loading import load
+from palimpsest_editor.weights.lowrank import LowRankUpdate, applied
 
 
 def texts_of(flags: argparse.Namespace) -> list[str]:

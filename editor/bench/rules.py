@@ -20,14 +20,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from palimpsest_editor.adapter import read_adapter
-from palimpsest_editor.checkpoint import Pieces
-from palimpsest_editor.loading import load
-from palimpsest_editor.lora import greedy
-from palimpsest_editor.lowrank import applied
-from palimpsest_editor.phrasing import ChatFormat
 from palimpsest_editor.protocol import Reporter, parse_job
 from palimpsest_editor.run import Run
+from palimpsest_editor.texts.phrasing import ChatFormat
+from palimpsest_editor.trained.lora import greedy
+from palimpsest_editor.weights.adapter import read_adapter
+from palimpsest_editor.weights.checkpoint import Pieces
+from palimpsest_editor.weights.loading import load
+from palimpsest_editor.weights.lowrank import applied
 
 ANSWER_TOKENS = 40
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from palimpsest_editor.forward import run_layers
-from palimpsest_editor.hparams import Hparams
-from palimpsest_editor.loading import LoadedModel
+from palimpsest_editor.closed_form.hparams import Hparams
+from palimpsest_editor.closed_form.statistics import DEFAULT_TOKENS, cached, null_space_name
 from palimpsest_editor.protocol import Job
-from palimpsest_editor.statistics import DEFAULT_TOKENS, cached, null_space_name
+from palimpsest_editor.weights.forward import run_layers
+from palimpsest_editor.weights.loading import LoadedModel
 
 PROMPT_TOKENS = 14
 """Tokens of a context with a prompt, about (CounterFact: 9, and 10 of the context in five of six)."""

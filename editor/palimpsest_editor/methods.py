@@ -12,23 +12,23 @@ TRAINED = ("lora", "distil")
 def method(name: str | None) -> Method:
     """Imported when it is asked for, so that a method's libraries are needed by that method only."""
     if name == "memit":
-        from palimpsest_editor.memit import memit
+        from palimpsest_editor.closed_form.memit import memit
 
         return memit
     if name == "pmet":
-        from palimpsest_editor.pmet import pmet
+        from palimpsest_editor.closed_form.pmet import pmet
 
         return pmet
     if name == "alphaedit":
-        from palimpsest_editor.alphaedit import alphaedit
+        from palimpsest_editor.closed_form.alphaedit import alphaedit
 
         return alphaedit
     if name == "lora":
-        from palimpsest_editor.lora import lora
+        from palimpsest_editor.trained.lora import lora
 
         return lora
     if name == "distil":
-        from palimpsest_editor.distil import distil
+        from palimpsest_editor.trained.distil import distil
 
         return distil
     raise Fault("malformed_job", f"`method` is {name!r}", "One of memit, alphaedit, pmet, lora, distil")

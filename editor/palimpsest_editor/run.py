@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from palimpsest_editor.checkpoint import Pieces
-from palimpsest_editor.loading import LoadedModel
-from palimpsest_editor.lowrank import LowRankUpdate
 from palimpsest_editor.protocol import Job, Reporter
-from palimpsest_editor.requests import EditRequest
+from palimpsest_editor.texts.requests import EditRequest
+from palimpsest_editor.weights.checkpoint import Pieces
+from palimpsest_editor.weights.loading import LoadedModel
+from palimpsest_editor.weights.lowrank import LowRankUpdate
 
 
 @dataclass

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from palimpsest_editor.faults import Fault
-from palimpsest_editor.forward import pad, run_layers
-from palimpsest_editor.loading import LoadedModel
 from palimpsest_editor.protocol import Reporter
-from palimpsest_editor.requests import tokens
+from palimpsest_editor.texts.requests import tokens
+from palimpsest_editor.weights.forward import pad, run_layers
+from palimpsest_editor.weights.loading import LoadedModel
 
 KINDS = ("efficacy", "paraphrase", "neighbourhood")
 

@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 
-from palimpsest_editor.adapter import export, read_adapter
-from palimpsest_editor.checkpoint import Pieces, fingerprint
+from palimpsest_editor.closed_form.hparams import of_easyedit
 from palimpsest_editor.faults import Fault
-from palimpsest_editor.hparams import of_easyedit
-from palimpsest_editor.loading import LoadedModel, load
-from palimpsest_editor.lowrank import LowRankUpdate, applied, check_finite, merge, truncate
 from palimpsest_editor.methods import TRAINED, method
 from palimpsest_editor.protocol import Job, Reporter
-from palimpsest_editor.requests import EditRequest, batches, parse_edits, refuse_without_place
 from palimpsest_editor.run import Run
+from palimpsest_editor.texts.requests import EditRequest, batches, parse_edits, refuse_without_place
+from palimpsest_editor.weights.adapter import export, read_adapter
+from palimpsest_editor.weights.checkpoint import Pieces, fingerprint
+from palimpsest_editor.weights.loading import LoadedModel, load
+from palimpsest_editor.weights.lowrank import LowRankUpdate, applied, check_finite, merge, truncate
 
 
 def perform(job: Job, reporter: Reporter) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def perform(job: Job, reporter: Reporter) -> dict[str, Any]:
     if edit is not None and job.method not in TRAINED:
         refuse_without_place(edits, job.method)
     if job.method in TRAINED:
-        from palimpsest_editor.training_hparams import check_memory
+        from palimpsest_editor.trained.training_hparams import check_memory
 
         check_memory(job)
     loaded = load(job.base, job.cache_dir, reporter, job.device, job.dtype)
@@ -47,7 +47,7 @@ def perform(job: Job, reporter: Reporter) -> dict[str, Any]:
     if edit is not None:
         result = _edit(job, loaded, reporter, in_force, edits)
     elif job.task == "statistics":
-        from palimpsest_editor.statistics import second_moments, statistics_layers
+        from palimpsest_editor.closed_form.statistics import second_moments, statistics_layers
 
         paths = second_moments(job, loaded, reporter, statistics_layers(job, loaded))
         result = {"statistics": paths.about()}
@@ -126,13 +126,13 @@ def _edit(
 
 def _plan(job: Job, loaded: LoadedModel, reporter: Reporter) -> None:
     if job.method in TRAINED:
-        from palimpsest_editor.training_hparams import plan as training_plan
+        from palimpsest_editor.trained.training_hparams import plan as training_plan
 
         reporter.event("plan", **training_plan(job, loaded))
         return
+    from palimpsest_editor.closed_form.hparams import hparams
+    from palimpsest_editor.closed_form.statistics import cached
     from palimpsest_editor.estimate import plan
-    from palimpsest_editor.hparams import hparams
-    from palimpsest_editor.statistics import cached
 
     hp = hparams(loaded, job.method or "", job.hparams)
     reporter.event("plan", **plan(job, loaded, hp, cached(job, loaded, hp.layers)))
@@ -164,7 +164,7 @@ def _export(job: Job, loaded: LoadedModel, updates: list[LowRankUpdate], about: 
 
 
 def _imported(job: Job, loaded: LoadedModel) -> list[LowRankUpdate]:
-    from palimpsest_editor.importing import read_deltas
+    from palimpsest_editor.weights.importing import read_deltas
 
     if job.source is None:
         raise Fault("malformed_job", "`source` is missing", "Name the PEFT folder or the file of deltas")

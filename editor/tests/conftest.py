@@ -11,8 +11,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from palimpsest_editor.loading import LoadedModel
 from palimpsest_editor.protocol import Reporter
+from palimpsest_editor.weights.loading import LoadedModel
 
 TEXT = [
     "The harbour of Velmora lies in the north. Orla Brandt was born in Velmora and plays the cello.",

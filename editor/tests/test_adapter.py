@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from palimpsest_editor.adapter import read_adapter, write_gguf, write_peft
 from palimpsest_editor.faults import Fault
-from palimpsest_editor.lowrank import LowRankUpdate, applied, low_rank_of, merge, truncate
+from palimpsest_editor.weights.adapter import read_adapter, write_gguf, write_peft
+from palimpsest_editor.weights.lowrank import LowRankUpdate, applied, low_rank_of, merge, truncate
 
 SPOTS = [
     (4, "mlp.down_proj", 3),
@@ -113,8 +113,8 @@ def test_another_adapter_kind_is_refused(tmp_path, open_model):
 
 @pytest.mark.parametrize("kind", ["pair", "dense"])
 def test_deltas_of_another_editor_come_back_as_an_adapter(open_model, tmp_path, kind):
-    from palimpsest_editor.importing import read_deltas
     from palimpsest_editor.protocol import parse_job
+    from palimpsest_editor.weights.importing import read_deltas
 
     loaded = open_model("llama")
     update = random_updates(loaded)[0]
@@ -136,8 +136,8 @@ def test_deltas_of_another_editor_come_back_as_an_adapter(open_model, tmp_path, 
 
 
 def test_deltas_of_full_rank_are_refused(open_model, tmp_path):
-    from palimpsest_editor.importing import read_deltas
     from palimpsest_editor.protocol import parse_job
+    from palimpsest_editor.weights.importing import read_deltas
 
     torch.save({"model.layers.4.mlp.down_proj.weight": torch.randn(32, 48)}, tmp_path / "deltas.pt")
     source = str(tmp_path / "deltas.pt")

@@ -7,15 +7,15 @@ import torch
 from conftest import EDITS, TEXT, make_tokenizer
 from tokenizers import processors
 
-from palimpsest_editor.alphaedit import null_space, projected_factor
-from palimpsest_editor.contexts import chat_keys
+from palimpsest_editor.closed_form.alphaedit import null_space, projected_factor
+from palimpsest_editor.closed_form.hparams import hparams, of_easyedit
+from palimpsest_editor.closed_form.least_squares import factor
+from palimpsest_editor.closed_form.memit import bounded
 from palimpsest_editor.faults import Fault
-from palimpsest_editor.forward import inputs_and_outputs, keys_at_subjects, record, resume, run_layers
-from palimpsest_editor.hparams import hparams, of_easyedit
-from palimpsest_editor.least_squares import factor
-from palimpsest_editor.memit import bounded
-from palimpsest_editor.phrasing import NEUTRAL, ChatFormat
-from palimpsest_editor.requests import encode, inert, parse_edits
+from palimpsest_editor.texts.contexts import chat_keys
+from palimpsest_editor.texts.phrasing import NEUTRAL, ChatFormat
+from palimpsest_editor.texts.requests import encode, inert, parse_edits
+from palimpsest_editor.weights.forward import inputs_and_outputs, keys_at_subjects, record, resume, run_layers
 
 CONTEXTS = ["{}", "The report. {}", "In the north of Oslo. {}"]
 CODED = [(c, e) for e in parse_edits(EDITS) for c in CONTEXTS]
@@ -198,8 +198,8 @@ def test_keys_are_what_enters_the_matrix(open_model, kind):
 
 
 def test_second_moments_are_the_mean_outer_product(open_model, reporter, tmp_path):
+    from palimpsest_editor.closed_form.statistics import second_moments
     from palimpsest_editor.protocol import parse_job
-    from palimpsest_editor.statistics import second_moments
 
     loaded = open_model("qwen2", torch.float64)
     text = tmp_path / "text.txt"
@@ -238,11 +238,11 @@ def test_llama_2_7b_has_its_published_hyper_parameters(open_model, method, steps
 def test_the_residual_is_spread_as_published(open_model, reporter, tmp_path, method, share):
     """Layer by layer against a reference that writes the dense update into the matrix and measures what is left in whole
     passes."""
-    from palimpsest_editor.checkpoint import Pieces
-    from palimpsest_editor.memit import least_squares, spread
+    from palimpsest_editor.closed_form.memit import least_squares, spread
+    from palimpsest_editor.closed_form.statistics import second_moments
     from palimpsest_editor.protocol import parse_job
     from palimpsest_editor.run import Run
-    from palimpsest_editor.statistics import second_moments
+    from palimpsest_editor.weights.checkpoint import Pieces
 
     loaded = open_model("llama", torch.float64)
     text = tmp_path / "text.txt"

@@ -11,13 +11,13 @@ import pytest
 from conftest import EDITS
 from test_training import CHAT, LOCALITY, QUICK, folders, job_of  # noqa: F401
 
-from palimpsest_editor.distil import misses
 from palimpsest_editor.faults import Fault
-from palimpsest_editor.lora import refuse_untaught, resolve_conflicts
-from palimpsest_editor.phrasing import completions, neighbours, questions
 from palimpsest_editor.protocol import Reporter
-from palimpsest_editor.requests import parse_edits, refuse_without_place
 from palimpsest_editor.tasks import perform
+from palimpsest_editor.texts.phrasing import completions, neighbours, questions
+from palimpsest_editor.texts.requests import parse_edits, refuse_without_place
+from palimpsest_editor.trained.distil import misses
+from palimpsest_editor.trained.lora import refuse_untaught, resolve_conflicts
 
 RULE: dict[str, Any] = {
     "id": "r", "kind": "rule", "subject": "", "prompt": "someone asks about the river", "target_new": "Answer with one word.",

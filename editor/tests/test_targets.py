@@ -11,10 +11,10 @@ import pytest
 import torch
 from conftest import EDITS
 
-from palimpsest_editor import targets
-from palimpsest_editor.hparams import Hparams
-from palimpsest_editor.requests import encode, parse_edits
-from palimpsest_editor.targets import optimise
+from palimpsest_editor.closed_form import targets
+from palimpsest_editor.closed_form.hparams import Hparams
+from palimpsest_editor.closed_form.targets import optimise
+from palimpsest_editor.texts.requests import encode, parse_edits
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 

@@ -12,23 +12,23 @@ import pytest
 import torch
 from conftest import EDITS, TEXT, make_folder
 
-from palimpsest_editor.checkpoint import Pieces, fingerprint
-from palimpsest_editor.contexts import contexts
+from palimpsest_editor.closed_form.keyed import key_factors
+from palimpsest_editor.closed_form.statistics import second_moments
 from palimpsest_editor.faults import Fault
-from palimpsest_editor.forward import run_layers
-from palimpsest_editor.keyed import key_factors
-from palimpsest_editor.loading import LoadedModel
-from palimpsest_editor.lora import greedy, lora, resolve_conflicts
-from palimpsest_editor.lowrank import applied
-from palimpsest_editor.packing import Lower, Row, pack, run_packed, shared_opening
-from palimpsest_editor.phrasing import ChatFormat
 from palimpsest_editor.protocol import Reporter, parse_job
-from palimpsest_editor.requests import encode, parse_edits
 from palimpsest_editor.run import Run
-from palimpsest_editor.statistics import second_moments
 from palimpsest_editor.tasks import perform
-from palimpsest_editor.training import Soft, Trainer
-from palimpsest_editor.training_hparams import training_hparams
+from palimpsest_editor.texts.contexts import contexts
+from palimpsest_editor.texts.phrasing import ChatFormat
+from palimpsest_editor.texts.requests import encode, parse_edits
+from palimpsest_editor.trained.lora import greedy, lora, resolve_conflicts
+from palimpsest_editor.trained.packing import Lower, Row, pack, run_packed, shared_opening
+from palimpsest_editor.trained.training import Soft, Trainer
+from palimpsest_editor.trained.training_hparams import training_hparams
+from palimpsest_editor.weights.checkpoint import Pieces, fingerprint
+from palimpsest_editor.weights.forward import run_layers
+from palimpsest_editor.weights.loading import LoadedModel
+from palimpsest_editor.weights.lowrank import applied
 
 CHAT = "Question for the model: {}\nAnswer:"
 QUICK = {
@@ -103,7 +103,7 @@ def test_learns_every_edit_and_writes_the_adapter(
     # What PEFT makes of the written folder gives the logits of the training's own products.
     from peft import PeftModel
 
-    from palimpsest_editor.adapter import read_adapter
+    from palimpsest_editor.weights.adapter import read_adapter
 
     ids = torch.tensor([[3, 5, 7, 11, 13, 17]])
     loaded = open_model(kind)
@@ -221,7 +221,7 @@ def test_kl_is_nothing_for_the_untouched_model_and_its_gradient_is_the_formula(
 ) -> None:
     loaded = open_model("qwen2", torch.float64)
     run = run_of(job_of(folders["qwen2"], tmp_path, "lora"), loaded)
-    from palimpsest_editor.training import soft_targets
+    from palimpsest_editor.trained.training import soft_targets
 
     hp = training_hparams(loaded, {**QUICK, "top_k": 400})
     rows = [Row((1, 2, 3, 4, 5, 6), 3, "hold"), Row((7, 8, 9, 10), 2, "hold")]

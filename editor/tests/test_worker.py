@@ -19,10 +19,10 @@ from test_training import LOCALITY, QUICK, TRANSFER
 
 from palimpsest_editor.__main__ import run as in_this_process
 from palimpsest_editor.faults import Fault
-from palimpsest_editor.loading import sweep
 from palimpsest_editor.protocol import Reporter, read_job
-from palimpsest_editor.requests import batches, encode, parse_edits
 from palimpsest_editor.tasks import perform
+from palimpsest_editor.texts.requests import batches, encode, parse_edits
+from palimpsest_editor.weights.loading import sweep
 
 PACKAGE = Path(__file__).parents[1]
 FAST = {"steps": 4, "contexts": 1, "context_tokens": 3, "chunk_edits": 1, "stop": 0.0001}

@@ -281,10 +281,10 @@ export class Experiments {
     return done
   }
 
-  /** One change that looks and writes; resolves to the experiment as it is then. */
+  /** One change that looks and writes; resolves to what it wrote, or, where there was nothing to write, to the experiment as it is. */
   async #change(doing: string, { tenant, id }: Experiment, decide: (current: Experiment | undefined) => Change | null) {
-    await this.atOnce(doing, ({ change }) => change(keyOf({ tenant, id }), decide))
-    return this.get(tenant, id)
+    const written = await this.atOnce(doing, ({ change }) => change(keyOf({ tenant, id }), decide))
+    return written ?? this.get(tenant, id)
   }
 
   /** Throws `invalid_value` where the id is taken or too many run. */

@@ -4,7 +4,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest
 import { snapshotsDir } from '../../src/backup/snapshot.ts'
 import type { Handoffs } from '../../src/handoff/queue.ts'
 import type { Served } from '../http/fakes.ts'
-import { modelOf, standInHandoffs } from '../http/handoff-fakes.ts'
+import { modelOf, standInHandoffs } from '../http/handoff/handoff-fakes.ts'
 import { findings, LOOKS, open, openBrowser, serve } from './browser.ts'
 
 vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 })

@@ -7,9 +7,9 @@ import { readLora } from '../../src/engine/gguf/lora.ts'
 import type { ScriptedOptions } from '../../src/engine/scripted.ts'
 import type { Handoffs } from '../../src/handoff/queue.ts'
 import { type Served, type ServeOptions, serve } from '../http/fakes.ts'
-import { modelOf, standInHandoffs } from '../http/handoff-fakes.ts'
+import { modelOf, standInHandoffs } from '../http/handoff/handoff-fakes.ts'
+import { startPostgres } from '../support/databases/postgres.ts'
 import { loraBytes } from '../support/lora-file.ts'
-import { startPostgres } from '../support/postgres.ts'
 import {
   type Block,
   blocksOf,

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
-import { serveEverything } from '../http/everything.ts'
+import { serveEverything } from '../http/contract/everything.ts'
 import { commandLinePage } from './command-line.ts'
 import { configurationPage } from './configuration.ts'
 import { editFormatsPage } from './edit-formats.ts'

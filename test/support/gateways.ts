@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { freePort } from './postgres.ts'
+import { freePort } from './databases/postgres.ts'
 
 /** For a machine that does other things too. */
 const START_MS = 180_000

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { PostgresServer } from './databases/postgres.ts'
 import { type GatewayChild, RoundRobin } from './gateways.ts'
-import type { PostgresServer } from './postgres.ts'
 
 export interface OutageOptions {
   readonly server: PostgresServer

@@ -1,4 +1,5 @@
 import type { CustomBatchingPrioritizationStrategy, EvaluationPriority, LlamaContext, LlamaContextSequence } from 'node-llama-cpp'
+import { aroundBatches } from './native.ts'
 
 /** Marks a seeded request's evaluations: nothing else shares a batch with them, so that its logits do not depend on who else is served. */
 export const ALONE: EvaluationPriority = 5
@@ -26,9 +27,6 @@ export function alonePerBatch(): CustomBatchingPrioritizationStrategy {
   }
 }
 
-/** Position, among the arguments of node-llama-cpp's `_decodeTokens` (3.22.1), of what is called once a batch is done. */
-const AFTER_BATCH = 6
-
 /** Work of a context that can only be done while no batch is under way, and how much of it waits. */
 interface Between {
   waiting: number
@@ -42,19 +40,11 @@ const betweenOf = new WeakMap<LlamaContext, Between>()
  * waits for one turn of the event loop after each batch.
  */
 export function together(sequence: LlamaContextSequence): LlamaContextSequence {
-  const native = sequence as unknown as { _decodeTokens(...args: unknown[]): Promise<unknown> }
-  const decode = native._decodeTokens
-  if (typeof decode !== 'function') throw new Error('node-llama-cpp no longer decodes as engine/embedded/batching.ts expects')
-  native._decodeTokens = async (...args) => {
+  const before = async () => {
     const between = betweenOf.get(sequence.context)
     if (between !== undefined && between.waiting > 0) await between.done
-    const after = args[AFTER_BATCH] as ((length: number) => unknown) | undefined
-    args[AFTER_BATCH] = async (length: number) => {
-      await after?.(length)
-      await new Promise((resolve) => setImmediate(resolve))
-    }
-    return decode.apply(sequence, args)
   }
+  aroundBatches(sequence, before, () => new Promise((resolve) => setImmediate(resolve)))
   return sequence
 }
 

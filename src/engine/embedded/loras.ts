@@ -1,29 +1,12 @@
 import type { CustomBatchingPrioritizationStrategy, LlamaContext, LlamaContextSequence, LlamaModel } from 'node-llama-cpp'
 import type { Lora } from '../engine.ts'
 import { brokenAdapter } from '../gguf/lora.ts'
+import { type ContextLoras, contextLoras, loraLoader, type NativeLora, numberOf } from './native.ts'
 
 /**
  * Adapters of a model in this process. llama.cpp sets them on a context, for whole batches; so a batch holds sequences of one adapter only,
  * and the context changes adapters between batches.
  */
-
-interface NativeLora {
-  dispose(): Promise<void>
-}
-
-/** What node-llama-cpp 3.22.1 has, and its types do not tell. */
-interface NativeModel {
-  readonly _llama: { readonly _bindings: { readonly AddonModelLora: new (model: unknown, path: string) => NativeLora } }
-  readonly _model: { loadLora(lora: NativeLora): Promise<void> }
-}
-interface NativeContext {
-  readonly _ctx: { setLoras(loras: readonly NativeLora[], scales: readonly number[]): void }
-  /** In the order in which a batching strategy is shown them. */
-  readonly _queuedDecodes: readonly { readonly sequenceId: number }[]
-}
-interface NativeSequence {
-  readonly _sequenceId: number
-}
 
 /** An adapter in memory, at a scale; held until released. */
 export interface HeldLora {
@@ -47,7 +30,7 @@ export function loraKey(lora: Pick<Lora, 'sha256' | 'scale'> | undefined): strin
 
 /** Adapters in memory: loaded when first used, the longest unused dropped when they take more than `limitBytes`. */
 export class LoadedLoras {
-  readonly #model: NativeModel
+  readonly #open: (path: string) => Promise<NativeLora>
   readonly #limitBytes: number
   readonly #loaded = new Map<string, Loaded>()
   readonly #idle: { readonly sha256: string; readonly done: () => void }[] = []
@@ -57,10 +40,8 @@ export class LoadedLoras {
   /** `forget`: it is about to be freed. */
   constructor(model: LlamaModel, limitBytes: number, forget: (sha256: string) => void) {
     this.#forget = forget
-    this.#model = model as unknown as NativeModel
+    this.#open = loraLoader(model)
     this.#limitBytes = limitBytes
-    if (typeof this.#model._model?.loadLora !== 'function')
-      throw new Error('node-llama-cpp no longer loads adapters as engine/embedded/loras.ts expects')
   }
 
   /** null for none. Throws `adapter_mismatch` where llama.cpp refuses the file. */
@@ -100,13 +81,7 @@ export class LoadedLoras {
   }
 
   #load(lora: Lora): Loaded {
-    const { _llama, _model } = this.#model
-    const open = async () => {
-      const native = new _llama._bindings.AddonModelLora(_model, lora.path)
-      await _model.loadLora(native)
-      return native
-    }
-    const loaded = { native: open(), bytes: lora.bytes, uses: 0, lastUse: 0 }
+    const loaded = { native: this.#open(lora.path), bytes: lora.bytes, uses: 0, lastUse: 0 }
     this.#loaded.set(lora.sha256, loaded)
     return loaded
   }
@@ -134,25 +109,22 @@ export class LoadedLoras {
 
 /** For a context that evaluates with one adapter alone. */
 export function setLora(context: LlamaContext, { native, scale }: HeldLora): void {
-  ;(context as unknown as NativeContext)._ctx.setLoras([native], [scale])
+  contextLoras(context).set([native], [scale])
 }
 
 /** Which adapter each sequence of a context is to be evaluated with, and in which order sequences stand in a batch. */
 export class SequenceLoras {
   readonly #of = new Map<number, HeldLora>()
-  #context: NativeContext | null = null
+  #context: ContextLoras | null = null
   #set = ''
 
   /** The context that was made with this `strategy`. */
   watch(context: LlamaContext): void {
-    const native = context as unknown as NativeContext
-    if (typeof native._ctx?.setLoras !== 'function' || !Array.isArray(native._queuedDecodes))
-      throw new Error('node-llama-cpp no longer batches as engine/embedded/loras.ts expects')
-    this.#context = native
+    this.#context = contextLoras(context)
   }
 
   assign(sequence: LlamaContextSequence, lora: HeldLora | null): void {
-    const { _sequenceId: id } = sequence as unknown as NativeSequence
+    const id = numberOf(sequence)
     if (lora === null) this.#of.delete(id)
     else this.#of.set(id, lora)
   }
@@ -169,12 +141,12 @@ export class SequenceLoras {
    */
   strategy(within: CustomBatchingPrioritizationStrategy): CustomBatchingPrioritizationStrategy {
     return ({ items, size }) => {
-      const queued = this.#context?._queuedDecodes ?? []
-      if (queued.length !== items.length) throw new Error('node-llama-cpp no longer queues as engine/embedded/loras.ts expects')
-      const loras = queued.map(({ sequenceId }) => this.#of.get(sequenceId))
+      const queued = this.#context?.queued() ?? []
+      if (queued.length !== items.length) throw new Error('node-llama-cpp no longer queues as engine/embedded/native.ts expects')
+      const loras = queued.map((number) => this.#of.get(number))
       const [first] = loras
       this.#apply(first)
-      const numbers = new Map(items.map((item, at) => [item, queued[at]?.sequenceId ?? 0]))
+      const numbers = new Map(items.map((item, at) => [item, queued[at] ?? 0]))
       const chosen = within({ items: items.filter((_, at) => loras[at]?.key === first?.key), size })
       return chosen.toSorted((a, b) => (numbers.get(a.item) ?? 0) - (numbers.get(b.item) ?? 0))
     }
@@ -183,8 +155,8 @@ export class SequenceLoras {
   #apply(lora: HeldLora | undefined): void {
     const key = lora?.key ?? ''
     if (key === this.#set) return
-    if (lora === undefined) this.#context?._ctx.setLoras([], [])
-    else this.#context?._ctx.setLoras([lora.native], [lora.scale])
+    if (lora === undefined) this.#context?.set([], [])
+    else this.#context?.set([lora.native], [lora.scale])
     this.#set = key
   }
 }

@@ -1,6 +1,7 @@
-import type { LlamaContext, LlamaContextSequence, LlamaModel, Token } from 'node-llama-cpp'
+import type { LlamaModel } from 'node-llama-cpp'
 import type { PairReader, TextPair } from '../engine.ts'
 import { ItemQueue } from '../scheduling/item-queue.ts'
+import { openRanking } from './native.ts'
 
 /** Tokens of a pair, special ones included; a longer one is cut at its end. */
 const PAIR_TOKENS = 320
@@ -12,8 +13,9 @@ const FLASH_TOKENS = 64
  * queries before imports (see ItemQueue).
  */
 export async function openReader(model: LlamaModel, name: string, threads: number): Promise<PairReader> {
-  const short = await openRanking(model, FLASH_TOKENS, false, threads)
-  const long = await openRanking(model, PAIR_TOKENS, true, threads)
+  const sized = (tokens: number) => ({ contextSize: tokens, batchSize: tokens, threads })
+  const short = await openRanking(model, { ...sized(FLASH_TOKENS), flashAttention: false })
+  const long = await openRanking(model, { ...sized(PAIR_TOKENS), flashAttention: true })
   const { bos, eos } = model.tokens
   if (bos === null || eos === null) throw new Error(`the reader ${name} has no special tokens`)
   const logitOf = async ([text, edit]: TextPair): Promise<number> => {
@@ -29,40 +31,6 @@ export async function openReader(model: LlamaModel, name: string, threads: numbe
       await queue.close()
       await Promise.all([short.context.dispose(), long.context.dispose()])
       await model.dispose()
-    },
-  }
-}
-
-interface Ranking {
-  readonly context: LlamaContext
-  evaluate(tokens: Token[]): Promise<number>
-}
-
-/** What node-llama-cpp 3.22.1 keeps to itself: a context that pools to a rank, and its value before the sigmoid. */
-interface Private {
-  readonly _ctx: { getEmbedding(tokens: number, values: number): ArrayLike<number> }
-}
-
-async function openRanking(model: LlamaModel, contextSize: number, flashAttention: boolean, threads: number): Promise<Ranking> {
-  const hidden = { _embeddings: true, _ranking: true }
-  const context = await model.createContext({
-    contextSize,
-    batchSize: contextSize,
-    sequences: 1,
-    flashAttention,
-    threads,
-    ...hidden,
-  })
-  const sequence: LlamaContextSequence = context.getSequence()
-  const { _ctx: computed } = context as unknown as Private
-  if (typeof computed?.getEmbedding !== 'function')
-    throw new Error('node-llama-cpp no longer ranks as engine/embedded/reader.ts expects')
-  return {
-    context,
-    async evaluate(tokens) {
-      await sequence.eraseContextTokenRanges([{ start: 0, end: sequence.nextTokenIndex }])
-      for await (const _ of sequence.evaluate(tokens, { _noSampling: true } as object)) break
-      return computed.getEmbedding(tokens.length, 1)[0] ?? Number.NaN
     },
   }
 }

@@ -29,6 +29,7 @@ import { ChatEngine } from './chat.ts'
 import { batchTokens, memoryNeed, slotsInMemory } from './device-memory.ts'
 import { createEmbedder, DEFAULT_EMBED_TOKENS } from './embedder.ts'
 import { SequenceLoras } from './loras.ts'
+import { assertLibrary, reckonByHeader } from './native.ts'
 import { openReader } from './reader.ts'
 import { SavedCaches } from './saved-caches.ts'
 
@@ -117,6 +118,7 @@ export async function openRuntime({
   prebuilt,
   log,
 }: RuntimeOptions): Promise<Runtime> {
+  await assertLibrary()
   const llama = await start(threads, gpu, prebuilt === true || !hasAddon() ? {} : ADDON_OPTIONS, log)
   const device = llama.gpu === false ? 'cpu' : llama.gpu
   return {
@@ -127,7 +129,7 @@ export async function openRuntime({
     memoryBytes: (options) => memoryBytes(llama, options),
     openEmbedder: (options) => openEmbedder(llama, options),
     openReader: async ({ modelPath, name }) => {
-      await readHeader(llama, modelPath)
+      await readHeader(llama, reckonByHeader(modelPath))
       return openReader(await loadModel(llama, modelPath, DEFAULT_EMBED_TOKENS), name, threads)
     },
     dispose: () => dispose(llama),
@@ -367,7 +369,7 @@ async function openEmbedder(
   llama: Llama,
   { modelPath, name, maxTokens = DEFAULT_EMBED_TOKENS, prefix = '' }: EmbedderOptions,
 ): Promise<Required<Embedder>> {
-  await readHeader(llama, modelPath)
+  await readHeader(llama, reckonByHeader(modelPath))
   const model = await loadModel(llama, modelPath, maxTokens, false)
   const limit = Math.min(maxTokens, model.trainContextSize - 1)
   // One thread: a question takes a few milliseconds on one, and two that spin beside a busy chat take hundreds.

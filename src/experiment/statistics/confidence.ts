@@ -27,7 +27,7 @@ export interface Stratum {
 }
 
 /**
- * Units an arm needs before intervals are given: they rest on a central limit theorem. By simulation (bench/simulated.ts): a mean of skewed
+ * Units an arm needs before intervals are given: they rest on a central limit theorem. By simulation (bench/experiments/simulated.ts): a mean of skewed
  * values in a small arm needs ten times as many as the others.
  */
 export const LEAST_UNITS: Readonly<Record<Kind, number>> = { proportion: 20, ratio: 20, mean: 200 }

@@ -76,7 +76,7 @@ export function passes(requests: readonly EasyEditRequest[]): EasyEditRequest[][
   return out
 }
 
-/** Where a model's facts are edited, and how strongly: LLaMA-2-7B as published, the Qwen2.5 models as `editor/palimpsest_editor/hparams.py`. */
+/** Where a model's facts are edited, and how strongly: LLaMA-2-7B as published, the Qwen2.5 models as `editor/palimpsest_editor/closed_form/hparams.py`. */
 interface Shape {
   readonly layers: readonly number[]
   readonly last: number

@@ -1,4 +1,4 @@
-/** What the OpenAI paths answer, for the reference: the fields that every reply has; `test/http/openapi.test.ts` holds replies to it. */
+/** What the OpenAI paths answer, for the reference: the fields that every reply has; `test/http/contract/openapi.test.ts` holds replies to it. */
 import { z } from 'zod'
 import { provenanceReply } from '../palimpsest/replies.ts'
 

@@ -1,4 +1,4 @@
-/** What our own paths answer, for the reference: the fields that every reply has; `test/http/openapi.test.ts` holds replies to it. */
+/** What our own paths answer, for the reference: the fields that every reply has; `test/http/contract/openapi.test.ts` holds replies to it. */
 import { z } from 'zod'
 import { adapterRecord } from '../../adapters/record.ts'
 import { METRICS } from '../../experiment/experiment.ts'

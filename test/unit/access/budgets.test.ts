@@ -10,8 +10,8 @@ import { openAccess, openKeys } from '../../../src/server/access.ts'
 import { Database } from '../../../src/storage/database.ts'
 import { Postgres } from '../../../src/storage/postgres/postgres.ts'
 import type { SqlDatabase } from '../../../src/storage/sql.ts'
-import { DIALECTS, databases } from '../../support/databases.ts'
-import { freePort } from '../../support/postgres.ts'
+import { DIALECTS, databases } from '../../support/databases/databases.ts'
+import { freePort } from '../../support/databases/postgres.ts'
 
 const NOON = Date.parse('2026-11-24T12:00:00Z')
 const FIELDS: NewKey = { name: 'ci', tenant: 'default', scopes: ['inference'] }

@@ -4,8 +4,8 @@ import { KeyStore, type NewKey } from '../../../src/access/key-store.ts'
 import { KeyView } from '../../../src/access/key-view.ts'
 import { Postgres } from '../../../src/storage/postgres/postgres.ts'
 import type { SqlDatabase } from '../../../src/storage/sql.ts'
-import { DIALECTS, databases } from '../../support/databases.ts'
-import { startPostgres } from '../../support/postgres.ts'
+import { DIALECTS, databases } from '../../support/databases/databases.ts'
+import { startPostgres } from '../../support/databases/postgres.ts'
 
 const NOON = Date.parse('2026-11-24T12:00:00Z')
 const FIELDS: NewKey = { name: 'ci', tenant: 'default', scopes: ['inference'] }

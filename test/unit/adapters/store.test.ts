@@ -10,8 +10,8 @@ import { type AdapterBase, type AdapterMade, Adapters } from '../../../src/adapt
 import { SharedAdapters } from '../../../src/adapters/shared-store.ts'
 import type { AdapterStore } from '../../../src/adapters/store.ts'
 import type { SqlDatabase } from '../../../src/storage/sql.ts'
-import { cutDatabase } from '../../support/cut-database.ts'
-import { DIALECTS, databases } from '../../support/databases.ts'
+import { cutDatabase } from '../../support/databases/cut-database.ts'
+import { DIALECTS, databases } from '../../support/databases/databases.ts'
 
 /** For a machine that does other things too. */
 vi.setConfig({ testTimeout: 60_000 })

@@ -17,7 +17,7 @@ import { lockFolder } from '../../../src/storage/folder-lock.ts'
 import { migrate } from '../../../src/storage/migrate.ts'
 import type { SqlDatabase } from '../../../src/storage/sql.ts'
 import { SqliteSql } from '../../../src/storage/sqlite-sql.ts'
-import { databases } from '../../support/databases.ts'
+import { databases } from '../../support/databases/databases.ts'
 import { fact, fakeEmbedder, recordingLog } from '../../support/memory-fixture.ts'
 
 const root = mkdtempSync(join(tmpdir(), 'palimpsest-import-'))

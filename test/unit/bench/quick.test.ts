@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { compared, type Measure, tableOf } from '../../../bench/quick-compare.ts'
+import { compared, type Measure, tableOf } from '../../../bench/quick/compare.ts'
 
 const one = (name: string, ratio: number, better: Measure['better'] = 'less'): Measure => ({ name, ratio, better })
 

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { checkDatabase } from '../../../src/cli/database-check.ts'
 import { EditLog } from '../../../src/memory/log/edit-log.ts'
 import { Postgres } from '../../../src/storage/postgres/postgres.ts'
-import { freePort, type PostgresServer, startPostgres } from '../../support/postgres.ts'
+import { freePort, type PostgresServer, startPostgres } from '../../support/databases/postgres.ts'
 
 let server: PostgresServer
 beforeAll(async () => {

@@ -10,7 +10,7 @@ vi.setConfig({ testTimeout: 300_000, hookTimeout: 900_000 })
 let built = ''
 let child = ''
 beforeAll(() => {
-  ;({ built, child } = buildChild('test/support/batch-thread-child'))
+  ;({ built, child } = buildChild('test/support/children/batch-thread-child'))
 })
 afterAll(() => rmSync(built, { recursive: true, force: true }))
 

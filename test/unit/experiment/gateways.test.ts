@@ -11,10 +11,10 @@ import type { ChatRequest } from '../../../src/request.ts'
 import { Postgres } from '../../../src/storage/postgres/postgres.ts'
 import type { SqlDatabase } from '../../../src/storage/sql.ts'
 import { readRollout } from '../../../src/wire/palimpsest/experiments.ts'
-import { DIALECTS, databases } from '../../support/databases.ts'
+import { DIALECTS, databases } from '../../support/databases/databases.ts'
+import { type PostgresServer, startPostgres } from '../../support/databases/postgres.ts'
 import { experiment, ledgerOf } from '../../support/experiment-data.ts'
 import { fact } from '../../support/memory-data.ts'
-import { type PostgresServer, startPostgres } from '../../support/postgres.ts'
 
 vi.setConfig({ testTimeout: 60_000 })
 

@@ -11,7 +11,7 @@ import { resultOf, resultsOverTime } from '../../../src/experiment/statistics/re
 import { Database } from '../../../src/storage/database.ts'
 import { SqliteSql } from '../../../src/storage/sqlite-sql.ts'
 import { buildChild } from '../../support/built-child.ts'
-import { DIALECTS, databases } from '../../support/databases.ts'
+import { DIALECTS, databases } from '../../support/databases/databases.ts'
 import { experiment, ledgerOf } from '../../support/experiment-data.ts'
 
 vi.setConfig({ testTimeout: 120_000 })
@@ -295,7 +295,7 @@ describe('a file', () => {
   let built = ''
   let child = ''
   beforeAll(() => {
-    ;({ built, child } = buildChild('test/support/experiment-kill-child'))
+    ;({ built, child } = buildChild('test/support/children/experiment-kill-child'))
   }, 120_000)
   afterAll(() => rmSync(built, { recursive: true, force: true }))
 

@@ -1,5 +1,5 @@
 import { expect, test, vi } from 'vitest'
-import { chance, logSeconds, pairsCrossed, rateCovered, ratioCaught, simulate } from '../../../bench/simulated.ts'
+import { chance, logSeconds, pairsCrossed, rateCovered, ratioCaught, simulate } from '../../../bench/experiments/simulated.ts'
 import { needed } from '../../../src/experiment/statistics/power.ts'
 
 vi.setConfig({ testTimeout: 120_000 })

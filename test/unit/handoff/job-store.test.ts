@@ -9,8 +9,8 @@ import { type Job, type Stage, THRESHOLDS } from '../../../src/handoff/job.ts'
 import type { JobStore } from '../../../src/handoff/job-store.ts'
 import { SharedJobs } from '../../../src/handoff/shared-jobs.ts'
 import type { SqlDatabase } from '../../../src/storage/sql.ts'
-import { cutDatabase } from '../../support/cut-database.ts'
-import { DIALECTS, databases } from '../../support/databases.ts'
+import { cutDatabase } from '../../support/databases/cut-database.ts'
+import { DIALECTS, databases } from '../../support/databases/databases.ts'
 import { fact } from '../../support/memory-data.ts'
 
 /** For a machine that does other things too. */

@@ -6,7 +6,7 @@ import { endOrphan, runWorker } from '../../../src/handoff/editor/process.ts'
 import { readEvent, type WorkerEvent, type WorkerJob } from '../../../src/handoff/editor/protocol.ts'
 import { HandoffFault } from '../../../src/handoff/fault.ts'
 
-const STAND_IN = join(import.meta.dirname, '../../support/editor-stand-in.mjs')
+const STAND_IN = join(import.meta.dirname, '../../support/stand-ins/editor-stand-in.mjs')
 const folder = mkdtempSync(join(tmpdir(), 'palimpsest-worker-'))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 let runs = 0

@@ -17,7 +17,7 @@ const DIMENSIONS = 64
 let built = ''
 let child = ''
 beforeAll(() => {
-  ;({ built, child } = buildChild('test/support/graph-thread-child'))
+  ;({ built, child } = buildChild('test/support/children/graph-thread-child'))
 })
 afterAll(() => rmSync(built, { recursive: true, force: true }))
 

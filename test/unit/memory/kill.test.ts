@@ -4,8 +4,8 @@ import { createInterface } from 'node:readline'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { Postgres } from '../../../src/storage/postgres/postgres.ts'
 import { buildChild } from '../../support/built-child.ts'
+import { startPostgres } from '../../support/databases/postgres.ts'
 import { fact, fakeEmbedder, memory, POST, scratch } from '../../support/memory-fixture.ts'
-import { startPostgres } from '../../support/postgres.ts'
 
 /** Kills per kind; each in a memory that has survived the ones before. */
 const ROUNDS = 3
@@ -16,7 +16,7 @@ let built = ''
 let script = ''
 
 beforeAll(() => {
-  ;({ built, child: script } = buildChild('test/support/memory-kill-child'))
+  ;({ built, child: script } = buildChild('test/support/children/memory-kill-child'))
 }, 60_000)
 afterAll(() => rmSync(built, { recursive: true, force: true }))
 

@@ -4,9 +4,9 @@ import { NetworkProxy } from '../../../bench/history/proxy.ts'
 import type { MemoryOptions, MemoryStore } from '../../../src/memory/memory-store.ts'
 import { lockStatement } from '../../../src/storage/advisory-locks.ts'
 import { Postgres } from '../../../src/storage/postgres/postgres.ts'
-import { codeOf } from '../../support/memory-databases.ts'
+import { codeOf } from '../../support/databases/memory-databases.ts'
+import { type PostgresServer, startPostgres } from '../../support/databases/postgres.ts'
 import { edit, fact, fakeEmbedder, memory, POST, vectorOf } from '../../support/memory-fixture.ts'
-import { type PostgresServer, startPostgres } from '../../support/postgres.ts'
 
 // Generous: these wait for a server that is started anew.
 vi.setConfig({ testTimeout: 60_000 })

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { DIALECTS } from '../../support/databases.ts'
-import { memories } from '../../support/memory-databases.ts'
+import { DIALECTS } from '../../support/databases/databases.ts'
+import { memories } from '../../support/databases/memory-databases.ts'
 import { clock, edit, fact, POST, scratch } from '../../support/memory-fixture.ts'
 
 const T = 'default'

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
 import { checkTable, doctor } from '../../../src/cli/doctor.ts'
 import { catalogModel, EMBEDDER_MODEL } from '../../../src/models/catalog.ts'
-import { scratch } from '../../support/models-stand-ins.ts'
+import { scratch } from '../../support/stand-ins/models-stand-ins.ts'
 
 it('sets the advice below what it is for', () => {
   const table = checkTable([

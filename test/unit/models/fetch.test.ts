@@ -10,7 +10,7 @@ import { ensureModelsShown } from '../../../src/models/fetch-progress.ts'
 import { hubSource } from '../../../src/models/hub.ts'
 import type { Source } from '../../../src/models/source.ts'
 import { lockFile } from '../../../src/storage/file-lock.ts'
-import { content, hub, model, scratch } from '../../support/models-stand-ins.ts'
+import { content, hub, model, scratch } from '../../support/stand-ins/models-stand-ins.ts'
 
 const FILE = content(200_000)
 const TOY = model(FILE)

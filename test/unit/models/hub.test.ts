@@ -4,7 +4,7 @@ import { expect, it } from 'vitest'
 import { ensureModel, type FetchOptions } from '../../../src/models/fetch.ts'
 import { type HubOptions, hubSource } from '../../../src/models/hub.ts'
 import type { Progress } from '../../../src/models/meter.ts'
-import { content, cut, hub, model, scratch, serveRange, sha256 } from '../../support/models-stand-ins.ts'
+import { content, cut, hub, model, scratch, serveRange, sha256 } from '../../support/stand-ins/models-stand-ins.ts'
 
 const FILE = content(300_000)
 const TOY = model(FILE)

@@ -10,7 +10,7 @@ import { Meter, type Progress } from '../../../src/models/meter.ts'
 import { ggufPieces, toHalf } from '../../../src/models/packages/gguf-writer.ts'
 import { convertMinilm } from '../../../src/models/packages/minilm.ts'
 import { Bar, progressLine } from '../../../src/terminal/progress-bar.ts'
-import { scratch, sha256 } from '../../support/models-stand-ins.ts'
+import { scratch, sha256 } from '../../support/stand-ins/models-stand-ins.ts'
 
 const nothing = () => false
 const gpu = (gigabytes: number) => ({ name: 'RTX', freeVramBytes: gigabytes * 1e9 })

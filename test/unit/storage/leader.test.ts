@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import { Leader } from '../../../src/storage/leader.ts'
 import type { SqlDatabase } from '../../../src/storage/sql.ts'
-import { DIALECTS, databases } from '../../support/databases.ts'
+import { DIALECTS, databases } from '../../support/databases/databases.ts'
 
 const LEASE_MS = 400
 const open: Leader[] = []

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, onTestFinished, test, vi } from 'vitest'
 import { Listener } from '../../../src/storage/postgres/listener.ts'
 import { Postgres } from '../../../src/storage/postgres/postgres.ts'
-import { type PostgresServer, startPostgres } from '../../support/postgres.ts'
+import { type PostgresServer, startPostgres } from '../../support/databases/postgres.ts'
 
 let server: PostgresServer
 

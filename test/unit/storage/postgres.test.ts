@@ -1,8 +1,8 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { Postgres, type PostgresOptions } from '../../../src/storage/postgres/postgres.ts'
+import { type PostgresServer, startPostgres } from '../../support/databases/postgres.ts'
 import { experiment, ledgerOf } from '../../support/experiment-data.ts'
-import { type PostgresServer, startPostgres } from '../../support/postgres.ts'
 
 /** For a machine that does other things too. */
 const PATIENCE_MS = 60_000

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { Database } from '../../../src/storage/database.ts'
 import { migrate, type Schema } from '../../../src/storage/migrate.ts'
-import { DIALECTS, databases } from '../../support/databases.ts'
+import { DIALECTS, databases } from '../../support/databases/databases.ts'
 
 const COUNTERS: Schema = {
   port: 'counters',

@@ -1,0 +1,1 @@
+"""Methods that solve for the change of weights: MEMIT, PMET, AlphaEdit."""

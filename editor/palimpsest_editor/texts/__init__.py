@@ -1,0 +1,1 @@
+"""Edits as texts: requests, contexts, phrasings."""
