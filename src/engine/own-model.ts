@@ -58,7 +58,7 @@ export async function openOwnModel(own: OwnModelOptions): Promise<OwnModel> {
       return { engine: await openServed(own), faster: 'no', end: async () => {} }
     } catch (error) {
       if (config.engine === 'server' || (error instanceof PalimpsestError && error.code === 'model_file')) throw error
-      log.warn({ err: error }, 'llama-server does not start; the model runs inside the gateway instead')
+      log.warn({}, `llama-server does not start; the model runs inside the gateway instead: ${(error as Error).message}`)
       return embedded('no')
     }
   }
