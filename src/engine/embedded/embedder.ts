@@ -1,6 +1,8 @@
+import type { LlamaModel } from 'node-llama-cpp'
 import { PalimpsestError } from '../../errors.ts'
 import type { Embedder } from '../engine.ts'
-import { ItemQueue } from '../scheduling/item-queue.ts'
+import { tokenize } from '../format/chat-format.ts'
+import { ItemQueue, sideBySide } from '../scheduling/item-queue.ts'
 
 /** What the reference implementation of all-MiniLM-L6-v2 reads of a text (its `max_seq_length`). */
 export const DEFAULT_EMBED_TOKENS = 256
@@ -17,15 +19,21 @@ export interface EmbedderParts {
   /** Special tokens before and after every text. */
   readonly wrap: { readonly first: readonly number[]; readonly last: readonly number[] }
   readonly evaluate: (tokens: number[]) => Promise<readonly number[]>
+  /** Texts that may be evaluated side by side. */
+  readonly lanes: number
+  /** While it is true, they are evaluated one at a time: a chat has the other threads. */
+  readonly isBusy: () => boolean
   readonly free: () => Promise<void>
 }
 
 /**
- * One text at a time, queries before imports (see ItemQueue). Vectors have unit length. A text longer than `maxTokens` is represented by its
+ * Some texts at a time, queries before imports (see ItemQueue). Vectors have unit length. A text longer than `maxTokens` is represented by its
  * beginning.
  */
 export function createEmbedder(parts: EmbedderParts): Required<Embedder> {
-  const queue = new ItemQueue((text: string) => embedOne(text, parts))
+  const { lanes, isBusy } = parts
+  const embed = (texts: readonly string[]) => sideBySide(texts, lanes, (text) => embedOne(text, parts))
+  const queue = new ItemQueue(embed, () => (lanes === 1 || isBusy() ? 1 : 2 * lanes))
   return {
     name: parts.name,
     dimensions: parts.dimensions,
@@ -42,6 +50,52 @@ export function createEmbedder(parts: EmbedderParts): Required<Embedder> {
       await parts.free()
     },
   }
+}
+
+export interface OpenEmbedderOptions extends Pick<EmbedderParts, 'name' | 'isBusy'> {
+  /** See `EmbedderOptions`. */
+  readonly maxTokens?: number
+  readonly prefix?: string
+  readonly threads: number
+}
+
+/** Texts evaluated side by side, at most, each on one thread: on two cores two take 8 ms each so, one after the other 15 (docs/LOG.md, 2026-11-30). */
+const LANES = 4
+
+/**
+ * An embedder in llama.cpp. A text has one thread: a question takes a few milliseconds on one, and two that spin beside a busy chat take
+ * hundreds.
+ */
+export async function openEmbedder(model: LlamaModel, options: OpenEmbedderOptions): Promise<Required<Embedder>> {
+  const { name, isBusy, threads, maxTokens = DEFAULT_EMBED_TOKENS, prefix = '' } = options
+  const limit = Math.min(maxTokens, model.trainContextSize - 1)
+  const size = { contextSize: limit + 1, batchSize: limit + 1, threads: 1 }
+  const lanes = Math.min(threads, LANES)
+  const contexts = await Promise.all(Array.from({ length: lanes }, () => model.createEmbeddingContext(size)))
+  const free = [...contexts]
+  const vocabulary = {
+    tokens: model.tokens,
+    tokenize: (text: string, special?: boolean): number[] => model.tokenize(text, special),
+  }
+  const [first, last] = [model.tokens.bos ?? [], model.tokens.sep ?? model.tokens.eos ?? []].map((token) => [token].flat())
+  return createEmbedder({
+    ...{ name, isBusy, lanes, dimensions: model.embeddingVectorSize, maxTokens: limit },
+    tokenize: (text) => tokenize(vocabulary, [{ kind: 'text', text: prefix + text }]),
+    wrap: { first: first ?? [], last: last ?? [] },
+    evaluate: async (tokens) => {
+      const context = free.pop()
+      if (context === undefined) throw new Error(`expected at most ${lanes} texts side by side`)
+      try {
+        return (await context.getEmbeddingFor(tokens as never)).vector
+      } finally {
+        free.push(context)
+      }
+    },
+    free: async () => {
+      await Promise.all(contexts.map((context) => context.dispose()))
+      await model.dispose()
+    },
+  })
 }
 
 async function embedOne(

@@ -15,7 +15,7 @@ import {
 } from 'node-llama-cpp'
 import { PalimpsestError } from '../../errors.ts'
 import type { Embedder, OwnEngine, PairReader } from '../engine.ts'
-import { type FormattedFamily, remembering, tokenize } from '../format/chat-format.ts'
+import { type FormattedFamily, remembering } from '../format/chat-format.ts'
 import { inPieces } from '../format/control-strings.ts'
 import { brokenModelFile, defaultSystem, guessFamily, tooLittleMemory } from '../format/model-family.ts'
 import { loraFiles } from '../gguf/lora-apart.ts'
@@ -27,7 +27,7 @@ import { tokenBytes } from '../output/token-bytes.ts'
 import { alonePerBatch } from './batching.ts'
 import { ChatEngine } from './chat.ts'
 import { batchTokens, memoryNeed, slotsInMemory } from './device-memory.ts'
-import { createEmbedder, DEFAULT_EMBED_TOKENS } from './embedder.ts'
+import { DEFAULT_EMBED_TOKENS, openEmbedder } from './embedder.ts'
 import { SequenceLoras } from './loras.ts'
 import { assertLibrary, reckonByHeader } from './native.ts'
 import { openReader } from './reader.ts'
@@ -121,13 +121,22 @@ export async function openRuntime({
   await assertLibrary()
   const llama = await start(threads, gpu, prebuilt === true || !hasAddon() ? {} : ADDON_OPTIONS, log)
   const device = llama.gpu === false ? 'cpu' : llama.gpu
+  const engines: Pick<OwnEngine, 'load'>[] = []
+  const noted = <E extends OwnEngine>(engine: E): E => {
+    engines.push(engine)
+    return engine
+  }
   return {
     device,
     threads,
-    openChat: (options) => openChat(llama, device, threads, options, log),
-    openServed: (options) => openServed(llama, device, threads, options, log),
+    openChat: async (options) => noted(await openChat(llama, device, threads, options, log)),
+    openServed: async (options) => noted(await openServed(llama, device, threads, options, log)),
     memoryBytes: (options) => memoryBytes(llama, options),
-    openEmbedder: (options) => openEmbedder(llama, options),
+    openEmbedder: async ({ modelPath, ...options }) => {
+      await readHeader(llama, reckonByHeader(modelPath))
+      const model = await loadModel(llama, modelPath, options.maxTokens ?? DEFAULT_EMBED_TOKENS, false)
+      return openEmbedder(model, { ...options, threads, isBusy: () => engines.some((engine) => engine.load().busy > 0) })
+    },
     openReader: async ({ modelPath, name }) => {
       await readHeader(llama, reckonByHeader(modelPath))
       return openReader(await loadModel(llama, modelPath, DEFAULT_EMBED_TOKENS), name, threads)
@@ -363,34 +372,6 @@ async function createContext(
       throw tooLittleMemory(modelPath, null, null, cause)
     }
   }
-}
-
-async function openEmbedder(
-  llama: Llama,
-  { modelPath, name, maxTokens = DEFAULT_EMBED_TOKENS, prefix = '' }: EmbedderOptions,
-): Promise<Required<Embedder>> {
-  await readHeader(llama, reckonByHeader(modelPath))
-  const model = await loadModel(llama, modelPath, maxTokens, false)
-  const limit = Math.min(maxTokens, model.trainContextSize - 1)
-  // One thread: a question takes a few milliseconds on one, and two that spin beside a busy chat take hundreds.
-  const context = await model.createEmbeddingContext({ contextSize: limit + 1, batchSize: limit + 1, threads: 1 })
-  const vocabulary = {
-    tokens: model.tokens,
-    tokenize: (text: string, special?: boolean): number[] => model.tokenize(text, special),
-  }
-  const [first, last] = [model.tokens.bos ?? [], model.tokens.sep ?? model.tokens.eos ?? []].map((token) => [token].flat())
-  return createEmbedder({
-    name,
-    dimensions: model.embeddingVectorSize,
-    maxTokens: limit,
-    tokenize: (text) => tokenize(vocabulary, [{ kind: 'text', text: prefix + text }]),
-    wrap: { first: first ?? [], last: last ?? [] },
-    evaluate: async (tokens) => (await context.getEmbeddingFor(tokens as never)).vector,
-    free: async () => {
-      await context.dispose()
-      await model.dispose()
-    },
-  })
 }
 
 function message(cause: unknown): string {

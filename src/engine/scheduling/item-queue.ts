@@ -11,17 +11,19 @@ interface QueuedItem<Item, Result> {
 }
 
 /**
- * Jobs of some items each, one item at a time: after each item a waiting query goes before every import, jobs of a kind in order of arrival.
- * An abort takes effect between items.
+ * Jobs of some items each, `atOnce` of one job at a time: after them a waiting query goes before every import, jobs of a kind in order of
+ * arrival. An abort takes effect in between.
  */
 export class ItemQueue<Item, Result> {
-  readonly #evaluate: (item: Item) => Promise<Result>
+  readonly #evaluate: (items: readonly Item[]) => Promise<readonly Result[]>
+  readonly #atOnce: () => number
   readonly #waiting: Record<ItemPriority, QueuedItem<Item, Result>[]> = { query: [], import: [] }
   #closed = false
   #working: Promise<void> | null = null
 
-  constructor(evaluate: (item: Item) => Promise<Result>) {
+  constructor(evaluate: (items: readonly Item[]) => Promise<readonly Result[]>, atOnce: () => number) {
     this.#evaluate = evaluate
+    this.#atOnce = atOnce
   }
 
   run(items: readonly Item[], priority: ItemPriority, signal?: AbortSignal): Promise<Result[]> {
@@ -31,7 +33,7 @@ export class ItemQueue<Item, Result> {
     })
   }
 
-  /** What waits is refused; resolves once the item in hand is done. */
+  /** What waits is refused; resolves once what is in hand is done. */
   async close(): Promise<void> {
     this.#closed = true
     await this.#working
@@ -48,13 +50,13 @@ export class ItemQueue<Item, Result> {
     this.#working = null
   }
 
-  /** Evaluates the job's next item; true when the job is over, in whichever way. */
+  /** Evaluates the job's next items; true when the job is over, in whichever way. */
   async #advance(job: QueuedItem<Item, Result>): Promise<boolean> {
     try {
       if (this.#closed) throw shuttingDown()
       job.signal?.throwIfAborted()
-      const item = job.items[job.results.length]
-      if (item !== undefined) job.results.push(await this.#evaluate(item))
+      const from = job.results.length
+      if (from < job.items.length) job.results.push(...(await this.#evaluate(job.items.slice(from, from + this.#atOnce()))))
       if (job.results.length < job.items.length) return false
       job.done(job.results)
     } catch (error) {
@@ -62,4 +64,20 @@ export class ItemQueue<Item, Result> {
     }
     return true
   }
+}
+
+/** `work` for every item, `width` of them side by side; resolves to the results in order. What fails is thrown once no work is under way. */
+export async function sideBySide<Item, Result>(
+  items: readonly Item[],
+  width: number,
+  work: (item: Item) => Promise<Result>,
+): Promise<Result[]> {
+  const results: Result[] = []
+  let next = 0
+  const lane = async () => {
+    for (let at = next++; at < items.length; at = next++) results[at] = await work(items[at] as Item)
+  }
+  const ended = await Promise.allSettled(Array.from({ length: Math.min(width, items.length) }, lane))
+  for (const end of ended) if (end.status === 'rejected') throw end.reason
+  return results
 }

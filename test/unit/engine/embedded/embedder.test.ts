@@ -11,6 +11,8 @@ function held(parts: Partial<EmbedderParts> = {}) {
     maxTokens: 6,
     tokenize: (text) => Array.from(text, (c) => c.charCodeAt(0)),
     wrap: { first: [101], last: [102] },
+    lanes: 1,
+    isBusy: () => false,
     evaluate: async (tokens) => {
       order.push(tokens)
       await new Promise<void>((open) => doors.push(open))
