@@ -54,11 +54,10 @@ export async function choose({ model, gpu, upstreams }: Config<Limits>): Promise
 /** `choice` null: no chat model is wanted, and none is fetched. */
 export function openWeights(config: Config<Limits>, choice: Choice | null, log: Logger, signal: AbortSignal): Weights {
   const { embedder: wanted = EMBEDDER_MODEL, contextTokens, slots, queueLimit } = config
-  const isFile = isGguf(wanted)
   const freeBytes = freeMemoryBytes(process.platform)
   const others = choice === null ? [] : config.models
   const names = [
-    ...(isFile ? [] : [wanted]),
+    ...(isGguf(wanted) ? [] : [wanted]),
     READER_MODEL,
     ...(choice?.kind === 'catalog' ? [choice.name] : []),
     ...others.filter((name) => !isGguf(name)),
@@ -70,7 +69,7 @@ export function openWeights(config: Config<Limits>, choice: Choice | null, log: 
     return { modelPath: file?.path ?? resolve(named), contextTokens, slots, queueLimit, sha256: file?.sha256 ?? null }
   }
   const fileNamed = async (named: string) => fileOf(await files(), names, named).path
-  const { embedder, reader, warm, close } = forSelection({ wanted, isFile, asksQuestions: choice !== null, runtime, fileNamed })
+  const { embedder, reader, warm, close } = forSelection({ wanted, asksQuestions: choice !== null, runtime, fileNamed })
   const ownModel = once(async () => {
     const own = ownOf(choice)
     const savedCaches = { dir: join(config.dataDir, 'caches'), limitBytes: config.savedCacheBytes }
@@ -112,7 +111,6 @@ export function openWeights(config: Config<Limits>, choice: Choice | null, log: 
 interface SelectionOptions {
   /** A model of the catalogue, or a file of the user's. */
   readonly wanted: string
-  readonly isFile: boolean
   readonly asksQuestions: boolean
   readonly runtime: Once<Runtime>
   /** Path of a fetched model. */
@@ -120,8 +118,9 @@ interface SelectionOptions {
 }
 
 /** Embedder and reader. */
-function forSelection({ wanted, isFile, asksQuestions, runtime, fileNamed }: SelectionOptions) {
+function forSelection({ wanted, asksQuestions, runtime, fileNamed }: SelectionOptions) {
   const loadEmbedder = once(async () => {
+    const isFile = isGguf(wanted)
     const modelPath = isFile ? resolve(wanted) : await fileNamed(wanted)
     return (await runtime()).openEmbedder({
       modelPath,

@@ -2,13 +2,15 @@ import type { LlamaModel } from 'node-llama-cpp'
 import { PalimpsestError } from '../../errors.ts'
 import type { Embedder } from '../engine.ts'
 import { tokenize } from '../format/chat-format.ts'
-import { ItemQueue, sideBySide } from '../scheduling/item-queue.ts'
+import { ItemQueue, itemsFor, sideBySide } from '../scheduling/item-queue.ts'
 
 /** What the reference implementation of all-MiniLM-L6-v2 reads of a text (its `max_seq_length`). */
 export const DEFAULT_EMBED_TOKENS = 256
 
 /** Text beyond this many characters for every token is not even tokenized, which costs time in proportion. */
 const CHARS_PER_TOKEN = 100
+
+type Evaluate = (tokens: number[]) => Promise<readonly number[]>
 
 export interface EmbedderParts {
   readonly name: string
@@ -18,9 +20,8 @@ export interface EmbedderParts {
   readonly tokenize: (text: string) => number[]
   /** Special tokens before and after every text. */
   readonly wrap: { readonly first: readonly number[]; readonly last: readonly number[] }
-  readonly evaluate: (tokens: number[]) => Promise<readonly number[]>
-  /** Texts that may be evaluated side by side. */
-  readonly lanes: number
+  /** Each evaluates a text at a time. */
+  readonly lanes: readonly Evaluate[]
   /** While it is true, they are evaluated one at a time: a chat has the other threads. */
   readonly isBusy: () => boolean
   readonly free: () => Promise<void>
@@ -32,8 +33,8 @@ export interface EmbedderParts {
  */
 export function createEmbedder(parts: EmbedderParts): Required<Embedder> {
   const { lanes, isBusy } = parts
-  const embed = (texts: readonly string[]) => sideBySide(texts, lanes, (text) => embedOne(text, parts))
-  const queue = new ItemQueue(embed, () => (lanes === 1 || isBusy() ? 1 : 2 * lanes))
+  const embed = (texts: readonly string[]) => sideBySide(lanes, texts, (evaluate, text) => embedOne(text, evaluate, parts))
+  const queue = new ItemQueue(embed, () => itemsFor(isBusy() ? 1 : lanes.length))
   return {
     name: parts.name,
     dimensions: parts.dimensions,
@@ -70,27 +71,17 @@ export async function openEmbedder(model: LlamaModel, options: OpenEmbedderOptio
   const { name, isBusy, threads, maxTokens = DEFAULT_EMBED_TOKENS, prefix = '' } = options
   const limit = Math.min(maxTokens, model.trainContextSize - 1)
   const size = { contextSize: limit + 1, batchSize: limit + 1, threads: 1 }
-  const lanes = Math.min(threads, LANES)
-  const contexts = await Promise.all(Array.from({ length: lanes }, () => model.createEmbeddingContext(size)))
-  const free = [...contexts]
+  const contexts = await Promise.all(Array.from({ length: Math.min(threads, LANES) }, () => model.createEmbeddingContext(size)))
   const vocabulary = {
     tokens: model.tokens,
     tokenize: (text: string, special?: boolean): number[] => model.tokenize(text, special),
   }
   const [first, last] = [model.tokens.bos ?? [], model.tokens.sep ?? model.tokens.eos ?? []].map((token) => [token].flat())
   return createEmbedder({
-    ...{ name, isBusy, lanes, dimensions: model.embeddingVectorSize, maxTokens: limit },
+    ...{ name, isBusy, dimensions: model.embeddingVectorSize, maxTokens: limit },
     tokenize: (text) => tokenize(vocabulary, [{ kind: 'text', text: prefix + text }]),
     wrap: { first: first ?? [], last: last ?? [] },
-    evaluate: async (tokens) => {
-      const context = free.pop()
-      if (context === undefined) throw new Error(`expected at most ${lanes} texts side by side`)
-      try {
-        return (await context.getEmbeddingFor(tokens as never)).vector
-      } finally {
-        free.push(context)
-      }
-    },
+    lanes: contexts.map((context) => async (tokens) => (await context.getEmbeddingFor(tokens as never)).vector),
     free: async () => {
       await Promise.all(contexts.map((context) => context.dispose()))
       await model.dispose()
@@ -100,7 +91,8 @@ export async function openEmbedder(model: LlamaModel, options: OpenEmbedderOptio
 
 async function embedOne(
   text: string,
-  { tokenize, wrap, maxTokens, evaluate, dimensions, name }: EmbedderParts,
+  evaluate: Evaluate,
+  { tokenize, wrap, maxTokens, dimensions, name }: EmbedderParts,
 ): Promise<Float32Array> {
   const room = maxTokens - wrap.first.length - wrap.last.length
   const tokens = tokenize(text.slice(0, maxTokens * CHARS_PER_TOKEN)).slice(0, room)

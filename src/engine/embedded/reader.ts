@@ -1,6 +1,6 @@
 import type { LlamaContext, LlamaModel, Token } from 'node-llama-cpp'
 import type { PairReader, TextPair } from '../engine.ts'
-import { ItemQueue, sideBySide } from '../scheduling/item-queue.ts'
+import { ItemQueue, itemsFor, sideBySide } from '../scheduling/item-queue.ts'
 import { openRanking } from './native.ts'
 
 /** Tokens of a pair, special ones included; a longer one is cut at its end. */
@@ -25,30 +25,18 @@ export async function openReader(model: LlamaModel, name: string, threads: numbe
 
   const count = Math.min(threads, LANES)
   const alone = await openLane(model, threads)
-  const lanes = await Promise.all(
-    Array.from({ length: count === 1 ? 0 : count }, () => openLane(model, Math.floor(threads / count))),
-  )
-  const free = [...lanes]
-  const logitOf = async (pair: TextPair): Promise<number> => {
-    const lane = free.pop() ?? alone
-    try {
-      return await lane.evaluate(tokensOf(pair))
-    } finally {
-      if (lane !== alone) free.push(lane)
-    }
-  }
-  const logitsOf = async (pairs: readonly TextPair[]): Promise<number[]> => {
-    const [first] = pairs
-    return pairs.length === 1 && first !== undefined ? [await alone.evaluate(tokensOf(first))] : sideBySide(pairs, count, logitOf)
-  }
+  const share = Math.floor(threads / count)
+  const lanes = count === 1 ? [alone] : await Promise.all(Array.from({ length: count }, () => openLane(model, share)))
+  const logitsOf = (pairs: readonly TextPair[]): Promise<number[]> =>
+    sideBySide(pairs.length === 1 ? [alone] : lanes, pairs, (lane, pair) => lane.evaluate(tokensOf(pair)))
 
-  const queue = new ItemQueue(logitsOf, () => (count === 1 ? 1 : 2 * count))
+  const queue = new ItemQueue(logitsOf, () => itemsFor(count))
   return {
     name,
     read: async (pairs, priority, signal) => Float32Array.from(await queue.run(pairs, priority, signal)),
     async close() {
       await queue.close()
-      await Promise.all([alone, ...lanes].flatMap(({ contexts }) => contexts.map((context) => context.dispose())))
+      await Promise.all([...new Set([alone, ...lanes])].flatMap(({ contexts }) => contexts.map((context) => context.dispose())))
       await model.dispose()
     },
   }

@@ -66,18 +66,21 @@ export class ItemQueue<Item, Result> {
   }
 }
 
-/** `work` for every item, `width` of them side by side; resolves to the results in order. What fails is thrown once no work is under way. */
-export async function sideBySide<Item, Result>(
+/** Items of a job to be given to so many lanes at once: two for each, since the next wait for the slowest. */
+export const itemsFor = (lanes: number): number => (lanes === 1 ? 1 : 2 * lanes)
+
+/** `work` for every item by the next free lane; resolves to the results in order. What fails is thrown once every lane is free again. */
+export async function sideBySide<Lane, Item, Result>(
+  lanes: readonly Lane[],
   items: readonly Item[],
-  width: number,
-  work: (item: Item) => Promise<Result>,
+  work: (lane: Lane, item: Item) => Promise<Result>,
 ): Promise<Result[]> {
   const results: Result[] = []
   let next = 0
-  const lane = async () => {
-    for (let at = next++; at < items.length; at = next++) results[at] = await work(items[at] as Item)
+  const run = async (lane: Lane) => {
+    for (let at = next++; at < items.length; at = next++) results[at] = await work(lane, items[at] as Item)
   }
-  const ended = await Promise.allSettled(Array.from({ length: Math.min(width, items.length) }, lane))
+  const ended = await Promise.allSettled(lanes.map(run))
   for (const end of ended) if (end.status === 'rejected') throw end.reason
   return results
 }

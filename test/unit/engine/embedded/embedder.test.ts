@@ -2,22 +2,22 @@ import { describe, expect, it } from 'vitest'
 import { createEmbedder, type EmbedderParts, unit } from '../../../../src/engine/embedded/embedder.ts'
 
 /** An embedder whose every evaluation waits to be let through. */
-function held(parts: Partial<EmbedderParts> = {}) {
+function held({ evaluate, ...parts }: Partial<EmbedderParts> & { evaluate?: EmbedderParts['lanes'][number] } = {}) {
   const order: number[][] = []
   const doors: (() => void)[] = []
+  const wait = async (tokens: number[]) => {
+    order.push(tokens)
+    await new Promise<void>((open) => doors.push(open))
+    return [3, 4]
+  }
   const embedder = createEmbedder({
     name: 'test',
     dimensions: 2,
     maxTokens: 6,
     tokenize: (text) => Array.from(text, (c) => c.charCodeAt(0)),
     wrap: { first: [101], last: [102] },
-    lanes: 1,
     isBusy: () => false,
-    evaluate: async (tokens) => {
-      order.push(tokens)
-      await new Promise<void>((open) => doors.push(open))
-      return [3, 4]
-    },
+    lanes: [evaluate ?? wait],
     free: async () => {},
     ...parts,
   })
@@ -28,7 +28,7 @@ function held(parts: Partial<EmbedderParts> = {}) {
   return { embedder, order, step }
 }
 
-const instant: Partial<EmbedderParts> = { evaluate: async (tokens) => [tokens.length, 0] }
+const instant = { evaluate: async (tokens: number[]) => [tokens.length, 0] }
 const inner = (order: number[][]) => order.map((tokens) => String.fromCharCode(...tokens.slice(1, -1)))
 
 describe('the embedder', () => {

@@ -33,17 +33,18 @@ it('takes as many items of one job as it may, and none of the next', async () =>
 })
 
 it('works side by side, in order, and throws what failed when no work is under way', async () => {
+  const LANES = ['one', 'other']
   let [now, most] = [0, 0]
-  const work = async (n: number) => {
+  const work = async (_: string, n: number) => {
     most = Math.max(most, ++now)
     await new Promise((resume) => setTimeout(resume, n))
     now--
     if (n === 3) throw new Error('three')
     return 2 * n
   }
-  expect(await sideBySide([9, 1, 2, 4], 2, work)).toEqual([18, 2, 4, 8])
+  expect(await sideBySide(LANES, [9, 1, 2, 4], work)).toEqual([18, 2, 4, 8])
   expect(most).toBe(2)
-  await expect(sideBySide([3, 9], 2, work)).rejects.toThrow('three')
+  await expect(sideBySide(LANES, [3, 9], work)).rejects.toThrow('three')
   expect(now).toBe(0)
-  expect(await sideBySide([], 2, work)).toEqual([])
+  expect(await sideBySide(LANES, [], work)).toEqual([])
 })
