@@ -92,12 +92,13 @@ function exponentOf(sizes: readonly number[], ms: readonly number[]): number {
   )
 }
 
-/** Least squares. */
+/** The median of the slopes of all pairs (Theil 1950, Sen 1968): one step, as where a cache ends, leaves it as it is. */
 function slope(xs: readonly number[], ys: readonly number[]): number {
-  const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length
-  const [x0, y0] = [mean(xs), mean(ys)]
-  const over = xs.reduce((sum, x, i) => sum + (x - x0) * ((ys[i] ?? 0) - y0), 0)
-  return over / xs.reduce((sum, x) => sum + (x - x0) ** 2, 0)
+  const at = (i: number) => ({ x: xs[i] ?? 0, y: ys[i] ?? 0 })
+  const pairs = xs.flatMap((_, i) => xs.slice(i + 1).map((_, d) => [at(i), at(i + 1 + d)] as const))
+  const slopes = pairs.map(([a, b]) => (b.y - a.y) / (b.x - a.x)).sort((a, b) => a - b)
+  const middle = slopes.length / 2
+  return ((slopes[Math.ceil(middle) - 1] ?? 0) + (slopes[Math.floor(middle)] ?? 0)) / 2
 }
 
 /** The least of some attempts: noise only ever adds to it. */

@@ -270,11 +270,15 @@ export const TEXTS: readonly Measured[] = [
         times((text) => maskSubject(text, 'a')),
         FIELD_CHARS,
       ),
-      ...named(
-        PROSE,
-        times((text) => maskSubject(text, text.slice(0, 400))),
-        FIELD_CHARS,
-      ),
+      // The long subject stands before the text: within it, work would begin only where the subject ends.
+      ...PROSE.flatMap((shape) => {
+        const subject = filled(shape, 400)
+        return named(
+          [shape],
+          times((text) => maskSubject(subject + text, subject)),
+          FIELD_CHARS,
+        )
+      }),
     ],
   },
   {
