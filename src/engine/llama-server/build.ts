@@ -2,7 +2,7 @@ import { execFile, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
 import { chmod, copyFile, mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises'
-import { cpus, tmpdir } from 'node:os'
+import { cpus, devNull, tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { PalimpsestError } from '../../errors.ts'
@@ -61,9 +61,15 @@ function processorName(): string {
   return `${model}\n${features}`
 }
 
-/** Where `llama-server` is kept. It is built for the processor it is built on, so that is part of the name. */
+/**
+ * Where a processor can (AVX512-FP16), llama.cpp sums products of halves in halves. Qwen2.5 1.5B answers rubbish then (docs/LOG.md, 2026-11-30),
+ * so it is built without. The prebuilt addon, too, sums in single precision.
+ */
+const NO_HALF_SUMS = '-mno-avx512fp16'
+
+/** Where `llama-server` is kept. It is built for the processor it is built on, and with our flag, so both are part of the name. */
 export function serverPath(home: string): string {
-  const processor = createHash('sha256').update(processorName()).digest('hex').slice(0, 8)
+  const processor = createHash('sha256').update(processorName()).update(NO_HALF_SUMS).digest('hex').slice(0, 8)
   return join(home, 'engines', `llama-server-${llamaRelease()}-${process.platform}-${process.arch}-${processor}`, 'llama-server')
 }
 
@@ -123,7 +129,7 @@ export async function noteFault(home: string, fault: BuildFault): Promise<void> 
 }
 
 /** Written once a build is whole: asking for one that is under way would wait for its end. */
-const ADDON_DONE = join(SOURCE, 'localBuilds', 'palimpsest.done')
+const ADDON_DONE = join(SOURCE, 'localBuilds', `palimpsest${NO_HALF_SUMS}.done`)
 
 export function hasAddon(): boolean {
   return existsSync(ADDON_DONE)
@@ -136,8 +142,16 @@ export async function buildAddon(how: Omit<BuildOptions, 'home' | 'threads'>): P
     await (await getLlama(${JSON.stringify(options)})).dispose()
     process.exit(0)`
   await rm(ADDON_DONE, { force: true })
-  await run(process.execPath, ['--input-type=module', '-e', script], how)
+  await run(process.execPath, ['--input-type=module', '-e', script], { ...how, environment: await flagged(how.environment) })
   await writeFile(ADDON_DONE, '')
+}
+
+/** The environment with our flag for the compilers, which cmake takes from there; compilers of other processors know no such flag, nor need it. */
+async function flagged(environment: Environment = process.env): Promise<Environment> {
+  const compiler = environment.CXX ?? 'c++'
+  if (!(await runs(compiler, [NO_HALF_SUMS, '-E', '-x', 'c++', devNull], environment))) return environment
+  const and = (flags = '') => `${flags} ${NO_HALF_SUMS}`.trim()
+  return { ...environment, CFLAGS: and(environment.CFLAGS), CXXFLAGS: and(environment.CXXFLAGS) }
 }
 
 const CMAKE_FLAGS = [
@@ -157,7 +171,8 @@ export async function buildServer({ home, threads, ...how }: BuildOptions): Prom
   const quiet = { ...how, onProgress: () => {} }
   try {
     await run('git', ['clone', '--quiet', join(SOURCE, 'gitRelease.bundle'), join(work, 'source')], quiet)
-    await run('cmake', ['-S', join(work, 'source'), '-B', join(work, 'build'), ...CMAKE_FLAGS], quiet)
+    const compiling = { ...quiet, environment: await flagged(how.environment) }
+    await run('cmake', ['-S', join(work, 'source'), '-B', join(work, 'build'), ...CMAKE_FLAGS], compiling)
     await run('cmake', ['--build', join(work, 'build'), '--target', 'llama-server', `-j${threads}`], how)
     await mkdir(dirname(path), { recursive: true })
     const fresh = `${path}.${process.pid}`

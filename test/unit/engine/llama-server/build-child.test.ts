@@ -8,8 +8,10 @@ import { buildChild } from '../../../support/built-child.ts'
 
 /** Stand-ins for git and cmake: the source is empty, and a build makes a file, fails, or goes on for ever. */
 const GIT = '#!/bin/sh\nfor last; do :; done\nmkdir -p "$last"\n'
+/** A compiler that knows the flag, and one that does not. */
+const CXX = '#!/bin/sh\n[ -z "$ARM" ] || exit 1\n'
 const CMAKE = `#!/bin/sh
-[ "$1" = --build ] || exit 0
+[ "$1" = --build ] || { echo "$CFLAGS, $CXXFLAGS" > "$FLAGS"; exit 0; }
 echo "[ 50%] Building with $*"
 case "$FAULT" in
   fails) echo 'a.cpp:1: error: no such header' >&2; exit 2 ;;
@@ -29,7 +31,7 @@ afterAll(() => rmSync(built, { recursive: true, force: true }))
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), 'palimpsest-test-'))
   for (const name of ['bin', 'tmp', 'home']) mkdirSync(join(folder, name))
-  for (const [name, text] of Object.entries({ git: GIT, cmake: CMAKE })) {
+  for (const [name, text] of Object.entries({ git: GIT, cmake: CMAKE, 'c++': CXX })) {
     writeFileSync(join(folder, 'bin', name), text)
     chmodSync(join(folder, 'bin', name), 0o755)
   }
@@ -40,14 +42,15 @@ const home = () => join(folder, 'home')
 const compiler = () => Number(existsSync(join(folder, 'compiler')) && readFileSync(join(folder, 'compiler'), 'utf8'))
 const alive = (pid: number) => existsSync(`/proc/${pid}/stat`) && !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))
 
-function start(FAULT: string): { child: ChildProcess; end: Promise<{ code: number | null; said: string }> } {
+function start(FAULT: string, more = {}): { child: ChildProcess; end: Promise<{ code: number | null; said: string }> } {
   const child = spawn(process.execPath, [script, home(), '2'], {
     detached: true,
     env: {
       FAULT,
-      COMPILER: join(folder, 'compiler'),
+      ...{ COMPILER: join(folder, 'compiler'), FLAGS: join(folder, 'flags'), CXXFLAGS: '-g' },
       TMPDIR: join(folder, 'tmp'),
       PATH: `${join(folder, 'bin')}:${process.env.PATH}`,
+      ...more,
     },
   })
   let said = ''
@@ -63,6 +66,14 @@ describe.runIf(process.platform === 'linux')('the child that builds llama-server
     expect(readFileSync(serverPath(home()), 'utf8')).toBe('built\n')
     expect(recentFault(home(), Date.now())).toBeNull()
     expect(readdirSync(join(folder, 'tmp'))).toEqual([])
+  })
+
+  it.each([
+    ['sums in single precision where the compiler could do otherwise', {}, '-mno-avx512fp16, -g -mno-avx512fp16\n'],
+    ['leaves the flags of other compilers as they are', { ARM: 'yes' }, ', -g\n'],
+  ])('%s', async (_what, more, flags) => {
+    expect((await start('', more).end).code).toBe(0)
+    expect(readFileSync(join(folder, 'flags'), 'utf8')).toBe(flags)
   })
 
   it('says why it failed', async () => {
