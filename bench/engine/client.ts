@@ -7,10 +7,10 @@ const WORDS =
     ' ',
   )
 
-/** Unlike any other from its first word on, so that no cache helps. */
+/** Unlike any other from its first word on, so that no cache helps; the answer is long in any model, so that all are of one length. */
 export function prompt(serial: number, words: number): string {
   const body = Array.from({ length: words }, (_, i) => WORDS[(i * 7 + serial * 13 + ((i * serial) % 5)) % WORDS.length])
-  return `Note ${serial}: ${body.join(' ')}. Write a very long story about note ${serial}.`
+  return `Note ${serial}: ${body.join(' ')}. Write this note down again, word for word.`
 }
 
 export function reply<T>(child: ChildProcess, message: Setup | Ask): Promise<T> {

@@ -10,7 +10,7 @@ import type { SelectionQuery } from '../request.ts'
 import { type Candidate, Offers } from './candidate.ts'
 import { NameIndex } from './names.ts'
 import { type Nearness, nearnessFor } from './nearness.ts'
-import { conversationEnd, earlierOf, editText, endsOf, type Part, partsOf } from './text.ts'
+import { conversationEnd, earlierOf, editText, endsOf, type Part, partsOf, saidOf, withoutEarlier } from './text.ts'
 
 /** What retrieval needs of the memory. */
 export interface Source {
@@ -47,6 +47,8 @@ const KEPT_CANDIDATES = 24
 const COUNTERED = 0.93
 /** Log-odds that a name adds, for the order of reading. One that is named in full is always plausible. */
 const NAMED = { here: 5, earlier: 2.5, loosely: 3 } as const
+/** Log-odds of nearness from which on something that was said before is about an edit. */
+const SAID_NEAR = 0
 /** Earlier turns, the assistant's too, in which names are sought. */
 const EARLIER_TURNS = 4
 
@@ -148,13 +150,35 @@ export class Retriever {
     const offers = new Offers(eligible, index.edits)
     const outdone = offerNamed(offers, index, { last, earlier, parts }, (id) => eligible(id) !== undefined)
     const whole = parts[0]?.read ?? ''
-    const searched = [...parts, ...(earlier.length === 0 ? [] : [{ searched: conversationEnd(earlier, last), read: whole }])]
+    const near = await this.#nearSaid(query, earlier, signal)
+    const isAbout = (c: Candidate) => c.earlier || near.has(c.edit.id)
+    const goesOn = near.size > 0 || offers.all().some(isAbout)
+    const searched = [...parts, ...(goesOn ? [{ searched: conversationEnd(earlier, last), read: whole }] : [])]
     const texts = searched.map((part) => normalized(part.searched))
     const vectors = await this.#embedder.embed(texts, 'query', signal)
     this.#offerNear(offers, query, searched, vectors)
     for (const id of this.#always.get(query.tenant) ?? []) offers.add(id, { read: whole })
-    const found = offers.all().map((c) => (c.name === null && outdone.has(c.edit.id) ? { ...c, otherNamed: true } : c))
+    const found = offers.all().map((c) => ({
+      ...c,
+      read: isAbout(c) ? c.read : withoutEarlier(c.read, earlier),
+      otherNamed: c.name === null && outdone.has(c.edit.id),
+    }))
     return this.#read(query, found, vectors, signal)
+  }
+
+  /**
+   * Ids of edits near to something that was said before. What was said is read with these alone, and with those that it names: behind unrelated
+   * talk the reader takes another's name, or another question, for an edit's own (docs/LOG.md, 2026-11-30).
+   */
+  async #nearSaid(query: SelectionQuery, earlier: readonly string[], signal?: AbortSignal): Promise<ReadonlySet<string>> {
+    const { bias } = this.#nearness
+    const near = new Set<string>()
+    for (const vector of await this.embed(saidOf(earlier), signal)) {
+      const { direction, norm } = this.#nearness.towards(vector)
+      for (const hit of this.#source.search(query.tenant, direction, NEAREST, query.asOf))
+        if (norm * hit.similarity + bias >= SAID_NEAR) near.add(hit.editId)
+    }
+    return near
   }
 
   /** Offers what is near to a part of the message, by cosine and by nearness. */

@@ -42,9 +42,22 @@ function earlierRead(earlier: readonly string[]): string | null {
     .join(' | ')
 }
 
+const BETWEEN = ' || '
+
 function joined(before: string | null, last: string): string {
   const end = cut(normalized(endsOf(last)), LAST_CHARS)
-  return before === null ? end : `${before} || ${end}`
+  return before === null ? end : `${before}${BETWEEN}${end}`
+}
+
+/** What of a part is read behind `earlier`, without that. */
+export function withoutEarlier(read: string, earlier: readonly string[]): string {
+  const before = earlierRead(earlier)
+  return before === null ? read : read.slice(before.length + BETWEEN.length)
+}
+
+/** What is embedded of each text that was said before. */
+export function saidOf(earlier: readonly string[]): string[] {
+  return earlier.slice(-EARLIER_TURNS).map((text) => normalized(cut(endsOf(text), EARLIER_CHARS)))
 }
 
 /** What is looked at of a long text: its beginning and its end. */

@@ -14,7 +14,7 @@ export interface ServerProcessOptions {
   readonly log: (level: 'debug' | 'info' | 'warn', message: string) => void
   /** Milliseconds. */
   readonly now: () => number
-  /** What it is asked at its first start; where its answer lacks `holds`, its weights may have been repacked wrongly. */
+  /** What it is asked at its first start; where its answer lacks `holds`, its build does not fit the processor. */
   readonly trial?: { readonly body: object; readonly holds: string }
   /** Whether it is started without repacked weights where they fail. It is slower then than the prebuilt addon (docs/LOG.md, 2026-11-29). */
   readonly repacking?: 'preferred' | 'required'
@@ -44,8 +44,8 @@ const LIMITS = {
 
 const POLL_MS = 25
 /**
- * Repacked weights crash some builds in their first evaluation (llama.cpp v0.5.0 by GCC 12 on AMX, docs/LOG.md), and make others answer
- * rubbish (the same on AVX-512 without AMX): without them it serves, slower.
+ * Repacked weights crash some builds in their first evaluation (llama.cpp v0.5.0 by GCC 12 on AMX, docs/LOG.md), and sums of halves made others
+ * answer rubbish only with repacked weights: without these it serves, slower.
  */
 const CRASHES: readonly string[] = ['SIGSEGV', 'SIGILL', 'SIGBUS']
 const UNPACKED = ['--no-repack'] as const

@@ -24,7 +24,16 @@ import { isDeep, isWide } from '../../../src/http/request/body.ts'
 import { breaksOff, viewOf } from '../../../src/prompt/turn.ts'
 import { NameIndex, withinOneEdit } from '../../../src/selection/names.ts'
 import { sameTarget } from '../../../src/selection/sameness.ts'
-import { conversationEnd, cut, earlierOf, editText, partsOf, withKnown } from '../../../src/selection/text.ts'
+import {
+  conversationEnd,
+  cut,
+  earlierOf,
+  editText,
+  partsOf,
+  saidOf,
+  withKnown,
+  withoutEarlier,
+} from '../../../src/selection/text.ts'
 import { isTextTask } from '../../../src/selection/text-task.ts'
 import { edit } from '../../support/memory-data.ts'
 import type { Measured } from './registry.ts'
@@ -340,10 +349,14 @@ export const TEXTS: readonly Measured[] = [
     ),
   },
   {
-    of: ['selection/text.ts#cut', 'selection/text.ts#conversationEnd', 'selection/text.ts#partsOf'],
+    of: ['cut', 'conversationEnd', 'partsOf', 'withoutEarlier', 'saidOf'].map((name) => `selection/text.ts#${name}`),
     cases: named(
       PROSE,
-      (text) => [cut(text, 900), conversationEnd([text, text, text], text), partsOf([text, text, text], text)],
+      (text) => {
+        const earlier = [text, text, text]
+        const end = conversationEnd(earlier, text)
+        return [cut(text, 900), withoutEarlier(end, earlier), saidOf(earlier), partsOf(earlier, text)]
+      },
       4 * MIB,
     ),
   },

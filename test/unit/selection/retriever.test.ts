@@ -72,6 +72,17 @@ describe('what the reader is asked about', () => {
     expect((await offered(talk)).candidates[0]).toMatchObject({ earlier: true, name: null })
   })
 
+  it('is read without what was said before, where that is about something else', async () => {
+    const { asked, read } = await start([lumora('fee', 'The fee of Lumora is')])
+    const talk: Message[] = [
+      { role: 'user', content: 'Write two lines about rain.' },
+      { role: 'assistant', content: 'Rain falls softly.' },
+      { role: 'user', content: 'What fee has Lumora?' },
+    ]
+    expect(await read(talk)).toEqual(['fee'])
+    expect(asked).toEqual([['What fee has Lumora?', 'The fee of Lumora is Tfee']])
+  })
+
   it('stands somewhere in a long message, and that part is read', async () => {
     const { asked, read } = await start([lumora('fee', 'The fee of Lumora is')])
     const filler = Array.from(
