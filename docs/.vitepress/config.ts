@@ -67,6 +67,7 @@ const sidebar: Item[] = [
       page('The gate before the reader', '/results/first-gate'),
       page('Hand-off', '/results/hand-off'),
       page('Scale', '/results/scale'),
+      page('Speed', '/results/speed'),
       page('Speed over an upstream', '/results/proxy'),
       page('Many gateways', '/results/many-gateways'),
       page('Hostile load', '/results/hostile-load'),

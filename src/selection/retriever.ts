@@ -10,7 +10,18 @@ import type { SelectionQuery } from '../request.ts'
 import { type Candidate, Offers } from './candidate.ts'
 import { NameIndex } from './names.ts'
 import { type Nearness, nearnessFor } from './nearness.ts'
-import { conversationEnd, earlierOf, editText, endsOf, type Part, partsOf, saidOf, withoutEarlier } from './text.ts'
+import {
+  conversationEnd,
+  earlierOf,
+  editText,
+  endsOf,
+  type Part,
+  partsOf,
+  saidOf,
+  sentencesFor,
+  sentencesRead,
+  withoutEarlier,
+} from './text.ts'
 
 /** What retrieval needs of the memory. */
 export interface Source {
@@ -49,6 +60,8 @@ const COUNTERED = 0.93
 const NAMED = { here: 5, earlier: 2.5, loosely: 3 } as const
 /** Log-odds of nearness from which on something that was said before is about an edit. */
 const SAID_NEAR = 0
+/** The same for a sentence of the message. */
+const SENTENCE_NEAR = 0
 /** Earlier turns, the assistant's too, in which names are sought. */
 const EARLIER_TURNS = 4
 
@@ -150,7 +163,9 @@ export class Retriever {
     const offers = new Offers(eligible, index.edits)
     const outdone = offerNamed(offers, index, { last, earlier, parts }, (id) => eligible(id) !== undefined)
     const whole = parts[0]?.read ?? ''
-    const near = await this.#nearSaid(query, earlier, signal)
+    const near = new Set<string>()
+    for (const vector of await this.embed(saidOf(earlier), signal))
+      for (const id of this.#nearTo(query, vector, SAID_NEAR)) near.add(id)
     const isAbout = (c: Candidate) => c.earlier || near.has(c.edit.id)
     const goesOn = near.size > 0 || offers.all().some(isAbout)
     const searched = [...parts, ...(goesOn ? [{ searched: conversationEnd(earlier, last), read: whole }] : [])]
@@ -158,27 +173,37 @@ export class Retriever {
     const vectors = await this.#embedder.embed(texts, 'query', signal)
     this.#offerNear(offers, query, searched, vectors)
     for (const id of this.#always.get(query.tenant) ?? []) offers.add(id, { read: whole })
+    const sentences = parts.flatMap(({ searched, isSentence }, i) =>
+      isSentence ? [{ text: searched, near: this.#nearTo(query, vectors[i], SENTENCE_NEAR) }] : [],
+    )
+    const readFor = (c: Candidate) => {
+      if (sentences.length === 0) return c.read
+      const named = c.name === null ? null : last.slice(c.name.start, c.name.end)
+      const has = ({ text, near }: (typeof sentences)[number]) => near.has(c.edit.id) || (named !== null && text.includes(named))
+      const texts = sentences.map(({ text }) => text)
+      return sentencesRead(
+        earlier,
+        sentencesFor(texts, (i) => sentences.slice(i, i + 1).some(has)),
+      )
+    }
     const found = offers.all().map((c) => ({
       ...c,
-      read: isAbout(c) ? c.read : withoutEarlier(c.read, earlier),
+      read: isAbout(c) ? readFor(c) : withoutEarlier(readFor(c), earlier),
       otherNamed: c.name === null && outdone.has(c.edit.id),
     }))
     return this.#read(query, found, vectors, signal)
   }
 
   /**
-   * Ids of edits near to something that was said before. What was said is read with these alone, and with those that it names: behind unrelated
-   * talk the reader takes another's name, or another question, for an edit's own (docs/LOG.md, 2026-11-30).
+   * Ids of the edits whose nearness to a text is so high. What was said before, and sentences that ask nothing, are read only with edits that
+   * they name or are near to: behind talk of something else the reader takes another's name, or another question, for an edit's own
+   * (docs/LOG.md, 2026-11-30).
    */
-  async #nearSaid(query: SelectionQuery, earlier: readonly string[], signal?: AbortSignal): Promise<ReadonlySet<string>> {
-    const { bias } = this.#nearness
-    const near = new Set<string>()
-    for (const vector of await this.embed(saidOf(earlier), signal)) {
-      const { direction, norm } = this.#nearness.towards(vector)
-      for (const hit of this.#source.search(query.tenant, direction, NEAREST, query.asOf))
-        if (norm * hit.similarity + bias >= SAID_NEAR) near.add(hit.editId)
-    }
-    return near
+  #nearTo(query: SelectionQuery, vector: Float32Array | undefined, least: number): ReadonlySet<string> {
+    if (vector === undefined) return new Set()
+    const { direction, norm } = this.#nearness.towards(vector)
+    const hits = this.#source.search(query.tenant, direction, NEAREST, query.asOf)
+    return new Set(hits.flatMap(({ editId, similarity }) => (norm * similarity + this.#nearness.bias >= least ? [editId] : [])))
   }
 
   /** Offers what is near to a part of the message, by cosine and by nearness. */

@@ -9,7 +9,6 @@ const EARLIER_TURNS = 3
 const EDIT_CHARS = 480
 const SHOWN_ALIASES = 4
 /** A longer message is also searched for part by part, … */
-const WHOLE_CHARS = 300
 const PART_CHARS = 260
 /** … in at most so many parts: the first and the last ones. */
 const PARTS = 12
@@ -53,6 +52,11 @@ function joined(before: string | null, last: string): string {
 export function withoutEarlier(read: string, earlier: readonly string[]): string {
   const before = earlierRead(earlier)
   return before === null ? read : read.slice(before.length + BETWEEN.length)
+}
+
+/** What is read of a message of which only these sentences have to do with an edit. */
+export function sentencesRead(earlier: readonly string[], sentences: readonly string[]): string {
+  return joined(earlierRead(earlier), sentences.join(' '))
 }
 
 /** What is embedded of each text that was said before. */
@@ -111,19 +115,36 @@ export function withKnown(text: string, edits: readonly Edit[]): string {
 export interface Part {
   readonly searched: string
   readonly read: string
+  /** It is a sentence of a message that the reader reads whole. */
+  readonly isSentence?: boolean
 }
 
-/** A short message is one part; a long one the whole of it and its stretches, at sentence and line ends. */
+/** The whole message, and its sentences where there are some; of a long one its stretches, at sentence and line ends. */
 export function partsOf(earlier: readonly string[], last: string): Part[] {
   const before = earlierRead(earlier)
   const whole = { searched: cut(last, LAST_CHARS), read: joined(before, last) }
-  if (last.length <= WHOLE_CHARS) return [whole]
+  // What fits the reader whole is read whole, but for sentences that have nothing to do with an edit.
+  if (last.length <= LAST_CHARS)
+    return [whole, ...sentencesOf(last).map((searched) => ({ searched, read: whole.read, isSentence: true }))]
   const stretches = stretchesOf(endsOf(last))
   const shown = stretches.length <= PARTS ? stretches : [...stretches.slice(0, PARTS / 2), ...stretches.slice(-PARTS / 2)]
-  // What fits the reader whole is read whole.
-  const fits = last.length <= LAST_CHARS
   const tail = last.slice(-TAIL_CHARS)
-  return [whole, ...shown.map((searched) => ({ searched, read: fits ? whole.read : joined(before, `${searched} … ${tail}`) }))]
+  return [whole, ...shown.map((searched) => ({ searched, read: joined(before, `${searched} … ${tail}`) }))]
+}
+
+/** None where the message is one sentence; of very many, stretches of some. */
+function sentencesOf(text: string): string[] {
+  const sentences = text.split(SENTENCE_END).filter((sentence) => /\S/.test(sentence))
+  if (sentences.length < 2) return []
+  return sentences.length <= PARTS ? sentences : stretchesOf(text).slice(-PARTS)
+}
+
+const ASKS = /[?？؟]/
+
+/** Of a message's sentences those that the reader reads with an edit: what asks, or where nothing does the last, and what `isAbout` the edit. */
+export function sentencesFor(sentences: readonly string[], isAbout: (i: number) => boolean): string[] {
+  const asking = sentences.some((sentence) => ASKS.test(sentence))
+  return sentences.filter((sentence, i) => isAbout(i) || (asking ? ASKS.test(sentence) : i === sentences.length - 1))
 }
 
 const SENTENCE_END = /(?<=[.!?…]["”')\]]?)\s+|(?<=[。！？])|\n+/u

@@ -179,6 +179,7 @@ describe.runIf(THERE)('selection by the models that ship', { timeout: 120_000 },
     ]
     expect(await applied(content)).toEqual(ids)
     expect(await applied([...before, { role: 'user', content }])).toEqual(ids)
+    expect(await applied(`I took a long walk past an old chapel this morning. ${content}`)).toEqual(ids)
   })
 
   it.fails('reads a follow-up to a sentence that has no subject: the right value, which is still missed', async () => {

@@ -136,22 +136,24 @@ export function hasAddon(): boolean {
 }
 
 /** Builds node-llama-cpp's addon into that package's own folder of local builds. Throws `engine_failed` with the compiler's last words. */
-export async function buildAddon(how: Omit<BuildOptions, 'home' | 'threads'>): Promise<void> {
+export async function buildAddon(
+  how: Omit<BuildOptions, 'home' | 'threads'> & { readonly environment: Environment },
+): Promise<void> {
   const options = { gpu: false, build: 'forceRebuild', cmakeOptions: ADDON_OPTIONS, progressLogs: true }
   const script = `const { getLlama } = await import(${JSON.stringify(import.meta.resolve('node-llama-cpp'))})
     await (await getLlama(${JSON.stringify(options)})).dispose()
     process.exit(0)`
   await rm(ADDON_DONE, { force: true })
-  await run(process.execPath, ['--input-type=module', '-e', script], { ...how, environment: await flagged(how.environment) })
+  const and = (flags = '') => `${flags} ${NO_HALF_SUMS}`.trim()
+  const { CFLAGS, CXXFLAGS } = how.environment
+  const flags = (await knowsFlag(how.environment)) ? { CFLAGS: and(CFLAGS), CXXFLAGS: and(CXXFLAGS) } : {}
+  await run(process.execPath, ['--input-type=module', '-e', script], { ...how, environment: { ...how.environment, ...flags } })
   await writeFile(ADDON_DONE, '')
 }
 
-/** The environment with our flag for the compilers, which cmake takes from there; compilers of other processors know no such flag, nor need it. */
-async function flagged(environment: Environment = process.env): Promise<Environment> {
-  const compiler = environment.CXX ?? 'c++'
-  if (!(await runs(compiler, [NO_HALF_SUMS, '-E', '-x', 'c++', devNull], environment))) return environment
-  const and = (flags = '') => `${flags} ${NO_HALF_SUMS}`.trim()
-  return { ...environment, CFLAGS: and(environment.CFLAGS), CXXFLAGS: and(environment.CXXFLAGS) }
+/** Compilers of other processors know no such flag, nor need it. */
+function knowsFlag(environment: Environment | undefined): Promise<boolean> {
+  return runs(environment?.CXX ?? 'c++', [NO_HALF_SUMS, '-E', '-x', 'c++', devNull], environment)
 }
 
 const CMAKE_FLAGS = [
@@ -171,8 +173,9 @@ export async function buildServer({ home, threads, ...how }: BuildOptions): Prom
   const quiet = { ...how, onProgress: () => {} }
   try {
     await run('git', ['clone', '--quiet', join(SOURCE, 'gitRelease.bundle'), join(work, 'source')], quiet)
-    const compiling = { ...quiet, environment: await flagged(how.environment) }
-    await run('cmake', ['-S', join(work, 'source'), '-B', join(work, 'build'), ...CMAKE_FLAGS], compiling)
+    const languages = (await knowsFlag(how.environment)) ? ['C', 'CXX'] : []
+    const flags = [...CMAKE_FLAGS, ...languages.map((language) => `-DCMAKE_${language}_FLAGS_INIT=${NO_HALF_SUMS}`)]
+    await run('cmake', ['-S', join(work, 'source'), '-B', join(work, 'build'), ...flags], quiet)
     await run('cmake', ['--build', join(work, 'build'), '--target', 'llama-server', `-j${threads}`], how)
     await mkdir(dirname(path), { recursive: true })
     const fresh = `${path}.${process.pid}`

@@ -31,6 +31,8 @@ import {
   editText,
   partsOf,
   saidOf,
+  sentencesFor,
+  sentencesRead,
   withKnown,
   withoutEarlier,
 } from '../../../src/selection/text.ts'
@@ -349,13 +351,22 @@ export const TEXTS: readonly Measured[] = [
     ),
   },
   {
-    of: ['cut', 'conversationEnd', 'partsOf', 'withoutEarlier', 'saidOf'].map((name) => `selection/text.ts#${name}`),
+    of: ['cut', 'conversationEnd', 'partsOf', 'sentencesFor', 'sentencesRead', 'withoutEarlier', 'saidOf'].map(
+      (name) => `selection/text.ts#${name}`,
+    ),
     cases: named(
       PROSE,
       (text) => {
         const earlier = [text, text, text]
         const end = conversationEnd(earlier, text)
-        return [cut(text, 900), withoutEarlier(end, earlier), saidOf(earlier), partsOf(earlier, text)]
+        const sentences = sentencesFor([text, text], () => true)
+        return [
+          cut(text, 900),
+          withoutEarlier(end, earlier),
+          saidOf(earlier),
+          partsOf(earlier, text),
+          sentencesRead(earlier, sentences),
+        ]
       },
       4 * MIB,
     ),
