@@ -11,16 +11,17 @@ import { type Candidate, Offers } from './candidate.ts'
 import { NameIndex } from './names.ts'
 import { type Nearness, nearnessFor } from './nearness.ts'
 import {
+  behind,
   conversationEnd,
   earlierOf,
+  earlierRead,
   editText,
   endsOf,
+  messageRead,
   type Part,
   partsOf,
   saidOf,
   sentencesFor,
-  sentencesRead,
-  withoutEarlier,
 } from './text.ts'
 
 /** What retrieval needs of the memory. */
@@ -58,10 +59,8 @@ const KEPT_CANDIDATES = 24
 const COUNTERED = 0.93
 /** Log-odds that a name adds, for the order of reading. One that is named in full is always plausible. */
 const NAMED = { here: 5, earlier: 2.5, loosely: 3 } as const
-/** Log-odds of nearness from which on something that was said before is about an edit. */
-const SAID_NEAR = 0
-/** The same for a sentence of the message. */
-const SENTENCE_NEAR = 0
+/** Log-odds of nearness from which on something that was said before, or a sentence of the message, is about an edit. */
+const ABOUT = 0
 /** Earlier turns, the assistant's too, in which names are sought. */
 const EARLIER_TURNS = 4
 
@@ -159,64 +158,51 @@ export class Retriever {
     if (index === undefined || !/\S/.test(last)) return []
     const eligible = (id: string) => this.#eligible(query, id, at)
     const earlier = earlierOf(query.messages, turn, EARLIER_TURNS)
-    const parts = partsOf(earlier, last)
+    const parts = partsOf(last)
     const offers = new Offers(eligible, index.edits)
     const outdone = offerNamed(offers, index, { last, earlier, parts }, (id) => eligible(id) !== undefined)
     const whole = parts[0]?.read ?? ''
-    const near = new Set<string>()
-    for (const vector of await this.embed(saidOf(earlier), signal))
-      for (const id of this.#nearTo(query, vector, SAID_NEAR)) near.add(id)
-    const isAbout = (c: Candidate) => c.earlier || near.has(c.edit.id)
-    const goesOn = near.size > 0 || offers.all().some(isAbout)
-    const searched = [...parts, ...(goesOn ? [{ searched: conversationEnd(earlier, last), read: whole }] : [])]
+    const said = await this.embed(saidOf(earlier), signal)
+    const near = new Set(said.flatMap((vector) => aboutOf(this.#nearTo(query, vector))))
+    const goesOn = (c: Candidate) => c.earlier || near.has(c.edit.id)
+    const isFollowUp = near.size > 0 || offers.all().some(goesOn)
+    const searched = [...parts, ...(isFollowUp ? [{ searched: conversationEnd(earlier, last), read: whole }] : [])]
     const texts = searched.map((part) => normalized(part.searched))
     const vectors = await this.#embedder.embed(texts, 'query', signal)
-    this.#offerNear(offers, query, searched, vectors)
+    const sentences = this.#offerNear(offers, query, searched, vectors).filter(({ isSentence }) => isSentence)
     for (const id of this.#always.get(query.tenant) ?? []) offers.add(id, { read: whole })
-    const sentences = parts.flatMap(({ searched, isSentence }, i) =>
-      isSentence ? [{ text: searched, near: this.#nearTo(query, vectors[i], SENTENCE_NEAR) }] : [],
-    )
-    const readFor = (c: Candidate) => {
-      if (sentences.length === 0) return c.read
-      const named = c.name === null ? null : last.slice(c.name.start, c.name.end)
-      const has = ({ text, near }: (typeof sentences)[number]) => near.has(c.edit.id) || (named !== null && text.includes(named))
-      const texts = sentences.map(({ text }) => text)
-      return sentencesRead(
-        earlier,
-        sentencesFor(texts, (i) => sentences.slice(i, i + 1).some(has)),
-      )
-    }
-    const found = offers.all().map((c) => ({
-      ...c,
-      read: isAbout(c) ? readFor(c) : withoutEarlier(readFor(c), earlier),
-      otherNamed: c.name === null && outdone.has(c.edit.id),
-    }))
+    const before = earlierRead(earlier)
+    const found = offers.all().map((c) => {
+      const read = sentences.length === 0 ? c.read : sentencesReadFor(c, sentences, last)
+      return {
+        ...c,
+        read: goesOn(c) ? behind(before, read) : read,
+        otherNamed: c.name === null && outdone.has(c.edit.id),
+      }
+    })
     return this.#read(query, found, vectors, signal)
   }
 
-  /**
-   * Ids of the edits whose nearness to a text is so high. What was said before, and sentences that ask nothing, are read only with edits that
-   * they name or are near to: behind talk of something else the reader takes another's name, or another question, for an edit's own
-   * (docs/LOG.md, 2026-11-30).
-   */
-  #nearTo(query: SelectionQuery, vector: Float32Array | undefined, least: number): ReadonlySet<string> {
-    if (vector === undefined) return new Set()
+  /** The edits nearest to a text, and their nearness in log-odds. */
+  #nearTo(query: SelectionQuery, vector: Float32Array): Near[] {
     const { direction, norm } = this.#nearness.towards(vector)
-    const hits = this.#source.search(query.tenant, direction, NEAREST, query.asOf)
-    return new Set(hits.flatMap(({ editId, similarity }) => (norm * similarity + this.#nearness.bias >= least ? [editId] : [])))
+    return this.#source
+      .search(query.tenant, direction, NEAREST, query.asOf)
+      .map(({ editId, similarity }) => ({ editId, nearness: norm * similarity + this.#nearness.bias }))
   }
 
-  /** Offers what is near to a part of the message, by cosine and by nearness. */
-  #offerNear(offers: Offers, query: SelectionQuery, searched: readonly Part[], vectors: readonly Float32Array[]): void {
-    for (const [i, { read }] of searched.entries()) {
+  /** Offers what is near to a part of the message, by cosine and by nearness; returns the parts with the edits that they are about. */
+  #offerNear(offers: Offers, query: SelectionQuery, searched: readonly Part[], vectors: readonly Float32Array[]): SearchedPart[] {
+    return searched.flatMap((part, i) => {
       const vector = vectors[i]
-      if (vector === undefined) continue
+      if (vector === undefined) return []
+      const { read } = part
       for (const { editId, similarity } of this.#source.search(query.tenant, vector, NEAREST, query.asOf))
         offers.add(editId, { similarity, read })
-      const { direction, norm } = this.#nearness.towards(vector)
-      for (const { editId, similarity } of this.#source.search(query.tenant, direction, NEAREST, query.asOf))
-        offers.add(editId, { nearness: norm * similarity + this.#nearness.bias, read })
-    }
+      const near = this.#nearTo(query, vector)
+      for (const { editId, nearness } of near) offers.add(editId, { nearness, read })
+      return [{ ...part, about: new Set(aboutOf(near)) }]
+    })
   }
 
   /** The candidates with what the reader says of the plausible ones: rules for every message first, then the most promising. */
@@ -340,6 +326,30 @@ function plausibleOf(ranked: readonly Candidate[], { least, close }: Nearness): 
   })
   const fit = Math.floor(READ_CHARS / ((plausible[0]?.read.length ?? 0) + EDIT_CHARS))
   return plausible.slice(0, Math.min(READ_CANDIDATES, Math.max(READ_LEAST, fit)))
+}
+
+interface Near {
+  readonly editId: string
+  readonly nearness: number
+}
+
+type SearchedPart = Part & { readonly about: ReadonlySet<string> }
+
+function aboutOf(near: readonly Near[]): string[] {
+  return near.flatMap(({ editId, nearness }) => (nearness >= ABOUT ? [editId] : []))
+}
+
+/**
+ * What of a message's sentences is read with a candidate. As with what was said before, those that have nothing to do with it are left out:
+ * behind talk of something else the reader takes another's name, or another question, for an edit's own (docs/LOG.md, 2026-11-30).
+ */
+function sentencesReadFor({ edit, name }: Candidate, sentences: readonly SearchedPart[], last: string): string {
+  const named = name === null ? null : last.slice(name.start, name.end)
+  const read = sentencesFor(
+    sentences,
+    ({ searched, about }) => about.has(edit.id) || (named !== null && searched.includes(named)),
+  )
+  return messageRead(read.map(({ searched }) => searched).join(' '))
 }
 
 interface RetrievedTurn {

@@ -29,11 +29,11 @@ export function cut(text: string, chars: number): string {
 
 /** The last message, and before it the end of what was said: user and assistant alternate. */
 export function conversationEnd(earlier: readonly string[], last: string): string {
-  return joined(earlierRead(earlier), last)
+  return behind(earlierRead(earlier), messageRead(last))
 }
 
 /** null: nothing was said before. */
-function earlierRead(earlier: readonly string[]): string | null {
+export function earlierRead(earlier: readonly string[]): string | null {
   if (earlier.length === 0) return null
   return earlier
     .slice(-EARLIER_TURNS)
@@ -41,22 +41,13 @@ function earlierRead(earlier: readonly string[]): string | null {
     .join(' | ')
 }
 
-const BETWEEN = ' || '
-
-function joined(before: string | null, last: string): string {
-  const end = cut(normalized(endsOf(last)), LAST_CHARS)
-  return before === null ? end : `${before}${BETWEEN}${end}`
+export function messageRead(last: string): string {
+  return cut(normalized(endsOf(last)), LAST_CHARS)
 }
 
-/** What of a part is read behind `earlier`, without that. */
-export function withoutEarlier(read: string, earlier: readonly string[]): string {
-  const before = earlierRead(earlier)
-  return before === null ? read : read.slice(before.length + BETWEEN.length)
-}
-
-/** What is read of a message of which only these sentences have to do with an edit. */
-export function sentencesRead(earlier: readonly string[], sentences: readonly string[]): string {
-  return joined(earlierRead(earlier), sentences.join(' '))
+/** What is read of a message, behind what is read of the turns before it. */
+export function behind(before: string | null, read: string): string {
+  return before === null ? read : `${before} || ${read}`
 }
 
 /** What is embedded of each text that was said before. */
@@ -111,7 +102,7 @@ export function withKnown(text: string, edits: readonly Edit[]): string {
   return edits.length === 0 ? text : `${text} [${edits.map((edit) => normalized(statement(edit))).join(' ; ')}]`
 }
 
-/** One stretch of a message: what is embedded and searched for names, and what the reader reads where it finds something. */
+/** One stretch of a message: what is embedded and searched for names, and what of the message the reader reads where it finds something. */
 export interface Part {
   readonly searched: string
   readonly read: string
@@ -120,16 +111,15 @@ export interface Part {
 }
 
 /** The whole message, and its sentences where there are some; of a long one its stretches, at sentence and line ends. */
-export function partsOf(earlier: readonly string[], last: string): Part[] {
-  const before = earlierRead(earlier)
-  const whole = { searched: cut(last, LAST_CHARS), read: joined(before, last) }
+export function partsOf(last: string): Part[] {
+  const whole = { searched: cut(last, LAST_CHARS), read: messageRead(last) }
   // What fits the reader whole is read whole, but for sentences that have nothing to do with an edit.
   if (last.length <= LAST_CHARS)
     return [whole, ...sentencesOf(last).map((searched) => ({ searched, read: whole.read, isSentence: true }))]
   const stretches = stretchesOf(endsOf(last))
   const shown = stretches.length <= PARTS ? stretches : [...stretches.slice(0, PARTS / 2), ...stretches.slice(-PARTS / 2)]
   const tail = last.slice(-TAIL_CHARS)
-  return [whole, ...shown.map((searched) => ({ searched, read: joined(before, `${searched} … ${tail}`) }))]
+  return [whole, ...shown.map((searched) => ({ searched, read: messageRead(`${searched} … ${tail}`) }))]
 }
 
 /** None where the message is one sentence; of very many, stretches of some. */
@@ -142,9 +132,10 @@ function sentencesOf(text: string): string[] {
 const ASKS = /[?？؟]/
 
 /** Of a message's sentences those that the reader reads with an edit: what asks, or where nothing does the last, and what `isAbout` the edit. */
-export function sentencesFor(sentences: readonly string[], isAbout: (i: number) => boolean): string[] {
-  const asking = sentences.some((sentence) => ASKS.test(sentence))
-  return sentences.filter((sentence, i) => isAbout(i) || (asking ? ASKS.test(sentence) : i === sentences.length - 1))
+export function sentencesFor<T extends Pick<Part, 'searched'>>(sentences: readonly T[], isAbout: (sentence: T) => boolean): T[] {
+  const asking = sentences.filter(({ searched }) => ASKS.test(searched))
+  const kept = new Set(asking.length > 0 ? asking : sentences.slice(-1))
+  return sentences.filter((sentence) => kept.has(sentence) || isAbout(sentence))
 }
 
 const SENTENCE_END = /(?<=[.!?…]["”')\]]?)\s+|(?<=[。！？])|\n+/u

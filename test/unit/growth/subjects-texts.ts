@@ -25,16 +25,17 @@ import { breaksOff, viewOf } from '../../../src/prompt/turn.ts'
 import { NameIndex, withinOneEdit } from '../../../src/selection/names.ts'
 import { sameTarget } from '../../../src/selection/sameness.ts'
 import {
+  behind,
   conversationEnd,
   cut,
   earlierOf,
+  earlierRead,
   editText,
+  messageRead,
   partsOf,
   saidOf,
   sentencesFor,
-  sentencesRead,
   withKnown,
-  withoutEarlier,
 } from '../../../src/selection/text.ts'
 import { isTextTask } from '../../../src/selection/text-task.ts'
 import { edit } from '../../support/memory-data.ts'
@@ -351,23 +352,18 @@ export const TEXTS: readonly Measured[] = [
     ),
   },
   {
-    of: ['cut', 'conversationEnd', 'partsOf', 'sentencesFor', 'sentencesRead', 'withoutEarlier', 'saidOf'].map(
+    of: ['cut', 'conversationEnd', 'earlierRead', 'messageRead', 'behind', 'partsOf', 'sentencesFor', 'saidOf'].map(
       (name) => `selection/text.ts#${name}`,
     ),
     cases: named(
       PROSE,
-      (text) => {
-        const earlier = [text, text, text]
-        const end = conversationEnd(earlier, text)
-        const sentences = sentencesFor([text, text], () => true)
-        return [
-          cut(text, 900),
-          withoutEarlier(end, earlier),
-          saidOf(earlier),
-          partsOf(earlier, text),
-          sentencesRead(earlier, sentences),
-        ]
-      },
+      (text) => [
+        cut(text, 900),
+        conversationEnd([text, text, text], text),
+        behind(earlierRead([text]), messageRead(text)),
+        saidOf([text, text, text]),
+        sentencesFor([...partsOf(text), { searched: text }], () => false),
+      ],
       4 * MIB,
     ),
   },
