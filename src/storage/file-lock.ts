@@ -3,6 +3,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Database, faultOf } from './database.ts'
 
 const POLL_MS = 250
+/**
+ * Its holder writes the note just after it has the lock. Two that asked at once can both have been refused, and then ask again in step: the
+ * loser looks between the two, so one look without a note says nothing.
+ */
+const LOOKS_WITHOUT_NOTE = 8
 
 interface Note {
   readonly pid: number
@@ -55,8 +60,7 @@ export async function lockFile(
       }
     }
     const note = readNote(notePath)
-    // Its holder writes the note just after it has the lock.
-    if (!told && (note !== null || tries > 1)) {
+    if (!told && (note !== null || tries >= LOOKS_WITHOUT_NOTE)) {
       onWait(note === null ? 'another process' : `process ${note.pid} (since ${new Date(note.since).toISOString()})`)
       told = true
     }

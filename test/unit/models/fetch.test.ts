@@ -2,6 +2,7 @@ import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import type { CatalogModel } from '../../../src/models/catalog.ts'
@@ -9,6 +10,7 @@ import { ensureModel, type FetchOptions } from '../../../src/models/fetch.ts'
 import { ensureModelsShown } from '../../../src/models/fetch-progress.ts'
 import { hubSource } from '../../../src/models/hub.ts'
 import type { Source } from '../../../src/models/source.ts'
+import { Database } from '../../../src/storage/database.ts'
 import { lockFile } from '../../../src/storage/file-lock.ts'
 import { content, hub, model, scratch } from '../../support/stand-ins/models-stand-ins.ts'
 
@@ -149,6 +151,22 @@ it('stops waiting for a lock when told to', async () => {
   const waiting = lockFile(path, stop.signal, Date.now, () => stop.abort(new Error('enough')))
   await expect(waiting).rejects.toThrow('enough')
   release()
+})
+
+it('says who holds a lock, though who has it wrote that late', async () => {
+  const path = join(scratch(), 'x.lock')
+  const holder = new Database(path, { timeoutMs: 0 })
+  holder.exec('BEGIN EXCLUSIVE')
+  const told: string[] = []
+  const waiting = lockFile(path, new AbortController().signal, Date.now, (who) => {
+    told.push(who)
+    holder.close()
+  })
+  // Two looks have found no note by then.
+  await sleep(400)
+  writeFileSync(`${path}.json`, JSON.stringify({ pid: 42, since: 0 }))
+  ;(await waiting)()
+  expect(told).toEqual(['process 42 (since 1970-01-01T00:00:00.000Z)'])
 })
 
 /** Node 20 runs no TypeScript, so the processes below run a compiled copy, put where it finds the native modules. */
