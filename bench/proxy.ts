@@ -17,10 +17,11 @@ import {
   chat,
   EDITS,
   endChildren,
+  FIRING,
   freePort,
   OFF,
   palimpsest,
-  QUESTION,
+  QUESTIONS,
   serve,
   startLoad,
   startStub,
@@ -104,9 +105,8 @@ interface Arm {
 }
 
 function armsOf(contenders: readonly Contender[]): Arm[] {
-  const questions = Array.from({ length: 20 }, (_, i) => `${QUESTION} Number ${i}.`)
   return contenders.flatMap((contender): Arm[] => {
-    const arm = (name: string, more: object, whole: object = {}): Arm => ({
+    const arm = (name: string, more: object, whole: object = {}, questions = QUESTIONS): Arm => ({
       name,
       contender,
       bodies: questions.map((question) => chat(question, { ...more, ...whole })),
@@ -117,6 +117,7 @@ function armsOf(contenders: readonly Contender[]): Arm[] {
     return [
       arm('palimpsest, edits off', OFF),
       arm('palimpsest, edits on', {}),
+      arm('palimpsest, one edit fires', {}, {}, FIRING),
       // Without a bound the upstream is asked for a stream.
       arm('palimpsest, no max_tokens', OFF, { max_tokens: undefined }),
     ]

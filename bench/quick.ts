@@ -14,7 +14,7 @@ import { at, median } from './client.ts'
 import { prompt, reply } from './engine/client.ts'
 import type { Reply } from './engine/contender.ts'
 import { firstTokens } from './gateway/first.ts'
-import { chat, endChildren, freePort, OFF, palimpsest, QUESTION, startLoad, startStub, told } from './proxy/parts.ts'
+import { chat, endChildren, freePort, OFF, palimpsest, QUESTIONS, startLoad, startStub, told } from './proxy/parts.ts'
 import { compared, type Measure, tableOf } from './quick/compare.ts'
 import { memoryRounds } from './quick/memory.ts'
 
@@ -54,7 +54,7 @@ async function proxy(): Promise<Measure[]> {
   const port = await startStub()
   const load = startLoad()
   const own = await palimpsest(scratch, `http://127.0.0.1:${port}/v1`, await freePort())
-  const bodies = (extra: object) => Array.from({ length: 20 }, (_, i) => chat(`${QUESTION} Number ${i}.`, extra))
+  const bodies = (extra: object) => QUESTIONS.map((question) => chat(question, extra))
   const arms = [
     { name: 'direct', port, bodies: bodies({}) },
     { name: 'edits off', port: own.port, bodies: bodies(OFF) },

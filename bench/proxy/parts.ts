@@ -79,7 +79,15 @@ export function palimpsest(scratch: string, upstream: string, port: number): Pro
   ])
 }
 
-export const QUESTION = 'Write one short sentence about rain in an old harbour.'
+/** About none of the edits: a number would be taken for a town's. */
+export const QUESTIONS = (
+  'harbour bridge market chapel orchard station lighthouse mill quarry theatre bakery garden ' +
+  'tower barn school inn canal forge abbey pier'
+)
+  .split(' ')
+  .map((place) => `Write one short sentence about rain in an old ${place}.`)
+/** Each about one of the edits. */
+export const FIRING = QUESTIONS.map((_, i) => `Who is the mayor of Town${i}?`)
 export const chat = (content: string, more: object) =>
   JSON.stringify({
     model: 'stub',

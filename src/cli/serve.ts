@@ -1,3 +1,4 @@
+import { setFlagsFromString } from 'node:v8'
 import type { Command } from 'commander'
 import type { Config } from '../config.ts'
 import { buildLog } from '../engine/llama-server/background-build.ts'
@@ -74,6 +75,9 @@ export function addServeCommand(program: Command): void {
  * absent: those of the configuration.
  */
 export async function serve(read: () => Config<Limits>, weightsOf?: StartOptions['weightsOf']): Promise<number> {
+  // V8 takes to making a request's objects in the old generation. Once dead there, they keep the next requests' alive until a full collection,
+  // and each minor one copies them for some milliseconds (docs/LOG.md, 2026-11-30).
+  setFlagsFromString('--no-allocation-site-pretenuring')
   let config = read()
   const secrets = secretsOf(config)
   const log = openLog(config.logLevel, secrets)

@@ -26,6 +26,12 @@ const ROUND_POINTS = 131_072
  */
 const WAITING = { share: 1 / 32, least: 256, most: 4_096 } as const
 
+/**
+ * Points that may wait while a round is under way, before an import waits for it: the first number, 12 ms of a scan, or this share of the graph
+ * up to a whole round. A round writes the graph it began with again, so a million points in rounds of 16,384 write 40 times what they take.
+ */
+const WAITING_BEHIND = { least: 32_768, share: 1 / 8 } as const
+
 /** Which edit a point counts for, if it counts. */
 export type Owner = (seq: number) => string | undefined
 
@@ -60,9 +66,10 @@ export class TenantIndex {
     return this.#building === null ? this.#waiting : [this.#building, ...this.#waiting]
   }
 
-  /** Points that are in no graph yet. */
-  get outside(): number {
-    return this.#arenas.reduce((sum, { size }) => sum + size, 0)
+  /** Whether an import is to wait for the round that is under way. */
+  get isFull(): boolean {
+    const share = Math.min(ROUND_POINTS, WAITING_BEHIND.share * (this.#graph?.size ?? 0))
+    return pointsIn(this.#waiting) > Math.max(WAITING_BEHIND.least, share)
   }
 
   /** Edits (revisions) that have their vectors here. */
@@ -102,7 +109,7 @@ export class TenantIndex {
     if (usearch === null || this.#building !== null) return false
     const { exactPoints } = this.#options
     const inGraph = this.#graph?.size ?? 0
-    const waiting = this.outside
+    const waiting = pointsIn(this.#waiting)
     const least = Math.min(exactPoints, WAITING.least)
     const spared = inGraph === 0 ? 0 : Math.max(least, Math.min(WAITING.most, WAITING.share * inGraph))
     return waiting > spared && inGraph + waiting > exactPoints
@@ -192,6 +199,10 @@ export class TenantIndex {
     this.#graph?.close()
     this.#graph = null
   }
+}
+
+function pointsIn(arenas: readonly Arena[]): number {
+  return arenas.reduce((sum, { size }) => sum + size, 0)
 }
 
 /** Into the last arena, or a new one where that is full; an edit's points, added together, stay together. */

@@ -26,8 +26,6 @@ export interface IndexesOptions extends IndexOptions {
 
 /** Edits whose kept vectors are read between two turns of the event loop. */
 const LOAD_EDITS = 1_024
-/** An import waits while so many points of its tenant wait for a round, each looked at by every search: 12 ms, and 50 MB. */
-const OUTSIDE_POINTS = 32_768
 /** A failed round is tried again after this time, doubled at each further failure up to the second number. */
 const REST_MS = { first: 1_000, longest: 300_000 } as const
 /** Changes after which, at the least, the share of dead points is counted again. */
@@ -219,7 +217,7 @@ export class Indexes {
   /** Resolves when a long import may go on: a round takes what waits, unless none succeeds. */
   async #room(name: string): Promise<void> {
     const index = this.#tenants.get(name)?.index
-    while (index !== undefined && index.outside > OUTSIDE_POINTS && this.#round !== null) await this.#round
+    while (index !== undefined && index.isFull && this.#round !== null) await this.#round
   }
 
   #maintain(): void {
