@@ -217,7 +217,7 @@ export class Indexes {
   /** Resolves when a long import may go on: a round takes what waits, unless none succeeds. */
   async #room(name: string): Promise<void> {
     const index = this.#tenants.get(name)?.index
-    while (index !== undefined && index.isFull && this.#round !== null) await this.#round
+    while (index?.isFull && this.#round !== null) await this.#round
   }
 
   #maintain(): void {
