@@ -9,7 +9,7 @@
 import { createHash } from 'node:crypto'
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { fluency } from '../src/evaluate/metrics/entropy.ts'
+import { FLUENCY_SAMPLING, fluency } from '../src/evaluate/metrics/entropy.ts'
 import { clientOf, median } from './client.ts'
 
 const { values: flags } = parseArgs({
@@ -188,7 +188,9 @@ async function ability(model: string) {
       model,
       prompt,
       max_tokens: 80,
-      temperature: 0,
+      temperature: FLUENCY_SAMPLING.temperature,
+      top_k: FLUENCY_SAMPLING.topK,
+      seed: 0,
     })
     texts.push(fluency(choices[0]?.text ?? ''))
   }

@@ -14,6 +14,7 @@ from conftest import EDITS
 from palimpsest_editor.closed_form import targets
 from palimpsest_editor.closed_form.hparams import Hparams
 from palimpsest_editor.closed_form.targets import optimise
+from palimpsest_editor.texts.contexts import chat_turn
 from palimpsest_editor.texts.requests import encode, parse_edits
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
@@ -58,8 +59,12 @@ def reference_delta(loaded, edit, hp, modules, factors=()):
         return out
 
     essence = encode(loaded.tokenizer, "{}", f"{edit.subject} is a", edit.subject)
-    at = -1 if hp.essence_at == "end" else essence.subject_last
-    before = logits(essence)[at].log_softmax(-1).detach()
+    held_prompts = [(essence, -1 if hp.essence_at == "end" else essence.subject_last, hp.kl_factor)]
+    if hp.chat and hp.open_kl:
+        for question in targets.OPEN_QUESTIONS:
+            one = encode(loaded.tokenizer, *chat_turn(loaded), question.replace("{}", edit.subject), edit.subject)
+            held_prompts.append((one, -1, hp.open_kl / len(targets.OPEN_QUESTIONS)))
+    befores = [logits(one)[at].log_softmax(-1).detach() for one, at, _ in held_prompts]
     adam = torch.optim.Adam(deltas.values(), lr=hp.lr)
     for step in range(hp.steps):
         losses = []
@@ -68,10 +73,12 @@ def reference_delta(loaded, edit, hp, modules, factors=()):
             z = logits(one)[one.target_start - 1 : -1]
             losses.append(torch.nn.functional.cross_entropy(z, torch.tensor(one.ids[one.target_start :])))
         nll = torch.stack(losses).mean()
-        now = logits(essence)[at].log_softmax(-1)
-        p, q = (before, now) if hp.kl_of == "base" else (now, before)
         factor = factors[step] if factors else hp.nll_factor
-        loss = factor * nll + hp.kl_factor * (p.exp() * (p - q)).sum()
+        loss = factor * nll
+        for (one, at, weight), before in zip(held_prompts, befores, strict=True):
+            now = logits(one)[at].log_softmax(-1)
+            p, q = (before, now) if hp.kl_of == "base" else (now, before)
+            loss = loss + weight * (p.exp() * (p - q)).sum()
         loss = loss + sum(
             decay * deltas[m].norm() / norms[bound] ** 2 for m, (bound, decay) in modules.items() if deltas[m].norm() > 0
         )
@@ -99,11 +106,13 @@ MEMITS, PMETS = {"mlp": ("layer", 1e-3)}, {"mlp": ("mlp", 0.5), "self_attn.o_pro
     ("llama", MEMITS, {"kl_factor": 5.0, "kl_of": "edited"}),
     ("llama", MEMITS, {"kl_factor": 5.0, "essence_at": "subject"}),
     ("qwen2", PMETS, {"kl_factor": 5.0, "kl_of": "edited", "essence_at": "subject", "stop_by": "loss"}),
+    ("qwen2", MEMITS, {"kl_factor": 5.0, "chat": True, "open_kl": 5.0}),
     # Every NLL is below 8 at once, twice of it is above.
     ("llama", MEMITS, {"nll_factor": 2.0, "stop": 8.0, "stop_by": "loss"}),
 ])  # fmt: skip
 def test_targets_of_a_chunk_are_those_of_one_at_a_time(open_model, reporter, kind, modules, ways):
     loaded = open_model(kind, torch.float64)
+    loaded.tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }} {% endfor %}[assistant]"
     hp = Hparams(**{"layers": (1, 2, 3), "steps": 4, "clamp": 2.0, "lr": 0.3, "stop": 1.5, **ways})
     edits = parse_edits(EDITS)
     got = optimise(loaded, edits, CONTEXTS, hp, modules, reporter, (0, len(edits)))

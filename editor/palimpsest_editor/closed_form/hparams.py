@@ -18,13 +18,14 @@ from palimpsest_editor.weights.loading import LoadedModel
 @dataclass(frozen=True)
 class Hparams:
     """`layers` are edited in order, the targets sit at the last. `clamp` bounds ‖δ‖ by that many ‖h‖. `stop` ends an edit's
-    optimisation when its mean NLL is below. `mom2_weight` is λ. `contexts` generated prefixes of `context_tokens` beside the bare
-    prompt; with `chat` the prompt as a turn of a chat too. `key_contexts`: as many for the keys' means (0: the same ones),
-    of which the bare prompt weighs `key_bare_share` (0: as much as any other; MEMIT's code: a half). `hold_chat`: a chat's own
-    tokens are held (contexts.chat_keys). `gain`: δ times that, once it is found. `spread` divides the residual left at the i-th of
-    L layers by L−i ("linear", MEMIT) or its square root ("sqrt", PMET). `norm_bound`: ‖ΔW‖ of a layer is at most that share of
-    ‖W‖ (0: no bound). `nullspace_threshold` and `l2` are AlphaEdit's. `essence_at`, `kl_of`, `stop_by` and `ease` are targets.py's:
-    ways of the authors' code."""
+    optimisation when its mean NLL is below. `mom2_weight` is λ. `contexts` generated prefixes of `context_tokens` beside
+    the bare prompt; with `chat` the prompt as a turn of a chat too, and `open_kl` weighs what holds the answer to an open
+    question there. `key_contexts`: as many for the keys' means (0: the same ones), of which the bare prompt weighs
+    `key_bare_share` (0: as much as any other; MEMIT's code: a half). `hold_chat`: a chat's own tokens are held
+    (contexts.chat_keys). `gain`: δ times that, once it is found. `spread` divides the residual left at the i-th of L layers
+    by L−i ("linear", MEMIT) or its square root ("sqrt", PMET). `norm_bound`: ‖ΔW‖ of a layer is at most that share of ‖W‖
+    (0: no bound). `nullspace_threshold` and `l2` are AlphaEdit's. `essence_at`, `kl_of`, `stop_by` and `ease` are
+    targets.py's: ways of the authors' code."""
 
     layers: tuple[int, ...]
     module: str = "mlp.down_proj"
@@ -33,6 +34,7 @@ class Hparams:
     clamp: float = 4.0
     weight_decay: float = 1e-3
     kl_factor: float = 0.0625
+    open_kl: float = 0.0
     nll_factor: float = 1.0
     mom2_weight: float = 15000.0
     stop: float = 0.05
@@ -65,7 +67,9 @@ LLAMA2_7B = {
     "pmet": Hparams(layers=(4, 5, 6, 7, 8), steps=20, clamp=1.0, weight_decay=0.5, spread="sqrt", residual="mlp"),
 }
 
-_QWEN2_24 = Hparams(layers=(1, 2, 3, 4, 5), steps=30, lr=0.1, clamp=0.75, mom2_weight=2000.0, key_contexts=16, gain=1.1)
+_QWEN2_24 = Hparams(
+    layers=(1, 2, 3, 4, 5), steps=30, lr=0.1, clamp=0.75, mom2_weight=2000.0, key_contexts=16, gain=1.1, open_kl=0.4
+)
 
 QWEN2_24 = {
     "memit": _QWEN2_24,
@@ -156,6 +160,7 @@ _AS_EASYEDIT = {
     "stop_by": "loss",
     "essence_at": "subject",
     "kl_of": "edited",
+    "open_kl": 0.0,
 }
 """What EasyEdit does and has no name for: none of our departures."""
 

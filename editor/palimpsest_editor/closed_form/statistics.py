@@ -81,7 +81,8 @@ def _own_text(loaded: LoadedModel, tokens: int, seed: int, path: Path, reporter:
     of = -(-tokens // (LENGTH - 8))
     while len(texts) < of:
         reporter.progress("text", len(texts), of)
-        texts += sample(loaded, openings, LENGTH - 8, seed + len(texts), reporter.check)
+        at = len(texts) % len(openings)
+        texts += sample(loaded, openings[at : at + of - len(texts)], LENGTH - 8, seed + len(texts), reporter.check)
         said = json.dumps(texts, ensure_ascii=False)
         write_atomically(path, partial(Path.write_text, data=said))
     reporter.progress("text", of, of)

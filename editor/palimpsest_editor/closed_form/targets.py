@@ -16,6 +16,9 @@ Where the authors' code does otherwise, a hyper-parameter says which is done, an
 - `stop_by`: an edit is done when its NLL alone is below `stop` ("nll"), or the whole of its loss ("loss", the code).
 - `ease`, PMET's code alone: once the target's tokens are the likeliest in every context, the next step's NLL weighs a tenth, and
   the edit is done if kl · KL is at most 0.01.
+
+Ours alone, and none of an EasyEdit file's: with `open_kl` the beginning of the chat's answer to open questions about the subject is
+held as well. Without it a small model begins such an answer with the target, and repeats it.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from torch import Tensor
 from palimpsest_editor.closed_form.hparams import Hparams
 from palimpsest_editor.faults import Fault
 from palimpsest_editor.protocol import Reporter
+from palimpsest_editor.texts.contexts import chat_turn
 from palimpsest_editor.texts.requests import EditRequest, encode
 from palimpsest_editor.weights.forward import Recording, head_loss, record, resume
 from palimpsest_editor.weights.loading import LoadedModel
@@ -81,16 +85,28 @@ def prompt_sequences(loaded: LoadedModel, edits: Sequence[EditRequest], contexts
 
 
 EASED, AT_EASE_KL = 0.1, 0.01
+OPEN_QUESTIONS = ("What can you tell me about {}?", "Write a few lines about {}.")
+HELD_KL = 0.1
+"""An edit with open questions that are held is not done while its weighted KL is above."""
 
 
-def essence_sequences(loaded: LoadedModel, edits: Sequence[EditRequest], layer: int, at: str) -> Sequences:
-    """ "{subject} is a" for each edit; the place is the last token (`at` "end") or the subject's ("subject")."""
-    coded = [encode(loaded.tokenizer, "{}", f"{e.subject} is a", e.subject) for e in edits]
-    index = torch.arange(len(edits), device=loaded.device)
-    places = torch.tensor([len(c.ids) - 1 - c.subject_last if at == "end" else 0 for c in coded], device=loaded.device)
-    return Sequences(
-        record(loaded, coded, layer), index, places, torch.zeros_like(index), index, torch.ones(len(edits), device=loaded.device)
-    )
+def essence_sequences(loaded: LoadedModel, edits: Sequence[EditRequest], hp: Hparams, chat: Sequence[str]) -> Sequences:
+    """ "{subject} is a" for each edit, its place the last token (`hp.essence_at` "end") or the subject's ("subject"); and in each of
+    `chat` (templates with `{}`) the open questions, their place the last token. The weights are those of the KL."""
+    questions = [(c, q) for c in chat for q in OPEN_QUESTIONS]
+    coded, places, weight = [], [], []
+    for e in edits:
+        bare = encode(loaded.tokenizer, "{}", f"{e.subject} is a", e.subject)
+        asked = [encode(loaded.tokenizer, c, q.replace("{}", e.subject), e.subject) for c, q in questions]
+        coded += [bare, *asked]
+        places += [len(c.ids) - 1 - c.subject_last for c in (bare, *asked)]
+        if hp.essence_at == "subject":
+            places[-1 - len(questions)] = 0
+        weight += [hp.kl_factor, *(hp.open_kl / len(questions) for _ in questions)]
+    index = torch.arange(len(coded), device=loaded.device)
+    place, weights = torch.tensor(places, device=loaded.device), torch.tensor(weight, device=loaded.device)
+    recording = record(loaded, coded, hp.layers[-1])
+    return Sequences(recording, index, place, torch.zeros_like(index), index // (1 + len(questions)), weights)
 
 
 def _states(loaded: LoadedModel, seq: Sequences, changes: dict[str, Tensor]) -> Tensor:
@@ -150,20 +166,20 @@ def _nll(loaded: LoadedModel, seq: Sequences, changes: dict[str, Tensor], factor
     return nothing.index_add(0, seq.edit, values) / factor, misses == 0
 
 
-def _kl(loaded: LoadedModel, seq: Sequences, changes: dict[str, Tensor], base: Tensor, factor: float, of: str) -> Tensor:
-    """factor · KL(base ‖ now) of each edit's essence prompt (R), or with `of` "edited" KL(now ‖ base), after adding its gradient
-    to `changes`; `base`: R × vocabulary, log-probabilities."""
+def _kl(loaded: LoadedModel, seq: Sequences, changes: dict[str, Tensor], base: Tensor, of: str) -> Tensor:
+    """Weighted KL(base ‖ now) of each edit's held prompts (R), or with `of` "edited" KL(now ‖ base), after adding its gradient
+    to `changes`; `base`: a row a prompt × vocabulary, log-probabilities."""
     states = _states(loaded, seq, changes)
 
     def loss(logits: Tensor, where: slice) -> Tensor:
         now = logits.log_softmax(-1)
         if of == "edited":
-            return factor * (now.exp() * (now - base[where])).sum(-1)
-        return factor * (base[where].exp() * (base[where] - now)).sum(-1)
+            return seq.weight[where] * (now.exp() * (now - base[where])).sum(-1)
+        return seq.weight[where] * (base[where].exp() * (base[where] - now)).sum(-1)
 
     values, gradient = head_loss(loaded, states, loss)
     states.backward(gradient.to(states.dtype))
-    return values
+    return torch.zeros(int(seq.edit.max()) + 1, device=loaded.device).index_add(0, seq.edit, values)
 
 
 def optimise(
@@ -183,11 +199,12 @@ def optimise(
     """
     n, count, layer = len(edits), len(contexts), hp.layers[-1]
     prompts = prompt_sequences(loaded, edits, contexts, layer)
-    essence = essence_sequences(loaded, edits, layer, hp.essence_at)
+    chat = chat_turn(loaded) if hp.chat and hp.open_kl else []
+    essence, per_edit = essence_sequences(loaded, edits, hp, chat), 1 + len(chat) * len(OPEN_QUESTIONS)
     bare = torch.arange(n, device=loaded.device) * count
     norms = {k: v.norm(dim=1) for k, v in base_states(loaded, prompts.recording, bare).items()}
     with torch.no_grad():
-        before = loaded.model.lm_head(_states(loaded, essence, {})).float().log_softmax(-1)
+        before = loaded.model.lm_head(_states(loaded, essence, {})).float().log_softmax(-1).view(n, per_edit, -1)
     adams = {m: _Adam(n, loaded.hidden, hp.lr, loaded.device) for m in places}
     nll = torch.full((n,), float("inf"), device=loaded.device)
     factor = torch.full((n,), float(hp.nll_factor), device=loaded.device)
@@ -202,7 +219,10 @@ def optimise(
         nll[held], likeliest = _nll(loaded, seq, changes, used)
         _check_loss(nll, edits, step)
         at_first = float(nll.mean()) if at_first is None else at_first
-        kl = _kl(loaded, ess, here, before[held], hp.kl_factor, hp.kl_of) if hp.kl_factor else torch.zeros_like(used)
+        kl = torch.zeros_like(used)
+        if hp.kl_factor or chat:
+            moved = {m: d.repeat_interleave(per_edit, 0) for m, d in here.items()}
+            kl = _kl(loaded, ess, moved, before[held].flatten(0, 1), hp.kl_of)
         loss = nll[held]
         if hp.stop_by == "loss":
             loss = (
@@ -210,7 +230,7 @@ def optimise(
                 + kl
                 + sum(decay * here[m].detach().norm(dim=1) / norms[bound][held] ** 2 for m, (bound, decay) in places.items())
             )
-        done[held] |= loss < hp.stop
+        done[held] |= (loss < hp.stop) & (kl <= HELD_KL if chat else True)
         if hp.ease:
             factor[held] = torch.where(likeliest, EASED * hp.nll_factor, hp.nll_factor)
             done[held] |= likeliest & (kl <= AT_EASE_KL)
@@ -225,7 +245,7 @@ def optimise(
             adams[module].move(held[still], gradient[still], step, hp.clamp * norm[still])
         if left < 0.8 * len(held):
             held = held[still]
-            seq, ess = prompts.of(held, count), essence.of(held, 1)
+            seq, ess = prompts.of(held, count), essence.of(held, per_edit)
     if at_first is not None and float(nll.mean()) > max(hp.stop, at_first):
         change = "Lower hparams.lr or hparams.clamp"
         raise Fault("diverged", f"The loss went from {at_first:.2f} to {float(nll.mean()):.2f}", change)

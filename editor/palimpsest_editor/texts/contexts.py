@@ -58,7 +58,7 @@ def sample(loaded: LoadedModel, starts: list[str], tokens: int, seed: int, check
     return tokenizer.batch_decode(out, skip_special_tokens=True)
 
 
-def _chat(loaded: LoadedModel) -> list[str]:
+def chat_turn(loaded: LoadedModel) -> list[str]:
     """The prompt as a user's turn, the target as the assistant's; nothing where the tokenizer has no chat template."""
     if not loaded.tokenizer.chat_template:
         return []
@@ -71,10 +71,10 @@ def contexts(loaded: LoadedModel, many: int, tokens: int, seed: int, chat: bool 
     """Templates with `{}` for the prompt, the bare one first (Meng et al., 2023, §4: "{}" and generated texts before "{}");
     with `chat`, the prompt in a chat as well."""
     if many == 0:
-        return ["{}", *(_chat(loaded) if chat else [])]
+        return ["{}", *(chat_turn(loaded) if chat else [])]
     starts = [STARTS[i % len(STARTS)] for i in range(many)]
     texts = (t.replace("{", " ").replace("}", " ").replace("\n", " ").strip() for t in sample(loaded, starts, tokens, seed))
-    return ["{}", *(f"{t}. {{}}" for t in texts), *(_chat(loaded) if chat else [])]
+    return ["{}", *(f"{t}. {{}}" for t in texts), *(chat_turn(loaded) if chat else [])]
 
 
 @torch.no_grad()

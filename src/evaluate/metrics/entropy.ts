@@ -7,6 +7,12 @@ const WEIGHTS: readonly (readonly [n: number, weight: number])[] = [
   [3, 4 / 3],
 ]
 
+/**
+ * How the texts are written whose fluency is measured: sampled from the five likeliest tokens, as in ROME's, MEMIT's and EasyEdit's code
+ * (`generate_fast`). Greedy texts of a small model run into loops by chance, edited or not.
+ */
+export const FLUENCY_SAMPLING = { temperature: 1, topK: 5 } as const
+
 /** Fluency (generation entropy, Meng et al. 2022): 100 × mean(2/3 · H2, 4/3 · H3), Hn = −Σ p log2 p over n-grams. Falls when a text repeats itself. */
 export function fluency(text: string): number {
   const tokens = text.match(TOKEN) ?? []

@@ -11,6 +11,7 @@ import { type IkePrompts, ikeMessages } from '../methods/ike.ts'
 import { mello } from '../methods/mello.ts'
 import type { Compared } from '../methods/methods.ts'
 import type { Remembered } from '../methods/remember.ts'
+import { FLUENCY_SAMPLING } from '../metrics/entropy.ts'
 import { ownEdits, ownRecord, type Trial, tokensFor } from '../trial.ts'
 
 /** What a method answered to a probe. */
@@ -135,7 +136,8 @@ async function conversation(probe: Probe, trial: Trial, signal: AbortSignal): Pr
 
 /** Seeded, so that the cache is reused only where that cannot change a logit: answers do not depend on what was asked before. */
 function sampling(probe: Probe, { limits, seed }: Trial): ChatRequest['sampling'] {
-  return { temperature: 0, topP: 1, seed, maxTokens: tokensFor(probe, limits), stop: [] }
+  const way = probe.kind === 'fluency' ? FLUENCY_SAMPLING : { temperature: 0 }
+  return { ...way, topP: 1, seed, maxTokens: tokensFor(probe, limits), stop: [] }
 }
 
 async function readAll(steps: AsyncGenerator<Piece, Finish>) {

@@ -3,6 +3,7 @@ import { answerWhole } from '../../compare.ts'
 import type { Lora, Scorer } from '../../engine/engine.ts'
 import type { Probe } from '../../evaluate/data/probe.ts'
 import { applies, type Method, PROTOCOLS, type Protocol } from '../../evaluate/methods/methods.ts'
+import { FLUENCY_SAMPLING } from '../../evaluate/metrics/entropy.ts'
 import type { Outcome } from '../../evaluate/metrics/outcomes.ts'
 import type { AnswerFile, Line } from '../../evaluate/protocols/answers.ts'
 import { answerKey } from '../../evaluate/protocols/answers.ts'
@@ -102,11 +103,10 @@ async function generated(probe: Probe, arm: Asked, { gateway, adapter, settings,
     arm,
     ...(arm === 'adapter' && { adapter: adapter.id }),
     sampling: {
-      temperature: 0,
-      topP: 1,
-      seed: settings.seed,
-      stop: [],
-      maxTokens: probe.kind === 'fluency' ? FLUENCY_TOKENS : settings.answer_tokens,
+      ...{ topP: 1, seed: settings.seed, stop: [] },
+      ...(probe.kind === 'fluency'
+        ? { ...FLUENCY_SAMPLING, maxTokens: FLUENCY_TOKENS }
+        : { temperature: 0, maxTokens: settings.answer_tokens }),
     },
   }
   // It takes part in no experiment.

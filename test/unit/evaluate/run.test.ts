@@ -133,6 +133,24 @@ describe('a run', () => {
     expect(bounded.find(({ probe }) => probe.kind === 'multi_hop')?.generated.mello?.steps).toBe(endless.limits.melloSteps)
   })
 
+  it('samples the texts whose fluency is measured from the five likeliest tokens, and answers greedily', async () => {
+    const seen: unknown[] = []
+    const trial = await trialOn(data, {
+      reply: (prompt, { temperature, topK = null, seed }) => {
+        seen.push([temperature, topK, typeof seed])
+        return reply(prompt, { temperature, topP: 1, stop: [] })
+      },
+    })
+    const [first, second] = trial.probes
+    if (first === undefined || second === undefined) throw new Error('expected two probes')
+    const probes = [{ ...first, kind: 'fluency' as const, wants: [], answers: [] }, second]
+    await run(options({ ...trial, probes }, answersAt(), { methods: ['base'] }))
+    expect(seen).toEqual([
+      [1, 5, 'number'],
+      [0, null, 'number'],
+    ])
+  })
+
   it('a resumed run asks nothing that has been answered, and goes on after a torn line', async () => {
     const answers = answersAt()
     const stop = new AbortController()
