@@ -118,7 +118,7 @@ def test_easyedits_own_hyper_parameters_are_read():
         "layers": [4, 5], "clamp": 0.75, "steps": 25, "lr": 0.1, "weight_decay": 0.5, "kl_factor": 0.0625, "mom2_weight": 15000,
         "nullspace_threshold": 0.02, "l2": 10, "module": "mlp.down_proj", "batch_edits": 7, "contexts": 2, "context_tokens": 10,
         "key_contexts": 0, "key_bare_share": 0.5, "hold_chat": False, "gain": 1.0, "chat": False,
-        "norm_bound": 0.0, "stop": 0.05, "stop_by": "loss", "essence_at": "subject", "kl_of": "edited",
+        "norm_bound": 0.0, "stop": 0.05, "stop_by": "loss", "essence_at": "subject", "kl_of": "edited", "open_kl": 0.0,
     }  # fmt: skip
     assert "ease" not in read and of_easyedit({**said, "alg_name": "PMET"}, "pmet")["ease"] is True
     with pytest.raises(Fault, match="EasyEdit's for AlphaEdit, the method is memit"):
@@ -279,3 +279,23 @@ def test_the_residual_is_spread_as_published(open_model, reporter, tmp_path, met
         want = left.T @ keys @ torch.linalg.inv(system)
         torch.testing.assert_close(got[index].dense().double(), want, rtol=5e-3, atol=5e-3 * float(want.abs().max()))
         loaded.module(layer, "mlp.down_proj").weight += want
+
+
+def test_no_more_texts_are_written_than_are_wanted(open_model, reporter, tmp_path, monkeypatch):
+    from palimpsest_editor.closed_form import statistics
+
+    asked = []
+
+    def written(_loaded, starts, _tokens, _seed, _check):
+        asked.append(len(starts))
+        return [f"{start} …" for start in starts]
+
+    monkeypatch.setattr(statistics, "sample", written)
+    loaded, kept, tokens = open_model("llama"), tmp_path / "texts.json", statistics.LENGTH - 8
+    first = statistics._own_text(loaded, 3 * tokens, 0, kept, reporter)
+    more = statistics._own_text(loaded, 130 * tokens, 0, kept, reporter)
+    assert asked == [3, 125, 2]
+    assert more[:3] == first
+    assert len(more) == 130
+    # Every opening is begun with as often as the others, whatever was asked for first.
+    assert sorted(more[:128]) == sorted(f"{o} …" for o in statistics.OPENINGS for _ in range(2))
