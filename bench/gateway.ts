@@ -8,7 +8,7 @@ import { cpSync, mkdirSync, mkdtempSync, openSync, rmSync, writeFileSync } from 
 import { cpus, homedir, loadavg, tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { serverPath } from '../src/engine/llama-server/build.ts'
+import { hasServer, serverPath } from '../src/engine/llama-server/build.ts'
 import { EMBEDDER_MODEL, READER_MODEL } from '../src/models/catalog.ts'
 import { at } from './client.ts'
 import { type Order, type Ready, SERVERS, type ServerName, type Setup, type Usage } from './gateway/contender.ts'
@@ -226,7 +226,7 @@ async function first(): Promise<First[]> {
     warmTokens: Number(flags['warm-tokens']),
     threads: Number(flags.threads),
   }
-  const paths = { modelPath: flags.model, serverPath: serverPath(flags.home), editsDir: join(scratch, 'no-edits') }
+  const paths = { modelPath: flags.model, serverPath: hasServer(flags.home) ? serverPath(flags.home) : null, editsDir: join(scratch, 'no-edits') }
   try {
     return await firstTokens({ ...sizes, ...paths, dataDir: scratch }, say)
   } finally {
