@@ -226,7 +226,11 @@ async function first(): Promise<First[]> {
     warmTokens: Number(flags['warm-tokens']),
     threads: Number(flags.threads),
   }
-  const paths = { modelPath: flags.model, serverPath: hasServer(flags.home) ? serverPath(flags.home) : null, editsDir: join(scratch, 'no-edits') }
+  const paths = {
+    modelPath: flags.model,
+    serverPath: hasServer(flags.home) ? serverPath(flags.home) : null,
+    editsDir: join(scratch, 'no-edits'),
+  }
   try {
     return await firstTokens({ ...sizes, ...paths, dataDir: scratch }, say)
   } finally {
