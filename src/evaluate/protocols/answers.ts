@@ -3,6 +3,7 @@ import { appendFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs
 import { PalimpsestError } from '../../errors.ts'
 import type { Probe } from '../data/probe.ts'
 import type { Method, Protocol } from '../methods/methods.ts'
+import { FLUENCY_SAMPLING } from '../metrics/entropy.ts'
 import type { Forced } from './forced.ts'
 import type { Generated } from './generated.ts'
 
@@ -70,7 +71,8 @@ export type Circumstances = (method: Method) => Readonly<Record<string, string |
 /** Answers under the same key are the same. */
 export function answerKey(protocol: Protocol, method: Method, probe: Probe, circumstances: ReturnType<Circumstances>): string {
   const { turns, wants, answers, rival, forcedText, record, kind } = probe
-  const asked = protocol === 'generated' ? { turns, kind } : { turns, forcedText, answer: answers[0], rival }
+  const sampled = kind === 'fluency' && { sampling: FLUENCY_SAMPLING }
+  const asked = protocol === 'generated' ? { turns, kind, ...sampled } : { turns, forcedText, answer: answers[0], rival }
   return createHash('sha256')
     .update(JSON.stringify([protocol, method, asked, record, wants, circumstances]))
     .digest('hex')
