@@ -93,7 +93,8 @@ export function supersessionKey(
           .toSorted()
           .join('\u0001')}`
   const subject = edit.kind === 'sentence' || edit.always ? '' : words(edit.subject).join(' ')
-  return `${edit.tenant}\u0000${subject}\u0000${asked(edit)}${models}`
+  // Joined, it is one flat text; a template would keep its parts beside it, for every edit.
+  return [edit.tenant, subject, `${asked(edit)}${models}`].join('\u0000')
 }
 
 /** A fact's relation, or its prompt where it names no subject; a rule's occasion; of what has neither, all it says. No word begins with a colon. */

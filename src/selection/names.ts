@@ -46,9 +46,9 @@ const NAMESAKES = 64
 const LOOSE_WORD_CHARS = 2
 
 /** Every string with one character of `word` left out: two words within one edit share one of these or each other (Garbe's symmetric delete). */
-function deletions(word: string): string[] {
-  const out: string[] = []
-  for (let i = 0; i < word.length; i++) out.push(word.slice(0, i) + word.slice(i + 1))
+function deletions(word: string): Set<string> {
+  const out = new Set<string>()
+  for (let i = 0; i < word.length; i++) out.add(word.slice(0, i) + word.slice(i + 1))
   return out
 }
 
@@ -74,9 +74,9 @@ export function withinOneEdit(a: string, b: string): boolean {
 export class NameIndex {
   readonly #names = new Map<string, Name>()
   readonly #byWord = new Map<string, Name[]>()
-  readonly #byDeletion = new Map<string, Set<string>>()
+  readonly #byDeletion = new Map<string, string[]>()
   /** Names by their words without signs. */
-  readonly #byBare = new Map<string, Set<Name>>()
+  readonly #byBare = new Map<string, Name[]>()
   readonly #namesOf = new Map<string, Name[]>()
   /** Words of the longest name that begins with a word. */
   readonly #longest = new Map<string, number>()
@@ -92,24 +92,25 @@ export class NameIndex {
 
   add(edit: Edit): void {
     for (const name of this.#namesOf.get(edit.id) ?? []) name.edits.delete(edit.id)
-    const own = [edit.subject, ...edit.aliases].flatMap((text, i) => this.#name(text, i === 0 ? 'exact' : 'alias') ?? [])
+    const named = [edit.subject, ...edit.aliases].map((text, i) => this.#name(text, i === 0 ? 'exact' : 'alias'))
+    // A copy has room for just what it holds, a filtered list for seventeen.
+    const own = named.filter((name) => name !== undefined).slice()
     for (const name of own) name.edits.add(edit.id)
     this.#namesOf.set(edit.id, own)
   }
 
   #name(text: string, kind: Name['kind']): Name | undefined {
-    const own = tokens(text).slice(0, NAME_WORDS)
-    if (own.length === 0) return undefined
+    const said = words(text).slice(0, NAME_WORDS)
+    if (said.length === 0) return undefined
     // Signs tell a name as well as capitals do: "c++" is found.
-    const capitals = own.length === 1 && own[0]?.upper === true && /^\p{L}{1,3}$/u.test(own[0].word)
-    const said = own.map(({ word }) => word)
-    const key = `${kind}${capitals ? '^' : ''}:${said.join(' ')}`
+    const capitals = said.length === 1 && /^\p{L}{1,3}$/u.test(said[0] ?? '') && tokens(text)[0]?.upper === true
+    // Joined, it is one flat text; a template would keep its parts beside it, for every name.
+    const key = [kind, capitals ? '^:' : ':', said.join(' ')].join('')
     const known = this.#names.get(key)
     if (known !== undefined) return known
     const name: Name = { words: said, kind, capitals, edits: new Set() }
     this.#names.set(key, name)
-    const plain = bare(said)
-    this.#byBare.set(plain, (this.#byBare.get(plain) ?? new Set()).add(name))
+    append(this.#byBare, bare(said), name)
     const first = said[0] ?? ''
     this.#longest.set(first, Math.max(this.#longest.get(first) ?? 0, said.length))
     for (const word of new Set(said)) {
@@ -117,7 +118,7 @@ export class NameIndex {
       if (holders !== undefined) holders.push(name)
       else {
         this.#byWord.set(word, [name])
-        if (spellable(word)) for (const d of deletions(word)) add(this.#byDeletion, d, word)
+        if (spellable(word)) for (const d of deletions(word)) append(this.#byDeletion, d, word)
       }
     }
     return name
@@ -144,7 +145,7 @@ export class NameIndex {
     const besides = new Set([...whole, ...outside].map((m) => m.editId))
     const inside = whole.length === 0 ? [] : this.#loose(read, whole, eligible, true, LEAST_SHARED).map((m) => m.editId)
     const written = new Set(whole.map((m) => bare(words(text.slice(m.start, m.end)))))
-    const signed = [...written].flatMap((one) => [...(this.#byBare.get(one) ?? [])])
+    const signed = [...written].flatMap((one) => this.#byBare.get(one) ?? [])
     const ids = [...inside, ...signed.flatMap((name) => [...name.edits].filter(eligible))]
     return { named, outdone: new Set(ids.filter((id) => !besides.has(id))) }
   }
@@ -302,10 +303,10 @@ function touch(seen: Touched | undefined, { words }: Name, at: number, word: str
 
 const bare = (name: readonly string[]): string => name.map((word) => word.replace(/[^\p{L}\p{N}]/gu, '')).join(' ')
 
-function add(map: Map<string, Set<string>>, key: string, value: string): void {
-  const set = map.get(key)
-  if (set === undefined) map.set(key, new Set([value]))
-  else set.add(value)
+function append<Value>(map: Map<string, Value[]>, key: string, value: Value): void {
+  const list = map.get(key)
+  if (list === undefined) map.set(key, [value])
+  else list.push(value)
 }
 
 function at(text: readonly Token[], index: number): Token {

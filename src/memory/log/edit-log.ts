@@ -267,7 +267,7 @@ export class EditLog {
       )
       for (const row of rows) {
         if (row.seq !== after + records.length + 1) throw this.#gap(`record ${after + records.length + 1}`)
-        records.push(this.#record(row))
+        records.push(this.#record(row, records.at(-1)))
       }
       if (rows.length < most) return [records, true]
       const { tenant, batchId } = records.at(-1) ?? {}
@@ -276,11 +276,14 @@ export class EditLog {
     }
   }
 
-  #record({ seq, at, tenant, kind, edit_id: editId, batch_id: batchId, body }: LogRow): TenantRecord {
-    const head = { seq, at, tenant, kind, editId, batchId }
-    if (body === null) return head
+  /** `before`: the record before it, most of whose texts are its own, too. */
+  #record({ seq, at, tenant, kind, edit_id: editId, batch_id: batchId, body }: LogRow, before?: TenantRecord): TenantRecord {
+    const [ofTenant, ofKind] = [oneOf(tenant, before?.tenant), oneOf(kind, before?.kind)]
+    const ofBatch = oneOf(batchId, before?.batchId)
+    if (body === null) return { seq, at, tenant: ofTenant, kind: ofKind, editId, batchId: ofBatch }
     try {
-      return { ...head, edit: JSON.parse(body) as Edit }
+      const edit = JSON.parse(body) as Edit
+      return { seq, at, tenant: ofTenant, kind: ofKind, editId: oneOf(editId, edit.id), batchId: ofBatch, edit }
     } catch (error) {
       throw new PalimpsestError('storage_failed', `${this.#database.name}: record ${seq} cannot be read. Put back a backup.`, {
         cause: error,
@@ -345,6 +348,11 @@ export class EditLog {
 
 export function isBehind(applied: Position, head: Position): boolean {
   return applied.seq < head.seq || applied.batches < head.batches
+}
+
+/** `text`, as the same object as `known` where the two are equal: a million edits hold each text once, not a copy a record. */
+function oneOf<Text extends string>(text: Text, known: Text | undefined): Text {
+  return text === known ? known : text
 }
 
 function rowOf({ seq, at, tenant, kind, editId, batchId, edit }: TenantRecord): LogRow {

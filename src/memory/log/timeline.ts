@@ -64,21 +64,26 @@ export class LiveView {
 
   /** Records must come in the order of the log. `key`: the edit's supersession key, where it is known already. */
   apply(record: LogRecord, key?: string): void {
-    const entry = this.#entries.get(record.editId) ?? { records: [], revisions: [] }
-    this.#entries.set(record.editId, entry)
-    entry.records.push(record)
-    if (record.edit !== undefined) this.#revise(entry, record, record.edit, key)
+    const revisions = record.edit === undefined ? [] : [this.#revision(record, record.edit, key)]
+    const known = this.#entries.get(record.editId)
+    // Lists of one, not empty ones pushed to: those get room for seventeen.
+    const entry = known ?? { records: [record], revisions }
+    if (known === undefined) this.#entries.set(record.editId, entry)
+    else {
+      known.records.push(record)
+      known.revisions.push(...revisions)
+    }
     this.#lastAt = Math.max(this.#lastAt, record.at)
     this.#touch(entry)
   }
 
-  #revise(entry: Entry, { seq, at, batchId }: LogRecord, edit: Edit, key = supersessionKey(edit)): void {
+  #revision({ seq, at, batchId }: LogRecord, edit: Edit, key = supersessionKey(edit)): Revision {
     const revision = { seq, at, batchId, edit, key }
-    entry.revisions.push(revision)
     this.#bySeq.set(seq, revision)
     const group = this.#byKey.get(revision.key)
     if (group === undefined) this.#byKey.set(revision.key, [revision])
     else group.push(revision)
+    return revision
   }
 
   /**

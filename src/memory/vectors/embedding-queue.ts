@@ -2,14 +2,30 @@ import { setTimeout as sleep, setImmediate as yieldToLoop } from 'node:timers/pr
 import { orAborted } from '../../engine/scheduling/or-aborted.ts'
 import type { Logger } from '../../logger.ts'
 import { vectorFault } from '../graph/vector.ts'
+import type { Revision } from '../log/timeline.ts'
 import type { KeptVectors } from './embedding-store.ts'
+import { embedKeys } from './index-texts.ts'
 
-/** An edit whose texts need vectors. */
-export interface Job {
+/** An edit whose texts need vectors. Its texts are made when they are first asked for: all those of a batch at once would hold up everybody. */
+export class Job {
   readonly tenant: string
-  /** Logger record that landed it. */
-  readonly seq: number
-  readonly texts: readonly string[]
+  readonly #revision: Revision
+  #texts: readonly string[] | undefined
+
+  constructor(tenant: string, revision: Revision) {
+    this.tenant = tenant
+    this.#revision = revision
+  }
+
+  /** The record that landed it. */
+  get seq(): number {
+    return this.#revision.seq
+  }
+
+  get texts(): readonly string[] {
+    this.#texts ??= embedKeys(this.#revision.edit)
+    return this.#texts
+  }
 }
 
 /**

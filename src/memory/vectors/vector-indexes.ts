@@ -7,7 +7,7 @@ import { usearch } from '../graph/graph-library.ts'
 import { assertUnit } from '../graph/vector.ts'
 import { contentOf, type LiveView, type Revision } from '../log/timeline.ts'
 import type { IndexStatus, VectorHit } from '../memory.ts'
-import { Indexer, type Job, type LaneName } from './embedding-queue.ts'
+import { Indexer, Job, type LaneName } from './embedding-queue.ts'
 import type { KeptVectors } from './embedding-store.ts'
 import { embedKeys, RECIPE } from './index-texts.ts'
 import { type IndexOptions, TenantIndex } from './tenant-index.ts'
@@ -101,7 +101,7 @@ export class Indexes {
     revisions: readonly Revision[],
   ): AsyncGenerator<readonly [readonly Job[], ReadonlyMap<string, Float32Array>]> {
     const read = async (from: number) => {
-      const page = revisions.slice(from, from + LOAD_EDITS).map((revision) => jobOf(name, revision))
+      const page = revisions.slice(from, from + LOAD_EDITS).map((revision) => new Job(name, revision))
       return [page, await this.#kept.find(new Set(page.flatMap(({ texts }) => texts)))] as const
     }
     let next = read(0)
@@ -180,7 +180,7 @@ export class Indexes {
       for (const revision of view.akin(changed)) if (!view.isDormant(revision, now)) tenant.index.revive(revision.seq)
     this.#indexer.enqueue(
       lane,
-      added.map((revision) => jobOf(name, revision)),
+      added.map((revision) => new Job(name, revision)),
     )
     if (added.length === 0) this.#maintain()
   }
@@ -284,18 +284,5 @@ export class Indexes {
     await this.#maintenance
     for (const { index } of this.#tenants.values()) index.close()
     await this.#kept.close()
-  }
-}
-
-/** Its texts are made when they are first asked for: all those of a batch at once would hold up everybody. */
-function jobOf(tenant: string, { seq, edit }: Revision): Job {
-  let texts: readonly string[] | undefined
-  return {
-    tenant,
-    seq,
-    get texts() {
-      texts ??= embedKeys(edit)
-      return texts
-    },
   }
 }
