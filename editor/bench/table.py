@@ -1,12 +1,12 @@
 """Base | MEMIT | AlphaEdit | PMET | batch LoRA | distilled, side by side on CounterFact records: teacher-forced scores, chat answers, what
-stays, cost.
+stays, fluency, cost.
 
     python bench/table.py --base MODEL.gguf --data COUNTERFACT.json --folder OUT --statistics-text TEXT --unrelated
     QUESTIONS.jsonl
 
 The paraphrases and neighbours of the records serve the measuring only; an edit gives subject, prompt and target. Each method
 runs as a job of its own process; what it gives is measured from its written GGUF. A second start skips what OUT holds
-(METHOD.json) and goes on with the rest.
+(METHOD.json) and goes on with the rest. `chat` is on where a method has it, as in the gateway's hand-offs.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 import subprocess
 import sys
 import time
+from collections import Counter
+from math import log2
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +38,13 @@ from palimpsest_editor.weights.loading import LoadedModel, load
 from palimpsest_editor.weights.lowrank import applied
 
 METHODS = ("memit", "alphaedit", "pmet", "lora", "distil")
+BY_DEFAULT = {name: {"chat": True} for name in ("memit", "alphaedit", "pmet")}
 NEIGHBOURS = 4
 ANSWER_TOKENS = 24
+OPEN = ("Write a short paragraph about {}.", "Tell me about {}.")
+OPEN_TOKENS = 100
+GRAMS = ((2, 2 / 3), (3, 4 / 3))
+"""n of n-grams and the weight of their entropy (`n_gram_entropy` of ROME's code)."""
 
 
 def records(path: Path, first: int, count: int) -> list[dict[str, Any]]:
@@ -112,7 +120,30 @@ def measure(
     form = ChatFormat(loaded.tokenizer, None)
     run = Run(job, loaded, quiet, Pieces(job.work_dir), name, [])
     answers = greedy(run, [form.ask(text) for _, _, text in asked], ANSWER_TOKENS, f"{name} answers")
-    return {"scores": {k: scores[k] for k in KINDS}, "answers": [loaded.tokenizer.decode(a) for a in answers]}
+    said = [loaded.tokenizer.decode(a) for a in answers]
+    return {"scores": {k: scores[k] for k in KINDS}, "answers": said, "texts": open_texts(loaded, raw) if asked else []}
+
+
+@torch.no_grad()
+def open_texts(loaded: LoadedModel, raw: list[dict[str, Any]]) -> list[str]:
+    """Two texts an edit, sampled from the five likeliest tokens (`generate_fast` of ROME's code)."""
+    form, tokenizer = ChatFormat(loaded.tokenizer, None), loaded.tokenizer
+    asked = [form.ask(said.replace("{}", edit_of(r)["subject"])) for said in OPEN for r in raw]
+    tokenizer.padding_side = "left"
+    rows = tokenizer.pad({"input_ids": asked}, return_tensors="pt").to(loaded.device)
+    tokenizer.padding_side = "right"
+    torch.manual_seed(0)
+    sampled = {"do_sample": True, "temperature": 1.0, "top_k": 5, "top_p": 1.0, "repetition_penalty": 1.0}
+    out = loaded.model.generate(**rows, **sampled, max_new_tokens=OPEN_TOKENS, pad_token_id=tokenizer.pad_token_id)
+    return tokenizer.batch_decode(out[:, rows["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def fluency(text: str) -> float:
+    """100 times the weighted mean entropy, in bits, of its 2-grams and 3-grams (Meng et al., 2022); src/evaluate/metrics/entropy.ts."""
+    words = re.findall(r"\w+|[^\w\s]", text)
+    grams = [(Counter(zip(*(words[i:] for i in range(n)), strict=False)), weight) for n, weight in GRAMS]
+    entropies = [-w * sum(c / g.total() * log2(c / g.total()) for c in g.values()) for g, w in grams if g]
+    return 100 * sum(entropies) / len(GRAMS)
 
 
 def chat(base: list[str], now: list[str], raw: list[dict[str, Any]], asked: list[tuple[str, int, str]]) -> dict[str, float]:
@@ -129,6 +160,8 @@ def chat(base: list[str], now: list[str], raw: list[dict[str, Any]], asked: list
 def row(name: str, one: dict[str, Any]) -> str:
     scores = [f"{one['scores'][k]['success']:.1f}" for k in KINDS]
     told = [str(v) for v in one["chat"].values()]
+    texts = [fluency(text) for text in one["texts"]]
+    told += [f"{sum(texts) / len(texts):.1f}"] if texts else []
     made = one.get("made")
     cost = ["", "", "", ""]
     if made:
@@ -167,7 +200,7 @@ def main() -> None:
     for name in ("base", *flags.methods.split(",")):
         path = Path(flags.folder) / f"{name}.json"
         if not path.exists():
-            hparams = json.loads(flags.hparams).get(name, {})
+            hparams = {**BY_DEFAULT.get(name, {}), **json.loads(flags.hparams).get(name, {})}
             made = None if name == "base" else edit(flags, name, raw, hparams)
             job = parse_job(job_of(flags, name, {"method": None}))
             loaded = loaded or load(job.base, job.cache_dir, Reporter(io.StringIO()), job.device, job.dtype)
@@ -179,7 +212,7 @@ def main() -> None:
             path.write_text(json.dumps({**one, "made": made, "hparams": hparams, "asked": asked}, indent=1, ensure_ascii=False))
         found[name] = json.loads(path.read_text())
         print(row(name, found[name]), flush=True)
-    heads = ["", *KINDS, *found["base"]["chat"], "s", "GB", "MB", "‖ΔW‖/‖W‖"]
+    heads = ["", *KINDS, *found["base"]["chat"], *(["fluency"] if asked else []), "s", "GB", "MB", "‖ΔW‖/‖W‖"]
     print("", f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}", *(row(n, f) for n, f in found.items()), sep="\n")
 
 

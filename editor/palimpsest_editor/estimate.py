@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from palimpsest_editor.closed_form.hparams import Hparams
+from palimpsest_editor.closed_form.memit import CHAT_KEY_CONTEXTS
 from palimpsest_editor.closed_form.statistics import DEFAULT_TOKENS, cached, null_space_name
 from palimpsest_editor.protocol import Job
 from palimpsest_editor.weights.forward import run_layers
@@ -52,10 +53,10 @@ def plan(job: Job, loaded: LoadedModel, hp: Hparams, statistics_cached: bool) ->
     stages = {
         "score": 2 * 2 * len(job.probes) * PROMPT_TOKENS * 1.3 / speed,
         "targets": edits * rows * (PROMPT_TOKENS + AFTER_TOKENS * steps * BACKWARD * upper) / speed,
-        "layers": len(hp.layers) * edits * (max(rows, hp.key_contexts + 2) + 1) * PROMPT_TOKENS * lower / speed
+        "layers": len(hp.layers) * edits * (max(rows, hp.key_contexts + CHAT_KEY_CONTEXTS + 2) + 2) * PROMPT_TOKENS * lower / speed
         + len(hp.layers) * (loaded.inner / 4864) ** 3,
     }
-    if job.method == "alphaedit" and not cached(job, loaded, hp.layers, null_space_name(hp.nullspace_threshold)):
+    if job.method == "alphaedit" and not cached(job, loaded, hp.layers, null_space_name(hp)):
         stages["null space"] = len(hp.layers) * NULL_SPACE_S * (loaded.inner / 4864) ** 3
     if not statistics_cached:
         stages["statistics"] = statistics_seconds(job, loaded, len(hp.layers), lower, speed)

@@ -93,6 +93,18 @@ def test_alphaedit_leaves_alone_what_the_text_has_keys_for():
     assert (a @ seen.T).norm() < 0.01 * (plain @ seen.T).norm()
 
 
+def test_the_null_space_is_a_share_of_the_directions_where_one_is_given():
+    """The smallest first, however large they are."""
+    basis = null_space(torch.diag(torch.tensor([50.0, 1e-3, 7.0, 3.0, 900.0])), 2e-2, share=0.6)
+    assert basis.abs().argmax(1).tolist() == [1, 3, 2]
+
+
+def test_a_threshold_of_ones_own_goes_before_a_presets_share(open_model):
+    given = {"preset": "qwen2-0.5b", "layers": [1]}
+    assert hparams(open_model("qwen2"), "alphaedit", given).nullspace_share > 0
+    assert hparams(open_model("qwen2"), "alphaedit", {**given, "nullspace_threshold": 0.1}).nullspace_share == 0
+
+
 def test_a_null_space_that_is_empty_is_refused():
     with pytest.raises(Fault, match="smallest is 1"):
         null_space(torch.eye(4), 2e-2)
@@ -234,10 +246,16 @@ def test_llama_2_7b_has_its_published_hyper_parameters(open_model, method, steps
     assert (hp.module, hp.gain, hp.key_contexts) == ("mlp.down_proj", 1.0, 0)
 
 
-@pytest.mark.parametrize(("method", "share"), [("memit", [1 / 3, 1 / 2, 1]), ("pmet", [1 / 3**0.5, 1 / 2**0.5, 1])])
-def test_the_residual_is_spread_as_published(open_model, reporter, tmp_path, method, share):
+MEMITS_WAY, PMETS_WAY = [1 / 3, 1 / 2, 1], [1 / 3**0.5, 1 / 2**0.5, 1]
+IN_CHAT = ["[user] {} [assistant]", "[user] So it is. {} [assistant]"]
+
+
+@pytest.mark.parametrize(("method", "share", "groups"), [
+    ("memit", MEMITS_WAY, [CONTEXTS]), ("pmet", PMETS_WAY, [CONTEXTS]), ("memit", MEMITS_WAY, [CONTEXTS, IN_CHAT]),
+])  # fmt: skip
+def test_the_residual_is_spread_as_published(open_model, reporter, tmp_path, method, share, groups):
     """Layer by layer against a reference that writes the dense update into the matrix and measures what is left in whole
-    passes."""
+    passes. Of two groups of contexts each gives an edit a key, and both keys the mean residual."""
     from palimpsest_editor.closed_form.memit import least_squares, spread
     from palimpsest_editor.closed_form.statistics import second_moments
     from palimpsest_editor.protocol import parse_job
@@ -261,7 +279,7 @@ def test_the_residual_is_spread_as_published(open_model, reporter, tmp_path, met
     edits = parse_edits(EDITS)
     delta = torch.randn(len(edits), loaded.hidden)
     run = Run(job, loaded, reporter, Pieces(tmp_path / "w"), "k", [])
-    got = spread(run, edits, CONTEXTS, hp, delta, "b", least_squares(run, hp))
+    got = spread(run, edits, groups, hp, delta, "b", least_squares(run, hp))
     moments = second_moments(job, loaded, reporter, hp.layers)
 
     def measured(e, context="{}"):
@@ -270,10 +288,16 @@ def test_the_residual_is_spread_as_published(open_model, reporter, tmp_path, met
             states = loaded.model.model(torch.tensor([one.ids]), output_hidden_states=True).hidden_states
         return seen, {"layer": states[7][0, one.subject_last], "mlp": seen[6][1][0, one.subject_last]}, one.subject_last
 
-    target = torch.stack([measured(e)[1][hp.residual] for e in edits]) + 1.3 * delta.double()
+    def states():
+        return torch.stack([torch.stack([measured(e, group[0])[1][hp.residual] for e in edits]) for group in groups])
+
+    def key(e, group, layer):
+        return torch.stack([(m := measured(e, c))[0][layer][0][0, m[2]] for c in group]).mean(0)
+
+    target = states() + 1.3 * delta.double()
     for index, layer in enumerate(hp.layers):
-        keys = torch.stack([torch.stack([(m := measured(e, c))[0][layer][0][0, m[2]] for c in CONTEXTS]).mean(0) for e in edits])
-        left = (target - torch.stack([measured(e)[1][hp.residual] for e in edits])) * share[index]
+        keys = torch.stack([key(e, group, layer) for group in groups for e in edits])
+        left = ((target - states()).mean(0) * share[index]).repeat(len(groups), 1)
         system = hp.mom2_weight * moments.moment(layer).double()
         system = system + hp.ridge * system.diagonal().mean() * torch.eye(len(system)) + keys.T @ keys
         want = left.T @ keys @ torch.linalg.inv(system)

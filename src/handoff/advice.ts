@@ -64,8 +64,8 @@ interface Evidence {
   readonly fluency: number
 }
 const EVIDENCE: Readonly<Record<HandoffMethod, Evidence | null>> = {
-  memit: { edits: 200, efficacy: 100, paraphrase: 99, unchanged: 86.7, fluency: -11.3 },
-  alphaedit: null,
+  memit: { edits: 200, efficacy: 98, paraphrase: 99, unchanged: 73.3, fluency: -2.6 },
+  alphaedit: { edits: 50, efficacy: 100, paraphrase: 100, unchanged: 70, fluency: -3 },
   pmet: { edits: 200, efficacy: 98, paraphrase: 99, unchanged: 76.7, fluency: -16.7 },
   lora: { edits: 50, efficacy: 100, paraphrase: 92, unchanged: 86.7, fluency: 0.9 },
   distil: { edits: 50, efficacy: 100, paraphrase: 93, unchanged: 83.3, fluency: -10.4 },
@@ -111,7 +111,7 @@ function basisOf(method: Option['method'], { past }: Situation): string[] {
           `${found.unchanged} % of unrelated answers were unchanged through its adapter alone.`,
         ]
   return [
-    'Qwen2.5-Coder 0.5B, English facts about a subject (CounterFact), 2 cores: 50 edits by memit, pmet, lora and distil, 200 by memit and pmet.',
+    'Qwen2.5-Coder 0.5B, English facts about a subject (CounterFact), 2 cores: 50 edits by each method, 200 by memit and pmet.',
     ...figures,
     ...own,
   ]

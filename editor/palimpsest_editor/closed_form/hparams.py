@@ -24,7 +24,7 @@ class Hparams:
     `key_bare_share` (0: as much as any other; MEMIT's code: a half). `hold_chat`: a chat's own tokens are held
     (contexts.chat_keys). `gain`: δ times that, once it is found. `spread` divides the residual left at the i-th of L layers
     by L−i ("linear", MEMIT) or its square root ("sqrt", PMET). `norm_bound`: ‖ΔW‖ of a layer is at most that share of ‖W‖
-    (0: no bound). `nullspace_threshold` and `l2` are AlphaEdit's. `essence_at`, `kl_of`, `stop_by` and `ease` are
+    (0: no bound). `nullspace_threshold` and `l2` are AlphaEdit's, and `nullspace_share`, which is in the threshold's place unless 0. `essence_at`, `kl_of`, `stop_by` and `ease` are
     targets.py's: ways of the authors' code."""
 
     layers: tuple[int, ...]
@@ -54,6 +54,7 @@ class Hparams:
     attention_decay: float = 1.0
     norm_bound: float = 0.0
     nullspace_threshold: float = 2e-2
+    nullspace_share: float = 0.0
     l2: float = 1.0
     ridge: float = 1e-6
     solve_dtype: str = "float64"
@@ -73,7 +74,7 @@ _QWEN2_24 = Hparams(
 
 QWEN2_24 = {
     "memit": _QWEN2_24,
-    "alphaedit": _QWEN2_24,
+    "alphaedit": replace(_QWEN2_24, nullspace_share=0.8),
     "pmet": replace(_QWEN2_24, clamp=1.0, weight_decay=0.5, spread="sqrt", residual="mlp"),
 }
 """Qwen2(.5) 0.5B: 24 layers, hidden 896. Tuned on records 0–149 of CounterFact's development split, with C from 100,000 tokens of
@@ -94,7 +95,10 @@ def preset(loaded: LoadedModel, method: str) -> tuple[str, Hparams]:
         return ("qwen2-0.5b", QWEN2_24[method]) if count == 24 else ("qwen2-1.5b", QWEN2_28[method])
     first = round(4 / 32 * count)
     many = min(5, max(1, count - first - 1))
-    return "llama2-7b, layers at the same depth", replace(LLAMA2_7B[method], layers=tuple(range(first, first + many)))
+    # A threshold on eigenvalues says nothing of another model's keys.
+    share = 0.8 if method == "alphaedit" else 0.0
+    scaled = replace(LLAMA2_7B[method], layers=tuple(range(first, first + many)), nullspace_share=share)
+    return "llama2-7b, layers at the same depth", scaled
 
 
 Chosen = TypeVar("Chosen", bound=Any)
@@ -122,7 +126,11 @@ def hparams(loaded: LoadedModel, method: str, overrides: dict[str, Any]) -> Hpar
     if named is not None and named not in NAMED:
         raise Fault("malformed_job", f"hparams.preset {named!r}", f"One of {', '.join(NAMED)}")
     base = preset(loaded, method)[1] if named is None else NAMED[named][method]
+    if "nullspace_threshold" in given:
+        given = {"nullspace_share": 0.0, **given}
     made = overridden(base, given, loaded, "preset, ")
+    if not 0 <= made.nullspace_share <= 1:
+        raise Fault("malformed_job", f"hparams.nullspace_share {made.nullspace_share}", "A share: 0 (by threshold) to 1")
     if min(made.mom2_weight, made.lr, made.l2, made.nullspace_threshold) <= 0 or made.steps < 1 or made.chunk_edits < 1:
         raise Fault(
             "malformed_job",

@@ -13,7 +13,7 @@ Departures from the paper and its code:
 5. Cholesky with a small ridge, in place of a general solve.
 6. δ may be lengthened once it is found (`gain`), and a key be a mean over more contexts than δ was found with (`key_contexts`):
    what a short, slowly found δ lacks in paraphrases comes back so at less cost to neighbours than by a δ found in long strides
-   (docs/LOG.md).
+   (docs/LOG.md). A chat then has a key of its own beside it, with the same residual: K has two columns an edit, ΔW the same rank.
 7. The prompts' earlier tokens are computed once (forward.py): exact, not an approximation.
 8. A chat's own tokens are held: their keys H join the sum, λC + HHᵀ + KKᵀ (contexts.chat_keys; `hold_chat` false leaves them
    out).
@@ -35,10 +35,13 @@ from palimpsest_editor.closed_form.least_squares import factor
 from palimpsest_editor.closed_form.statistics import second_moments
 from palimpsest_editor.closed_form.targets import optimise
 from palimpsest_editor.run import Run
-from palimpsest_editor.texts.contexts import chat_keys, contexts
-from palimpsest_editor.texts.requests import EditRequest, encode
+from palimpsest_editor.texts.contexts import chat_keys, chat_turn, contexts
+from palimpsest_editor.texts.requests import EditRequest, Encoded, encode
 from palimpsest_editor.weights.forward import keys_at_subjects
 from palimpsest_editor.weights.lowrank import LowRankUpdate, applied
+
+CHAT_KEY_CONTEXTS = 5
+"""Texts before the prompt in a chat."""
 
 
 def chunked_targets(
@@ -61,6 +64,8 @@ def chunked_targets(
     return {k: torch.cat([p[k] for p in parts])[back].to(run.loaded.device) for k in parts[0]}
 
 
+Groups = Sequence[Sequence[str]]
+"""Contexts over which a key is a mean, by group; the first of a group has no text before the prompt."""
 Solve = Callable[[int, Tensor, Tensor | None], Tensor]
 """(layer, K transposed, keys of a chat's own tokens transposed) -> A, so that ΔW = R·A."""
 
@@ -92,28 +97,29 @@ def bounded(a: Tensor, b: Tensor, most: float) -> Tensor:
 
 
 def spread(
-    run: Run, edits: Sequence[EditRequest], texts: Sequence[str], hp: Hparams, delta: torch.Tensor, name: str, solve: Solve
+    run: Run, edits: Sequence[EditRequest], groups: Groups, hp: Hparams, delta: torch.Tensor, name: str, solve: Solve
 ) -> list[LowRankUpdate]:
     """The updates of all layers. `delta`: N × hidden, how far what leaves the last layer (hp.residual "layer") or its
-    feed-forward ("mlp") is to move, from where it is before this batch."""
+    feed-forward ("mlp") is to move, from where it is before this batch. Each group of contexts gives an edit a key of its own;
+    all of an edit's keys are to bring about the same residual, so the rank stays N."""
     loaded = run.loaded
-    coded = [encode(loaded.tokenizer, c, e.prompt, e.subject) for e in edits for c in texts]
-    bare = slice(None, None, len(texts))
-    _, start = keys_at_subjects(loaded, coded[bare], hp.layers[-1:], hp.module)
-    target = start[hp.residual] + hp.gain * delta
+    coded = in_contexts(run, edits, groups)
+    firsts = [one for rows, group in zip(coded, groups, strict=True) for one in rows[:: len(group)]]
+    _, start = keys_at_subjects(loaded, firsts, hp.layers[-1:], hp.module)
+    target = start[hp.residual] + hp.gain * delta.repeat(len(groups), 1)
     made: list[LowRankUpdate] = []
     for index, layer in enumerate(hp.layers):
         run.reporter.progress("layers", index, len(hp.layers), layer=layer)
 
         def compute(layer: int = layer, index: int = index) -> dict[str, torch.Tensor]:
             with applied(loaded, made):
-                keys, _ = keys_at_subjects(loaded, coded, [layer], hp.module)
+                keys = keys_of_edits(run, coded, len(edits), [layer], hp)[layer]
                 held = chat_keys(loaded, [layer], hp.module) if hp.hold_chat else {}
-                _, now = keys_at_subjects(loaded, coded[bare], hp.layers[-1:], hp.module)
+                _, now = keys_at_subjects(loaded, firsts, hp.layers[-1:], hp.module)
             left = len(hp.layers) - index
-            residual = (target - now[hp.residual]) / (left if hp.spread == "linear" else left**0.5)
-            a = solve(layer, mean_keys(keys[layer], len(edits), hp.key_bare_share), held.get(layer))
-            b = residual.T.float().contiguous()
+            way = (target - now[hp.residual]).view(len(groups), len(edits), -1).mean(0)
+            a = solve(layer, keys, held.get(layer)).view(len(groups), len(edits), -1).sum(0)
+            b = (way / (left if hp.spread == "linear" else left**0.5)).T.float().contiguous()
             if hp.norm_bound > 0:
                 b = bounded(a, b, hp.norm_bound * float(loaded.module(layer, hp.module).weight.float().norm()))
             return {"a": a, "b": b}
@@ -124,11 +130,27 @@ def spread(
     return made
 
 
-def key_contexts(run: Run, hp: Hparams, texts: list[str]) -> list[str]:
-    """The contexts over which a key is a mean: those of the targets, or more and the chat format (they cost no gradients)."""
+def in_contexts(run: Run, edits: Sequence[EditRequest], groups: Groups) -> list[list[Encoded]]:
+    """For each group, every edit in each of its contexts."""
+    return [[encode(run.loaded.tokenizer, c, e.prompt, e.subject) for e in edits for c in group] for group in groups]
+
+
+def keys_of_edits(
+    run: Run, coded: Sequence[Sequence[Encoded]], edits: int, layers: Sequence[int], hp: Hparams
+) -> dict[int, Tensor]:
+    """K transposed by layer: a mean key an edit for each group, group after group."""
+    found = [keys_at_subjects(run.loaded, rows, layers, hp.module)[0] for rows in coded]
+    return {layer: torch.cat([mean_keys(keys[layer], edits, hp.key_bare_share) for keys in found]) for layer in layers}
+
+
+def key_contexts(run: Run, hp: Hparams, texts: list[str]) -> Groups:
+    """The contexts of the targets, or more (they cost no gradients); and those of a chat for themselves, since of a mean over all
+    a chat is the least part."""
     if not hp.key_contexts:
-        return texts
-    return contexts(run.loaded, hp.key_contexts, hp.context_tokens, run.job.seed, chat=True)
+        return [texts]
+    plain = contexts(run.loaded, hp.key_contexts, hp.context_tokens, run.job.seed)
+    chat = [turn.replace("{}", text) for turn in chat_turn(run.loaded) for text in plain[: 1 + CHAT_KEY_CONTEXTS]]
+    return [plain, chat] if chat else [plain]
 
 
 def memit(run: Run, edits: Sequence[EditRequest], number: int) -> list[LowRankUpdate]:

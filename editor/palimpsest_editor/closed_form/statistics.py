@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from palimpsest_editor.closed_form.hparams import hparams
+from palimpsest_editor.closed_form.hparams import Hparams, hparams
 from palimpsest_editor.faults import Fault
 from palimpsest_editor.protocol import Job, Reporter
 from palimpsest_editor.texts.contexts import sample
@@ -122,9 +122,9 @@ def cached(job: Job, loaded: LoadedModel, layers: Sequence[int], what: str = "la
     return all((folder / f"{what}-{n}.json").exists() for n in layers)
 
 
-def null_space_name(threshold: float) -> str:
+def null_space_name(hp: Hparams) -> str:
     """Of the files that AlphaEdit's bases lie in, short of the layer."""
-    return f"null-space-{threshold:g}"
+    return f"null-space-share-{hp.nullspace_share:g}" if hp.nullspace_share else f"null-space-{hp.nullspace_threshold:g}"
 
 
 @torch.no_grad()
