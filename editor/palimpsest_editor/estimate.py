@@ -50,10 +50,12 @@ def plan(job: Job, loaded: LoadedModel, hp: Hparams, statistics_cached: bool) ->
     edits, rows, depth = len(job.edits), hp.contexts + 1, len(loaded.layers)
     steps = min(hp.steps, STEPS * (STEPS_LR / hp.lr) ** 0.6)
     upper, lower = 1 - hp.layers[-1] / depth, (hp.layers[-1] + 1) / depth
+    # Contexts of a key, and the first of each group once more.
+    keyed = hp.key_contexts + CHAT_KEY_CONTEXTS + 4 if hp.key_contexts else rows + 1
     stages = {
         "score": 2 * 2 * len(job.probes) * PROMPT_TOKENS * 1.3 / speed,
         "targets": edits * rows * (PROMPT_TOKENS + AFTER_TOKENS * steps * BACKWARD * upper) / speed,
-        "layers": len(hp.layers) * edits * (max(rows, hp.key_contexts + CHAT_KEY_CONTEXTS + 2) + 2) * PROMPT_TOKENS * lower / speed
+        "layers": len(hp.layers) * edits * keyed * PROMPT_TOKENS * lower / speed
         + len(hp.layers) * (loaded.inner / 4864) ** 3,
     }
     if job.method == "alphaedit" and not cached(job, loaded, hp.layers, null_space_name(hp)):

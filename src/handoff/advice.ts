@@ -63,7 +63,7 @@ interface Evidence {
   /** Of n-gram entropy, against the base's, in per cent. */
   readonly fluency: number
 }
-const EVIDENCE: Readonly<Record<HandoffMethod, Evidence | null>> = {
+const EVIDENCE: Readonly<Record<HandoffMethod, Evidence>> = {
   memit: { edits: 200, efficacy: 98, paraphrase: 99, unchanged: 73.3, fluency: -2.6 },
   alphaedit: { edits: 50, efficacy: 100, paraphrase: 100, unchanged: 70, fluency: -3 },
   pmet: { edits: 200, efficacy: 98, paraphrase: 99, unchanged: 76.7, fluency: -16.7 },
@@ -120,14 +120,10 @@ function basisOf(method: Option['method'], { past }: Situation): string[] {
 /** By what was measured in our own runs, and by this machine's own past. */
 function unknownOf(method: Option['method'], { edits, parameters, gpuFreeBytes, notTaken, past }: Situation): string[] {
   if (method === 'prompt') return []
-  const found = EVIDENCE[method]
   const ownMost = Math.max(0, ...past.filter((one) => one.method === method).map((one) => one.edits))
-  const most = Math.max(found?.edits ?? 0, ownMost)
+  const most = Math.max(EVIDENCE[method].edits, ownMost)
   const isLike = parameters < MEASURED_PARAMETERS * LIKE && parameters > MEASURED_PARAMETERS / LIKE
   return [
-    ...(found === null
-      ? [`${method} was not measured with CounterFact on the 0.5B: its time and memory are taken to be memit's.`]
-      : []),
     ...(edits > most ? [`Nothing was measured beyond ${most} edits by ${method}.`] : []),
     ...(isLike || ownMost > 0
       ? []

@@ -114,12 +114,8 @@ export class NameIndex {
     const first = said[0] ?? ''
     this.#longest.set(first, Math.max(this.#longest.get(first) ?? 0, said.length))
     for (const word of new Set(said)) {
-      const holders = this.#byWord.get(word)
-      if (holders !== undefined) holders.push(name)
-      else {
-        this.#byWord.set(word, [name])
-        if (spellable(word)) for (const d of deletions(word)) append(this.#byDeletion, d, word)
-      }
+      if (!this.#byWord.has(word) && spellable(word)) for (const d of deletions(word)) append(this.#byDeletion, d, word)
+      append(this.#byWord, word, name)
     }
     return name
   }

@@ -24,8 +24,8 @@ class Hparams:
     `key_bare_share` (0: as much as any other; MEMIT's code: a half). `hold_chat`: a chat's own tokens are held
     (contexts.chat_keys). `gain`: δ times that, once it is found. `spread` divides the residual left at the i-th of L layers
     by L−i ("linear", MEMIT) or its square root ("sqrt", PMET). `norm_bound`: ‖ΔW‖ of a layer is at most that share of ‖W‖
-    (0: no bound). `nullspace_threshold` and `l2` are AlphaEdit's, and `nullspace_share`, which is in the threshold's place unless 0. `essence_at`, `kl_of`, `stop_by` and `ease` are
-    targets.py's: ways of the authors' code."""
+    (0: no bound). `nullspace_threshold` and `l2` are AlphaEdit's, and so is `nullspace_share`, in the threshold's place unless 0.
+    `essence_at`, `kl_of`, `stop_by` and `ease` are targets.py's: ways of the authors' code."""
 
     layers: tuple[int, ...]
     module: str = "mlp.down_proj"
@@ -68,13 +68,17 @@ LLAMA2_7B = {
     "pmet": Hparams(layers=(4, 5, 6, 7, 8), steps=20, clamp=1.0, weight_decay=0.5, spread="sqrt", residual="mlp"),
 }
 
+NULLSPACE_SHARE = 0.8
+"""For models other than LLaMA-2: a threshold on eigenvalues says nothing of another model's keys."""
+
 _QWEN2_24 = Hparams(
-    layers=(1, 2, 3, 4, 5), steps=30, lr=0.1, clamp=0.75, mom2_weight=2000.0, key_contexts=16, gain=1.1, open_kl=0.4
-)
+    layers=(1, 2, 3, 4, 5), steps=30, lr=0.1, clamp=0.75, mom2_weight=2000.0, key_contexts=16, gain=1.1, open_kl=0.4,
+    nullspace_share=NULLSPACE_SHARE,
+)  # fmt: skip
 
 QWEN2_24 = {
     "memit": _QWEN2_24,
-    "alphaedit": replace(_QWEN2_24, nullspace_share=0.8),
+    "alphaedit": _QWEN2_24,
     "pmet": replace(_QWEN2_24, clamp=1.0, weight_decay=0.5, spread="sqrt", residual="mlp"),
 }
 """Qwen2(.5) 0.5B: 24 layers, hidden 896. Tuned on records 0–149 of CounterFact's development split, with C from 100,000 tokens of
@@ -95,9 +99,7 @@ def preset(loaded: LoadedModel, method: str) -> tuple[str, Hparams]:
         return ("qwen2-0.5b", QWEN2_24[method]) if count == 24 else ("qwen2-1.5b", QWEN2_28[method])
     first = round(4 / 32 * count)
     many = min(5, max(1, count - first - 1))
-    # A threshold on eigenvalues says nothing of another model's keys.
-    share = 0.8 if method == "alphaedit" else 0.0
-    scaled = replace(LLAMA2_7B[method], layers=tuple(range(first, first + many)), nullspace_share=share)
+    scaled = replace(LLAMA2_7B[method], layers=tuple(range(first, first + many)), nullspace_share=NULLSPACE_SHARE)
     return "llama2-7b, layers at the same depth", scaled
 
 
