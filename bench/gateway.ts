@@ -14,7 +14,7 @@ import { at } from './client.ts'
 import { type Order, type Ready, SERVERS, type ServerName, type Setup, type Usage } from './gateway/contender.ts'
 import { type First, firstTokens } from './gateway/first.ts'
 import type { Done, Load } from './gateway/load.ts'
-import { type Added, type Loaded, type Results, type Sample, tables, writePlots } from './gateway/report.ts'
+import { type Added, type Loaded, type Results, type Retrieved, type Sample, tables, writePlots } from './gateway/report.ts'
 import { asked } from './scale/vectors.ts'
 
 const models = join(homedir(), '.cache/palimpsest/models')
@@ -122,9 +122,9 @@ async function latency(load: ChildProcess, servers: ReadonlyMap<ServerName, Serv
 }
 
 /** Half the questions are on edits that the memory holds, half on names that it does not; each is new to the gateway, then asked again. */
-async function retrieval(load: ChildProcess, gateway: Server): Promise<{ added: Added[]; embedMs: number[] }> {
+async function retrieval(load: ChildProcess, gateway: Server): Promise<{ added: Retrieved[]; embedMs: number[] }> {
   const count = Number(flags.questions)
-  const added: Added[] = []
+  const added: Retrieved[] = []
   const embedMs: number[] = []
   // Other questions in every run, since the gateway's caches start empty but its kept index does not.
   const from = (round: number, outside: boolean) => (outside ? edits : 0) + ((round * count) % Math.max(1, edits - count))
@@ -140,8 +140,10 @@ async function retrieval(load: ChildProcess, gateway: Server): Promise<{ added: 
         ['first asked', on],
         ['asked again', on],
       ] as const) {
-        const { latenciesMs } = await measured(load, gateway, single(bodies, bodies.length))
-        if (round > 0) added.push({ arm: `${arm}, ${where}`, round, p50: at(latenciesMs, 0.5), p99: at(latenciesMs, 0.99) })
+        const { latenciesMs, readMs } = await measured(load, gateway, single(bodies, bodies.length))
+        const ranks = (ms: readonly number[]) => ({ p50: at(ms, 0.5), p99: at(ms, 0.99) })
+        const rest = ranks(latenciesMs.map((ms, i) => ms - (readMs[i] ?? 0)))
+        if (round > 0) added.push({ arm: `${arm}, ${where}`, round, ...ranks(latenciesMs), rest })
       }
     }
     const fresh = Array.from({ length: 50 }, (_, i) => asked(3 * edits + round * 50 + i))

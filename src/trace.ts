@@ -1,7 +1,7 @@
 import type { Arm } from './request.ts'
 
-/** Stages of a request; `Server-Timing` prints them under these names. `gate` holds the reader's time, `retrieve` also that of multi-hop. */
-export type Stage = 'retrieve' | 'gate' | 'decompose' | 'render' | 'queue' | 'prefill' | 'decode' | 'embed'
+/** Stages of a request; `Server-Timing` prints them under these names. `read` is the reader's time, wherever it is asked. */
+export type Stage = 'retrieve' | 'read' | 'gate' | 'decompose' | 'render' | 'queue' | 'prefill' | 'decode' | 'embed'
 
 /** Why a candidate was taken or refused. */
 export type Reason =
@@ -111,6 +111,8 @@ export class Trace {
   /** Milliseconds, by the clock that all its times are taken by. */
   readonly now: () => number
   readonly #startedMs: number
+  /** Of all stages that have ended. */
+  #endedMs = 0
 
   constructor(id: string, now: () => number) {
     this.id = id
@@ -160,13 +162,17 @@ export class Trace {
     this.completionTokens = completionTokens
   }
 
-  /** Run `work`, adding its milliseconds to `stage`. */
+  /** Run `work`, adding its milliseconds to `stage`; those of a stage within it count for that one alone. */
   async time<T>(stage: Stage, work: () => T | Promise<T>): Promise<T> {
-    const start = this.now()
+    // Named in the order in which they begin.
+    this.add(stage, 0)
+    const [start, before] = [this.now(), this.#endedMs]
     try {
       return await work()
     } finally {
-      this.add(stage, this.now() - start)
+      const whole = this.now() - start
+      this.add(stage, whole - (this.#endedMs - before))
+      this.#endedMs = before + whole
     }
   }
 

@@ -17,6 +17,8 @@ export interface Load {
 
 export interface Done {
   readonly latenciesMs: readonly number[]
+  /** Of each answer, the reader's part by its `Server-Timing`. */
+  readonly readMs: readonly number[]
   /** Of answers in the stub's words: from the request to the first, and from each to the next. */
   readonly firstMs: readonly number[]
   readonly gapsMs: readonly number[]
@@ -36,7 +38,7 @@ function whole(text: string): boolean {
 
 const WORD = /"content":\s*"word/g
 
-/** One request; resolves to its first line. `came`: for each word, when. */
+/** One request; resolves to its head. `came`: for each word, when. */
 function exchange(socket: Socket, request: string, came: number[]): Promise<string> {
   return new Promise((resolve, reject) => {
     let text = ''
@@ -46,7 +48,7 @@ function exchange(socket: Socket, request: string, came: number[]): Promise<stri
       if (!whole(text)) return
       socket.off('data', take)
       socket.off('close', lost)
-      resolve(text.slice(0, text.indexOf('\r\n')))
+      resolve(text.slice(0, text.indexOf('\r\n\r\n')))
     }
     const lost = () => reject(new Error(`the connection closed after ${text.length} characters of an answer`))
     socket.on('data', take)
@@ -60,6 +62,7 @@ async function run({ port, bodies, headers = {}, connections, requests, seconds 
   const heads = `POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nContent-Type: application/json\r\n${more.join('')}`
   const wire = bodies.map((body) => `${heads}Content-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`)
   const latenciesMs: number[] = []
+  const readMs: number[] = []
   const firstMs: number[] = []
   const gapsMs: number[] = []
   let sent = 0
@@ -73,18 +76,19 @@ async function run({ port, bodies, headers = {}, connections, requests, seconds 
       const request = wire[sent++ % wire.length] ?? ''
       const began = performance.now()
       const came: number[] = []
-      const status = await exchange(socket, request, came)
+      const head = await exchange(socket, request, came)
       latenciesMs.push(performance.now() - began)
+      readMs.push(Number(/^server-timing:.*\bread;dur=([\d.]+)/im.exec(head)?.[1] ?? 0))
       if (came.length > 1) {
         firstMs.push((came[0] ?? Number.NaN) - began)
         gapsMs.push(...came.slice(1).map((time, i) => time - (came[i] ?? Number.NaN)))
       }
-      if (!status.startsWith('HTTP/1.1 200')) failed++
+      if (!head.startsWith('HTTP/1.1 200')) failed++
     }
     socket.destroy()
   }
   await Promise.all(Array.from({ length: connections }, one))
-  return { latenciesMs, firstMs, gapsMs, seconds: (performance.now() - start) / 1_000, failed }
+  return { latenciesMs, readMs, firstMs, gapsMs, seconds: (performance.now() - start) / 1_000, failed }
 }
 
 if (process.send !== undefined) {

@@ -32,6 +32,7 @@ from palimpsest_reader.train import batches, learn, pairs_of, report, share_of_r
 ROOT = Path(__file__).resolve().parents[2]
 RATE = 1.5e-4
 SMOOTH = 0.02
+THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
 PARTS = {
     "q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value", "ao": "attention.output.dense",
     "aln": "attention.output.LayerNorm", "fi": "intermediate.dense", "fo": "output.dense", "oln": "output.LayerNorm",
@@ -132,8 +133,8 @@ def main() -> None:
         for language, some in asked.items():
             orders = near[first : first + len(some)]
             first += len(some)
-            by_threshold = {f"{t}": report(reader, some, orders, encode, body, t) for t in (0.1, 0.3, 0.5, 0.7)}
-            figures[language] = {t: {k: r[k] for k in ("found", "false")} for t, r in by_threshold.items()}
+            reports = report(reader, some, orders, encode, body, THRESHOLDS)
+            figures[language] = {f"{t}": {k: r[k] for k in ("found", "false")} for t, r in zip(THRESHOLDS, reports, strict=True)}
         found[name] = {"taught_s": round(seconds), "read_s": round(time.monotonic() - began), **figures}
         print(json.dumps(found[name]), flush=True)
         flags.out.write_text(json.dumps(found, indent=1))

@@ -7,14 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from palimpsest_editor.weights.loading import cpu_has_bf16
+
 from .body import Body
 
 PARTS = ("q", "k", "v", "ao", "fi", "fo")
 
 
 def products(device: torch.device) -> torch.dtype:
-    """Of matrix products: bfloat16 where there are units for it. A CPU without AMX multiplies float32 at nearly twice the speed."""
-    return torch.bfloat16 if device.type != "cpu" or torch.cpu._is_amx_tile_supported() else torch.float32
+    """Of matrix products: bfloat16 where it is the faster."""
+    return torch.bfloat16 if device.type != "cpu" or cpu_has_bf16() else torch.float32
 
 
 def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:

@@ -111,8 +111,8 @@ def score(reader: Reader, pairs: list[Pair], encode, body) -> np.ndarray:
     return out
 
 
-def report(reader: Reader, pools: list[Pool], near: list[np.ndarray], encode, body, threshold: float = 0.5) -> dict:
-    """Found (the right edit is taken) and false (anything is taken) by type of message, over memories of one team each."""
+def report(reader: Reader, pools: list[Pool], near: list[np.ndarray], encode, body, thresholds: tuple[float, ...]) -> list[dict]:
+    """Found (the right edit is taken) and false (anything is taken) by type of message, over memories of one team each; at each threshold."""
     pairs, owners = [], []
     for pool, orders in zip(pools, near, strict=True):
         for question, order in zip(pool.questions, orders, strict=True):
@@ -121,7 +121,11 @@ def report(reader: Reader, pools: list[Pool], near: list[np.ndarray], encode, bo
                 pairs.append((question.text, pool.edits[i], 0))
                 owners.append((id(question), question, i))
     logits = score(reader, pairs, encode, body)
-    cut = math.log(threshold / (1 - threshold))
+    return [tally_of(owners, logits, math.log(t / (1 - t))) for t in thresholds]
+
+
+def tally_of(owners: list[tuple[int, Question, int]], logits: np.ndarray, cut: float) -> dict[str, str]:
+    """By type of message. `owners`: whose pair each logit is, a key of the message, the message and the edit."""
     taken: dict[int, set[int]] = {}
     asked = {}
     for (key, question, i), logit in zip(owners, logits, strict=True):
@@ -253,7 +257,7 @@ def main() -> None:
     size = export(reader, options.out / "reader.safetensors", {"seed": str(options.seed), "pairs": str(len(pairs))})
     say(f"wrote {size / 1e6:.1f} MB")
     if kept:
-        figures = report(reader, kept, near[len(taught) : len(taught) + len(kept)], encode, body)
+        (figures,) = report(reader, kept, near[len(taught) : len(taught) + len(kept)], encode, body, (0.5,))
         (options.out / "held-out.json").write_text(json.dumps(figures, indent=1))
         say(f"held out: {json.dumps(figures)}")
 

@@ -2,6 +2,7 @@ import { normalized } from '../edit/words.ts'
 import type { TextPair } from '../engine/engine.ts'
 import type { Candidate } from './candidate.ts'
 import { type Calibration, score } from './gate.ts'
+import type { Read } from './retriever.ts'
 import { editText } from './text.ts'
 
 /** Messages that have nothing to do with one another: hardly any edit is for two of them. */
@@ -13,6 +14,8 @@ export const UNRELATED = [
 ].map(normalized)
 /** So many of them tell an edit that applies to any message. */
 const LEAST_APPLYING = 3
+/** Where it applies to none of these, it does not apply to so many. */
+const FIRST = UNRELATED.slice(0, UNRELATED.length - LEAST_APPLYING + 1)
 /** Least probability that counts as applying there, its name allowed for: an everyday word as a name is in any message. */
 const SURELY = 0.15
 
@@ -23,13 +26,22 @@ const SURELY = 0.15
 export async function boundless(
   candidates: readonly Candidate[],
   calibration: Calibration,
-  read: (pairs: readonly TextPair[]) => Promise<Float32Array>,
+  read: Read,
 ): Promise<ReadonlySet<string>> {
   const applying = candidates.filter((c) => !c.edit.always && score(c, calibration) >= calibration.threshold)
   if (applying.length === 0) return new Set()
-  const logits = await read(applying.flatMap(({ edit }) => UNRELATED.map((text): TextPair => [text, editText(edit)])))
-  const applies = (c: Candidate, logit: number) => score({ ...c, logit }, calibration) >= SURELY
-  const count = (c: Candidate, i: number) =>
-    UNRELATED.filter((_, j) => applies(c, logits[i * UNRELATED.length + j] ?? Number.NEGATIVE_INFINITY)).length
-  return new Set(applying.flatMap((c, i) => (count(c, i) >= LEAST_APPLYING ? [c.edit.id] : [])))
+  const counts = async (some: readonly Candidate[], texts: readonly string[]) => {
+    const logits = await read(some.flatMap(({ edit }) => texts.map((text): TextPair => [text, editText(edit)])))
+    const applies = (c: Candidate, at: number) =>
+      score({ ...c, logit: logits[at] ?? Number.NEGATIVE_INFINITY }, calibration) >= SURELY
+    return some.map((c, i) => texts.filter((_, j) => applies(c, i * texts.length + j)).length)
+  }
+  const first = await counts(applying, FIRST)
+  const open = applying.flatMap((candidate, i) => (first[i] === 0 ? [] : [{ candidate, count: first[i] ?? 0 }]))
+  const rest = await counts(
+    open.map(({ candidate }) => candidate),
+    UNRELATED.slice(FIRST.length),
+  )
+  const ids = open.flatMap(({ candidate, count }, i) => (count + (rest[i] ?? 0) < LEAST_APPLYING ? [] : [candidate.edit.id]))
+  return new Set(ids)
 }

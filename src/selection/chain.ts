@@ -4,7 +4,7 @@ import type { SelectionQuery } from '../request.ts'
 import type { Considered } from '../trace.ts'
 import { type Candidate, unread } from './candidate.ts'
 import { type Calibration, gate } from './gate.ts'
-import type { Retriever } from './retriever.ts'
+import type { Read, Retriever } from './retriever.ts'
 import { latest } from './sameness.ts'
 import { editText, withKnown } from './text.ts'
 
@@ -31,7 +31,7 @@ export interface Chain {
 export interface Hops {
   /** Its scope counts, not its messages. */
   readonly query: SelectionQuery
-  readonly source: Pick<Retriever, 'about' | 'read' | 'landed'>
+  readonly source: Pick<Retriever, 'about' | 'landed'> & { readonly read: Read }
   readonly calibration: Calibration
   /** Ids of edits that gave way to a later one or are not for such messages: these are not drawn in. */
   readonly refused: ReadonlySet<string>
@@ -43,7 +43,7 @@ export interface Hops {
  * Follows each edit that the gate let through into the edits about what it names, as far as the question asks for them: "Who leads the
  * country where X was born?" with an edit "X was born in Y" is read again with that edit known, against the edits about Y.
  */
-export async function follow(read: string, applying: readonly Link[], hops: Hops, signal?: AbortSignal): Promise<Chain> {
+export async function follow(read: string, applying: readonly Link[], hops: Hops): Promise<Chain> {
   const links: Link[] = []
   const considered: Considered[] = []
   const used = new Set(applying.map(({ edit }) => edit.id))
@@ -61,7 +61,6 @@ export async function follow(read: string, applying: readonly Link[], hops: Hops
         next,
         last,
         hops,
-        signal,
       )
       considered.push(...step.considered)
       last = step.link
@@ -75,14 +74,14 @@ export async function follow(read: string, applying: readonly Link[], hops: Hops
 }
 
 /** Where no edit states the first hop: what the question describes is asked of the served model, and read as known. */
-export async function bridge(question: string, read: string, hops: Hops, signal?: AbortSignal): Promise<Chain> {
+export async function bridge(question: string, read: string, hops: Hops): Promise<Chain> {
   const name = (await hops.ask?.(question)) ?? null
   const next = name === null ? [] : statedAbout(name, hops)
   if (name === null || next.length === 0) return { links: [], considered: [] }
   const known = `${read} [${normalized(name)}]`
-  const step = await drawnIn(known, next, { edit: null, score: 1, hop: 1 }, hops, signal)
+  const step = await drawnIn(known, next, { edit: null, score: 1, hop: 1 }, hops)
   if (step.link === undefined) return { links: [], considered: step.considered }
-  const rest = await follow(known, [step.link], hops, signal)
+  const rest = await follow(known, [step.link], hops)
   return { links: [step.link, ...rest.links], considered: [...step.considered, ...rest.considered] }
 }
 
@@ -96,16 +95,12 @@ async function drawnIn(
   next: readonly Edit[],
   last: { readonly edit: Edit | null; readonly score: number; readonly hop: number },
   { query, source, calibration }: Hops,
-  signal?: AbortSignal,
 ): Promise<{ link: Link | undefined; considered: Considered[] }> {
   const some = next.slice(0, NEXT_EDITS)
-  const logits = await source.read(
-    some.map((edit) => [read, editText(edit)]),
-    signal,
-  )
+  const logits = await source.read(some.map((edit) => [read, editText(edit)]))
   const candidates = some.map((edit, i): Candidate => ({ ...unread(edit, read), logit: logits[i] ?? null }))
   const sure = { ...calibration, threshold: Math.max(DRAWN_IN, calibration.threshold) }
-  const { current, outdated } = await latest(query, candidates, sure, source, signal)
+  const { current, outdated } = await latest(query, candidates, sure, source)
   const [best, ...others] = [...gate(current, sure), ...outdated]
   if (best === undefined) return { link: undefined, considered: [] }
   const hop = last.hop + 1

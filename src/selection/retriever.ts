@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { type Edit, isForModel } from '../edit/edit.ts'
 import { normalized } from '../edit/words.ts'
-import type { Embedder, PairReader } from '../engine/engine.ts'
+import type { Embedder, PairReader, TextPair } from '../engine/engine.ts'
 import { product } from '../memory/graph/vector.ts'
 import type { HeldEdit, VectorHit } from '../memory/memory.ts'
 import { embedKeys } from '../memory/vectors/index-texts.ts'
@@ -37,6 +37,9 @@ export interface Source {
   onComing?(listener: (coming: { tenant: string; edit: Edit }) => void): void
   onChange(listener: (change: { tenant: string; added: readonly HeldEdit[] }) => void): void
 }
+
+/** The reader's log-odds of pairs. */
+export type Read = (pairs: readonly TextPair[]) => Float32Array | Promise<Float32Array>
 
 /** Edits nearest to each part of a message that are looked at, by cosine and by nearness each. */
 const NEAREST = 16
@@ -128,20 +131,23 @@ export class Retriever {
 
   /**
    * Candidates of the user turn at `messages[turn]`: a function of the conversation up to it, the query's scope and the tenant's memory.
-   * `digests`: of this conversation, kept by whoever asks for several of its turns.
+   * `digests`: of this conversation, kept by whoever asks for several of its turns. `read`: how the reader is asked.
    */
   async candidates(
     query: SelectionQuery,
     turn: number,
-    signal?: AbortSignal,
-    digests: string[] = [],
+    {
+      signal,
+      digests = [],
+      read = (pairs) => this.read(pairs, signal),
+    }: { readonly signal?: AbortSignal; readonly digests?: string[]; readonly read?: Read } = {},
   ): Promise<{ candidates: readonly Candidate[]; cached: boolean }> {
     const at = query.asOf ?? this.#now()
     const key = this.#key(query, digestOf(query.messages, turn, digests), at)
     const had = this.#turns.get(key)
     // Validity can end between two requests without any change in memory: a cached candidate is still asked for. What begins is in the key.
     if (had?.every((c) => this.#source.heldAt(query.tenant, c.edit.id, at))) return { candidates: had, cached: true }
-    const found = await this.#find(query, turn, at, signal)
+    const found = await this.#find(query, turn, at, read, signal)
     this.#turns.set(key, found)
     return { candidates: found, cached: false }
   }
@@ -152,7 +158,7 @@ export class Retriever {
     return JSON.stringify([tenant, model, tags, asOf ?? null, begun, changes, digest])
   }
 
-  async #find(query: SelectionQuery, turn: number, at: number, signal?: AbortSignal): Promise<Candidate[]> {
+  async #find(query: SelectionQuery, turn: number, at: number, read: Read, signal?: AbortSignal): Promise<Candidate[]> {
     const last = query.messages[turn]?.content ?? ''
     const index = this.#names.get(query.tenant)
     if (index === undefined || !/\S/.test(last)) return []
@@ -173,14 +179,14 @@ export class Retriever {
     for (const id of this.#always.get(query.tenant) ?? []) offers.add(id, { read: whole })
     const before = earlierRead(earlier)
     const found = offers.all().map((c) => {
-      const read = sentences.length === 0 ? c.read : sentencesReadFor(c, sentences, last)
+      const text = sentences.length === 0 ? c.read : sentencesReadFor(c, sentences, last)
       return {
         ...c,
-        read: goesOn(c) ? behind(before, read) : read,
+        read: goesOn(c) ? behind(before, text) : text,
         otherNamed: c.name === null && outdone.has(c.edit.id),
       }
     })
-    return this.#read(query, found, vectors, signal)
+    return this.#read(query, found, vectors, read, signal)
   }
 
   /** The edits nearest to a text, and their nearness in log-odds. */
@@ -210,22 +216,20 @@ export class Retriever {
     query: SelectionQuery,
     found: readonly Candidate[],
     vectors: readonly Float32Array[],
+    read: Read,
     signal?: AbortSignal,
   ): Promise<Candidate[]> {
     const promise = (c: Candidate) => promiseOf(c, this.#nearness.least)
     const always = found.filter((c) => c.edit.always)
     const ranked = found.filter((c) => !c.edit.always).toSorted((a, b) => promise(b) - promise(a))
     const plausible = plausibleOf(ranked, this.#nearness)
-    const logits = await this.read(
-      plausible.map((c) => [c.read, editText(c.edit)]),
-      signal,
-    )
+    const logits = await read(plausible.map((c) => [c.read, editText(c.edit)]))
     const counters = await this.#countered([...plausible, ...always], vectors, signal)
-    const read = new Map(
+    const known = new Map(
       plausible.map((c, i) => [c.edit.id, { ...c, logit: logits[i] ?? null, key: this.#nearestKey(query, c.edit, vectors) }]),
     )
     return [...always, ...ranked.slice(0, KEPT_CANDIDATES)].map((c) => ({
-      ...(read.get(c.edit.id) ?? c),
+      ...(known.get(c.edit.id) ?? c),
       counter: counters.has(c.edit.id),
     }))
   }

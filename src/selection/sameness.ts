@@ -5,7 +5,7 @@ import type { SelectionQuery } from '../request.ts'
 import type { Considered } from '../trace.ts'
 import type { Candidate } from './candidate.ts'
 import { type Calibration, score, shown } from './gate.ts'
-import type { Retriever } from './retriever.ts'
+import type { Read, Retriever } from './retriever.ts'
 import { editText } from './text.ts'
 
 /** Log-odds from which on what one edit answers is what another answers, read in both directions: 80 %, for a pair taken for the same hides one. */
@@ -56,8 +56,7 @@ export async function latest(
   query: SelectionQuery,
   candidates: readonly Candidate[],
   calibration: Calibration,
-  source: Pick<Retriever, 'read' | 'landed'>,
-  signal?: AbortSignal,
+  source: Pick<Retriever, 'landed'> & { readonly read: Read },
 ): Promise<{ current: readonly Candidate[]; outdated: readonly Considered[] }> {
   const read = candidates.filter(({ logit }) => logit !== null)
   const needed = read.filter((c) => score(c, calibration) >= calibration.threshold)
@@ -65,10 +64,7 @@ export async function latest(
     read.filter((other) => rivals(one.edit, other.edit)).map((other) => [one, other] as const),
   )
   if (pairs.length === 0) return { current: candidates, outdated: [] }
-  const logits = await source.read(
-    pairs.flatMap(([one, other]) => samenessPairs(one.edit, other.edit)),
-    signal,
-  )
+  const logits = await source.read(pairs.flatMap(([one, other]) => samenessPairs(one.edit, other.edit)))
   const landed = ({ edit }: Candidate) => source.landed(query, edit.id)
   const laterOf = new Map<string, Candidate>()
   for (const [i, pair] of pairs.entries()) {

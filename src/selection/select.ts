@@ -1,6 +1,7 @@
 import { setImmediate as yieldToLoop } from 'node:timers/promises'
 import { isForModel, statement } from '../edit/edit.ts'
 import type { BridgeCost, Bridges } from '../engine/bridge.ts'
+import type { TextPair } from '../engine/engine.ts'
 import { PalimpsestError } from '../errors.ts'
 import { withholding } from '../memory/held-back-batches.ts'
 import type { MemoryStore } from '../memory/memory-store.ts'
@@ -95,14 +96,23 @@ async function selectTurn(
   const { retriever, memory } = gateway
   const calibration = { ...gateway.calibration, threshold: request.threshold ?? gateway.calibration.threshold }
   const withoutHeldBack = withholding(request, memory)
-  const { candidates: found, cached } = await meter.time('retrieve', () => retriever.candidates(request, turn, signal, digests))
+  const read = (pairs: readonly TextPair[]) =>
+    pairs.length === 0 ? new Float32Array() : meter.time('read', () => retriever.read(pairs, signal))
+  const source: Hops['source'] = {
+    about: (query, text) => withoutHeldBack(retriever.about(query, text).map((edit) => ({ edit }))).map(({ edit }) => edit),
+    read,
+    landed: (query, id) => retriever.landed(query, id),
+  }
+  const { candidates: found, cached } = await meter.time('retrieve', () =>
+    retriever.candidates(request, turn, { read, signal, digests }),
+  )
   const eligible = withoutHeldBack(found)
   const task = isTextTask(request.messages, turn)
   const offered = task ? eligible.filter(({ edit }) => edit.kind === 'rule') : eligible
   const aside = task ? eligible.filter(({ edit }) => edit.kind !== 'rule').slice(0, ASIDE_SHOWN) : []
-  const unbounded = await meter.time('gate', () => boundless(offered, calibration, (pairs) => retriever.read(pairs, signal)))
+  const unbounded = await meter.time('gate', () => boundless(offered, calibration, read))
   const candidates = offered.map((c) => (unbounded.has(c.edit.id) ? { ...c, boundless: true } : c))
-  const { current, outdated } = await meter.time('gate', () => latest(request, candidates, calibration, retriever, signal))
+  const { current, outdated } = await meter.time('gate', () => latest(request, candidates, calibration, source))
   const considered = [
     ...gate(current, calibration),
     ...outdated,
@@ -110,11 +120,6 @@ async function selectTurn(
   ]
   const scores = new Map(considered.flatMap((c) => (c.reason === 'selected' ? [[c.id, c.score]] : [])))
   const applying = current.flatMap(({ edit }) => (scores.has(edit.id) ? [{ edit, score: scores.get(edit.id) ?? 0 }] : []))
-  const source: Hops['source'] = {
-    about: (query, text) => withoutHeldBack(retriever.about(query, text).map((edit) => ({ edit }))).map(({ edit }) => edit),
-    read: (pairs, stop) => retriever.read(pairs, stop),
-    landed: (query, id) => retriever.landed(query, id),
-  }
   const hops = await furtherHops(request, turn, current, considered, applying, source, gateway, calibration, meter, signal)
   return {
     turn,
@@ -165,13 +170,12 @@ async function furtherHops(
         question,
         facts.map((one) => ({ ...one, hop: 1 })),
         hops,
-        signal,
       ),
     )
   // The model is asked only where some edit that the question does not name might answer it.
   const might = candidates.some(({ logit, name, edit }) => logit !== null && name === null && edit.subject !== '')
   if (mode !== 'model' || !might) return { links: [], considered: [] }
-  return meter.time('decompose', () => bridge(request.messages[turn]?.content ?? '', question, hops, signal))
+  return meter.time('decompose', () => bridge(request.messages[turn]?.content ?? '', question, hops))
 }
 
 /** The edits a request names by id go to its last user turn, whatever the gate would say. */

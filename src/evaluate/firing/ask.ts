@@ -14,6 +14,8 @@ export interface Fired {
   readonly selected: readonly string[]
   readonly considered: readonly { readonly id: string; readonly score: number; readonly reason: Reason }[]
   readonly ms: number
+  /** The reader's part of it; null: it read nothing. */
+  readonly readMs: number | null
 }
 
 export interface Asking {
@@ -61,5 +63,6 @@ async function ask(one: Case, { gateway, tenants, memories, signal }: Omit<Askin
     selected: (asked?.edits ?? []).map(({ edit }) => edit.id),
     considered: (asked?.considered ?? []).map(({ id, score, reason }) => ({ id, score, reason })),
     ms: performance.now() - start,
+    readMs: trace.stagesMs.read ?? null,
   }
 }

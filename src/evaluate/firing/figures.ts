@@ -1,5 +1,5 @@
 /** Figures of which edits fired on which messages. Pure. */
-import { type Figure, median, wilson } from '../metrics/intervals.ts'
+import { type Figure, wilson } from '../metrics/intervals.ts'
 import type { Fired } from './ask.ts'
 import { type Case, isFound } from './case.ts'
 
@@ -32,11 +32,24 @@ export interface Bin {
   readonly wanted: Figure | null
 }
 
+/** Milliseconds, by rank. */
+interface Spread {
+  readonly n: number
+  readonly p50: number
+  readonly p99: number
+}
+
+/** `whole`: the question's embedding included; `reader`: of messages with which it read anything. */
+export interface SelectionTimes {
+  readonly whole: Spread | null
+  readonly reader: Spread | null
+}
+
 export interface Firing {
   readonly rows: readonly FiringRow[]
   readonly curve: readonly FiringPoint[]
   readonly reliability: readonly Bin[]
-  readonly medianMs: Figure | null
+  readonly times: SelectionTimes
 }
 
 export function firingOf(fired: readonly Fired[], thresholds: readonly number[]): Firing {
@@ -51,8 +64,18 @@ export function firingOf(fired: readonly Fired[], thresholds: readonly number[])
       thresholds.map((threshold) => ({ group, threshold, ...sharesOf(own, (one) => above(one, threshold)) })),
     ),
     reliability: bins(fired),
-    medianMs: median(fired.map(({ ms }) => ms)),
+    times: {
+      whole: spread(fired.map(({ ms }) => ms)),
+      reader: spread(fired.flatMap(({ readMs }) => readMs ?? [])),
+    },
   }
+}
+
+function spread(ms: readonly number[]): Spread | null {
+  const rising = ms.toSorted((a, b) => a - b)
+  const at = (share: number) => rising[Math.min(rising.length - 1, Math.floor(share * rising.length))]
+  const [p50, p99] = [at(0.5), at(0.99)]
+  return p50 === undefined || p99 === undefined ? null : { n: ms.length, p50, p99 }
 }
 
 /** In scope first; each side's types, and all of it where there are several. */

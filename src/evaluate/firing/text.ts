@@ -46,10 +46,18 @@ export interface FiringAbout {
   readonly notes: readonly string[]
 }
 
-export function firingNotes({ files, memories, edits, messages, threshold, notes }: FiringAbout, { medianMs }: Firing): string[] {
+export function firingNotes(
+  { files, memories, edits, messages, threshold, notes }: FiringAbout,
+  { times: { whole, reader } }: Firing,
+): string[] {
   return [
     `${files.join(', ')}: ${messages} messages, ${edits} edits in ${memories} ${memories === 1 ? 'memory' : 'memories'}, threshold ${threshold}.`,
-    `Median time of a selection, embedding included: ${medianMs?.value.toFixed(1) ?? '–'} ms.`,
+    ...(whole === null
+      ? []
+      : [`A selection took ${whole.p50.toFixed(1)} ms at p50 and ${whole.p99.toFixed(1)} at p99, embedding included.`]),
+    ...(reader === null
+      ? []
+      : [`The reader read with ${reader.n} messages: ${reader.p50.toFixed(1)} ms at p50 and ${reader.p99.toFixed(1)} at p99.`]),
     ...notes,
   ]
 }

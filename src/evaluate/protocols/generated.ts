@@ -153,6 +153,8 @@ async function readAll(steps: AsyncGenerator<Piece, Finish>) {
   }
 }
 
-function costOf({ stagesMs: { retrieve = 0, gate = 0, decompose = 0, render = 0, prefill = 0, decode = 0 } }: Trace): number {
-  return retrieve + gate + decompose + render + prefill + decode
+function costOf({
+  stagesMs: { retrieve = 0, read = 0, gate = 0, decompose = 0, render = 0, prefill = 0, decode = 0 },
+}: Trace): number {
+  return retrieve + read + gate + decompose + render + prefill + decode
 }

@@ -118,7 +118,9 @@ describe('an answer in one piece', () => {
     expect(response.headers.get('palimpsest-arm')).toBe('edited')
     expect(response.headers.get('palimpsest-edits')).toMatch(/^e_mayor;score=0\.99\d\d$/)
     expect(response.headers.get('palimpsest-template')).toBe('facts')
-    expect(response.headers.get('server-timing')).toMatch(/retrieve;dur=[\d.]+, .*decode;dur=[\d.]+, total;dur=[\d.]+/)
+    expect(response.headers.get('server-timing')).toMatch(
+      /retrieve;dur=[\d.]+, read;dur=[\d.]+, .*decode;dur=[\d.]+, total;dur=[\d.]+/,
+    )
     expect(response.headers.get('x-powered-by')).toBeNull()
   })
 

@@ -62,7 +62,7 @@ describe('Server-Timing', () => {
     for (const reply of replies) expect((await reply).headers.get('server-timing')).toMatch(/total;dur=[\d.]+$/)
     const whole = await post(served, '/v1/chat/completions', chat('Lund?'))
     expect(whole.headers.get('server-timing')).toMatch(
-      /^retrieve;dur=.*gate;dur=.*queue;dur=.*render;dur=.*prefill;dur=.*decode;dur=.*total;dur=/,
+      /^retrieve;dur=.*read;dur=.*gate;dur=.*queue;dur=.*render;dur=.*prefill;dur=.*decode;dur=.*total;dur=/,
     )
   })
 

@@ -31,7 +31,7 @@ const made = (
   type = 'p',
 ): Fired => ({
   case: { memory: 'm', group: 'A en', type, messages: asked('?'), wants, also: [] } satisfies Case,
-  ...{ allowed, selected, ms: 1 },
+  ...{ allowed, selected, ms: 1, readMs: null },
   considered: Object.entries(scores).map(([id, score]) => ({
     id,
     score,

@@ -24,9 +24,12 @@ function reader() {
 }
 
 test('an edit that applies to messages that have nothing to do with one another is boundless; one that has a topic is not', async () => {
-  const { read } = reader()
+  const { asked, read } = reader()
   const found = await boundless([candidate('anything', 2), candidate('bread', 2), candidate('other', 2)], READ_CALIBRATION, read)
   expect([...found]).toEqual(['anything'])
+  // Two messages each, and the other two only of the one that applied to any of them.
+  const tried = (id: string) => asked.filter(([, of]) => of.includes(id)).length
+  expect(['anything', 'bread', 'other'].map(tried)).toEqual([4, 2, 2])
 })
 
 test('only those that apply are tried, and no rule that says it is for every message', async () => {

@@ -34,7 +34,7 @@ const TOLD = ['selected', 'requested', 'always']
 const EVIDENCE = { reader: 'the reader’s judgement (above 0: for it)', named: 'how its subject is named' }
 
 /** In their order, with a colour each. @type {Record<string, string>} */
-const STAGES = { retrieve: 'c3', gate: 'c7', decompose: 'c4', render: 'c6', queue: 'c5', prefill: 'c2', decode: 'c1' }
+const STAGES = { retrieve: 'c3', read: 'c8', gate: 'c7', decompose: 'c4', render: 'c6', queue: 'c5', prefill: 'c2', decode: 'c1' }
 /** Near misses shown at once; the others are a click away. */
 const NEAREST = 4
 

@@ -9,7 +9,7 @@
  * There are (ui.js) PageHead, Badge, Field, EditLink, ErrorNote, Empty, Figure, Bar, StackedBar, Dialog, Icon, toast(), usePolling(), duration();
  * (plot.js) Plot; (api.js) json(), request(), events(), lines(), ApiError. Classes (components.css): card, card-head, stack, row, spread,
  * grid-2, grid-4, button [primary danger quiet small], field, input, badge [accent good warn bad], table-wrap > table [num], notice [bad good
- * warn], more (on <details>), code, muted, small, wrap. Colours and steps are custom properties (base.css); a series of a plot takes --c1 to --c7.
+ * warn], more (on <details>), code, muted, small, wrap. Colours and steps are custom properties (base.css); a series of a plot takes --c1 to --c8.
  * The policy forbids inline styles: widths and colours of drawn things are SVG attributes or classes. No preact `style` attribute as text.
  */
 
