@@ -16,6 +16,7 @@ import { openMemory } from '../../src/memory/store.ts'
 import type { Message } from '../../src/request.ts'
 import { CALIBRATION_FILE, EVIDENCE, evidenceOf } from '../../src/selection/gate.ts'
 import { Retriever } from '../../src/selection/retriever.ts'
+import { heldOut } from './held-out.ts'
 import { selectionModels } from './models.ts'
 
 const { values: flags, positionals } = parseArgs({
@@ -51,12 +52,6 @@ interface Taught {
   readonly edit: EditFields
   readonly in_scope: readonly Item[]
   readonly near_miss: readonly Item[]
-}
-
-/** As `held_out` in editor/palimpsest_reader/data.py: a tenth of the teams, by name. */
-function heldOut(team: string): boolean {
-  const bytes = Buffer.from(team.replace(/[^\p{L}\p{N}_]/gu, '').toLowerCase())
-  return bytes.reduce((number, byte) => (number * 256 + byte) % 1_000_003, 0) % 1_000 < 100
 }
 
 function read(file: string): Taught[] {
