@@ -49,11 +49,11 @@ const READ_LEAST = 4
 /** … as many as fit in so many characters. */
 const READ_CHARS = 1_600
 /** Nearest by the cosine that are read whatever was learned of nearness. */
-const READ_BY_COSINE = 2
+const READ_BY_COSINE = 1
 /** What an edit's own text usually has. */
 const EDIT_CHARS = 80
 /** Log-odds by which one that is not named may promise less than the nearest and still be read; … */
-const BEHIND_NEAREST = 3
+const BEHIND_NEAREST = 2
 /** … and any one less than the best, what its name adds included. */
 const BEHIND_BEST = 7
 /** Candidates kept for `explain` and as raw material of demonstrations. */

@@ -124,7 +124,7 @@ export function partsOf(last: string): Part[] {
 
 /** None where the message is one sentence; of very many, stretches of some. */
 function sentencesOf(text: string): string[] {
-  const sentences = text.split(SENTENCE_END).filter((sentence) => /\S/.test(sentence))
+  const sentences = text.split(ASKED_END).filter((sentence) => /\S/.test(sentence))
   if (sentences.length < 2) return []
   return sentences.length <= PARTS ? sentences : stretchesOf(text).slice(-PARTS)
 }
@@ -138,6 +138,13 @@ export function sentencesFor<T extends Pick<Part, 'searched'>>(sentences: readon
   return sentences.filter((sentence) => kept.has(sentence) || isAbout(sentence))
 }
 
+/** How an item of a list begins. */
+const ITEM = String.raw`(?:[-*•–]|\(?(?:\p{L}|\d{1,2})[.)．）])\s`
+/** As `SENTENCE_END`, but items of a list, as the choices of a question, belong to what they follow. */
+const ASKED_END = new RegExp(
+  String.raw`(?<=[.!?…]["”')\]]?)(?<!(?:[\s(]\p{L}|(?:^|\n)[ \t(]{0,4}\d{1,2})[.)])\s+(?=\S)(?!${ITEM})|(?<=[。！？])\s*(?=\S)(?!${ITEM})|\n\s*(?=\S)(?!${ITEM})`,
+  'u',
+)
 const SENTENCE_END = /(?<=[.!?…]["”')\]]?)\s+|(?<=[。！？])|\n+/u
 
 function stretchesOf(text: string): string[] {

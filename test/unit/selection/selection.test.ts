@@ -212,6 +212,26 @@ describe('what is read', () => {
     expect(parts.at(-1)?.searched).toMatch(/How much is it\?$/)
     for (const { read } of parts.slice(1)) expect(read).toMatch(/How much is it\?$/)
   })
+
+  it.each([
+    ['Hello there. What is our refund window?\nThanks!', ['Hello there.', 'What is our refund window?', 'Thanks!']],
+    ['多少天？谢谢。 再见。', ['多少天？', '谢谢。', '再见。']],
+    ['Warned were all of these EXCEPT:\n\nA. Australia\nB. Japan', []],
+    ['Which of these is true? A. It is old. B. It is new.', []],
+    [
+      'Which of these is true?\nA. It is old.\nB. It is new.\nThanks.',
+      ['Which of these is true?\nA. It is old.\nB. It is new.', 'Thanks.'],
+    ],
+    ['Which?\n1) one\n2) two\nThe number only.', ['Which?\n1) one\n2) two', 'The number only.']],
+    ['多少天？\nA. 三十天\nB. 四十天\n谢谢。', ['多少天？\nA. 三十天\nB. 四十天', '谢谢。']],
+    ['Is any of these ours?\n- a tent\n- a boat', []],
+  ])('of a message of several sentences: each, with its choices: %j', (message, sentences) => {
+    expect(
+      partsOf(message)
+        .slice(1)
+        .map(({ searched }) => searched),
+    ).toEqual(sentences)
+  })
 })
 
 describe('masking and supersession', () => {
