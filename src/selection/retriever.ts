@@ -207,7 +207,8 @@ export class Retriever {
         offers.add(editId, { similarity, read })
       const near = this.#nearTo(query, vector)
       for (const { editId, nearness } of near) offers.add(editId, { nearness, read })
-      return [{ ...part, about: new Set(aboutOf(near)) }]
+      // What a question says of its own case ("There are three of us.") is near to no edit by itself, but nearest to the one that is asked for.
+      return [{ ...part, about: new Set([...aboutOf(near), ...near.slice(0, 1).map(({ editId }) => editId)]) }]
     })
   }
 

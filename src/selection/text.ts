@@ -131,11 +131,13 @@ function sentencesOf(text: string): string[] {
 
 const ASKS = /[?？؟]/
 
-/** Of a message's sentences those that the reader reads with an edit: what asks, or where nothing does the last, and what `isAbout` the edit. */
+/**
+ * Of a message's sentences those that the reader reads with an edit: what asks, and what `isAbout` the edit. Where nothing asks, all: the message
+ * is a request, or a text to be continued.
+ */
 export function sentencesFor<T extends Pick<Part, 'searched'>>(sentences: readonly T[], isAbout: (sentence: T) => boolean): T[] {
-  const asking = sentences.filter(({ searched }) => ASKS.test(searched))
-  const kept = new Set(asking.length > 0 ? asking : sentences.slice(-1))
-  return sentences.filter((sentence) => kept.has(sentence) || isAbout(sentence))
+  const asks = ({ searched }: T) => ASKS.test(searched)
+  return sentences.some(asks) ? sentences.filter((one) => asks(one) || isAbout(one)) : [...sentences]
 }
 
 /** How an item of a list begins. */

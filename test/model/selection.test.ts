@@ -182,6 +182,14 @@ describe.runIf(THERE)('selection by the models that ship', { timeout: 120_000 },
     expect(await applied(`I took a long walk past an old chapel this morning. ${content}`)).toEqual(ids)
   })
 
+  it.each([
+    ['What duty does the US put on teapots?\nA. 5 percent\nB. 12 percent\nC. none', ['us']],
+    ['He has brown hair. The chief executive of Orvane is', ['ceo']],
+    ['My jacket came from Orvane three weeks ago. Is that still within the refund window?', ['refund']],
+  ])('reads a question with its choices, and what it says of its own case; a text to be continued whole: %s', async (text, ids) =>
+    expect(await applied(text)).toEqual(ids),
+  )
+
   it.fails('reads a follow-up to a sentence that has no subject: the right value, which is still missed', async () => {
     const sentence = edit('window', { subject: '', prompt: 'Our refund window is 45 days.', targetNew: '', kind: 'sentence' })
     const { memory: own, gateway: served } = await open([sentence], 'sentence')

@@ -13,6 +13,7 @@ import {
   earlierRead,
   editText,
   partsOf,
+  sentencesFor,
   withKnown,
 } from '../../../src/selection/text.ts'
 import { edit, random } from '../../support/memory-data.ts'
@@ -197,6 +198,16 @@ describe('what is read', () => {
     )
     expect(editText({ ...fact, kind: 'rule', prompt: '', targetNew: 'Be kind.', always: true })).toBe('always → Be kind.')
     expect(withKnown('Who?', [fact])).toBe('Who? [The fee is 5]')
+  })
+
+  it('of a message of several sentences: what asks and what is about the edit, or all where nothing asks', () => {
+    const read = (...texts: string[]) =>
+      sentencesFor(
+        texts.map((searched) => ({ searched })),
+        ({ searched }) => searched.includes('tent'),
+      ).map(({ searched }) => searched)
+    expect(read('It rains.', 'My tent leaks.', 'Is it covered?')).toEqual(['My tent leaks.', 'Is it covered?'])
+    expect(read('It rains.', 'Tell me the fee.')).toEqual(['It rains.', 'Tell me the fee.'])
   })
 
   it('of a long message: the whole and its parts, each with the end, first and last ones where there are many', () => {
