@@ -22,7 +22,7 @@ const LANGUAGE_RECORDS = 60
 /** Every so manieth line: they are sorted by topic. */
 const HALLUCINATION_STEP = 4
 const HARD_RECORDS = 200
-/** With the 500 of the development set, less what both have, 9,990 edits. */
+/** With the 500 of the development set, less what both have, 9,925 edits. */
 const CROWD_RECORDS = 10_000
 /** Every so manieth message of the held-out teams. */
 const HELD_STEP = 22
@@ -43,12 +43,13 @@ function written(name: string, text: string): string {
   return path
 }
 
+const linesOf = (path: string) => readFileSync(path, 'utf8').split('\n').filter(Boolean)
 const records = (name: string, path: string, count: number) =>
   written(name, JSON.stringify((JSON.parse(readFileSync(given(path), 'utf8')) as unknown[]).slice(0, count)))
 
 function heldOutTeams(): string {
   const files = readdirSync(flags.corpus).filter((name) => name.endsWith('.jsonl'))
-  const lines = files.sort().flatMap((name) => readFileSync(join(flags.corpus, name), 'utf8').split('\n').filter(Boolean))
+  const lines = files.sort().flatMap((name) => linesOf(join(flags.corpus, name)))
   let asked = 0
   const some = (messages: readonly unknown[]) => messages.filter(() => asked++ % HELD_STEP === 0)
   const kept = lines
@@ -72,17 +73,26 @@ const SETS: Readonly<Record<string, () => readonly (readonly string[])[]>> = {
   held: () => [['--selection', heldOutTeams()]],
   dune: () => [['--selection', given('dune/new-info-dev-100.jsonl')]],
   hallueditbench: () => {
-    const lines = readFileSync(given('hallueditbench/dev-8-topics.jsonl'), 'utf8').split('\n').filter(Boolean)
-    const some = lines.filter((_, i) => i % HALLUCINATION_STEP === 0)
+    const some = linesOf(given('hallueditbench/dev-8-topics.jsonl')).filter((_, i) => i % HALLUCINATION_STEP === 0)
     return [['--selection', written('hallueditbench.jsonl', `${some.join('\n')}\n`)]]
   },
   hard: () => [['--selection', records('hard.json', 'counterfact/counterfact-dev-500.json', HARD_RECORDS)]],
   within: () => LANGUAGES.map((language) => asking(language, language)),
   across: () => LANGUAGES.map((language) => asking('en', language)),
-  knowedit: () => [['--data', given('knowedit/wiki_counterfact_train_500.json'), '--selection', '--limit', '100']],
+  knowedit: () => [
+    [
+      '--data',
+      given('knowedit/wiki_counterfact_train_500.json'),
+      '--selection',
+      '--limit',
+      '100',
+      '--out',
+      join(out, 'knowedit'),
+    ],
+  ],
   crowd: () => [
     [
-      ...['--data', given('counterfact/counterfact-dev-500.json'), '--selection', '--limit', '40'],
+      ...['--data', given('counterfact/counterfact-dev-500.json'), '--selection', '--limit', '40', '--out', join(out, 'crowd')],
       ...['--memory', records('crowd.json', 'counterfact/counterfact-flat-12k.json', CROWD_RECORDS)],
       ...['--traffic', ...readdirSync(given('traffic')).map((name) => given(`traffic/${name}`)), '--traffic-limit', '100'],
     ],
@@ -93,9 +103,8 @@ for (const name of flags.only.split(',')) {
   const runs = SETS[name]?.()
   if (runs === undefined) throw new Error(`Expected some of ${Object.keys(SETS).join(', ')} for --only, got ${name}.`)
   for (const args of runs) {
-    const own = name === 'knowedit' || name === 'crowd' ? ['--out', join(out, name)] : []
     console.log(`\n$ palimpsest eval ${args.join(' ')}\n`)
-    const { status } = spawnSync(process.execPath, ['bin/palimpsest.mjs', 'eval', ...args, ...own], { stdio: 'inherit' })
+    const { status } = spawnSync(process.execPath, ['bin/palimpsest.mjs', 'eval', ...args], { stdio: 'inherit' })
     if (status !== 0) throw new Error(`eval ended with ${status}.`)
   }
 }

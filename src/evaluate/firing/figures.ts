@@ -1,5 +1,5 @@
 /** Figures of which edits fired on which messages. Pure. */
-import { type Figure, wilson } from '../metrics/intervals.ts'
+import { type Figure, quantile, wilson } from '../metrics/intervals.ts'
 import type { Fired } from './ask.ts'
 import { type Case, isFound } from './case.ts'
 
@@ -72,10 +72,8 @@ export function firingOf(fired: readonly Fired[], thresholds: readonly number[])
 }
 
 function spread(ms: readonly number[]): Spread | null {
-  const rising = ms.toSorted((a, b) => a - b)
-  const at = (share: number) => rising[Math.min(rising.length - 1, Math.floor(share * rising.length))]
-  const [p50, p99] = [at(0.5), at(0.99)]
-  return p50 === undefined || p99 === undefined ? null : { n: ms.length, p50, p99 }
+  const [p50, p99] = [quantile(ms, 0.5), quantile(ms, 0.99)]
+  return p50 === null || p99 === null ? null : { n: ms.length, p50, p99 }
 }
 
 /** In scope first; each side's types, and all of it where there are several. */

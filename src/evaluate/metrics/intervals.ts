@@ -42,8 +42,7 @@ export function bootstrap<T>(
     const one = statistic(drawn)
     if (one !== null) draws.push(one)
   }
-  draws.sort((a, b) => a - b)
-  const at = (share: number) => draws[Math.min(draws.length - 1, Math.floor(share * draws.length))] ?? value
+  const at = (share: number) => quantile(draws, share) ?? value
   return { value, low: at(0.025), high: at(0.975), n: clusters.length }
 }
 
@@ -66,6 +65,12 @@ export function studentMean(values: readonly number[]): Figure | null {
 export function harmonicMean(values: readonly number[]): number | null {
   if (values.length === 0) return null
   return values.some((value) => value <= 0) ? 0 : values.length / values.reduce((sum, value) => sum + 1 / value, 0)
+}
+
+/** The value below which the share lies, by rank; null of nothing. */
+export function quantile(values: readonly number[], share: number): number | null {
+  const rising = values.toSorted((a, b) => a - b)
+  return rising[Math.min(rising.length - 1, Math.floor(share * rising.length))] ?? null
 }
 
 /** The median, with the interval between the order statistics at n/2 ± Z95·√n/2 (Conover 1999, section 3.2). */

@@ -3,7 +3,7 @@
 import { inScope, isWanted, KINDS, type Kind, type Probe } from '../data/probe.ts'
 import { type Nearest, takes } from '../methods/cosine.ts'
 import type { Selected } from '../protocols/selection.ts'
-import { type Figure, median, wilson } from './intervals.ts'
+import { type Figure, median, quantile, wilson } from './intervals.ts'
 
 export interface SelectionOutcome {
   readonly probe: Probe
@@ -143,6 +143,6 @@ function curve(
 
 /** Milliseconds to find and judge the candidates of one probe. */
 export function selectionLatency(outcomes: readonly SelectionOutcome[]): { median: Figure | null; p99: number | null } {
-  const all = outcomes.map(({ gate }) => gate.ms).sort((a, b) => a - b)
-  return { median: median(all), p99: all[Math.min(all.length - 1, Math.floor(0.99 * all.length))] ?? null }
+  const all = outcomes.map(({ gate }) => gate.ms)
+  return { median: median(all), p99: quantile(all, 0.99) }
 }
