@@ -51,7 +51,7 @@ const say = (text: string) => console.error(`${new Date().toISOString().slice(11
 
 /** Versions that were measured. */
 const PORTKEY = '@portkey-ai/gateway@1.15.2'
-const LITELLM = 'litellm[proxy]==1.110.2'
+const LITELLM = 'litellm[proxy]==1.99.4'
 const WARM_STREAMS = 1_000
 const IDLE_MS = 10_000
 
