@@ -20,6 +20,7 @@ import { READER_MODEL } from '../src/models/catalog.ts'
 import { gate, readCalibration } from '../src/selection/gate.ts'
 import { Retriever } from '../src/selection/retriever.ts'
 import { latest } from '../src/selection/sameness.ts'
+import { at, median } from './client.ts'
 import { asked, edit, namesIn, random, recipeEmbedder } from './scale/vectors.ts'
 
 const { values: flags } = parseArgs({
@@ -51,8 +52,8 @@ const reader = await openReader(flags.reader)
 const [neighbours, buildBreadth, searchBreadth] = (flags.graph ?? '').split('/').map(Number)
 const graph = flags.graph === undefined ? GRAPH_OPTIONS : ({ neighbours, buildBreadth, searchBreadth } as typeof GRAPH_OPTIONS)
 const log = { info: () => undefined, warn: console.error, error: console.error }
-const percentile = (list: readonly number[], p: number) =>
-  (list.toSorted((a, b) => a - b)[Math.min(list.length - 1, Math.floor(p * list.length))] ?? 0).toFixed(2)
+/** The median and the 99th percentile, as they are printed. */
+const spread = (list: readonly number[]) => `${at(list, 0.5).toFixed(2)} / ${at(list, 0.99).toFixed(2)}`
 const processorMs = () => {
   const { user, system } = process.cpuUsage()
   return (user + system) / 1_000
@@ -153,7 +154,7 @@ async function ask(
     searches.push(performance.now() - start)
     return found
   })
-  report(`search p50 / p99, ms`, `${percentile(searches, 0.5)} / ${percentile(searches, 0.99)}`)
+  report(`search p50 / p99, ms`, spread(searches))
   const truth = await exact(count, vectors.slice(0, EXACT_QUERIES))
   const least = truth.map((nearest) => nearest.at(-1)?.similarity ?? 0)
   const found = least.reduce((sum, bar, q) => sum + (hits[q] ?? []).filter((h) => h.similarity >= bar - 1e-5).length, 0)
@@ -166,12 +167,8 @@ async function ask(
   const isFound = (i: number, q: number) =>
     memory.search('default', own[q] as Float32Array, NEAREST).some(({ editId }) => editId === `s${i}`)
   report('found by its own text', `${sample.filter(isFound).length} of ${OWN_TEXTS}`)
-  const at = (i: number) =>
-    percentile(
-      truth.map((nearest) => nearest[i]?.similarity ?? 0),
-      0.5,
-    )
-  report('cosine of the 1st and 20th neighbour, median', `${at(0)}, ${at(NEAREST - 1)}`)
+  const nth = (i: number) => median(truth.map((nearest) => nearest[i]?.similarity ?? 0)).toFixed(2)
+  report('cosine of the 1st and 20th neighbour, median', `${nth(0)}, ${nth(NEAREST - 1)}`)
   for (const pass of ['first met', 'met before']) {
     const [clock, processor]: [number[], number[]] = [[], []]
     let right = 0
@@ -187,8 +184,7 @@ async function ask(
       processor.push(Math.max(0, processorMs() - start[1] - embedding))
       if (considered.some((c) => c.reason === 'selected' && c.id === `s${i}`)) right++
     }
-    const both = [clock, processor].map((list) => `${percentile(list, 0.5)} / ${percentile(list, 0.99)}`)
-    report(`selection, edits ${pass}: p50 / p99, ms`, `${both[0]} (processor: ${both[1]})`)
+    report(`selection, edits ${pass}: p50 / p99, ms`, `${spread(clock)} (processor: ${spread(processor)})`)
     report('right edit selected', `${((100 * right) / drawn.length).toFixed(1)} %`)
   }
 }

@@ -1,5 +1,6 @@
 /** Time to first token of a real model, for bench/gateway.ts: a bare llama-server beside `palimpsest serve`, cold and in a warm conversation. */
 import { type ChildProcess, spawn } from 'node:child_process'
+import { basename } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { eventData } from '../../src/engine/upstream/sse-parser.ts'
 import { name } from '../scale/vectors.ts'
@@ -61,13 +62,13 @@ async function bare(serverPath: string, { modelPath, threads }: FirstOptions): P
   return { url, process: child }
 }
 
-async function ask(url: string, messages: readonly Message[], edits: 'on' | 'off' | null) {
+async function ask(url: string, model: string, messages: readonly Message[], edits: 'on' | 'off' | null) {
   const start = performance.now()
   const response = await fetch(`${url}/v1/chat/completions`, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify({
-      ...{ model: 'qwen2.5-coder-0.5b-instruct-q4_k_m', messages, max_tokens: 2, temperature: 0, stream: true },
+      ...{ model, messages, max_tokens: 2, temperature: 0, stream: true },
       ...{ stream_options: { include_usage: true }, ...(edits && { palimpsest: { edits } }) },
     }),
   })
@@ -151,7 +152,7 @@ export async function firstTokens(options: FirstOptions, say: (text: string) => 
           const number = (kind === 'cold' ? 0 : rounds + 1) + round
           const question: Message = { role: 'user', content: `Who is the mayor of ${town(arm, number)}?` }
           const head: Message = { role: 'system', content: `${++serial} is the number of this session. Answer in one sentence.` }
-          const found = await ask(url, kind === 'cold' ? [head, question] : [...before, question], edits)
+          const found = await ask(url, basename(modelPath, '.gguf'), kind === 'cold' ? [head, question] : [...before, question], edits)
           if (round > 0) all.push({ kind, arm, round, ...found })
           const { firstMs, promptTokens, cachedTokens } = found
           say(

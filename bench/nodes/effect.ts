@@ -8,6 +8,7 @@ import { parseArgs } from 'node:util'
 import { startPostgres } from '../../test/support/databases/postgres.ts'
 import { gatewayChild } from '../../test/support/gateways.ts'
 import { startUpstream } from '../../test/support/stand-ins/scripted-upstream.ts'
+import { at } from '../client.ts'
 
 const { values: flags } = parseArgs({
   options: {
@@ -24,8 +25,6 @@ const script = join(import.meta.dirname, '../../test/support/children/gateway-ch
 const fact = (id: string) => ({ id, subject: `Town ${id}`, prompt: `The mayor of Town ${id} is`, target_new: 'Ada' })
 const post = (url: string, path: string, body: object) =>
   fetch(url + path, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })
-const percentile = (list: readonly number[], p: number) =>
-  (list.toSorted((a, b) => a - b)[Math.min(list.length - 1, Math.floor(p * list.length))] ?? Number.NaN).toFixed(1)
 
 /** Milliseconds from now until the gateway applies the edit. */
 async function inEffect(url: string, id: string): Promise<number> {
@@ -54,9 +53,7 @@ async function measured(urls: readonly string[], name: string, count: number) {
     await sleep(20)
   }
   const row = (what: string, list: readonly number[]) =>
-    console.log(
-      `| ${what}, ${name} | ${percentile(list, 0.5)} | ${percentile(list, 0.99)} | ${percentile(list, 1)} | ${list.length} |`,
-    )
+    console.log(`| ${what}, ${name} | ${[0.5, 0.99, 1].map((p) => at(list, p).toFixed(1)).join(' | ')} | ${list.length} |`)
   row('one edit acknowledged', acknowledged)
   row('acknowledged → in effect on all others', effect)
 }

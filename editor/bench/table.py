@@ -85,10 +85,12 @@ def questions_of(raw: list[dict[str, Any]], unrelated: list[str]) -> list[tuple[
     return asked + [("unrelated", i, q) for i, q in enumerate(unrelated)]
 
 
-def edit(flags: argparse.Namespace, name: str, raw: list[dict[str, Any]], hparams: dict[str, Any]) -> dict[str, Any]:
+def edit(
+    flags: argparse.Namespace, name: str, raw: list[dict[str, Any]], hparams: dict[str, Any], **more: Any
+) -> dict[str, Any]:
     """Runs one method's job (resumable) and returns its result event. The wall clock is this start's, with loading."""
     folder = Path(flags.folder) / name
-    job = job_of(flags, name, {"edits": [edit_of(r) for r in raw], "hparams": hparams})
+    job = job_of(flags, name, {"edits": [edit_of(r) for r in raw], "hparams": hparams, **more})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "job.json").write_text(json.dumps(job))
     began = time.monotonic()
