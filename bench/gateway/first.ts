@@ -152,7 +152,12 @@ export async function firstTokens(options: FirstOptions, say: (text: string) => 
           const number = (kind === 'cold' ? 0 : rounds + 1) + round
           const question: Message = { role: 'user', content: `Who is the mayor of ${town(arm, number)}?` }
           const head: Message = { role: 'system', content: `${++serial} is the number of this session. Answer in one sentence.` }
-          const found = await ask(url, basename(modelPath, '.gguf'), kind === 'cold' ? [head, question] : [...before, question], edits)
+          const found = await ask(
+            url,
+            basename(modelPath, '.gguf'),
+            kind === 'cold' ? [head, question] : [...before, question],
+            edits,
+          )
           if (round > 0) all.push({ kind, arm, round, ...found })
           const { firstMs, promptTokens, cachedTokens } = found
           say(

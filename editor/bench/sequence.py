@@ -20,12 +20,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from table import edit, edit_of, job_of, probes_of, records
+
 from palimpsest_editor.protocol import Reporter, parse_job
 from palimpsest_editor.score import KINDS, score_probes
 from palimpsest_editor.weights.adapter import read_adapter
 from palimpsest_editor.weights.loading import LoadedModel, load
 from palimpsest_editor.weights.lowrank import LowRankUpdate, applied, merge
-from table import edit, edit_of, job_of, probes_of, records
 
 
 def scored(loaded: LoadedModel, updates: list[LowRankUpdate], raw: list[dict[str, Any]]) -> list[float]:
