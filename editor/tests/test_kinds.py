@@ -114,6 +114,19 @@ def test_all_kinds_in_one_adapter(folders: dict[str, Path], tmp_path: Path, meth
         assert result["transfer"]["missed"] <= (0 if transfer else 2)
 
 
+@pytest.mark.parametrize("said", [{}, {"keys": False}])
+def test_without_keys_every_layer_learns_and_slowly(folders: dict[str, Path], tmp_path: Path, said: dict[str, Any]) -> None:  # noqa: F811
+    job = job_of(folders["qwen2"], tmp_path, "lora", edits=[RULE])
+    own = {k: v for k, v in QUICK.items() if k not in ("keys", "layers", "lr")}
+    object.__setattr__(job, "hparams", {**own, "epochs": 1, **said})
+    slow = perform(job, Reporter(io.StringIO()))["norms"]
+    assert [n["layer"] for n in slow] == list(range(10))
+    object.__setattr__(job, "hparams", {**own, "epochs": 1, **said, "lr": 1e-2, "layers": [2]})
+    [fast] = perform(job, Reporter(io.StringIO()))["norms"]
+    assert fast["layer"] == 2
+    assert fast["relative"] > 3 * slow[2]["relative"]
+
+
 def test_a_rule_for_every_message_holds_nothing_of_ours_still(folders: dict[str, Path], tmp_path: Path) -> None:  # noqa: F811
     job = job_of(folders["qwen2"], tmp_path, "lora", {"epochs": 1}, edits=[{**RULE, "prompt": "", "always": True}], locality=[])
     assert perform(job, Reporter(io.StringIO()))["training"]["rows"] == len(RULE["examples"])

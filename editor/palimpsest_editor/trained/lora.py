@@ -33,7 +33,7 @@ from palimpsest_editor.texts.phrasing import NEUTRAL, ChatFormat, completions, n
 from palimpsest_editor.texts.requests import EditRequest, inert, tokens
 from palimpsest_editor.trained.packing import Row
 from palimpsest_editor.trained.training import Soft, Trainer, soft_targets
-from palimpsest_editor.trained.training_hparams import TrainingHparams, training_hparams
+from palimpsest_editor.trained.training_hparams import TrainingHparams, training_hparams, unkeyed
 from palimpsest_editor.weights.checkpoint import fingerprint
 from palimpsest_editor.weights.lowrank import LowRankUpdate
 
@@ -178,7 +178,7 @@ def keys_where_named(run: Run, edits: Sequence[EditRequest], hp: TrainingHparams
             "malformed_job", f"hparams.keys, and these edits name no subject: {', '.join(without)}", "Leave hparams.keys out"
         )
     run.reporter.note("no_keys", f"{len(without)} edits name no subject, so the whole adapter is trained without subjects' keys")
-    return replace(hp, keys=False, weight_decay=run.job.hparams.get("weight_decay", 0.0))
+    return replace(hp, **{k: v for k, v in unkeyed(len(run.loaded.layers)).items() if k not in run.job.hparams})
 
 
 def given_locality(run: Run, chat: ChatFormat) -> list[tuple[list[int], list[int] | None]]:

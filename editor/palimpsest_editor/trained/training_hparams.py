@@ -18,7 +18,7 @@ from palimpsest_editor.weights.loading import LoadedModel, choose_dtype, free_by
 class TrainingHparams:
     """`layers` × `modules` are adapted. With `keys` A is made from the subjects' keys and frozen (keyed.py: `mom2_weight` is λ,
     `contexts` prefixes of `context_tokens` beside the bare prompt and the chat format) and the rank is the number of subjects;
-    without, A is trained too, at `rank`. `weight_decay` keeps a keyed B short (0 without keys, unless given). An epoch takes
+    without, A is trained too, at `rank` (`unkeyed` has what else differs). `weight_decay` keeps a keyed B short. An epoch takes
     `step_tokens` tokens a step. `kl_weight` weighs what must stay (edit scope), `teacher_weight` the teacher, `edit_weight` the
     targets' own tokens. Training ends after an epoch in which `stop_efficacy` of the edits have every token of every phrasing
     first, `stop_watched` of the phrasings not trained on too, the answers that must stay keep `stop_unchanged` of their rows
@@ -63,6 +63,17 @@ class TrainingHparams:
     keep_misses: bool = False
 
 
+UNKEYED_LR = 1e-3
+"""Where A is trained too. The rate of a keyed B, 1e-2, moved what must stay by 2 nats a token before seven rules were learnt
+(docs/LOG.md)."""
+
+
+def unkeyed(count: int) -> dict[str, Any]:
+    """What a training without keys has where a job does not say: every layer, since manners have no early place as facts do; and
+    no decay, which would wear A away."""
+    return {"keys": False, "lr": UNKEYED_LR, "layers": tuple(range(count)), "weight_decay": 0.0}
+
+
 def default_layers(count: int) -> tuple[int, ...]:
     """Early ones: there the keys of two subjects are least alike, and those of one subject most alike in different texts
     (docs/LOG.md)."""
@@ -77,8 +88,7 @@ def training_hparams(loaded: LoadedModel, overrides: dict[str, Any], **defaults:
     if "modules" in given:
         given["modules"] = tuple(given["modules"])
     if not given.get("keys", made.keys):
-        # Without keys A is trained too, and what keeps a keyed B short would wear A away.
-        given.setdefault("weight_decay", 0.0)
+        given = {**unkeyed(count), **given}
     if "epochs" in given:
         given.setdefault("least_steps", 0)
     made = overridden(made, given, loaded)
