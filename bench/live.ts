@@ -59,7 +59,7 @@ async function ask(phase: string | null): Promise<Waited> {
   return { firstMs, wholeMs: performance.now() - start, phase }
 }
 
-async function asked(until: (count: number) => boolean, phaseOf: () => Promise<string | null>): Promise<Waited[]> {
+async function asked(until: (count: number) => boolean, phaseOf = async (): Promise<string | null> => null): Promise<Waited[]> {
   const all: Waited[] = []
   while (!until(all.length)) {
     all.push(await ask(await phaseOf()))
@@ -74,14 +74,8 @@ try {
     return { id: `live-${i}`, subject, prompt: `The mayor of ${subject} is`, target_new: 'Ottilie Brandvold' }
   })
   await call('POST', '/v1/edits', edits)
-  await asked(
-    (count) => count === 3,
-    async () => null,
-  )
-  const quiet = await asked(
-    (count) => count === Number(flags.quiet),
-    async () => null,
-  )
+  await asked((count) => count === 3)
+  const quiet = await asked((count) => count === Number(flags.quiet))
   const { id } = await call<Job>('POST', '/v1/handoffs', { method: flags.method, edits: edits.map((edit) => edit.id) })
   const job = () => call<Job>('GET', `/v1/handoffs/${id}`)
   const ends = performance.now() + Number(flags.minutes) * 60_000

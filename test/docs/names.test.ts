@@ -34,6 +34,7 @@ const FOREIGN = new Set([
   '--causes',
   '--only',
   '--rounds',
+  '--soak-minutes',
 ])
 
 function flags(command: Command): string[] {
