@@ -67,7 +67,7 @@ const EVIDENCE: Readonly<Record<HandoffMethod, Evidence>> = {
   memit: { edits: 200, efficacy: 98, paraphrase: 99, unchanged: 73.3, fluency: -2.6 },
   alphaedit: { edits: 50, efficacy: 100, paraphrase: 100, unchanged: 70, fluency: -3 },
   pmet: { edits: 200, efficacy: 98, paraphrase: 99, unchanged: 70, fluency: -4.4 },
-  lora: { edits: 50, efficacy: 100, paraphrase: 92, unchanged: 86.7, fluency: 0.9 },
+  lora: { edits: 50, efficacy: 98, paraphrase: 96, unchanged: 86.7, fluency: -0.5 },
   distil: { edits: 50, efficacy: 98, paraphrase: 95, unchanged: 80, fluency: -1.2 },
 }
 const MEASURED_PARAMETERS = 0.5e9

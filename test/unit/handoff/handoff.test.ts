@@ -97,7 +97,7 @@ describe('advice', () => {
   it('says what it was fitted on', () => {
     const { basis } = advise({ ...here, past: [past('lora', 10)] })
     expect(basis.join('\n')).toMatch(
-      /0\.5B.*CounterFact[\s\S]*lora there: efficacy 100 %.*fluency \+0\.9 %[\s\S]*1 finished stage on/,
+      /0\.5B.*CounterFact[\s\S]*lora there: efficacy 98 %.*fluency -0\.5 %[\s\S]*1 finished stage on/,
     )
     expect(advise({ ...here, edits: 0 }).unknown).toEqual([])
   })
