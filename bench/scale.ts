@@ -1,13 +1,14 @@
 /**
  * How the memory holds up with 10k, 100k and 1M edits:
- * `npm run bench:scale -- --embedder FILE [--reader FILE] [--edits 10000,100000] [--queries 500] [--graph 24/128/512] [--keep FOLDER]`.
+ * `npm run bench:scale -- --embedder FILE [--reader FILE] [--edits 10000,100000] [--queries 500] [--graph 24/128/512] [--keep FOLDER]
+ * [--out FILE.json]`.
  * Log, live view, indexes, retriever and gate are the real ones; subjects are made up, and their vectors mixed from some of the embedder's
  * (scale/vectors.ts). Times of selection are without embedding, and with the reader's; without --reader, a stand-in that takes no time looks
  * for the name, and they are those of selection without models. Of each time there are two: by the clock, and of the processor where the
- * machine has other work. With `--keep`, a folder filled by an earlier run is opened instead of made.
+ * machine has other work. With `--keep`, a folder filled by an earlier run is opened instead of made. `--out` keeps all that is printed.
  */
-import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { openRuntime } from '../src/engine/embedded/runtime.ts'
@@ -32,6 +33,7 @@ const { values: flags } = parseArgs({
     vectors: { type: 'string', default: join(tmpdir(), 'palimpsest-scale-vectors.json') },
     graph: { type: 'string' },
     keep: { type: 'string' },
+    out: { type: 'string' },
   },
 })
 /** Edits a batch. */
@@ -51,6 +53,7 @@ const embedder = await recipeEmbedder(async () => {
 const reader = await openReader(flags.reader)
 const [neighbours, buildBreadth, searchBreadth] = (flags.graph ?? '').split('/').map(Number)
 const graph = flags.graph === undefined ? GRAPH_OPTIONS : ({ neighbours, buildBreadth, searchBreadth } as typeof GRAPH_OPTIONS)
+const reported: { readonly edits: number; readonly what: string; readonly value: string }[] = []
 const log = { info: () => undefined, warn: console.error, error: console.error }
 /** The median and the 99th percentile, as they are printed. */
 const spread = (list: readonly number[]) => `${at(list, 0.5).toFixed(2)} / ${at(list, 0.99).toFixed(2)}`
@@ -104,7 +107,12 @@ async function exact(count: number, queries: readonly Float32Array[]): Promise<N
 }
 
 async function measure(count: number): Promise<void> {
-  const report = (what: string, value: string) => console.log(`| ${count.toLocaleString('en')} | ${what} | ${value} |`)
+  const report = (what: string, value: string) => {
+    console.log(`| ${count.toLocaleString('en')} | ${what} | ${value} |`)
+    reported.push({ edits: count, what, value })
+    if (flags.out === undefined) return
+    writeFileSync(flags.out, JSON.stringify({ cpu: cpus()[0]?.model, graph, at: new Date().toISOString(), reported }, null, 1))
+  }
   const dataDir = flags.keep ?? mkdtempSync(join(tmpdir(), 'palimpsest-scale-'))
   const options = { dataDir, embedder, now: Date.now, log, limits: { graph } }
   if (!existsSync(join(dataDir, 'index'))) {
