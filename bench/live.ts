@@ -8,9 +8,9 @@ import { cpus, homedir, tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
-import { eventData } from '../src/engine/upstream/sse-parser.ts'
 import { isOver, type Job } from '../src/handoff/job.ts'
 import { at, clientOf, median } from './client.ts'
+import { ask } from './gateway/first.ts'
 import { name } from './scale/vectors.ts'
 import { startChild } from './served.ts'
 
@@ -39,30 +39,19 @@ const folders = ['--data-dir', join(folder, 'data'), '--edits-dir', join(folder,
 const gateway = await startChild(['--model', flags.model, '--threads', String(cpus().length), '--no-watch', ...folders])
 const call = clientOf(gateway.url)
 
+const model = basename(flags.model, '.gguf')
 let serial = 0
-async function ask(phase: string | null): Promise<Waited> {
+async function waited(phase: string | null): Promise<Waited> {
+  const content = `Question ${++serial}: write a short line about an old harbour in the rain.`
   const start = performance.now()
-  const response = await fetch(`${gateway.url}/v1/chat/completions`, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify({
-      ...{ model: basename(flags.model, '.gguf'), max_tokens: TOKENS, temperature: 0, stream: true },
-      messages: [{ role: 'user', content: `Question ${++serial}: write a short line about an old harbour in the rain.` }],
-    }),
-  })
-  if (!response.ok) throw new Error(`${response.status}: ${await response.text()}`)
-  let firstMs = 0
-  for await (const data of eventData(response.body as AsyncIterable<Uint8Array>)) {
-    if (data === '[DONE]') break
-    if (firstMs === 0 && JSON.parse(data).choices[0]?.delta?.content) firstMs = performance.now() - start
-  }
+  const { firstMs } = await ask(gateway.url, { model, messages: [{ role: 'user', content }], max_tokens: TOKENS }, null)
   return { firstMs, wholeMs: performance.now() - start, phase }
 }
 
 async function asked(until: (count: number) => boolean, phaseOf = async (): Promise<string | null> => null): Promise<Waited[]> {
   const all: Waited[] = []
   while (!until(all.length)) {
-    all.push(await ask(await phaseOf()))
+    all.push(await waited(await phaseOf()))
     await sleep(Number(flags['pause-ms']))
   }
   return all

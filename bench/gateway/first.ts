@@ -62,13 +62,18 @@ async function bare(serverPath: string, { modelPath, threads }: FirstOptions): P
   return { url, process: child }
 }
 
-async function ask(url: string, model: string, messages: readonly Message[], edits: 'on' | 'off' | null) {
+/** Streams an answer. `edits` null: the server is not told, as one that has none. Throws where the answer is not 200. */
+export async function ask(
+  url: string,
+  asked: { readonly model: string; readonly messages: readonly Message[]; readonly max_tokens: number },
+  edits: 'on' | 'off' | null,
+) {
   const start = performance.now()
   const response = await fetch(`${url}/v1/chat/completions`, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify({
-      ...{ model, messages, max_tokens: 2, temperature: 0, stream: true },
+      ...{ ...asked, temperature: 0, stream: true },
       ...{ stream_options: { include_usage: true }, ...(edits && { palimpsest: { edits } }) },
     }),
   })
@@ -133,6 +138,7 @@ export async function firstTokens(options: FirstOptions, say: (text: string) => 
     ...['--slots', String(SLOTS), '--context-tokens', String(CONTEXT_TOKENS), '--gpu', 'off'],
   ])
   const all: First[] = []
+  const model = basename(modelPath, '.gguf')
   const before = conversation(warmTokens)
   const arms = {
     'llama-server': { url: plain?.url ?? '', edits: null },
@@ -152,12 +158,8 @@ export async function firstTokens(options: FirstOptions, say: (text: string) => 
           const number = (kind === 'cold' ? 0 : rounds + 1) + round
           const question: Message = { role: 'user', content: `Who is the mayor of ${town(arm, number)}?` }
           const head: Message = { role: 'system', content: `${++serial} is the number of this session. Answer in one sentence.` }
-          const found = await ask(
-            url,
-            basename(modelPath, '.gguf'),
-            kind === 'cold' ? [head, question] : [...before, question],
-            edits,
-          )
+          const messages = kind === 'cold' ? [head, question] : [...before, question]
+          const found = await ask(url, { model, messages, max_tokens: 2 }, edits)
           if (round > 0) all.push({ kind, arm, round, ...found })
           const { firstMs, promptTokens, cachedTokens } = found
           say(

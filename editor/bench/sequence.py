@@ -9,7 +9,6 @@ the first batch alone (its drift). ‖ΔW‖/‖W‖ is of their sum. A second s
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import sys
@@ -20,10 +19,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from table import edit, edit_of, job_of, probes_of, records
+from table import arguments, edit, edit_of, job_of, probes_of, records
 
 from palimpsest_editor.protocol import Reporter, parse_job
 from palimpsest_editor.score import KINDS, score_probes
+from palimpsest_editor.tasks import norm
 from palimpsest_editor.weights.adapter import read_adapter
 from palimpsest_editor.weights.loading import LoadedModel, load
 from palimpsest_editor.weights.lowrank import LowRankUpdate, applied, merge
@@ -36,30 +36,16 @@ def scored(loaded: LoadedModel, updates: list[LowRankUpdate], raw: list[dict[str
     return [found[kind]["success"] for kind in KINDS]
 
 
-def largest(loaded: LoadedModel, updates: list[LowRankUpdate]) -> float:
-    """Of all changed matrices, the largest ‖ΔW‖/‖W‖."""
-    shares = [u.dense().norm() / loaded.module(u.layer, u.module).weight.float().norm() for u in updates]
-    return round(float(max(shares)), 3) if shares else 0.0
-
-
 def row(name: str, one: dict[str, Any]) -> str:
     triples = [" / ".join(f"{v:.1f}" for v in one[part]) for part in ("all", "first", "base")]
     return f"| {' | '.join([name, str(one['edits']), *triples, str(one['norm']), str(one['seconds'])])} |"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    for name in ("base", "data", "folder"):
-        parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--cache")
-    parser.add_argument("--statistics-text")
-    parser.add_argument("--statistics-tokens", type=int, default=20_000)
+    parser = arguments()
     parser.add_argument("--method", default="memit")
-    parser.add_argument("--hparams", default="{}", help="JSON")
-    parser.add_argument("--batches", type=int, default=10)
-    parser.add_argument("--edits", type=int, default=50, help="of each batch")
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batches", type=int, default=10, help="of --edits each")
+    parser.set_defaults(first=0)
     flags = parser.parse_args()
     torch.set_num_threads(flags.threads)
     raw = records(Path(flags.data), flags.first, flags.batches * flags.edits)
@@ -82,7 +68,7 @@ def main() -> None:
             loaded = loaded or load(job.base, job.cache_dir, Reporter(io.StringIO()), job.device, job.dtype)
             updates = merge([read_adapter(Path(f), loaded.model.config)[0] for f in (*files, file)])
             one = {
-                "edits": len(so_far), "file": file, "seconds": made["wall_s"], "norm": largest(loaded, updates),
+                "edits": len(so_far), "file": file, "seconds": made["wall_s"], "norm": round(max(norm(loaded, u)["relative"] for u in updates), 3),
                 "all": scored(loaded, updates, so_far), "first": scored(loaded, updates, raw[: flags.edits]),
                 "base": scored(loaded, [], so_far),
             }  # fmt: skip

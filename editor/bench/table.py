@@ -177,21 +177,27 @@ def row(name: str, one: dict[str, Any]) -> str:
     return f"| {' | '.join([name, *scores, *told, *cost])} |"
 
 
-def main() -> None:
+def arguments() -> argparse.ArgumentParser:
+    """What every bench of jobs on CounterFact records is told."""
     parser = argparse.ArgumentParser()
     for name in ("base", "data", "folder"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--cache")
     parser.add_argument("--statistics-text")
     parser.add_argument("--statistics-tokens", type=int, default=20_000)
-    parser.add_argument("--unrelated", help="a .jsonl of questions")
-    parser.add_argument("--unrelated-count", type=int, default=30)
-    parser.add_argument("--forced-only", action="store_true", help="no chat answers: many edits take long to ask about")
     parser.add_argument("--first", type=int, default=250)
     parser.add_argument("--edits", type=int, default=50)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--hparams", default="{}", help="JSON; of several methods, by method")
+    return parser
+
+
+def main() -> None:
+    parser = arguments()
+    parser.add_argument("--unrelated", help="a .jsonl of questions")
+    parser.add_argument("--unrelated-count", type=int, default=30)
+    parser.add_argument("--forced-only", action="store_true", help="no chat answers: many edits take long to ask about")
     parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--hparams", default="{}", help="JSON, hparams by method")
     flags = parser.parse_args()
     torch.set_num_threads(flags.threads)
     raw = records(Path(flags.data), flags.first, flags.edits)

@@ -120,7 +120,7 @@ def _edit(
         "adapter": _export(job, loaded, total, about),
         "batches": [[e.id for e in batch] for batch in parts],
     }
-    result |= {"norms": [_norm(loaded, u) for u in total], **reports}
+    result |= {"norms": [norm(loaded, u) for u in total], **reports}
     return {**result, "scores": scores} if job.probes else result
 
 
@@ -138,7 +138,7 @@ def _plan(job: Job, loaded: LoadedModel, reporter: Reporter) -> None:
     reporter.event("plan", **plan(job, loaded, hp, cached(job, loaded, hp.layers)))
 
 
-def _norm(loaded: LoadedModel, u: LowRankUpdate) -> dict[str, Any]:
+def norm(loaded: LoadedModel, u: LowRankUpdate) -> dict[str, Any]:
     """‖ΔW‖/‖W‖ (Frobenius) of one matrix."""
     weight = float(loaded.module(u.layer, u.module).weight.float().norm())
     delta = float(torch.einsum("ij,ij->", u.b.T @ u.b, u.a @ u.a.T).clamp(min=0).sqrt())
