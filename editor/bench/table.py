@@ -48,11 +48,29 @@ GRAMS = ((2, 2 / 3), (3, 4 / 3))
 
 
 def records(path: Path, first: int, count: int) -> list[dict[str, Any]]:
-    """The first `count` records from `first` on whose subjects differ."""
+    """The first `count` records from `first` on whose subjects differ. CounterFact's own, or in EasyEdit's flat form."""
     by_subject: dict[str, dict[str, Any]] = {}
-    for one in json.loads(path.read_text())[first:]:
+    for one in map(unflat, json.loads(path.read_text())[first:]):
         by_subject.setdefault(one["requested_rewrite"]["subject"].casefold(), one)
     return list(by_subject.values())[:count]
+
+
+def unflat(record: dict[str, Any]) -> dict[str, Any]:
+    """A record in EasyEdit's flat form, which has one paraphrase and one neighbour, as CounterFact's own."""
+    if "requested_rewrite" in record:
+        return record
+    subject, new, true = record["subject"], record["target_new"], record["ground_truth"]
+    return {
+        "case_id": record["case_id"],
+        "requested_rewrite": {
+            "subject": subject,
+            "prompt": record["prompt"].replace(subject, "{}", 1),
+            "target_new": {"str": new},
+            "target_true": {"str": true},
+        },
+        "paraphrase_prompts": [record["rephrase_prompt"]],
+        "neighborhood_prompts": [record["locality_prompt"]],
+    }
 
 
 def edit_of(record: dict[str, Any]) -> dict[str, Any]:
