@@ -30,6 +30,7 @@ const FOREIGN = new Set([
   '--easyedit',
   '--folder',
   '--write',
+  '--keep',
   '--kind',
   '--causes',
   '--only',
