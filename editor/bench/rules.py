@@ -3,7 +3,8 @@
     python bench/rules.py --base MODEL.gguf --trial TRIAL.jsonl --folder OUT [--method lora]
 
 The first `--taught` messages of each sort are taught (examples) or held (near misses); the rest are only asked. An answer obeys
-where it holds a word of each of the rule's `keys`. Rules without keys, or without near misses, are left out.
+where it holds a word of each of the rule's `keys` and does not say the rule itself again. Rules without keys, or without near
+misses, are left out. As in the gateway, the model is told the instruction alone, without the occasion.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +32,7 @@ from palimpsest_editor.weights.loading import load
 from palimpsest_editor.weights.lowrank import applied
 
 ANSWER_TOKENS = 40
+OCCASION = re.compile(r"(?:When|If) .+?, ")
 
 
 def rules_of(path: Path) -> list[dict[str, Any]]:
@@ -41,12 +44,24 @@ def said(one: dict[str, Any], sort: str) -> list[str]:
     return [m["messages"][-1]["content"] for m in one[sort]]
 
 
+def parts(one: dict[str, Any]) -> tuple[str, str]:
+    """Occasion, empty where it has none of its own, and instruction."""
+    whole = f"{one['edit']['prompt']} {one['edit']['target_new']}"
+    found = OCCASION.match(whole)
+    return (found[0], whole[found.end() :]) if found else ("", whole)
+
+
 def told(one: dict[str, Any]) -> str:
-    return f"{one['edit']['prompt']} {one['edit']['target_new']}"
+    return f"Do as this says: {parts(one)[1]}"
+
+
+def words(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.casefold()))
 
 
 def obeys(one: dict[str, Any], answer: str) -> bool:
-    return all(any(word.casefold() in answer.casefold() for word in key) for key in one["keys"])
+    echo = any(part and words(part) in words(answer) for part in parts(one))
+    return not echo and all(any(word.casefold() in answer.casefold() for word in key) for key in one["keys"])
 
 
 def main() -> None:
@@ -62,7 +77,7 @@ def main() -> None:
     torch.set_num_threads(flags.threads)
     folder, rules, n = Path(flags.folder), rules_of(Path(flags.trial)), flags.taught
     edits = [
-        {"id": str(i), "kind": "rule", "subject": "", "prompt": one["edit"]["prompt"], "target_new": told(one),
+        {"id": str(i), "kind": "rule", "subject": "", "prompt": one["edit"]["prompt"], "target_new": parts(one)[1],
          "examples": said(one, "in_scope")[:n]}
         for i, one in enumerate(rules)
     ]  # fmt: skip
@@ -94,7 +109,7 @@ def main() -> None:
             ]
 
     base = answers("base", [], [a[3] for a in asked])
-    prompted = answers("prompted", [], [f"{a[3]}\n\nDo as this says: {told(rules[a[0]])}" for a in asked])
+    prompted = answers("prompted", [], [f"{a[3]}\n\n{told(rules[a[0]])}" for a in asked])
     own = answers("adapter", read_adapter(Path(made["adapter"]["gguf"]), loaded.model.config)[0], [a[3] for a in asked])
     found: dict[str, list[bool]] = {}
     for (i, sort, k, _), was, prompt, now in zip(asked, base, prompted, own, strict=True):
