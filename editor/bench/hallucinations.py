@@ -1,12 +1,15 @@
-"""HalluEditBench's questions put to edited models: paraphrase, yes, no, choice, what follows, locality; beside the edit in the prompt.
+"""HalluEditBench's questions put to edited models, beside the edit in the prompt: paraphrase, yes, no, choice, locality.
 
     python bench/hallucinations.py --base MODEL.gguf --data QUESTIONS.jsonl --folder OUT [--methods memit,lora --edits 30]
 
 A line is an edit with its `in_scope` questions by `type` and its `near_miss` ones (locality). Edits are taken at equal distances,
-since lines are sorted by topic; one whose subject had one before is passed over. Right: the paraphrase's answer has the target,
-"yes" and "no" begin with the word, a choice begins with the target's letter or has the target and no other. Of locality the
-answer is the base's, character by character; what follows has no answer to compare with, and is left out. A second start skips
-what OUT holds (METHOD.json). After HalluEditBench (Huang et al., 2025, arXiv:2410.16251), whose judge is a model; ours is not.
+since lines are sorted by topic; one whose subject had one before is passed over. What is right:
+- a paraphrase's answer has the target;
+- "yes" and "no" begin with that word, or say what is so: the target unnegated, and for "no" a negation too;
+- a choice begins with the target's letter, or has the target and no other choice;
+- of locality the answer is the base's, character by character.
+What follows ("hop") has no answer to compare with, and is left out. A second start skips what OUT holds (METHOD.json).
+After HalluEditBench (Huang et al., 2025, arXiv:2410.16251), whose judge is a model; ours is not.
 """
 
 from __future__ import annotations
@@ -55,7 +58,10 @@ def is_right(kind: str, question: str, target: str, answer: str, base: str) -> b
     if kind == "locality":
         return answer == base
     if kind in ("yes", "no"):
-        return re.match(rf"{kind}\b", said) is not None
+        first, negated = re.match(r"(yes|no)\b", said), re.search(r"\bnot\b", said) is not None
+        if first:
+            return first[1] == kind
+        return wanted in said and not negated if kind == "yes" else wanted in said or negated
     if kind == "para":
         return wanted in said
     choices = {letter.casefold(): text.casefold() for letter, text in CHOICE.findall(question)}
