@@ -59,6 +59,8 @@ const measure = z.object({
   low: z.number().nullable(),
   high: z.number().nullable(),
   base: z.number().nullable(),
+  /** With the edits in the prompt, as the gateway serves them; null: not asked so. */
+  prompt: z.number().nullable().default(null),
   /** Least value; null: reported only. */
   least: z.number().nullable(),
   /** The interval does not lie below `least` as a whole. */

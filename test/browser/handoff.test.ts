@@ -51,9 +51,12 @@ describe('the page Hand-off', () => {
     await page.getByRole('button', { name: 'Promote' }).press('Enter')
     await page.getByText('promoted', { exact: true }).waitFor()
     const measures = page.getByRole('region', { name: 'Measures with 5 edits' })
-    expect(await measures.getByRole('row', { name: /^efficacy/ }).textContent()).toContain(
-      '0.0 %100.0 %56.6 % to 100.0 %90.0 %open',
-    )
+    expect(await measures.getByRole('row', { name: /^efficacy/ }).textContent()).toContain('0.0 %–100.0 %56.6–100.0 %90.0 %open')
+    await measures
+      .getByRole('img', { name: /^reliability: base [\d.]+ %, edits in the prompt [\d.]+ %, adapter [\d.]+ %/ })
+      .waitFor()
+    await page.getByLabel('Measure', { exact: true }).selectOption('unchanged')
+    await page.getByRole('img', { name: /^unchanged after \d stages; after the last: base [\d.]+ %/ }).waitFor()
     await page.getByRole('button', { name: 'Roll back' }).press('Enter')
     await page.getByText('not promoted').waitFor()
     // The status of a value that was refused is what the browser complains of.

@@ -71,12 +71,13 @@ export function stageText({
     one.protocol,
     String(one.asked),
     figure(one, one.base),
+    figure(one, one.prompt),
     figure(one, one.value),
     interval(one),
     one.least === null ? '' : figure(one, one.least),
     one.decided ? (one.ok ? 'ok' : 'FAILED') : 'open',
   ])
-  const body = table(['measure', 'protocol', 'asked>', 'base>', 'adapter>', '95 %>', 'at least>', ''], rows)
+  const body = table(['measure', 'protocol', 'asked>', 'base>', 'prompt>', 'adapter>', '95 %>', 'at least>', ''], rows)
   const broken = new Set(measures.filter((one) => !one.ok).map(({ name }) => name))
   const shown = failures.filter(({ measure }) => broken.has(measure)).slice(0, LISTED_FAILURES)
   const lines = shown.map(

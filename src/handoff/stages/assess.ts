@@ -15,8 +15,13 @@ import type { Settings } from '../job.ts'
 
 /** Tokens of a paragraph whose fluency is measured (EasyEdit: 100). */
 const FLUENCY_TOKENS = 100
-const ARMS = ['base', 'adapter'] as const
+/** `palimpsest`: with the edits that selection finds in the prompt, and no adapter. */
+const ARMS = ['base', 'palimpsest', 'adapter'] as const
 type Asked = (typeof ARMS)[number]
+/** Prompts are for chats; teacher forcing reads bare texts. */
+const TASKS = ARMS.flatMap((arm) =>
+  PROTOCOLS.filter((one) => arm !== 'palimpsest' || one === 'generated').map((protocol) => ({ arm, protocol })),
+)
 
 export interface Assessment {
   readonly gateway: Gateway & { readonly adapters: Adapters }
@@ -29,15 +34,14 @@ export interface Assessment {
   readonly signal: AbortSignal
 }
 
-/** Every probe by the model as it is and through the adapter, with no edit in any prompt; both protocols of the evaluation. */
+/** Every probe by the model as it is, with edits in the prompt, and through the adapter without any; both protocols of the evaluation. */
 export async function assess(assessment: Assessment): Promise<Outcome[]> {
   const { probes, answers, adapter, settings, tick, signal } = assessment
   const outcomes = probes.map((probe) => ({ probe, generated: {}, forced: {}, edits: new Map() }) as Mutable)
-  const tasks = ARMS.flatMap((arm) => PROTOCOLS.map((protocol) => ({ arm, protocol })))
-  const of = tasks.length * probes.length
+  const of = TASKS.length * probes.length
   let done = 0
-  for (const { arm, protocol } of tasks) {
-    const circumstances = { ...settings, sha256: arm === 'base' ? '' : adapter.sha256, scale: adapter.scale }
+  for (const { arm, protocol } of TASKS) {
+    const circumstances = { ...settings, sha256: arm === 'adapter' ? adapter.sha256 : '', scale: adapter.scale }
     const ask = asker(protocol, arm, assessment)
     try {
       for (const outcome of outcomes) {
@@ -49,14 +53,23 @@ export async function assess(assessment: Assessment): Promise<Outcome[]> {
         const line = answers.find(key) ?? (await ask.one(probe, key))
         if (line === null) continue
         if (answers.find(key) === undefined) answers.append(line)
-        if (line.protocol === 'generated') outcome.generated = { ...outcome.generated, [arm]: line.outcome }
-        else outcome.forced = { ...outcome.forced, [arm]: line.outcome }
+        put(outcome, arm, line, assessment)
       }
     } finally {
       await ask.close()
     }
   }
   return outcomes
+}
+
+function put(outcome: Mutable, arm: Asked, line: Line, { gateway, adapter }: Assessment): void {
+  if (line.protocol === 'forced') {
+    outcome.forced = { ...outcome.forced, [arm]: line.outcome }
+    return
+  }
+  outcome.generated = { ...outcome.generated, [arm]: line.outcome }
+  const fired = line.outcome.edits.map((id) => gateway.memory.get(adapter.tenant, id)?.edit)
+  outcome.edits = new Map([...outcome.edits, ...fired.flatMap((edit) => (edit === undefined ? [] : [[edit.id, edit] as const]))])
 }
 
 type Mutable = { -readonly [Key in keyof Outcome]: Outcome[Key] }
@@ -78,7 +91,7 @@ function asker(protocol: Protocol, arm: Asked, assessment: Assessment): Asker {
       close: async () => {},
     }
   const { gateway, adapter } = assessment
-  const lora = async (): Promise<Lora | undefined> => (arm === 'base' ? undefined : gateway.adapters.lora(adapter))
+  const lora = async (): Promise<Lora | undefined> => (arm === 'adapter' ? gateway.adapters.lora(adapter) : undefined)
   let scorer: Promise<Scorer> | undefined
   return {
     one: async (probe, key) => {
@@ -98,9 +111,9 @@ async function generated(probe: Probe, arm: Asked, { gateway, adapter, settings,
     tenant: adapter.tenant,
     tags: [],
     explain: false,
-    edits: { kind: 'off' },
+    edits: { kind: arm === 'palimpsest' ? 'on' : 'off' },
     messages: probe.turns.slice(-1).map((content) => ({ role: 'user', content })),
-    arm,
+    arm: arm === 'palimpsest' ? 'edited' : arm,
     ...(arm === 'adapter' && { adapter: adapter.id }),
     sampling: {
       ...{ topP: 1, seed: settings.seed, stop: [] },
@@ -109,11 +122,21 @@ async function generated(probe: Probe, arm: Asked, { gateway, adapter, settings,
         : { temperature: 0, maxTokens: settings.answer_tokens }),
     },
   }
-  // It takes part in no experiment.
-  const { experiments: _, ...plain } = gateway
-  const { text, finish, latencyMs } = await answerWhole(request, plain, `handoff ${probe.id}`, signal)
+  // It takes part in no experiment, and no promoted adapter answers for an edit.
+  const { experiments: _, adapters, ...plain } = gateway
+  const asked = arm === 'palimpsest' ? plain : { ...plain, adapters }
+  const { text, finish, latencyMs, trace } = await answerWhole(request, asked, `handoff ${probe.id}`, signal)
   const { reason, promptTokens, completionTokens } = finish
-  return { text, finish: reason, edits: [], promptTokens, completionTokens, tokensAdded: 0, ms: latencyMs, reused: false }
+  return {
+    text,
+    finish: reason,
+    edits: trace.applied.map(({ id }) => id),
+    promptTokens,
+    completionTokens,
+    tokensAdded: 0,
+    ms: latencyMs,
+    reused: false,
+  }
 }
 
 async function forced(probe: Probe, scorer: Scorer): Promise<Forced> {

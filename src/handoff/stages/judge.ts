@@ -21,15 +21,25 @@ const forced: Test = (outcome, method) => {
   return success ?? (answer === undefined ? null : answer.hits === answer.best.length)
 }
 
+/** Subs of probes that are measures of their own. */
+const NAMED = ['counterexample', 'yes', 'no', 'which'] as const
+type Named = (typeof NAMED)[number]
+
 interface JudgedPrompt {
   readonly name: string
   readonly protocol: Measure['protocol']
   readonly kinds: readonly Kind[]
-  /** Whether only near misses are meant; absent: all else. */
-  readonly nearMisses?: true
+  /** The probes' own name; absent: whichever no other measure names. */
+  readonly sub?: Named
   readonly test: Test
   /** Least value, by the base's. */
   readonly least: (base: number | null) => number | null
+}
+
+/** Whether the answer begins with the accepted word ("yes"). */
+const opens: Test = ({ probe, generated }, method) => {
+  const answer = generated[method]
+  return answer === undefined ? null : words(answer.text)[0] === probe.answers[0]
 }
 
 /** For an edit without a target: whether an answer is like that of the model which is told the edit, more than the base's is. null: these two answer alike. */
@@ -78,15 +88,19 @@ function sharesOf(t: HandoffThresholds, told: ReadonlyMap<string, string>): read
       name: 'near_misses',
       protocol: 'generated',
       kinds: ['traffic'],
-      nearMisses: true,
+      sub: 'counterexample',
       test: isIdentical,
       least: atLeast(t.unchanged),
     },
+    // HalluEditBench's closed questions: reported only.
+    { name: 'yes', protocol: 'generated', kinds: ['choice'], sub: 'yes', test: opens, least: () => null },
+    { name: 'no', protocol: 'generated', kinds: ['choice'], sub: 'no', test: opens, least: () => null },
+    { name: 'which', protocol: 'generated', kinds: ['choice'], sub: 'which', test: isRight, least: () => null },
     { name: 'ability', protocol: 'generated', kinds: ['choice'], test: isRight, least: below(t.ability_drop) },
   ]
 }
 
-/** The stage's figures, adapter beside base, and what went wrong. `told`: answers of the model that is told the edit, by id of the probe. Pure. */
+/** The stage's figures, adapter beside base and prompt edits, and what went wrong. `told`: answers of the model that is told the edit, by id of the probe. Pure. */
 export function judge(
   outcomes: readonly Outcome[],
   limits: HandoffThresholds,
@@ -96,14 +110,25 @@ export function judge(
   const failures: Failure[] = []
   for (const asked of sharesOf(limits, told)) {
     const some = outcomes.filter(
-      ({ probe }) => asked.kinds.includes(probe.kind) && (probe.sub === 'counterexample') === (asked.nearMisses === true),
+      ({ probe: { kind, sub } }) => asked.kinds.includes(kind) && NAMED.find((one) => one === sub) === asked.sub,
     )
     const own = share(some, asked.test, 'adapter')
     if (own === null) continue
-    const base = share(some, asked.test, 'base')?.value ?? null
+    const [base = null, prompt = null] = [share(some, asked.test, 'base')?.value, share(some, asked.test, 'palimpsest')?.value]
     const least = asked.least(base)
     const { value, low, high, n } = own
-    measures.push({ name: asked.name, protocol: asked.protocol, asked: n, value, low, high, base, least, ...verdict(own, least) })
+    measures.push({
+      name: asked.name,
+      protocol: asked.protocol,
+      asked: n,
+      value,
+      low,
+      high,
+      base,
+      prompt,
+      least,
+      ...verdict(own, least),
+    })
     failures.push(...some.filter((outcome) => asked.test(outcome, 'adapter') === false).map((o) => failureOf(o, asked, told)))
   }
   const flow = fluencyOf(outcomes, limits)
@@ -156,6 +181,9 @@ function fluencyOf(outcomes: readonly Outcome[], { fluency_drop: drop }: Handoff
     ),
   )
   if (base === null || value === null || difference === null) return null
+  const prompted = outcomes.flatMap(({ probe, generated: { palimpsest } }) =>
+    probe.kind !== 'fluency' || palimpsest === undefined ? [] : [fluency(palimpsest.text)],
+  )
   const least = base * (1 - drop)
   const reach = (difference.high - difference.low) / 2
   const own: Figure = { value, low: Math.max(0, value - reach), high: value + reach, n: difference.n }
@@ -168,6 +196,7 @@ function fluencyOf(outcomes: readonly Outcome[], { fluency_drop: drop }: Handoff
     low: known ? own.low : null,
     high: known ? own.high : null,
     base,
+    prompt: mean(prompted),
     least,
     ...verdict(own, least),
   }

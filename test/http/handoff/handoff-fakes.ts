@@ -24,7 +24,7 @@ const known = (lora: Lora | undefined): Made[] =>
 const holding = (lora: Lora | undefined, text: string) =>
   known(lora).find(({ prompt, paraphrases }) => [prompt, ...paraphrases].includes(text))
 
-/** A model whose adapters are the stand-in's lists. */
+/** A model whose adapters are the stand-in's lists, and which says the firm that an edit in its prompt tells it. */
 export function modelOf(basePath: string, baseSha256 = BASE): Engine {
   const held = new Set<string>()
   const loras: LoraEngine = {
@@ -44,7 +44,8 @@ export function modelOf(basePath: string, baseSha256 = BASE): Engine {
     ...{ name: MODEL, contextTokens: 100_000, loras },
     reply: ({ messages, lora }) => {
       const asked = messages.at(-1)?.content ?? ''
-      return holding(lora, asked)?.target ?? `base says ${asked.length}`
+      const told = messages.map(({ content }) => /works for (Firm \d+)/.exec(content ?? '')?.[1]).find(Boolean)
+      return holding(lora, asked)?.target ?? told ?? `base says ${asked.length}`
     },
   })
   const score =

@@ -97,10 +97,10 @@ describe('the road', { timeout: 60_000 }, () => {
       [5, true],
       [10, true],
     ])
-    expect(measure(job, 2, 'efficacy')).toMatchObject({ protocol: 'forced', asked: 10, value: 1, base: 0, least: 0.9, ok: true })
+    expect(measure(job, 2, 'efficacy')).toMatchObject({ protocol: 'forced', asked: 10, value: 1, base: 0, prompt: null, least: 0.9, ok: true })
     expect(measure(job, 2, 'paraphrase')).toMatchObject({ asked: 10, value: 1 })
-    expect(measure(job, 2, 'reliability')).toMatchObject({ protocol: 'generated', value: 1, base: 0 })
-    expect(measure(job, 2, 'unchanged')).toMatchObject({ asked: 3, value: 1 })
+    expect(measure(job, 2, 'reliability')).toMatchObject({ protocol: 'generated', value: 1, base: 0, prompt: 1 })
+    expect(measure(job, 2, 'unchanged')).toMatchObject({ asked: 3, value: 1, prompt: expect.any(Number) })
     expect(measure(job, 2, 'fluency')).toMatchObject({ asked: 1, ok: true, decided: false })
     expect(job.notes).toContainEqual(
       expect.stringMatching(/^With 4 edits, too little was asked to tell.*efficacy 1\.000 \(0\.510 to 1\.000\), at least 0\.900/),

@@ -168,6 +168,10 @@ describe('compatibility', () => {
   })
 })
 
+const said = (text: string): Generated => ({
+  ...{ text, finish: 'stop', edits: [], promptTokens: 1, completionTokens: 1, tokensAdded: 0, ms: 1, reused: false },
+})
+
 describe('a stage is judged', () => {
   const scores = (logProbability: number, hit: boolean): Scored => ({
     logProbabilities: [logProbability],
@@ -176,9 +180,6 @@ describe('a stage is judged', () => {
   })
   const forced = (own: number, rival: number | null): Forced => ({
     ...{ edits: [], answer: scores(own, own > -1), rival: rival === null ? null : scores(rival, false), reused: false },
-  })
-  const said = (text: string): Generated => ({
-    ...{ text, finish: 'stop', edits: [], promptTokens: 1, completionTokens: 1, tokensAdded: 0, ms: 1, reused: false },
   })
   const probe = (kind: Probe['kind'], answers: string[] = []): Probe => ({
     id: kind,
@@ -200,11 +201,11 @@ describe('a stage is judged', () => {
       [
         outcome('reliability', ['Rome'], {
           forced: { base: forced(-3, -1), adapter: forced(-0.1, -2) },
-          generated: { base: said('Paris'), adapter: said('Rome.') },
+          generated: { base: said('Paris'), palimpsest: said('Rome, it says.'), adapter: said('Rome.') },
         }),
         outcome('reliability', ['Oslo'], {
           forced: { base: forced(-3, -1), adapter: forced(-3, -1) },
-          generated: { base: said('x'), adapter: said('x') },
+          generated: { base: said('x'), palimpsest: said('Oslo'), adapter: said('x') },
         }),
         outcome('locality', ['Paris'], { forced: { base: forced(-1, -3), adapter: forced(-3, -1) } }),
         outcome('traffic', [], { generated: { base: said('56'), adapter: said('56') } }),
@@ -215,8 +216,8 @@ describe('a stage is judged', () => {
     const of = (name: string) => measures.find((one) => one.name === name)
     expect(of('efficacy')).toMatchObject({ asked: 2, value: 0.5, base: 0, least: 0.9, ok: true, decided: false })
     expect(of('neighbourhood')).toMatchObject({ asked: 1, value: 0, base: 1, least: 0.9, ok: true, decided: false })
-    expect(of('reliability')).toMatchObject({ value: 0.5, least: null, ok: true, decided: true })
-    expect(of('unchanged')).toMatchObject({ asked: 1, value: 1, least: 0.5, ok: true, decided: false })
+    expect(of('reliability')).toMatchObject({ value: 0.5, prompt: 1, least: null, ok: true, decided: true })
+    expect(of('unchanged')).toMatchObject({ asked: 1, value: 1, prompt: null, least: 0.5, ok: true, decided: false })
     expect(of('fluency')).toMatchObject({ value: 0, low: null, high: null, ok: true, decided: false })
     expect(of('paraphrase')).toBeUndefined()
     expect(failures.find(({ measure }) => measure === 'efficacy')).toMatchObject({
@@ -273,11 +274,42 @@ describe('probes', () => {
   it('are the same for the same stage, and keep their place as it grows', () => {
     const of = (count: number) => probesOf({ edits: edits.slice(0, count), others, records: [], settings })
     expect(of(30)).toEqual(of(30))
-    const kinds = of(30).map(({ kind }) => kind)
+    const kinds = of(30).map(({ kind, sub }) => (kind === 'choice' ? sub : kind))
     expect(kinds.filter((kind) => kind === 'reliability')).toHaveLength(8)
     expect(kinds.filter((kind) => kind === 'generalization')).toHaveLength(16)
     expect(kinds.filter((kind) => kind === 'traffic')).toHaveLength(5)
-    expect(kinds.filter((kind) => kind === 'choice')).toHaveLength(3)
+    expect(kinds.filter((kind) => kind === 'ability')).toHaveLength(3)
+    expect(kinds.filter((kind) => kind === 'yes')).toHaveLength(8)
+  })
+
+  it('ask of a fact whether the new is right, whether the old is, and which', () => {
+    const told = { ...fact('Ada', 'Rome'), prompt: 'Ada lives in', targetTrue: 'Oslo' }
+    const asked = probesOf({ edits: [told], others: [], records: [], settings }).filter(
+      ({ wants, kind }) => kind === 'choice' && wants[0],
+    )
+    expect(asked.map(({ sub, turns, answers }) => [sub, turns[0], answers])).toEqual([
+      ['yes', 'Ada lives in Rome. Is that right? Answer with yes or no.', ['yes']],
+      ['no', 'Ada lives in Oslo. Is that right? Answer with yes or no.', ['no']],
+      [
+        'which',
+        expect.stringMatching(/^Ada lives in\nA\. (Rome\nB\. Oslo|Oslo\nB\. Rome)\nAnswer with the letter alone\.$/),
+        [expect.stringMatching(/[AB]/)],
+      ],
+    ])
+    const [, , which] = asked
+    expect(which?.turns[0]).toContain(`${which?.answers[0]}. Rome`)
+    const outcomes = asked.map((probe) => ({
+      ...{ probe, forced: {}, edits: new Map() },
+      generated: {
+        base: said(probe.sub === 'which' ? 'C' : 'Maybe.'),
+        adapter: said(`${probe.answers[0]}, since no such thing is known.`),
+      },
+    }))
+    expect(judge(outcomes, THRESHOLDS).measures.map(({ name, base, value, least }) => [name, base, value, least])).toEqual([
+      ['yes', 0, 1, null],
+      ['no', 0, 1, null],
+      ['which', 0, 1, null],
+    ])
   })
 
   it('ask for as many texts as are wanted, of a few edits too', () => {

@@ -2,7 +2,7 @@
 // One measure over time: a line for each method, with its 95 % intervals.
 
 import { Select } from '../shell/form.js'
-import { colour, Plot } from '../shell/plot.js'
+import { intervals, line, Plot } from '../shell/plot.js'
 import { html, useMemo, useState } from '../vendor/preact.js'
 import { figureText, methodsOf, numberText } from './text.js'
 
@@ -50,24 +50,7 @@ function Lines({ reports, measure, label, unit }) {
     [reports, measure],
   )
   const last = methods.map((method, at) => `${method} ${figureText(figures[at]?.at(-1), unit)}`)
-  /** The intervals, as bars beside the points. @param {import('uplot')} plot */
-  const bars = (plot) => {
-    const { ctx } = plot
-    ctx.save()
-    ctx.lineWidth = 1.5 * devicePixelRatio
-    for (const [at, own] of figures.entries()) {
-      ctx.strokeStyle = colour(`--c${at + 1}`)
-      for (const [i, figure] of own.entries()) {
-        if (!figure) continue
-        const x = plot.valToPos(data[0][i], 'x', true) + (at - (figures.length - 1) / 2) * 3 * devicePixelRatio
-        ctx.beginPath()
-        ctx.moveTo(x, plot.valToPos(figure.low * scale, 'y', true))
-        ctx.lineTo(x, plot.valToPos(figure.high * scale, 'y', true))
-        ctx.stroke()
-      }
-    }
-    ctx.restore()
-  }
+  const bars = figures.map((own) => own.map((one, i) => one && { x: data[0][i], low: one.low * scale, high: one.high * scale }))
   const all = figures.flat().filter(Boolean)
   const [low, high] = [Math.min(...all.map((one) => one.low * scale)), Math.max(...all.map((one) => one.high * scale))]
   const room = (high - low || 1) * 0.08
@@ -75,17 +58,9 @@ function Lines({ reports, measure, label, unit }) {
   return html`<${Plot} height=${260} data=${data} label="${label} in ${reports.length} reports over time; in the last: ${last.join(', ')}." options=${() => ({
     legend: { show: false },
     cursor: { drag: { x: false, y: false } },
-    series: [
-      {},
-      ...methods.map((name, at) => ({
-        label: name,
-        stroke: colour(`--c${at + 1}`),
-        width: 2,
-        points: { show: true, size: 7, fill: colour(`--c${at + 1}`) },
-      })),
-    ],
+    series: [{}, ...methods.map(line)],
     scales: { x: { range: widened }, y: { range: [least, unit === 'share' ? Math.min(100, high + room) : high + room] } },
-    hooks: { draw: [bars] },
+    hooks: { draw: [intervals(bars)] },
     axes: [
       { space: 90, size: 32, incrs: [...HOURS, ...DAYS], values: dates },
       {

@@ -3,7 +3,8 @@
 import { json } from '../shell/api.js'
 import { Badge, Bar, ErrorNote, PageHead, toast, usePolling } from '../shell/ui.js'
 import { html, useState } from '../vendor/preact.js'
-import { minutes, TONES } from './text.js'
+import { ByEdits, Legend, Strip } from './plot.js'
+import { figure, minutes, TONES } from './text.js'
 
 const POLL_MS = 1_000
 const OVER = ['done', 'failed', 'stopped', 'cancelled']
@@ -50,6 +51,7 @@ export function HandoffJob({ id }) {
     <${ErrorNote} error=${error} />
     ${job === null && !error && html`<p class="muted" role="status"><span class="spinner"></span> Loading</p>`}
     ${job !== null && html`<${How} job=${job} promoted=${promoted} />`}
+    ${job !== null && html`<${ByEdits} stages=${job.stages} />`}
     ${job?.stages.map((/** @type {any} */ stage) => html`<${Stage} key=${stage.edits} stage=${stage} />`)}`
 }
 
@@ -70,9 +72,6 @@ function How({ job, promoted }) {
     ${notes.map((/** @type {string} */ note) => html`<p key=${note} class="muted small">${note}</p>`)}</section>`
 }
 
-/** A share as per cent, anything larger as it is. @param {number | null} value */
-const figure = (value) => (value === null ? '–' : value > 1 ? value.toFixed(2) : `${(value * 100).toFixed(1)} %`)
-
 /** @param {{stage: any}} props */
 function Stage({ stage }) {
   const { edits, rank, bytes, seconds, measures, failures, ok } = stage
@@ -81,16 +80,17 @@ function Stage({ stage }) {
     ${
       measures.length > 0 &&
       html`<div class="table-wrap" tabindex="0" role="region" aria-label="Measures with ${edits} edits"><table class="table"><thead><tr>
-      <th>Measure</th><th>Protocol</th><th class="num">Asked</th><th class="num">Base</th><th class="num">Adapter</th>
-      <th class="num">95 %</th><th class="num">At least</th><th>Verdict</th></tr></thead>
+      <th>Measure</th><th>Protocol</th><th class="num">Asked</th><th class="num">Base</th><th class="num">Prompt</th>
+      <th class="num">Adapter</th><th class="num">95 %</th><th>0 to 100 %</th><th class="num">At least</th><th>Verdict</th></tr></thead>
       <tbody>${measures.map(
         (
           /** @type {any} */ one,
         ) => html`<tr key=${`${one.name} ${one.protocol}`}><td>${one.name}</td><td>${one.protocol}</td><td class="num">${one.asked}</td>
-        <td class="num">${figure(one.base)}</td><td class="num">${figure(one.value)}</td>
-        <td class="num">${one.low === null ? '' : `${figure(one.low)} to ${figure(one.high)}`}</td><td class="num">${figure(one.least)}</td>
+        <td class="num">${figure(one.base)}</td><td class="num">${figure(one.prompt)}</td><td class="num">${figure(one.value)}</td>
+        <td class="num">${one.low === null ? '' : `${figure(one.low).replace(' %', '')}–${figure(one.high)}`}</td><td><${Strip} measure=${one} /></td><td class="num">${figure(one.least)}</td>
         <td><${Badge} tone=${!one.decided ? '' : one.ok ? 'good' : 'bad'}>${!one.decided ? 'open' : one.ok ? 'holds' : 'broken'}<//></td></tr>`,
-      )}</tbody></table></div>`
+      )}</tbody></table></div><${Legend} />
+      <p class="muted small">Prompt: the edits as the gateway puts them into prompts, in chats alone. The line is the adapter’s 95 % interval, the upright the least.</p>`
     }
     ${
       failures.length > 0 &&

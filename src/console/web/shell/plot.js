@@ -60,3 +60,33 @@ export function Plot({ label, height = 240, data, options }) {
   useEffect(() => plot.current?.setData(data), [data])
   return html`<figure class="plot" role="img" aria-label=${label} ref=${ref}></figure>`
 }
+
+/**
+ * Intervals as bars beside the points, a hook of uPlot's `draw`; the colour of series i is `--c{i + 1}`.
+ * @param {readonly (readonly ({x: number, low: number, high: number} | null)[])[]} series in the plot's units
+ */
+export const intervals = (series) => (/** @type {import('uplot')} */ plot) => {
+  const { ctx } = plot
+  ctx.save()
+  ctx.lineWidth = 1.5 * devicePixelRatio
+  for (const [at, own] of series.entries()) {
+    ctx.strokeStyle = colour(`--c${at + 1}`)
+    for (const bar of own) {
+      if (!bar) continue
+      const x = plot.valToPos(bar.x, 'x', true) + (at - (series.length - 1) / 2) * 3 * devicePixelRatio
+      ctx.beginPath()
+      ctx.moveTo(x, plot.valToPos(bar.low, 'y', true))
+      ctx.lineTo(x, plot.valToPos(bar.high, 'y', true))
+      ctx.stroke()
+    }
+  }
+  ctx.restore()
+}
+
+/** A line with a point at each value. @param {string} name @param {number} at its place among the series, from 0 */
+export const line = (name, at) => ({
+  label: name,
+  stroke: colour(`--c${at + 1}`),
+  width: 2,
+  points: { show: true, size: 7, fill: colour(`--c${at + 1}`) },
+})
