@@ -62,7 +62,7 @@ describe('advice', () => {
     ['many, with time', { edits: 100 }, 'distil', /there is time: distillation/],
     ['many, today', { edits: 200, when: 'today' }, 'memit', /MEMIT in batches/],
     ['many, today, with a GPU', { edits: 200, when: 'today', gpuFreeBytes: 40 * GB }, 'distil', /a GPU/],
-    ['too many for today', { edits: 10_000, when: 'today' }, 'prompt', /memit is passed over: it would take about 7\.0 h/],
+    ['too many for today', { edits: 10_000, when: 'today' }, 'prompt', /memit is passed over: it would take about 39\.0 h/],
     ['no memory', { freeMemoryBytes: 2 * GB }, 'prompt', /it takes about 6\.0 GB, and 2\.0 GB are free[\s\S]*stay in the prompt/],
     ['memory for MEMIT alone', { freeMemoryBytes: 5.5 * GB }, 'memit', /lora is passed over/],
     [
@@ -103,7 +103,7 @@ describe('advice', () => {
   })
 
   it.each<[string, Partial<Situation>, RegExp]>([
-    ['more edits than were measured', { edits: 400, when: 'today' }, /beyond 200 edits by memit/],
+    ['more edits than were measured', { edits: 1200, when: 'today' }, /beyond 1000 edits by memit/],
     ['another size', { parameters: 7 * GB, freeMemoryBytes: 200 * GB }, /No model of this size/],
     ['a GPU', { gpuFreeBytes: 40 * GB }, /No GPU was measured/],
     ['rules', { notTaken: { memit: 5, alphaedit: 5, pmet: 5, lora: 0, distil: 0 } }, /Of rules, sentences/],
@@ -113,7 +113,7 @@ describe('advice', () => {
   })
 
   it('learns what it knows from this machine, too', () => {
-    expect(unknown({ edits: 400, when: 'today', past: [past('memit', 500)] })).not.toMatch(/beyond/)
+    expect(unknown({ edits: 1200, when: 'today', past: [past('memit', 1500)] })).not.toMatch(/beyond/)
     expect(unknown({ parameters: 7 * GB, freeMemoryBytes: 200 * GB, past: [past('lora', 50)] })).not.toMatch(
       /No model of this size/,
     )
@@ -127,7 +127,7 @@ describe('advice', () => {
       measured: true,
     })
     const guessed = advise(here).options.find(({ method }) => method === 'memit')
-    expect(guessed).toMatchObject({ measured: false, seconds: 240 + 125 })
+    expect(guessed).toMatchObject({ measured: false, seconds: 240 + 700 })
   })
 })
 
