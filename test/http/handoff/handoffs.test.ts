@@ -97,7 +97,15 @@ describe('the road', { timeout: 60_000 }, () => {
       [5, true],
       [10, true],
     ])
-    expect(measure(job, 2, 'efficacy')).toMatchObject({ protocol: 'forced', asked: 10, value: 1, base: 0, prompt: null, least: 0.9, ok: true })
+    expect(measure(job, 2, 'efficacy')).toMatchObject({
+      protocol: 'forced',
+      asked: 10,
+      value: 1,
+      base: 0,
+      prompt: null,
+      least: 0.9,
+      ok: true,
+    })
     expect(measure(job, 2, 'paraphrase')).toMatchObject({ asked: 10, value: 1 })
     expect(measure(job, 2, 'reliability')).toMatchObject({ protocol: 'generated', value: 1, base: 0, prompt: 1 })
     expect(measure(job, 2, 'unchanged')).toMatchObject({ asked: 3, value: 1, prompt: expect.any(Number) })

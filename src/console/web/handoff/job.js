@@ -88,7 +88,7 @@ function Stage({ stage }) {
         ) => html`<tr key=${`${one.name} ${one.protocol}`}><td>${one.name}</td><td>${one.protocol}</td><td class="num">${one.asked}</td>
         <td class="num">${figure(one.base)}</td><td class="num">${figure(one.prompt)}</td><td class="num">${figure(one.value)}</td>
         <td class="num">${one.low === null ? '' : `${figure(one.low).replace(' %', '')}–${figure(one.high)}`}</td><td><${Strip} measure=${one} /></td><td class="num">${figure(one.least)}</td>
-        <td><${Badge} tone=${!one.decided ? '' : one.ok ? 'good' : 'bad'}>${!one.decided ? 'open' : one.ok ? 'holds' : 'broken'}<//></td></tr>`,
+        <td>${one.least !== null && html`<${Badge} tone=${!one.decided ? '' : one.ok ? 'good' : 'bad'}>${!one.decided ? 'open' : one.ok ? 'holds' : 'broken'}<//>`}</td></tr>`,
       )}</tbody></table></div><${Legend} />
       <p class="muted small">Prompt: the edits as the gateway puts them into prompts, in chats alone. The line is the adapter’s 95 % interval, the upright the least.</p>`
     }
