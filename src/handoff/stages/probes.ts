@@ -71,7 +71,7 @@ export function probesOf({ edits, others, records, settings }: ProbeSource): Pro
       ]
   return [
     ...sample.flatMap((edit) => (edit.kind === undefined ? aboutFact(edit, byFact.get(factOf(edit))) : byExample(edit))),
-    ...sample.flatMap((edit, i) => (edit.kind === undefined ? closed(edit, i) : [])),
+    ...sample.flatMap((edit) => (edit.kind === undefined ? closed(edit) : [])),
     ...still,
     ...split(nearMisses(edits))
       .held.slice(0, settings.sample_edits)
@@ -164,22 +164,22 @@ function plain(kind: 'traffic' | 'fluency', sub: string, id: string, text: strin
  * A fact asked as HalluEditBench asks it (Huang et al. 2025, arXiv:2410.16251): whether the new answer is right, whether the old one is, and
  * which of the two. Its questions are written by a model; these are made from the edit.
  */
-function closed(edit: Edit, i: number): Probe[] {
+function closed(edit: Edit): Probe[] {
   const { id, prompt, targetNew, targetTrue } = edit
   const about = (sub: 'yes' | 'no', target: string): Probe => ({
     ...{ id: `${id}/choice/${sub}`, record: null, kind: 'choice', sub, wants: [id], answers: [sub] },
     turns: [`${prompt} ${target}. Is that right? Answer with yes or no.`],
   })
   if (targetTrue === undefined) return [about('yes', targetNew)]
-  const which = choice('which', prompt, [targetNew, targetTrue], i)
+  const which = choice('which', prompt, [targetNew, targetTrue], id)
   return [about('yes', targetNew), about('no', targetTrue), { ...which, id: `${id}/choice/which`, wants: [id] }]
 }
 
-/** The first of `answers` is right. */
-function choice(sub: 'ability' | 'which', question: string, answers: readonly string[], i: number): Probe {
-  const choices = shuffled([...answers], randomFrom(sub, i))
+/** The first of `answers` is right; `seed` orders them, whatever else is asked. */
+function choice(sub: 'ability' | 'which', question: string, answers: readonly string[], seed: number | string): Probe {
+  const choices = shuffled([...answers], randomFrom(sub, seed))
   const lines = choices.map((text, at) => `${'ABCD'[at]}. ${text}`)
   const text = [question, ...lines, 'Answer with the letter alone.'].join('\n')
   const letter = 'ABCD'[choices.indexOf(answers[0] ?? '')] ?? 'A'
-  return { id: `choice/${sub}/${i}`, record: null, kind: 'choice', sub, turns: [text], wants: [], answers: [letter] }
+  return { id: `choice/${sub}/${seed}`, record: null, kind: 'choice', sub, turns: [text], wants: [], answers: [letter] }
 }
